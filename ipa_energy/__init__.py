@@ -1,0 +1,1 @@
+"""Energy for Inference Pipeline Adaptation (IPA): profile, optimise, run, compare."""

@@ -1,0 +1,1 @@
+"""The adaptation loop: predict the load, decide, apply, every interval."""

@@ -1,0 +1,1 @@
+"""The integer program: equations in :mod:`.problem`, one module per way to solve it."""

@@ -1,0 +1,437 @@
+"""What comes out of a solver: status, plans and, if there is none, the conflict.
+
+A :class:`Plan` is built from the profile alone, in plain scalar arithmetic that shares no code with
+the solvers' tables (:mod:`.problem`), so that its :class:`Certificate` is a second opinion on every
+constraint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ipa_energy.errors import InfeasibleError, IpaEnergyError
+from ipa_energy.optimizer.problem import (
+    Problem,
+    accuracy_scores,
+    combine_accuracy,
+    within,
+)
+from ipa_energy.records import Option, Quality, weakest_quality
+
+Status = Literal["optimal", "feasible", "infeasible"]
+Choice = tuple[int, ...]
+"""One index into ``problem.stages[s]`` per stage."""
+
+EQUAL_OBJECTIVE_RTOL = 1e-9
+"""Plans whose objectives differ by less are equal: the promise that all solvers share."""
+
+
+def or_none(value: float) -> float | None:
+    """NaN as None, for JSON."""
+    return None if math.isnan(value) else value
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What one stage runs.
+
+    Attributes:
+        stage: task name of the stage.
+        node_name: name of its server in IPA's logs.
+        option: variant, allocation, batch and their profile.
+        replicas: n.
+        wait_s: q, the time to fill a batch.
+        accuracy: score of the variant in the objective (a rank if normalised).
+        load_rps: λ_s, requests per second this stage sees.
+        joules_per_request: J at λ_s, per request of this stage; NaN without energy in the profile.
+        requests_per_input: m_s.
+    """
+
+    stage: str
+    node_name: str
+    option: Option
+    replicas: int
+    wait_s: float
+    accuracy: float
+    load_rps: float
+    joules_per_request: float
+    requests_per_input: float
+
+    @property
+    def power_w(self) -> float:
+        """λ_s·J, watts of this stage."""
+        return self.load_rps * self.joules_per_request
+
+    @property
+    def cost_cores(self) -> float:
+        """Cores reserved by all replicas."""
+        return self.replicas * self.option.cpu_cores
+
+    @property
+    def capacity_rps(self) -> float:
+        """n·h, requests per second all replicas sustain."""
+        return self.replicas * self.option.throughput_rps
+
+    @property
+    def quality(self) -> Quality | None:
+        """Quality of the joules, None without energy in the profile."""
+        return self.option.provenance.quality if self.option.provenance else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The stage as ``optimize --json`` shows it."""
+        option = self.option
+        return {
+            "stage": self.stage,
+            "node_name": self.node_name,
+            "variant": option.variant,
+            "hardware": option.hardware,
+            "cpu_cores": option.cpu_cores,
+            "gpu_share": option.gpu_share,
+            "batch": option.batch,
+            "replicas": self.replicas,
+            "latency_s": option.latency_s,
+            "wait_s": self.wait_s,
+            "throughput_rps": option.throughput_rps,
+            "accuracy": self.accuracy,
+            "joules_per_request": or_none(self.joules_per_request),
+            "power_w": or_none(self.power_w),
+            "energy_quality": self.quality,
+            "energy_meter": option.provenance.meter if option.provenance else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One constraint of a plan, recomputed.
+
+    Attributes:
+        constraint: ``throughput:<stage>``, ``scaling_cap:<stage>``, ``batching_cap:<stage>``,
+            ``latency_sla_s`` or ``energy_sla_joules``.
+        value: what the plan has.
+        limit: what is allowed; None if the constraint is off.
+        holds: whether it is respected.
+    """
+
+    constraint: str
+    value: float
+    limit: float | None
+    holds: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as ``optimize --json`` shows it."""
+        return {
+            "constraint": self.constraint,
+            "value": or_none(self.value),
+            "limit": self.limit,
+            "holds": self.holds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Every constraint of one plan, recomputed from the profile alone."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        """True if every constraint is respected."""
+        return all(check.holds for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The certificate as ``optimize --json`` shows it."""
+        return {"holds": self.holds, "checks": [check.to_json() for check in self.checks]}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A variant, allocation, batch and number of replicas for each stage, and what it means.
+
+    Attributes:
+        stages: one a stage, first stage first.
+        load_rps: λ, the load it was made for.
+        accuracy: A of the objective.
+        accuracy_raw: the same combination of the raw accuracies (equal unless normalised).
+        terms: the four parts of the objective, weights included; penalties are positive.
+        certificate: every constraint, checked again.
+    """
+
+    stages: tuple[StagePlan, ...]
+    load_rps: float
+    accuracy: float
+    accuracy_raw: float
+    terms: dict[str, float]
+    certificate: Certificate
+
+    @property
+    def objective(self) -> float:
+        """Equation (6)."""
+        terms = self.terms
+        return terms["accuracy"] - terms["cost"] - terms["batch"] - terms["energy"]
+
+    @property
+    def cost_cores(self) -> float:
+        """Cores reserved by all stages."""
+        return sum(stage.cost_cores for stage in self.stages)
+
+    @property
+    def latency_s(self) -> float:
+        """Left side of (4): model latency and batch wait, summed over the stages."""
+        return sum(stage.option.latency_s + stage.wait_s for stage in self.stages)
+
+    @property
+    def joules_per_request(self) -> float:
+        """Left side of (5): joules per pipeline request; NaN without energy in the profile."""
+        return sum(stage.requests_per_input * stage.joules_per_request for stage in self.stages)
+
+    @property
+    def power_w(self) -> float:
+        """λ·J of the pipeline."""
+        return self.load_rps * self.joules_per_request
+
+    @property
+    def quality(self) -> Quality | None:
+        """Weakest quality of the stages' joules; None if any stage has none."""
+        found = [stage.quality for stage in self.stages]
+        known = [quality for quality in found if quality is not None]
+        return weakest_quality(known) if len(known) == len(found) else None
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 1c b4 x3 | resnet18 1c b2 x1``."""
+        return " | ".join(f"{stage.option.label} x{stage.replicas}" for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as ``optimize --json`` shows it."""
+        return {
+            "stages": [stage.to_json() for stage in self.stages],
+            "accuracy": self.accuracy,
+            "accuracy_raw": self.accuracy_raw,
+            "cost_cores": self.cost_cores,
+            "latency_s": self.latency_s,
+            "joules_per_request": or_none(self.joules_per_request),
+            "power_w": or_none(self.power_w),
+            "energy_quality": self.quality,
+            "objective": self.objective,
+            "terms": dict(self.terms),
+            "certificate": self.certificate.to_json(),
+        }
+
+
+def build_plan(problem: Problem, choice: Choice) -> Plan:
+    """The plan of ``choice``, everything recomputed from the chosen options' profile."""
+    settings = problem.settings
+    stages = tuple(_stage_plan(problem, index, candidate) for index, candidate in enumerate(choice))
+    accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
+    raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
+    joules = sum(stage.requests_per_input * stage.joules_per_request for stage in stages)
+    energy = 0.0
+    if settings.energy_weight != 0:
+        scale = problem.load_rps if settings.energy_metric == "watts" else 1.0
+        energy = settings.energy_weight * scale * joules
+    return Plan(
+        stages=stages,
+        load_rps=problem.load_rps,
+        accuracy=accuracy,
+        accuracy_raw=raw,
+        terms={
+            "accuracy": settings.alpha * accuracy,
+            "cost": settings.beta * sum(stage.cost_cores for stage in stages),
+            "batch": settings.gamma * sum(stage.option.batch for stage in stages),
+            "energy": energy,
+        },
+        certificate=_certificate(problem, stages),
+    )
+
+
+def _stage_plan(problem: Problem, index: int, candidate: int) -> StagePlan:
+    candidates = problem.stages[index]
+    stage = candidates.stage
+    option = stage.options[candidates.option_index[candidate]]
+    replicas = int(candidates.replicas[candidate])
+    load_rps = stage.requests_per_input * problem.load_rps
+    scores = accuracy_scores(stage, normalize=problem.settings.normalize_accuracy)
+    return StagePlan(
+        stage=stage.name,
+        node_name=stage.node_name,
+        option=option,
+        replicas=replicas,
+        wait_s=(option.batch - 1) / load_rps,
+        accuracy=scores[option.variant],
+        load_rps=load_rps,
+        joules_per_request=option.dynamic_energy_j + replicas * option.idle_power_w / load_rps,
+        requests_per_input=stage.requests_per_input,
+    )
+
+
+def _certificate(problem: Problem, stages: tuple[StagePlan, ...]) -> Certificate:
+    settings = problem.settings
+    checks = []
+    for plan, rule in zip(stages, problem.rules, strict=True):
+        capacity = plan.capacity_rps
+        checks.append(
+            Check(
+                f"throughput:{plan.stage}",
+                capacity,
+                plan.load_rps,
+                within(plan.load_rps, capacity),
+            )
+        )
+        limit = settings.scaling_cap if rule.replicas is None else rule.replicas
+        checks.append(
+            Check(
+                f"scaling_cap:{plan.stage}",
+                plan.replicas,
+                limit,
+                1 <= plan.replicas <= limit,
+            )
+        )
+        checks.append(
+            Check(
+                f"batching_cap:{plan.stage}",
+                plan.option.batch,
+                settings.batching_cap,
+                plan.option.batch <= settings.batching_cap,
+            )
+        )
+    latency_s = sum(plan.option.latency_s + plan.wait_s for plan in stages)
+    joules = sum(plan.requests_per_input * plan.joules_per_request for plan in stages)
+    checks.append(
+        Check(
+            "latency_sla_s",
+            latency_s,
+            settings.latency_sla_s,
+            within(latency_s, settings.latency_sla_s),
+        )
+    )
+    checks.append(
+        Check(
+            "energy_sla_joules",
+            joules,
+            settings.energy_sla_joules,
+            within(joules, settings.energy_sla_joules),
+        )
+    )
+    return Certificate(tuple(checks))
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """One way out of a conflict: change one limit to ``needed``, everything else as it is.
+
+    Attributes:
+        constraint: the key to change (``latency_sla_s``, ``energy_sla_joules``, ``scaling_cap`` …).
+        current: its value now.
+        needed: the nearest value with which some plan is feasible.
+        text: the same as a sentence with units.
+    """
+
+    constraint: str
+    current: float
+    needed: float
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The relaxation as ``optimize --json`` shows it."""
+        return {
+            "constraint": self.constraint,
+            "current": self.current,
+            "needed": self.needed,
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Why nothing is feasible.
+
+    Attributes:
+        constraints: a smallest set of constraints that cannot hold together.
+        relaxations: the cheapest single changes that make the program feasible; empty if none does.
+    """
+
+    constraints: tuple[str, ...]
+    relaxations: tuple[Relaxation, ...]
+
+    def __str__(self) -> str:
+        text = "no plan can meet " + " and ".join(self.constraints) + " together"
+        if len(self.constraints) == 1:
+            text = f"no plan can meet {self.constraints[0]}"
+        ways = " or ".join(relaxation.text for relaxation in self.relaxations)
+        return f"{text}; needs {ways}" if ways else text
+
+    def to_json(self) -> dict[str, Any]:
+        """The conflict as ``optimize --json`` shows it."""
+        return {
+            "constraints": list(self.constraints),
+            "relaxations": [relaxation.to_json() for relaxation in self.relaxations],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A solver's answer.
+
+    Attributes:
+        status: ``optimal``; ``feasible`` if a solver stopped before the proof; ``infeasible``.
+        method: name of the solver.
+        load_rps: the load planned for.
+        plans: best first, as many as were asked for and exist; empty if infeasible.
+        decision_s: wall time of the decision, problem built to plans checked.
+        conflict: why there is no plan; None if there is one.
+    """
+
+    status: Status
+    method: str
+    load_rps: float
+    plans: tuple[Plan, ...]
+    decision_s: float
+    conflict: Conflict | None
+
+    @property
+    def best(self) -> Plan:
+        """The best plan.
+
+        Raises:
+            InfeasibleError: there is none.
+        """
+        if not self.plans:
+            raise InfeasibleError(f"at {self.load_rps:g} rps {self.conflict}")
+        return self.plans[0]
+
+    @property
+    def equally_good(self) -> tuple[Plan, ...]:
+        """The plans of this result whose objective equals the best one's (1e-9 relative)."""
+        if not self.plans:
+            return ()
+        best = self.plans[0].objective
+        room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(best))
+        return tuple(plan for plan in self.plans if best - plan.objective <= room)
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as ``optimize --json`` shows it."""
+        return {
+            "status": self.status,
+            "method": self.method,
+            "load_rps": self.load_rps,
+            "decision_s": self.decision_s,
+            "plans": [plan.to_json() for plan in self.plans],
+            "conflict": self.conflict.to_json() if self.conflict else None,
+        }
+
+
+def checked_plans(problem: Problem, choices: Sequence[Choice], method: str) -> tuple[Plan, ...]:
+    """The plans of a solver's choices, refusing any that breaks a constraint.
+
+    Raises:
+        IpaEnergyError: a solver returned an infeasible choice, which is a defect of that solver.
+    """
+    plans = tuple(build_plan(problem, choice) for choice in choices)
+    for plan in plans:
+        if not plan.certificate.holds:
+            broken = [check for check in plan.certificate.checks if not check.holds]
+            raise IpaEnergyError(f"{method} returned a plan that breaks {broken}: {plan.label}")
+    return plans

@@ -1,0 +1,1 @@
+"""Serving backends behind :class:`.base.Backend`, and the load they get."""
