@@ -1,1 +1,3 @@
 """Energy for Inference Pipeline Adaptation (IPA): profile, optimise, run, compare."""
+
+__version__ = "0.1.0"

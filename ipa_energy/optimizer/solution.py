@@ -15,11 +15,13 @@ from typing import Any, Literal
 from ipa_energy.errors import InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.problem import (
     Problem,
+    Settings,
+    StageRules,
     accuracy_scores,
     combine_accuracy,
     within,
 )
-from ipa_energy.records import Option, Quality, weakest_quality
+from ipa_energy.records import Option, Quality, Stage, weakest_quality
 
 Status = Literal["optimal", "feasible", "infeasible"]
 Choice = tuple[int, ...]
@@ -223,18 +225,41 @@ class Plan:
 
 def build_plan(problem: Problem, choice: Choice) -> Plan:
     """The plan of ``choice``, everything recomputed from the chosen options' profile."""
-    settings = problem.settings
-    stages = tuple(_stage_plan(problem, index, candidate) for index, candidate in enumerate(choice))
+    picks = []
+    for candidates, candidate in zip(problem.stages, choice, strict=True):
+        option = candidates.stage.options[candidates.option_index[candidate]]
+        picks.append((candidates.stage, option, int(candidates.replicas[candidate])))
+    return plan_of(picks, problem.settings, problem.rules, problem.load_rps)
+
+
+def plan_of(
+    picks: Sequence[tuple[Stage, Option, int]],
+    settings: Settings,
+    rules: Sequence[StageRules],
+    load_rps: float,
+) -> Plan:
+    """What running these options with these replicas means at a load, good or bad.
+
+    The way to describe a configuration no solver chose, e.g. the one a pipeline starts with; its
+    certificate says which constraints it breaks.
+
+    Args:
+        picks: (stage, option, replicas), first stage first.
+        settings: weights, caps and SLAs.
+        rules: one a stage.
+        load_rps: λ.
+    """
+    stages = tuple(_stage_plan(*pick, settings, load_rps) for pick in picks)
     accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
     raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
-    joules = sum(stage.requests_per_input * stage.joules_per_request for stage in stages)
     energy = 0.0
     if settings.energy_weight != 0:
-        scale = problem.load_rps if settings.energy_metric == "watts" else 1.0
+        joules = sum(stage.requests_per_input * stage.joules_per_request for stage in stages)
+        scale = load_rps if settings.energy_metric == "watts" else 1.0
         energy = settings.energy_weight * scale * joules
     return Plan(
         stages=stages,
-        load_rps=problem.load_rps,
+        load_rps=load_rps,
         accuracy=accuracy,
         accuracy_raw=raw,
         terms={
@@ -243,34 +268,34 @@ def build_plan(problem: Problem, choice: Choice) -> Plan:
             "batch": settings.gamma * sum(stage.option.batch for stage in stages),
             "energy": energy,
         },
-        certificate=_certificate(problem, stages),
+        certificate=_certificate(stages, settings, rules),
     )
 
 
-def _stage_plan(problem: Problem, index: int, candidate: int) -> StagePlan:
-    candidates = problem.stages[index]
-    stage = candidates.stage
-    option = stage.options[candidates.option_index[candidate]]
-    replicas = int(candidates.replicas[candidate])
-    load_rps = stage.requests_per_input * problem.load_rps
-    scores = accuracy_scores(stage, normalize=problem.settings.normalize_accuracy)
+def _stage_plan(
+    stage: Stage, option: Option, replicas: int, settings: Settings, load_rps: float
+) -> StagePlan:
+    stage_load_rps = stage.requests_per_input * load_rps
+    scores = accuracy_scores(stage, normalize=settings.normalize_accuracy)
     return StagePlan(
         stage=stage.name,
         node_name=stage.node_name,
         option=option,
         replicas=replicas,
-        wait_s=(option.batch - 1) / load_rps,
+        wait_s=(option.batch - 1) / stage_load_rps,
         accuracy=scores[option.variant],
-        load_rps=load_rps,
-        joules_per_request=option.dynamic_energy_j + replicas * option.idle_power_w / load_rps,
+        load_rps=stage_load_rps,
+        joules_per_request=option.dynamic_energy_j
+        + replicas * option.idle_power_w / stage_load_rps,
         requests_per_input=stage.requests_per_input,
     )
 
 
-def _certificate(problem: Problem, stages: tuple[StagePlan, ...]) -> Certificate:
-    settings = problem.settings
+def _certificate(
+    stages: tuple[StagePlan, ...], settings: Settings, rules: Sequence[StageRules]
+) -> Certificate:
     checks = []
-    for plan, rule in zip(stages, problem.rules, strict=True):
+    for plan, rule in zip(stages, rules, strict=True):
         capacity = plan.capacity_rps
         checks.append(
             Check(

@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#   make run     core install only, then the main job: the video pipeline with and without energy
+#   make test    full install, lint, then every test
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+ENERGY_WEIGHT ?= 0.1
+
+.PHONY: run test lint bench schema clean
+
+run: $(VENV)/.core
+	rm -rf $(RUNS)/video-ipa $(RUNS)/video-energy
+	$(BIN)/ipa-energy run configs/video.yaml --energy-weight 0 --out $(RUNS)/video-ipa --quiet
+	$(BIN)/ipa-energy run configs/video.yaml --energy-weight $(ENERGY_WEIGHT) --out $(RUNS)/video-energy --quiet
+	$(BIN)/ipa-energy compare $(RUNS)/video-ipa $(RUNS)/video-energy --html $(RUNS)/video.html --png $(RUNS)/video-png
+
+test: lint
+	$(BIN)/pytest -n auto
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python experiments/benchmarks/decision_time.py
+	$(BIN)/python experiments/benchmarks/simulation_speed.py
+	$(BIN)/python experiments/benchmarks/startup_time.py
+
+schema: $(VENV)/.core
+	$(BIN)/python -m ipa_energy.config > configs/pipeline.schema.json
+
+clean:
+	rm -rf $(VENV) $(RUNS) build *.egg-info
+
+# uv installs the same packages several times faster; pip does it where uv cannot be had.
+define install
+	$(BIN)/python -m pip install --quiet --upgrade uv && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable "$(1)" || \
+	$(BIN)/python -m pip install --quiet --editable "$(1)"
+endef
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(VENV)/bin/python pyproject.toml
+	$(call install,.)
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core pyproject.toml
+	$(call install,.[dev$(comma)video])
+	touch $@
+
+comma := ,

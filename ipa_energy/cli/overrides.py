@@ -1,0 +1,59 @@
+"""Options that override keys of the pipeline YAML, shared by ``optimize`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+METHODS = ("pareto", "gurobi", "highs", "brute-force")
+PREDICTORS = ("reactive", "max", "avg", "arima", "lstm", "oracle")
+POLICIES = ("ipa", "fa2-low", "fa2-high", "rim-low", "rim-high")
+
+KEY_OF_OPTION = {
+    "profile": "profile",
+    "energy_weight": "energy_weight",
+    "energy_metric": "energy_metric",
+    "energy_sla_joules": "energy_sla_joules",
+    "latency_sla": "latency_sla_s",
+    "method": "optimization_method",
+    "predictor": "predictor_type",
+    "seed": "seed",
+}
+"""Option of the command line → key of the YAML."""
+
+
+def add_planning_options(parser: argparse.ArgumentParser) -> None:
+    """The options that bear on every decision."""
+    group = parser.add_argument_group("overrides of the YAML's keys")
+    group.add_argument("--profile", metavar="CSV", help="profile table (key: profile)")
+    group.add_argument(
+        "--energy-weight", type=float, metavar="W", help="weight of the energy term; 0 is IPA"
+    )
+    group.add_argument(
+        "--energy-metric",
+        choices=("joules_per_request", "watts"),
+        help="what the energy term counts",
+    )
+    group.add_argument(
+        "--energy-sla-joules", type=float, metavar="J", help="hard cap on joules per pipeline request"
+    )
+    group.add_argument(
+        "--latency-sla", type=float, metavar="S", help="end-to-end latency SLA in seconds, not IPA's rule"
+    )
+    group.add_argument("--method", choices=METHODS, help="solver (key: optimization_method)")
+    group.add_argument(
+        "--policy",
+        choices=POLICIES,
+        default="ipa",
+        help="IPA itself, or one of the baselines of its paper (default: %(default)s)",
+    )
+
+
+def chosen_overrides(args: argparse.Namespace, options: Iterable[str]) -> dict[str, object]:
+    """YAML key → the value given on the command line, for those of ``options`` that were given."""
+    chosen = {}
+    for option in options:
+        value = getattr(args, option, None)
+        if value is not None:
+            chosen[KEY_OF_OPTION[option]] = value
+    return chosen
