@@ -1,0 +1,240 @@
+"""What load to plan for, from the loads seen so far.
+
+::
+
+    per-second counts ─ last monitoring_duration minutes ─ maxima of 10 s ─ forecast
+        ─ × (1 + predictor_margin / 100) ─ rounded ─> requests per second to plan for
+
+The chain is IPA's, with these differences: ``avg`` is a real mean (IPA divides the maximum by the
+length), the margin counts in simulation too (IPA's simulation ignores it), a forecast that fails
+falls back to the backup with a warning, and ``oracle`` is new: it knows the trace, for comparison.
+
+Windows of 10 s begin at the start of the history, so the last one may be shorter, as in IPA. The
+mean is that of the maxima: like every other forecast it is a load to be ready for, and the mean
+over the seconds would be exceeded about half of the time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa_energy.adaptation import lstm
+from ipa_energy.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Forecast = Callable[[Floats], float]
+"""Maxima of 10 s, oldest first and at least one, to requests per second; NaN if it cannot tell."""
+
+STEP_S = 10
+"""Length of the windows whose maxima forecasts see."""
+ARIMA_LEAST_MAXIMA = 5
+"""Fewer points than this cannot carry ARIMA's three parameters."""
+ARIMA_STEPS_AHEAD = 2
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor(Protocol):
+    """Says what load to plan for."""
+
+    @property
+    def name(self) -> str:
+        """Name in the YAML's ``predictor_type``."""
+        ...
+
+    def predict(self, history_rps: Sequence[int] | Ints, now_s: int) -> float:
+        """The load to plan for, a whole number of requests per second, at least 0.
+
+        Args:
+            history_rps: requests of each second of the run so far, or of the last part of it.
+            now_s: seconds since the start of the run: that of the first second not in the history.
+
+        Raises:
+            ValueError: the history is empty and the predictor needs one.
+        """
+        ...
+
+
+def window_maxima(counts: Sequence[int] | Ints, step_s: int = STEP_S) -> Floats:
+    """Maxima of consecutive windows of ``step_s`` seconds; the last window may be shorter."""
+    loads = np.asarray(counts, dtype=np.float64)
+    if not len(loads):
+        return loads
+    return np.asarray(np.maximum.reduceat(loads, np.arange(0, len(loads), step_s)))
+
+
+def forecast_reactive(maxima: Floats) -> float:
+    """The last maximum."""
+    return float(maxima[-1])
+
+
+def forecast_max(maxima: Floats) -> float:
+    """The largest load of the history."""
+    return float(maxima.max())
+
+
+def forecast_avg(maxima: Floats) -> float:
+    """The mean of the maxima."""
+    return float(maxima.mean())
+
+
+def forecast_arima(maxima: Floats) -> float:
+    """ARIMA(1, 0, 0) fitted to the maxima: the larger of the next two; NaN if it cannot be fitted.
+
+    A constant history has no variance to fit and is its own forecast.
+    """
+    if len(maxima) < ARIMA_LEAST_MAXIMA:
+        return math.nan
+    if np.ptp(maxima) == 0:
+        return float(maxima[-1])
+    with warnings.catch_warnings():  # convergence and starting values: the result is checked below
+        warnings.simplefilter("ignore")
+        from statsmodels.tsa.arima.model import ARIMA  # noqa: PLC0415
+
+        try:
+            ahead = ARIMA(maxima, order=(1, 0, 0)).fit().forecast(steps=ARIMA_STEPS_AHEAD)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            logger.debug("ARIMA was not fitted: %s", error)
+            return math.nan
+    return max(0.0, float(np.max(ahead)))
+
+
+def forecast_lstm(maxima: Floats) -> float:
+    """The network of :mod:`.lstm` on the last two minutes, the oldest maximum repeated if short."""
+    return float(lstm.forecast(lstm.padded(maxima)[None], lstm.load_weights())[0])
+
+
+FORECASTS: dict[str, Forecast] = {
+    "reactive": forecast_reactive,
+    "max": forecast_max,
+    "avg": forecast_avg,
+    "arima": forecast_arima,
+    "lstm": forecast_lstm,
+}
+"""Name in ``predictor_type`` and ``backup_predictor_type`` → forecast."""
+
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPredictor:
+    """A forecast from the history, with IPA's backup and margin.
+
+    Attributes:
+        name: name of the forecast.
+        backup_name: of the forecast used while the history is short, or when the first one fails.
+        backup_maxima: length of history, in maxima, from which ``name`` is used.
+        monitoring_s: seconds of history that are looked at.
+        margin_percent: added to the forecast, percent.
+    """
+
+    name: str
+    backup_name: str
+    backup_maxima: int
+    monitoring_s: int
+    margin_percent: float
+
+    def predict(self, history_rps: Sequence[int] | Ints, now_s: int) -> float:
+        """See :meth:`Predictor.predict`; the time plays no part."""
+        maxima = window_maxima(history_rps[-self.monitoring_s :])
+        if not len(maxima):
+            raise ValueError(f"no load was seen before second {now_s}")
+        forecast_rps = self._forecast(maxima, now_s)
+        return float(max(0, round(forecast_rps * (1 + self.margin_percent / 100))))
+
+    def _forecast(self, maxima: Floats, now_s: int) -> float:
+        names = [self.backup_name, "max"]
+        if len(maxima) >= self.backup_maxima:
+            names.insert(0, self.name)
+        for name in names:
+            forecast_rps = FORECASTS[name](maxima)
+            if math.isfinite(forecast_rps):
+                break
+            logger.warning(
+                "second %d: %s has no forecast from %d maxima of %d s, using the next in %s",
+                now_s, name, len(maxima), STEP_S, names,
+            )  # fmt: skip
+        return forecast_rps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OraclePredictor:
+    """Knows the trace: the largest load of the coming seconds, without margin or backup.
+
+    Attributes:
+        counts: requests of every second of the run.
+        horizon_s: seconds ahead that the next plan must carry.
+    """
+
+    counts: Ints
+    horizon_s: int
+    name: str = ORACLE
+
+    def predict(self, history_rps: Sequence[int] | Ints, now_s: int) -> float:
+        """See :meth:`Predictor.predict`; 0 after the trace's end. The history plays no part."""
+        return float(self.counts[now_s : now_s + self.horizon_s].max(initial=0))
+
+
+def make_predictor(
+    name: str,
+    *,
+    backup_name: str = "max",
+    backup_duration_min: float = 2,
+    monitoring_duration_min: float = 2,
+    margin_percent: float = 0,
+    oracle_counts: Ints | None = None,
+    oracle_horizon_s: int = 2 * STEP_S,
+) -> Predictor:
+    """The predictor that a pipeline YAML asks for.
+
+    Args:
+        name: ``predictor_type``: one of :data:`FORECASTS`, or ``oracle``.
+        backup_name: ``backup_predictor_type``: one of :data:`FORECASTS`.
+        backup_duration_min: ``backup_predictor_duration``: minutes of history from which ``name``
+            takes over.
+        monitoring_duration_min: ``monitoring_duration``: minutes of history looked at.
+        margin_percent: ``predictor_margin``: added to the forecast.
+        oracle_counts: requests of every second of the run, for ``oracle`` only.
+        oracle_horizon_s: seconds ahead the oracle looks: those until the next plan serves.
+
+    Raises:
+        ConfigError: an unknown name, a duration or margin that is impossible, LSTM weights that
+            cannot be read, or an oracle without a trace.
+    """
+    _check_name("predictor_type", name, [*FORECASTS, ORACLE])
+    _check_name("backup_predictor_type", backup_name, list(FORECASTS))
+    if name == ORACLE:
+        if oracle_counts is None:
+            raise ConfigError("the oracle has no trace", where="predictor_type")
+        return OraclePredictor(np.asarray(oracle_counts, dtype=np.int64), oracle_horizon_s)
+    monitoring_s = int(monitoring_duration_min * 60)
+    if monitoring_s < 1:
+        raise ConfigError(
+            f"{monitoring_duration_min:g} min", where="monitoring_duration", allowed="above 0"
+        )
+    if not margin_percent > -100:
+        raise ConfigError(f"{margin_percent:g} %", where="predictor_margin", allowed="above -100")
+    backup_maxima = int(backup_duration_min * 60 / STEP_S)
+    if backup_maxima > math.ceil(monitoring_s / STEP_S):
+        logger.warning(
+            "backup_predictor_duration (%g min) is above monitoring_duration (%g min): "
+            "%s is used for the whole run and %s never",
+            backup_duration_min, monitoring_duration_min, backup_name, name,
+        )  # fmt: skip
+    if "lstm" in (name, backup_name):
+        lstm.load_weights()
+    return HistoryPredictor(name, backup_name, backup_maxima, monitoring_s, margin_percent)
+
+
+def _check_name(key: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise ConfigError(f"there is no predictor {name!r}", where=key, allowed=", ".join(names))
