@@ -1,0 +1,291 @@
+"""The pipeline YAML as a typed record: IPA's keys with IPA's meaning, and ours for energy.
+
+Field = YAML key. IPA's parallel lists (``task_name``, ``initial_replica`` …) end here:
+:attr:`PipelineConfig.stages` is the list of stages everything else works with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from ipa_energy.config.checks import check_whole
+from ipa_energy.config.fields import (
+    FilePath,
+    Name,
+    NaturalInteger,
+    NonNegative,
+    Percent,
+    Positive,
+    PositiveInteger,
+    QuotedNonNegative,
+    QuotedPositive,
+    QuotedPositiveInteger,
+    Sequence,
+    Text,
+)
+from ipa_energy.config.ipa_keys import UnusedKeys, UnusedNodeKeys
+from ipa_energy.config.workload_config import WorkloadConfig, WorkloadType, parse_workload
+
+Predictor = Literal["reactive", "avg", "arima", "lstm", "max", "oracle"]
+BackupPredictor = Literal["reactive", "avg", "arima", "lstm", "max"]
+OptimizationMethod = Literal["pareto", "gurobi", "highs", "brute-force"]
+AllocationMode = Literal["base", "variable", "fix"]
+BaselineMode = Literal["scale", "switch", "switch-scale"]
+
+DEFAULT_BATCH_TIMEOUT_S = 1.0
+"""IPA's ``max_batch_time: '1'``, the same in all of its files."""
+
+
+class NodeConfig(UnusedNodeKeys):
+    """One server of the pipeline."""
+
+    node_name: Name = Field(description="Name of the server; IPA's logs are keyed by it.")
+    model_variants: Text | None = Field(
+        default=None, description="Variant at the start, if initial_active_model does not say."
+    )
+    max_batch_size: QuotedPositiveInteger | None = Field(
+        default=None, description="Batch at the start, if initial_batch does not say."
+    )
+    max_batch_time: QuotedNonNegative | None = Field(
+        default=None,
+        description="Longest wait for a batch to fill, seconds; null: 1 s, as in IPA's files.",
+    )
+    cpu_request: QuotedPositive | None = Field(
+        default=None,
+        description="Cores of a replica at the start, if initial_cpu_allocation is absent.",
+    )
+    replicas: QuotedPositiveInteger | None = Field(
+        default=None, description="Replicas at the start, if initial_replica does not say."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """What the YAML says of one stage.
+
+    Attributes:
+        name: task name, e.g. ``crop``; the profile's ``stage``.
+        node_name: name of its server, e.g. ``yolo``.
+        model_name: name of its model family in IPA's profiling.
+        initial_variant: what runs before the first decision; None: the YAML does not say.
+        initial_cpu_cores: cores of one replica then; None: the YAML does not say.
+        initial_replicas: replicas then.
+        initial_batch: batch size then; None: the YAML does not say.
+        batch_timeout_s: longest wait for a batch to fill.
+        requests_per_input: requests this stage sees for one request of the pipeline.
+    """
+
+    name: str
+    node_name: str
+    model_name: str
+    initial_variant: str | None
+    initial_cpu_cores: float | None
+    initial_replicas: int
+    initial_batch: int | None
+    batch_timeout_s: float
+    requests_per_input: float
+
+
+class PipelineConfig(UnusedKeys):
+    """A pipeline, its objective, its limits, and how to run it."""
+
+    pipeline_name: Name = Field(description="Name of the pipeline, e.g. video.")
+    nodes: Sequence[NodeConfig] | None = Field(
+        default=None, description="The servers, first stage first; absent: one per model_name."
+    )
+    number_tasks: PositiveInteger | None = Field(
+        default=None, description="Number of stages, to check the lists against."
+    )
+    task_name: Sequence[Name] | None = Field(
+        default=None, description="Name of each stage, as in the profile; absent: the node names."
+    )
+    model_name: Sequence[Name] | None = Field(
+        default=None,
+        description="Model family of each stage in IPA's profiling; absent: the node names.",
+    )
+    requests_per_input: Sequence[Positive] | None = Field(
+        default=None,
+        description="Requests each stage sees per pipeline request; absent: 1. Two people in a"
+        " frame are two classifications.",
+    )
+
+    profile: FilePath | None = Field(
+        default=None,
+        description="Profile CSV, relative to this YAML's folder, else to the working folder.",
+    )
+    reference_latency: Literal["p99", "avg"] = Field(
+        default="p99", description="Which measured latency of a batch planning uses."
+    )
+    reference_throughput: Literal["max", "p99", "avg"] = Field(
+        default="max",
+        description="IPA: statistic of the throughput to read from its profiling folder. A profile"
+        " CSV has one throughput, which is used whatever this says.",
+    )
+    latency_margin: Percent = Field(
+        default=0, description="Percent added to every profiled latency, for another machine."
+    )
+    throughput_margin: Percent = Field(
+        default=0, description="Percent added to every profiled throughput, for another machine."
+    )
+    only_measured_profiles: bool = Field(
+        default=True,
+        description="true: plan with measured throughputs; false: with batch / latency.",
+    )
+
+    initial_active_model: Sequence[Text] | None = Field(
+        default=None,
+        description="Variant of each stage before the first decision, and for good under"
+        " baseline_mode: scale.",
+    )
+    initial_cpu_allocation: Sequence[Positive] | None = Field(
+        default=None, description="Cores of one replica of each stage before the first decision."
+    )
+    initial_replica: Sequence[PositiveInteger] | None = Field(
+        default=None,
+        description="Replicas of each stage before the first decision, and for good under"
+        " baseline_mode: switch.",
+    )
+    initial_batch: Sequence[PositiveInteger] | None = Field(
+        default=None, description="Batch size of each stage before the first decision."
+    )
+
+    alpha: NonNegative = Field(description="Weight of the pipeline accuracy.")
+    beta: NonNegative = Field(description="Weight of one reserved core.")
+    gamma: NonNegative = Field(
+        default=1e-6, description="Weight of one unit of batch size: a tie-break, small as in IPA."
+    )
+    energy_weight: NonNegative = Field(
+        default=0, description="Weight of the energy term; 0: every decision is IPA's."
+    )
+    energy_metric: Literal["joules_per_request", "watts"] = Field(
+        default="joules_per_request",
+        description="What the energy term counts, per pipeline request.",
+    )
+    energy_sla_joules: Positive | None = Field(
+        default=None, description="Hard cap on joules per pipeline request; null: none."
+    )
+    latency_sla_s: Positive | None = Field(
+        default=None,
+        description="Hard cap on seconds per pipeline request; null: IPA's sla_factor rule.",
+    )
+    sla_factor: Positive = Field(
+        default=5,
+        description="A stage's SLA is 5 × this × the mean smallest-batch latency of its variants.",
+    )
+    threshold: Positive = Field(
+        default=4, description="Requests per second a base allocation must sustain on one replica."
+    )
+    scaling_cap: PositiveInteger = Field(default=100, description="Most replicas of a stage.")
+    batching_cap: PositiveInteger = Field(default=8, description="Largest batch of a stage.")
+    allocation_mode: AllocationMode = Field(
+        default="base",
+        description="base: one allocation per variant by IPA's rule; variable: every profiled"
+        " allocation; fix: every variant on the stage's initial_cpu_allocation.",
+    )
+    baseline_mode: BaselineMode | None = Field(
+        default=None,
+        description="scale: initial variants for good (FA2); switch: initial replicas for good"
+        " (RIM); switch-scale: no restriction, as in IPA; null: none.",
+    )
+    accuracy_method: Literal["sum", "average", "multiply"] = Field(
+        default="sum", description="How stage accuracies combine."
+    )
+    normalize_accuracy: bool = Field(
+        default=True, description="Rank-normalise accuracies within each stage to 0..1 first."
+    )
+    optimization_method: OptimizationMethod = Field(default="pareto", description="The solver.")
+
+    workload_type: WorkloadType = Field(default="bursty", description="Where the load comes from.")
+    workload_config: WorkloadConfig = Field(
+        default=None, description="Its parameters, by workload_type."
+    )
+    mode: Literal["exponential", "equal", "step"] = Field(
+        default="exponential",
+        description="How a second's requests lie inside it: at random, evenly, all at its start.",
+    )
+    seed: NaturalInteger = Field(
+        default=0, description="Seed of arrivals and of generated loads: one seed, one result."
+    )
+
+    predictor_type: Predictor = Field(
+        default="lstm", description="How the load of the next interval is predicted."
+    )
+    monitoring_duration: Positive = Field(
+        default=2, description="Minutes of load the predictor looks back at."
+    )
+    backup_predictor_type: BackupPredictor = Field(
+        default="max", description="Predictor until there is enough load to look back at."
+    )
+    backup_predictor_duration: NonNegative = Field(
+        default=2, description="Minutes for which the backup predictor is used."
+    )
+    predictor_margin: Percent = Field(default=0, description="Percent added to every prediction.")
+    adaptation_interval: PositiveInteger = Field(
+        default=10,
+        description="Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration.",
+    )
+    reconfiguration_s: NonNegative = Field(
+        default=8.0,
+        description="Seconds until a new configuration serves; 8 s is what IPA measured.",
+    )
+    drop_limit: Positive | None = Field(
+        default=10, description="A request older than this many seconds is dropped; null: never."
+    )
+
+    @field_validator("workload_config", mode="before")
+    @classmethod
+    def _workload_of_its_type(cls, value: object, info: ValidationInfo) -> object:
+        # A workload_type that is wrong itself is not in info.data; that mistake is told already.
+        if "workload_type" not in info.data:
+            return None
+        return parse_workload(info.data["workload_type"], value)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        problems = check_whole(self)
+        if problems:
+            raise ValidationError.from_exception_data("PipelineConfig", problems)
+        return self
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """Name of each stage's server: ``nodes``, else ``model_name``, else ``task_name``."""
+        if self.nodes is not None:
+            return tuple(node.node_name for node in self.nodes)
+        return self.model_name or self.task_name or ()
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        """The stages, first one first, with the YAML's parallel lists folded in."""
+        return tuple(self._stage(index) for index in range(len(self.node_names)))
+
+    def _stage(self, index: int) -> StageConfig:
+        node_name = self.node_names[index]
+        node = self.nodes[index] if self.nodes else NodeConfig(node_name=node_name)
+        timeout_s = node.max_batch_time
+        return StageConfig(
+            name=self.task_name[index] if self.task_name else node_name,
+            node_name=node_name,
+            model_name=self.model_name[index] if self.model_name else node_name,
+            initial_variant=(
+                self.initial_active_model[index]
+                if self.initial_active_model
+                else node.model_variants
+            ),
+            initial_cpu_cores=(
+                self.initial_cpu_allocation[index]
+                if self.initial_cpu_allocation
+                else node.cpu_request
+            ),
+            initial_replicas=(
+                self.initial_replica[index] if self.initial_replica else node.replicas or 1
+            ),
+            initial_batch=(
+                self.initial_batch[index] if self.initial_batch else node.max_batch_size
+            ),
+            batch_timeout_s=DEFAULT_BATCH_TIMEOUT_S if timeout_s is None else timeout_s,
+            requests_per_input=self.requests_per_input[index] if self.requests_per_input else 1.0,
+        )

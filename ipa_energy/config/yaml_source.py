@@ -1,0 +1,237 @@
+"""YAML read strictly, with the line of every value kept.
+
+PyYAML's own loader lets a repeated key win silently and forgets where a value stood; an experiment
+whose second ``alpha:`` overrides the first is a wrong figure in a paper. This reader composes the
+document into nodes, which know their lines, and builds plain data from them.
+
+One deviation from YAML 1.1 as PyYAML has it: ``1e-6`` is a number here, as in YAML 1.2 and as
+everyone who writes it means. :func:`dump_yaml` quotes texts that look like that, so that a dump
+reads back equal.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ipa_energy.config.problems import shown
+from ipa_energy.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands: ``("nodes", 0, "node_name")``."""
+
+_FLOAT_TAG = "tag:yaml.org,2002:float"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+_EXPONENT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+_Loader.add_implicit_resolver(_FLOAT_TAG, _EXPONENT, list("-+0123456789"))
+_Dumper.add_implicit_resolver(_FLOAT_TAG, _EXPONENT, list("-+0123456789"))
+
+
+@dataclass(frozen=True, slots=True)
+class YamlSource:
+    """A YAML mapping and where everything in it stands.
+
+    Attributes:
+        path: the file.
+        data: its content as plain dicts, lists and scalars.
+        lines: key path → line, counted from 1.
+        problems: mistakes that left ``data`` usable: repeated keys, keys that are not text.
+    """
+
+    path: Path
+    data: dict[str, Any]
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    problems: list[ConfigError] = field(default_factory=list)
+
+    def where(self, keys: KeyPath) -> str:
+        """``file:line`` of a key, or of the nearest thing around it that is in the file."""
+        while keys and keys not in self.lines:
+            keys = keys[:-1]
+        return f"{self.path}:{self.lines.get(keys, 1)}"
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, byte order mark dropped.
+
+    Raises:
+        ConfigError: it is missing, a folder, unreadable or not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=path) from None
+    except IsADirectoryError:
+        raise ConfigError("this is a folder", where=path, allowed="a file") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"byte 0x{content[error.start]:02x} is not UTF-8",
+            where=f"{path}:{line}",
+            allowed="UTF-8 text",
+            fix="save the file as UTF-8",
+        ) from None
+
+
+def read_yaml(path: Path) -> YamlSource:
+    """The mapping a YAML file holds.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, is empty, or holds no mapping.
+    """
+    text = read_text(path)
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise _not_yaml(path, text, error) from error
+    except RecursionError:
+        raise ConfigError("nested too deeply", where=path) from None
+    if root is None:
+        raise ConfigError("the file is empty", where=path, allowed="a mapping of key: value")
+    if not isinstance(root, yaml.MappingNode):
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise ConfigError(
+            f"the file holds {kind}",
+            where=f"{path}:{root.start_mark.line + 1}",
+            allowed="a mapping of key: value",
+        )
+    source = YamlSource(path, {})
+    try:
+        source.data.update(_Builder(source).mapping(root, ()))
+    except RecursionError:
+        raise ConfigError("nested too deeply, or an alias of itself", where=path) from None
+    return source
+
+
+def dump_yaml(data: dict[str, Any]) -> str:
+    """Plain data as YAML that :func:`read_yaml` reads back equal, in the order it has."""
+    text: str = yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False
+    )
+    return text
+
+
+def _not_yaml(path: Path, text: str, error: yaml.YAMLError) -> ConfigError:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        line = mark.line + 1
+    else:
+        line = text[: getattr(error, "position", 0)].count("\n") + 1
+    what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    context = getattr(error, "context", None)
+    lines = text.splitlines()
+    tab = line <= len(lines) and "\t" in lines[line - 1]
+    return ConfigError(
+        f"not YAML: {context + ', ' if context else ''}{what}",
+        where=f"{path}:{line}",
+        fix="indent with spaces, not tabs" if tab else None,
+    )
+
+
+class _Builder:
+    """Plain data out of composed nodes, noting lines and problems in a source."""
+
+    def __init__(self, source: YamlSource) -> None:
+        self._source = source
+        self._scalars = _Loader("")
+        self._built: dict[int, Any] = {}
+
+    def value(self, node: yaml.Node, keys: KeyPath) -> Any:
+        """The node's data; built once however often an alias repeats it."""
+        self._source.lines.setdefault(keys, node.start_mark.line + 1)
+        if id(node) in self._built:
+            return self._built[id(node)]
+        value: Any
+        if isinstance(node, yaml.MappingNode):
+            value = self.mapping(node, keys)
+        elif isinstance(node, yaml.SequenceNode):
+            value = [self.value(item, (*keys, index)) for index, item in enumerate(node.value)]
+        else:
+            value = self._scalar(node)
+        self._built[id(node)] = value
+        return value
+
+    def mapping(self, node: yaml.MappingNode, keys: KeyPath) -> dict[str, Any]:
+        """The mapping's data, merge keys (``<<``) laid under its own."""
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE_TAG:
+                for part in _merged_nodes(value_node):
+                    merged = {**self.mapping(part, keys), **merged}
+                continue
+            line = key_node.start_mark.line + 1
+            key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                self._problem(line, f"a key is {shown(key)}", allowed="text as key")
+                continue
+            value = self.value(value_node, (*keys, key)) if key not in own else None
+            if key in own:
+                first = self._source.lines[(*keys, key)]
+                value = _Builder(YamlSource(self._source.path, {})).value(value_node, ())
+                self._repeated(".".join(map(str, (*keys, key))), own[key], value, first, line)
+                continue
+            self._source.lines[(*keys, key)] = line
+            own[key] = value
+        return {**merged, **own}
+
+    def _repeated(self, key: str, first: Any, second: Any, first_line: int, line: int) -> None:
+        if type(first) is type(second) and first == second:
+            logger.warning(
+                "%s:%d: %s repeats line %d with the same value",
+                self._source.path,
+                line,
+                key,
+                first_line,
+            )
+            return
+        self._problem(
+            line,
+            f"{key} is {shown(second)}, but {shown(first)} in line {first_line}",
+            fix="keep one of the two",
+        )
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            what = getattr(error, "problem", None) or str(error)
+            self._problem(node.start_mark.line + 1, f"{shown(getattr(node, 'value', ''))}: {what}")
+            return None
+
+    def _problem(
+        self, line: int, what: str, *, allowed: str | None = None, fix: str | None = None
+    ) -> None:
+        where = f"{self._source.path}:{line}"
+        self._source.problems.append(ConfigError(what, where=where, allowed=allowed, fix=fix))
+
+
+def _merged_nodes(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    if isinstance(node, yaml.MappingNode):
+        yield node
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _merged_nodes(item)
