@@ -35,17 +35,22 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
         help="what the energy term counts",
     )
     group.add_argument(
-        "--energy-sla-joules", type=float, metavar="J", help="hard cap on joules per pipeline request"
+        "--energy-sla-joules",
+        type=float,
+        metavar="J",
+        help="hard cap on joules per pipeline request",
     )
     group.add_argument(
-        "--latency-sla", type=float, metavar="S", help="end-to-end latency SLA in seconds, not IPA's rule"
+        "--latency-sla",
+        type=float,
+        metavar="S",
+        help="end-to-end latency SLA in seconds",
     )
     group.add_argument("--method", choices=METHODS, help="solver (key: optimization_method)")
     group.add_argument(
         "--policy",
         choices=POLICIES,
-        default="ipa",
-        help="IPA itself, or one of the baselines of its paper (default: %(default)s)",
+        help="IPA itself, or one of the baselines of its paper (default: what the YAML says)",
     )
 
 

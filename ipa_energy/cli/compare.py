@@ -1,0 +1,68 @@
+"""``ipa-energy compare``: runs side by side, against the first and against hindsight."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ipa_energy.cli.output import print_json
+from ipa_energy.errors import EXIT_DONE
+
+
+def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "compare",
+        parents=[common],
+        allow_abbrev=False,
+        help="what runs saved, and what it cost",
+        description="Compare run folders, ours or IPA's own, with the first one as the base.",
+    )
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write an interactive report")
+    parser.add_argument("--png", type=Path, metavar="DIR", help="write the figures as PNG")
+    parser.add_argument(
+        "--no-hindsight",
+        action="store_true",
+        help="leave out the best static plan and the oracle, which have to be simulated",
+    )
+    parser.set_defaults(verb_function=compare)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Read the folders, simulate the yardsticks, print and write the comparison."""
+    from ipa_energy.compare import compare as compare_runs
+    from ipa_energy.compare import comparison_table, headline
+    from ipa_energy.experiment import yardsticks_of
+    from ipa_energy.runlog import read_run
+
+    runs = [read_run(path) for path in args.run_dirs]
+    show_progress = not (args.quiet or args.json)
+    found = {}
+    if not args.no_hindsight:
+        yardsticks = {run.name: yardsticks_of(run, show_progress=show_progress) for run in runs}
+        found = {name: yard for name, yard in yardsticks.items() if yard is not None}
+    comparison = compare_runs(
+        runs,
+        static_best={name: yard.static_best for name, yard in found.items() if yard.static_best},
+        oracle={name: yard.oracle for name, yard in found.items()},
+    )
+    if args.html is not None:
+        from ipa_energy.report import write_html
+
+        write_html(comparison, runs, args.html)
+    if args.png is not None:
+        from ipa_energy.report import write_png
+
+        write_png(comparison, runs, args.png)
+    if args.json:
+        print_json(comparison.to_json())
+        return EXIT_DONE
+    print(headline(comparison))
+    print()
+    print(comparison_table(comparison))
+    for label, path in (("report", args.html), ("figures", args.png)):
+        if path is not None:
+            print(f"{label}: {path}")
+    return EXIT_DONE

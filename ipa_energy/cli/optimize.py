@@ -1,0 +1,123 @@
+"""``ipa-energy optimize``: one decision at one load, with its certificate."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
+from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
+
+if TYPE_CHECKING:
+    from ipa_energy.optimizer.solution import Plan, Result
+    from ipa_energy.planner import Planner
+
+
+def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "optimize",
+        parents=[common],
+        allow_abbrev=False,
+        help="the best plan at one load",
+        description="Choose variant, allocation, batch and replicas of every stage at one load.",
+    )
+    parser.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml")
+    parser.add_argument(
+        "--load", type=float, required=True, metavar="RPS", help="pipeline requests per second"
+    )
+    parser.add_argument(
+        "--top", type=int, default=1, metavar="K", help="show the K best plans (default: 1)"
+    )
+    add_planning_options(parser)
+    parser.set_defaults(verb_function=optimize)
+
+
+def optimize(args: argparse.Namespace) -> int:
+    """Decide once and show the plans, or the conflict."""
+    from ipa_energy.optimizer.problem import planned_load_rps
+    from ipa_energy.optimizer.solve import decide
+    from ipa_energy.planner import load_planner
+
+    if not 0 < args.load < float("inf"):
+        raise ConfigError(f"{args.load:g} rps", where="--load", allowed="a number above 0")
+    if args.top < 1:
+        raise ConfigError(str(args.top), where="--top", allowed="an integer from 1")
+    overrides = chosen_overrides(args, KEY_OF_OPTION)
+    planner = load_planner(args.pipeline, overrides, policy=args.policy)
+    result = decide(
+        planner.program,
+        planned_load_rps(args.load),
+        method=planner.config.optimization_method,
+        top_k=args.top,
+    )
+    if args.json:
+        print_json(_document(result, planner, args.load))
+    else:
+        print(_text(result, planner, args.load))
+    return EXIT_DONE if result.plans else EXIT_INFEASIBLE
+
+
+def _document(result: Result, planner: Planner, load_rps: float) -> dict[str, Any]:
+    return {
+        **result.to_json(),
+        "load_rps": load_rps,
+        "planned_load_rps": result.load_rps,
+        "pipeline": planner.config.pipeline_name,
+        "latency_sla_s": planner.planned.latency_sla_s,
+        "energy_sla_joules": planner.config.energy_sla_joules,
+        "excluded": {stage: dict(why) for stage, why in planner.planned.excluded.items()},
+    }
+
+
+def _text(result: Result, planner: Planner, load_rps: float) -> str:
+    config = planner.config
+    lines = [
+        f"{config.pipeline_name} at {load_rps:g} rps"
+        + (f" (planned as {result.load_rps:g} rps)" if result.load_rps != load_rps else "")
+        + f": {result.status} by {result.method} in {result.decision_s * 1e3:.2f} ms"
+    ]
+    if result.conflict is not None:
+        lines.append(str(result.conflict))
+    for rank, plan in enumerate(result.plans, start=1):
+        lines += ["", *_plan_lines(plan, planner, f"plan {rank}" if rank > 1 else "best plan")]
+    return "\n".join(lines)
+
+
+def _plan_lines(plan: Plan, planner: Planner, title: str) -> list[str]:
+    config = planner.config
+    quality = plan.quality or "no energy in the profile"
+    rows = [
+        [
+            stage.stage,
+            stage.option.variant,
+            f"{stage.option.cpu_cores:g}",
+            str(stage.option.batch),
+            str(stage.replicas),
+            f"{stage.option.latency_s:.3f}",
+            f"{stage.wait_s:.3f}",
+            f"{stage.capacity_rps:.2f}",
+            f"{stage.load_rps:g}",
+            f"{stage.joules_per_request:.3f}",
+            f"{stage.power_w:.2f}",
+        ]
+        for stage in plan.stages
+    ]
+    header = ["stage", "variant", "cores", "batch", "replicas", "latency s", "wait s"]
+    header += ["capacity rps", "load rps", "J/request", "W"]
+    terms = plan.terms
+    energy_sla = config.energy_sla_joules
+    return [
+        f"{title}: objective {plan.objective:.6g} = {terms['accuracy']:.4g} accuracy"
+        f" - {terms['cost']:.4g} cost - {terms['batch']:.3g} batch - {terms['energy']:.4g} energy",
+        text_table(header, rows),
+        f"accuracy {plan.accuracy:.4g}"
+        + (f" (raw {plan.accuracy_raw:.4g})" if config.normalize_accuracy else "")
+        + f", {plan.cost_cores:g} cores"
+        f", latency {plan.latency_s:.3f} s of {planner.planned.latency_sla_s:.3f} s"
+        f", {plan.joules_per_request:.3f} J per request"
+        + (f" of {energy_sla:g} J" if energy_sla is not None else "")
+        + f" ({quality})",
+    ]

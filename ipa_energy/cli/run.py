@@ -1,0 +1,102 @@
+"""``ipa-energy run``: a pipeline over a load trace, into a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from ipa_energy.cli.output import print_json
+from ipa_energy.cli.overrides import (
+    KEY_OF_OPTION,
+    PREDICTORS,
+    add_planning_options,
+    chosen_overrides,
+)
+from ipa_energy.errors import EXIT_DONE
+
+BACKENDS = ("simulate",)
+
+
+def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "run",
+        parents=[common],
+        allow_abbrev=False,
+        help="a pipeline over a load trace",
+        description="Adapt a pipeline to a load trace, interval by interval, and log everything.",
+    )
+    parser.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN_DIR", help="run folder to write"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the unfinished run in RUN_DIR"
+    )
+    parser.add_argument("--name", help="what tables and plots call it (default: the folder's name)")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="simulate", help="what serves (default: simulate)"
+    )
+    parser.add_argument(
+        "--ipa-home",
+        type=Path,
+        metavar="DIR",
+        help="checkout of IPA, for workload_type: twitter (default: $IPA_HOME)",
+    )
+    add_planning_options(parser)
+    group = parser.add_argument_group("overrides that bear on the run")
+    group.add_argument(
+        "--workload",
+        metavar="NAME|FILE",
+        help="bursty, steady-low, steady-high, fluctuating, or a CSV of requests per second",
+    )
+    group.add_argument("--predictor", choices=PREDICTORS, help="of the load")
+    group.add_argument("--seed", type=int, metavar="N", help="of everything random")
+    parser.set_defaults(verb_function=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, then print what it came to."""
+    from ipa_energy.compare import metrics
+    from ipa_energy.experiment import load_experiment, run_experiment
+
+    overrides = chosen_overrides(args, KEY_OF_OPTION)
+    if args.workload is not None:
+        overrides["workload"] = args.workload
+    home = args.ipa_home or os.environ.get("IPA_HOME")
+    experiment = load_experiment(
+        args.pipeline,
+        overrides,
+        policy=args.policy,
+        ipa_home=Path(home) if home else None,
+    )
+    finished = run_experiment(
+        experiment,
+        args.out,
+        name=args.name,
+        resume=args.resume,
+        show_progress=not (args.quiet or args.json),
+    )
+    result = metrics(finished)
+    if args.json:
+        print_json({"run_dir": str(args.out), **result.to_json()})
+    else:
+        print(_summary(finished.name, result.to_json(), args.out))
+    return EXIT_DONE
+
+
+def _summary(name: str, found: dict[str, Any], out: Path) -> str:
+    joules = found["joules_per_request"]
+    energy = (
+        f"{joules:.3f} J per request ({found['quality']}, {found['meter']})"
+        if joules is not None
+        else "no energy in the profile"
+    )
+    attainment = found["sla_attainment"]
+    return (
+        f"{name}: {found['requests']} requests, {found['dropped']} dropped"
+        + (f", {attainment:.2%} inside the SLA" if attainment is not None else "")
+        + f", {energy}, {found['cores_mean']:.2f} cores on average\nrun folder: {out}"
+    )

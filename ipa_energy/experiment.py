@@ -1,0 +1,290 @@
+"""A run from its files to its folder: read, run or resume, write, and the yardsticks beside it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ipa_energy
+from ipa_energy.compare import RunMetrics, metrics
+from ipa_energy.config import CsvWorkload, dump_config
+from ipa_energy.errors import ConfigError, IpaEnergyError
+from ipa_energy.hindsight import best_static_plan
+from ipa_energy.optimizer.solution import or_none
+from ipa_energy.planner import Planner, load_planner
+from ipa_energy.runlog import Interval, Run, RunInfo, RunLog, read_run
+from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
+from ipa_energy.runner import Runner
+from ipa_energy.serving.base import Deployment, deployment_of
+from ipa_energy.workloads import Workload, workload_from
+
+logger = logging.getLogger(__name__)
+
+VERSIONS_OF = ("numpy", "gurobipy", "highspy", "statsmodels")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A pipeline and the load it is to run over.
+
+    Attributes:
+        planner: config, profile and program.
+        workload: requests per second.
+    """
+
+    planner: Planner
+    workload: Workload
+
+
+def load_experiment(
+    path: Path,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    policy: str | None = None,
+    ipa_home: Path | None = None,
+) -> Experiment:
+    """Read everything a run needs.
+
+    Raises:
+        ConfigError: anything wrong with the YAML, the options, the profile or the trace.
+        UnavailableError: the trace is in an IPA checkout and none is given.
+    """
+    planner = load_planner(path, overrides, policy=policy)
+    return Experiment(planner, workload_from(planner.config, ipa_home))
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path,
+    *,
+    name: str | None = None,
+    fixed: Deployment | None = None,
+    resume: bool = False,
+    show_progress: bool = False,
+) -> Run:
+    """Run to the end and return what the run folder says.
+
+    Args:
+        experiment: what to run.
+        out: the run folder: new, or with ``resume`` one that an unfinished run left.
+        name: what tables and plots call it; default the folder's name.
+        fixed: a configuration to keep from the first second to the last.
+        resume: go on with the run in ``out``.
+        show_progress: a progress bar on a terminal's stderr.
+
+    Raises:
+        ConfigError: the folder is taken, holds another run, or cannot be written.
+        ServingError: the backend failed; the finished intervals stay.
+    """
+    log = _resumed(experiment, out) if resume else _created(experiment, out, name or out.name)
+    if log.is_complete:
+        logger.warning("%s: the run is complete already, there is nothing to resume", out)
+        return read_run(out)
+    runner = Runner(experiment.planner, experiment.workload, fixed=fixed)
+    totals = _Totals()
+    done = len(log.finished)
+    steps = [finished.step for finished in log.finished]
+    with log:
+        try:
+            intervals = runner.intervals(steps, show_progress=show_progress)
+            for index, interval in enumerate(intervals):
+                totals.add(interval)
+                if index >= done:
+                    log.append_interval(interval)
+            log.complete(totals.to_json())
+        except IpaEnergyError as error:
+            log.fail(str(error))
+            raise
+        finally:
+            runner.backend.close()
+    return read_run(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Yardsticks:
+    """What a run could have been with the load known in advance (:mod:`.hindsight`).
+
+    Attributes:
+        static_best: the best plan that never changes; None if no plan fits the whole trace.
+        oracle: the same adaptation with a predictor that knows the trace.
+    """
+
+    static_best: RunMetrics | None
+    oracle: RunMetrics
+
+
+def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None:
+    """Simulate a run's yardsticks from the copies of config, profile and trace in its folder.
+
+    None if the folder does not hold them, as IPA's own do not.
+    """
+    needed = (CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE)
+    if not all((run.path / name).exists() for name in needed):
+        return None
+    experiment = load_experiment(run.path / CONFIG_FILE)
+    knowing = load_experiment(run.path / CONFIG_FILE, {"predictor_type": "oracle"})
+    plan, conflict = best_static_plan(experiment.planner.program, experiment.workload.counts)
+    if plan is None:
+        logger.warning("%s: there is no best static plan: %s", run.name, conflict)
+    with tempfile.TemporaryDirectory(prefix="ipa-energy-") as folder:
+        static_best = None
+        if plan is not None:
+            static_best = replace(
+                metrics(
+                    run_experiment(
+                        experiment,
+                        Path(folder) / "static",
+                        name=f"best static plan of {run.name}",
+                        fixed=deployment_of(plan),
+                        show_progress=show_progress,
+                    )
+                ),
+                detail=plan.label,
+            )
+        oracle = metrics(
+            run_experiment(
+                knowing,
+                Path(folder) / "oracle",
+                name=f"oracle of {run.name}",
+                show_progress=show_progress,
+            )
+        )
+    return Yardsticks(static_best, oracle)
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Sums over a run, for ``run.json``."""
+
+    requests: int = 0
+    dropped: int = 0
+    reconfigurations: int = 0
+    infeasible_steps: int = 0
+    idle_j: float = 0.0
+    dynamic_j: float = 0.0
+    decisions: int = 0
+
+    def add(self, interval: Interval) -> None:
+        served = interval.served
+        self.requests += len(served.requests)
+        self.dropped += int((served.requests.dropped_at >= 0).sum())
+        self.reconfigurations += len(interval.reconfigured)
+        self.idle_j += float(served.idle_j.sum())
+        self.dynamic_j += float(served.dynamic_j.sum())
+        if interval.decision is not None:
+            self.decisions += 1
+            self.infeasible_steps += interval.decision.status == "infeasible"
+
+    def to_json(self) -> dict[str, Any]:
+        energy_j = self.idle_j + self.dynamic_j
+        served = self.requests - self.dropped
+        return {
+            "requests": self.requests,
+            "dropped": self.dropped,
+            "decisions": self.decisions,
+            "infeasible_steps": self.infeasible_steps,
+            "reconfigurations": self.reconfigurations,
+            "idle_j": or_none(self.idle_j),
+            "dynamic_j": or_none(self.dynamic_j),
+            "energy_j": or_none(energy_j),
+            "joules_per_request": or_none(energy_j / served) if served else None,
+        }
+
+
+def _created(experiment: Experiment, out: Path, name: str) -> RunLog:
+    profile = experiment.planner.profile_path.read_bytes()
+    return RunLog.create(
+        out,
+        config_yaml=_config_yaml(experiment),
+        info=_info(experiment, name),
+        attachments={PROFILE_FILE: profile, WORKLOAD_FILE: _workload_csv(experiment.workload)},
+    )
+
+
+def _resumed(experiment: Experiment, out: Path) -> RunLog:
+    log = RunLog.resume(out)
+    same = {
+        CONFIG_FILE: log.config_yaml == _config_yaml(experiment),
+        PROFILE_FILE: (out / PROFILE_FILE).read_bytes()
+        == experiment.planner.profile_path.read_bytes(),
+        WORKLOAD_FILE: (out / WORKLOAD_FILE).read_text(encoding="utf-8")
+        == _workload_csv(experiment.workload),
+    }
+    for name, is_same in same.items():
+        if not is_same:
+            log.close()
+            raise ConfigError(
+                "the run that began here had other options, profile or trace",
+                where=out / name,
+                fix=f"resume with {out / CONFIG_FILE}, or start anew with another --out",
+            )
+    return log
+
+
+def _config_yaml(experiment: Experiment) -> str:
+    """The resolved config; profile and trace are the copies beside it, so a folder reruns alone."""
+    copies = {
+        "profile": Path(PROFILE_FILE),
+        "workload_type": "csv",
+        "workload_config": CsvWorkload(path=Path(WORKLOAD_FILE)),
+    }
+    return dump_config(experiment.planner.config.model_copy(update=copies))
+
+
+def _workload_csv(workload: Workload) -> str:
+    lines = [f"{second},{count}" for second, count in enumerate(workload.counts.tolist())]
+    return "\n".join(["second,requests", *lines, ""])
+
+
+def _info(experiment: Experiment, name: str) -> RunInfo:
+    planner, config = experiment.planner, experiment.planner.config
+    options = [option for stage in planner.stages for option in stage.options]
+    meters = sorted({option.provenance.meter for option in options if option.provenance})
+    planned = planner.planned
+    return RunInfo(
+        name=name,
+        stages=tuple(stage.name for stage in config.stages),
+        nodes=config.node_names,
+        start_time_s=time.time(),
+        duration_s=float(experiment.workload.duration_s),
+        interval_s=float(config.adaptation_interval),
+        latency_sla_s=planned.latency_sla_s,
+        stage_slas_s=planned.stage_slas_s,
+        base_allocations={
+            stage: {variant: cores for variant, (cores, _) in allocations.items()}
+            for stage, allocations in (planned.base_allocations or {}).items()
+        },
+        backend="simulate",
+        seed=config.seed,
+        meter="+".join(meters) or None,
+        quality="estimated" if meters else None,
+        workload=experiment.workload.name,
+        profile=planner.profile_path.name,
+        hardware="+".join(sorted({option.hardware for option in options})),
+        settings={
+            "alpha": config.alpha,
+            "beta": config.beta,
+            "gamma": config.gamma,
+            "energy_weight": config.energy_weight,
+            "energy_metric": config.energy_metric,
+            "energy_sla_joules": config.energy_sla_joules,
+            "accuracy_method": config.accuracy_method,
+            "normalize_accuracy": config.normalize_accuracy,
+            "allocation_mode": config.allocation_mode,
+            "baseline_mode": config.baseline_mode,
+            "optimization_method": config.optimization_method,
+            "predictor_type": config.predictor_type,
+        },
+        versions={
+            "ipa-energy": ipa_energy.__version__,
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in VERSIONS_OF},
+        },
+    )

@@ -1,0 +1,98 @@
+"""One adaptation step: what it sees, what it plans for, and which of equal plans it takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ipa_energy.adaptation.loop import Adapter, changed_stages
+from ipa_energy.optimizer.problem import Program, Settings
+from ipa_energy.records import Option, Stage
+from ipa_energy.serving.base import DeployedStage
+
+
+def option(variant: str, batch: int, rate_rps: float = 5.0) -> Option:
+    nan = float("nan")
+    return Option(variant, "cpu", 1.0, 0.0, batch, 0.1, 0.1, 0.1, rate_rps, 0.5, nan, nan, None)
+
+
+TWINS = Stage("only", "node", (option("left", 1), option("middle", 1), option("right", 1)))
+
+
+class Fixed:
+    """Predicts one figure and remembers what it saw."""
+
+    def __init__(self, load_rps: float) -> None:
+        self.load_rps = load_rps
+        self.seen: list[list[int]] = []
+
+    def predict(self, history_rps: np.ndarray, now_s: int) -> float:
+        self.seen.append(history_rps.tolist())
+        return self.load_rps
+
+
+def adapter(predictor: Fixed, *stages: Stage, cap: int = 3) -> Adapter:
+    settings = Settings(alpha=1.0, beta=1.0, gamma=0.0, scaling_cap=cap, batching_cap=8)
+    return Adapter(
+        Program(stages or (TWINS,), settings), predictor, method="pareto", monitoring_s=3
+    )
+
+
+@pytest.mark.parametrize("running", ["left", "middle", "right"])
+def test_equal_plans_leave_what_runs_alone(running: str) -> None:
+    current = next(o for o in TWINS.options if o.variant == running)
+    decision = adapter(Fixed(4.0)).decide(5, np.arange(9), [DeployedStage("only", current, 1)])
+    assert decision.plan is not None
+    assert decision.plan.stages[0].option.variant == running
+    assert decision.changed_stages == ()
+
+
+def test_a_better_plan_is_taken_although_it_changes() -> None:
+    worse, better = option("slow", 1, 2.0), option("fast", 1, 10.0)
+    stage = Stage("only", "node", (worse, better))
+    decision = adapter(Fixed(6.0), stage).decide(5, np.arange(9), [DeployedStage("only", worse, 3)])
+    assert decision.plan is not None
+    assert decision.plan.stages[0].option is better
+    assert decision.changed_stages == (0,)
+
+
+def test_predictor_sees_only_the_monitored_past() -> None:
+    predictor = Fixed(1.0)
+    one = adapter(predictor)
+    running = [DeployedStage("only", TWINS.options[0], 1)]
+    one.decide(2, np.arange(9), running)
+    one.decide(5, np.arange(9), running)
+    assert predictor.seen == [[0, 1], [2, 3, 4]]
+
+
+def test_small_prediction_is_logged_and_planned_as_one_rps() -> None:
+    decision = adapter(Fixed(0.0)).decide(
+        5, np.zeros(9, dtype=np.int64), [DeployedStage("only", TWINS.options[0], 1)]
+    )
+    assert decision.predicted_load_rps == 0.0
+    assert decision.planned_load_rps == 1.0
+    assert decision.plan is not None
+    assert decision.plan.load_rps == 1.0
+
+
+def test_infeasible_step_has_a_conflict_and_changes_nothing() -> None:
+    decision = adapter(Fixed(100.0), cap=2).decide(
+        5, np.arange(9), [DeployedStage("only", TWINS.options[0], 1)]
+    )
+    assert decision.status == "infeasible"
+    assert decision.plan is None
+    assert decision.changed_stages == ()
+    assert decision.conflict is not None
+
+
+@pytest.mark.parametrize(
+    ("after", "changes"),
+    [
+        (DeployedStage("only", option("left", 1), 2), (0,)),
+        (DeployedStage("only", option("left", 4), 1), (0,)),
+        (DeployedStage("only", option("right", 1), 1), (0,)),
+        (DeployedStage("only", option("left", 1), 1), ()),
+    ],
+)
+def test_changed_stages_count_each_knob(after: DeployedStage, changes: tuple[int, ...]) -> None:
+    assert changed_stages([after], [DeployedStage("only", option("left", 1), 1)]) == changes

@@ -1,0 +1,248 @@
+"""Whole runs through the front door: same seed, same run; killed and resumed, same run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ipa_energy.compare import metrics
+from ipa_energy.errors import ConfigError
+from ipa_energy.experiment import load_experiment, run_experiment, yardsticks_of
+from ipa_energy.runlog import Run, read_run
+from ipa_energy.runlog.writer import RunLog
+
+
+def timeless(folder: Path) -> Any:
+    """adaptation_log.json without the wall time of decisions."""
+    log = json.loads((folder / "adaptation_log.json").read_text())
+    for step in log["timesteps"].values():
+        step.pop("duration")
+    return log
+
+
+def times_s(folder: Path) -> np.ndarray[Any, Any]:
+    """Every time of every request as 0.json has it, relative to the start of the run."""
+    requests = read_run(folder).requests
+    columns = [requests.sending_s[:, None], requests.done_s[:, None]]
+    columns += [requests.queued_s, requests.started_s, requests.served_s]
+    return np.hstack(columns)
+
+
+def same_times(first: Path, second: Path) -> bool:
+    """Equal to the resolution of a wall clock in microseconds."""
+    mine, theirs = times_s(first), times_s(second)
+    return mine.shape == theirs.shape and np.allclose(mine, theirs, atol=5e-6, equal_nan=True)
+
+
+def run(path: Path, out: Path, **overrides: object) -> Run:
+    return run_experiment(load_experiment(path, overrides), out)
+
+
+def test_same_seed_gives_the_same_run(small_pipeline: Path, tmp_path: Path) -> None:
+    run(small_pipeline, tmp_path / "a")
+    run(small_pipeline, tmp_path / "b")
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
+    assert same_times(tmp_path / "a", tmp_path / "b")
+
+
+def test_another_seed_gives_another_run(small_pipeline: Path, tmp_path: Path) -> None:
+    run(small_pipeline, tmp_path / "a", seed=1)
+    run(small_pipeline, tmp_path / "b", seed=2)
+    assert not same_times(tmp_path / "a", tmp_path / "b")
+
+
+def test_every_request_of_the_trace_is_answered_or_dropped(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    experiment = load_experiment(small_pipeline)
+    finished = run_experiment(experiment, tmp_path / "run")
+    assert finished.offered_rps.tolist() == experiment.workload.counts.tolist()
+    assert finished.requests.request_id.tolist() == list(range(experiment.workload.requests))
+
+
+def test_decisions_come_at_every_interval_but_the_first(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    finished = run(small_pipeline, tmp_path / "run")
+    assert [step.start_s for step in finished.steps] == list(range(0, 120, 10))
+    assert [step.status for step in finished.steps] == ["initial"] + ["optimal"] * 11
+
+
+def test_energy_weight_lowers_joules_and_zero_is_the_default(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    default = metrics(run(small_pipeline, tmp_path / "default"))
+    zero = metrics(run(small_pipeline, tmp_path / "zero", energy_weight=0.0))
+    heavy = metrics(run(small_pipeline, tmp_path / "heavy", energy_weight=10.0))
+    assert timeless(tmp_path / "default") == timeless(tmp_path / "zero")
+    assert default.energy_j == zero.energy_j
+    assert heavy.joules_per_request < 0.8 * zero.joules_per_request
+    assert heavy.accuracy_mean < zero.accuracy_mean
+
+
+def test_simulated_joules_are_called_estimated_and_name_their_meter(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    found = metrics(run(small_pipeline, tmp_path / "run"))
+    assert (found.meter, found.quality) == ("cpu-time", "estimated")
+
+
+def test_energy_sla_holds_in_every_step(small_pipeline: Path, tmp_path: Path) -> None:
+    finished = run(small_pipeline, tmp_path / "run", energy_sla_joules=1.2)
+    for step in finished.decisions:
+        assert sum(stage.joules_per_request for stage in step.stages) <= 1.2 * (1 + 1e-9)
+    free = run(small_pipeline, tmp_path / "free")
+    assert any(
+        sum(stage.joules_per_request for stage in step.stages) > 1.2 for step in free.decisions
+    )
+
+
+def test_infeasible_steps_keep_the_running_plan_and_say_so(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    finished = run(small_pipeline, tmp_path / "run", scaling_cap=1, latency_sla_s=0.2)
+    infeasible = [step for step in finished.decisions if step.status == "infeasible"]
+    assert infeasible
+    before = {step.end_s: step.label for step in finished.steps}
+    for step in infeasible:
+        assert step.conflict
+        assert step.label == before[step.start_s]
+        assert step.reconfigured == ()
+
+
+def test_run_folder_runs_again_on_its_own(small_pipeline: Path, tmp_path: Path) -> None:
+    run(small_pipeline, tmp_path / "a")
+    for path in small_pipeline.parent.iterdir():
+        path.unlink()
+    run(tmp_path / "a" / "0.yaml", tmp_path / "b")
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.runlog.writer import RunLog
+
+append = RunLog.append_interval
+def slow(self, interval):
+    append(self, interval)
+    print(interval.timestep_s, flush=True)
+    sys.stdin.readline()
+RunLog.append_interval = slow
+run_experiment(load_experiment(Path(sys.argv[1])), Path(sys.argv[2]), name="a")
+"""
+
+
+@pytest.mark.parametrize("intervals", [1, 5, 12])
+def test_killed_run_keeps_its_intervals_and_resumes_to_the_same_end(
+    small_pipeline: Path, tmp_path: Path, intervals: int
+) -> None:
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(small_pipeline), str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for _ in range(intervals - 1):
+        process.stdout.readline()
+        process.stdin.write("\n")
+        process.stdin.flush()
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    killed = read_run(out)
+    assert killed.status == "running"
+    assert len(killed.steps) == intervals
+    assert metrics(killed).energy_j > 0
+
+    resumed = run_experiment(load_experiment(small_pipeline), out, resume=True)
+    run_experiment(load_experiment(small_pipeline), tmp_path / "whole", name="a")
+    assert resumed.status == "complete"
+    assert timeless(out) == timeless(tmp_path / "whole")
+    assert same_times(out, tmp_path / "whole")
+    totals = [
+        json.loads((path / "run.json").read_text())["totals"] for path in (out, tmp_path / "whole")
+    ]
+    assert totals[0] == totals[1]
+
+
+def test_resume_decides_nothing_anew(
+    small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    append = RunLog.append_interval
+    count = 0
+
+    def stop_at_six(self: RunLog, interval: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > 6:
+            raise KeyboardInterrupt
+        append(self, interval)
+
+    monkeypatch.setattr(RunLog, "append_interval", stop_at_six)
+    with pytest.raises(KeyboardInterrupt):
+        run(small_pipeline, out)
+    monkeypatch.undo()
+    durations = [step.decision_s for step in read_run(out).steps]
+    resumed = run_experiment(load_experiment(small_pipeline), out, resume=True)
+    assert np.array_equal(
+        durations, [step.decision_s for step in resumed.steps][: len(durations)], equal_nan=True
+    )
+
+
+def test_resume_refuses_another_configuration(small_pipeline: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    experiment = load_experiment(small_pipeline)
+    run_experiment(experiment, out)
+    text = (out / "run.json").read_text().replace('"complete"', '"running"')
+    (out / "run.json").write_text(text)
+    (out / "journal.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="other options"):
+        run_experiment(load_experiment(small_pipeline, {"energy_weight": 3.0}), out, resume=True)
+
+
+def test_existing_folder_is_refused_and_left_alone(small_pipeline: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        run(small_pipeline, out)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_yardsticks_bracket_the_run(small_pipeline: Path, tmp_path: Path) -> None:
+    finished = run(small_pipeline, tmp_path / "run", energy_weight=2.0)
+    found = yardsticks_of(finished)
+    assert found is not None
+    assert found.static_best is not None
+    assert found.static_best.reconfigurations == 0
+    assert found.static_best.requests == found.oracle.requests == metrics(finished).requests
+    assert found.static_best.detail
+
+
+def test_folder_without_its_inputs_has_no_yardsticks(small_pipeline: Path, tmp_path: Path) -> None:
+    finished = run(small_pipeline, tmp_path / "run")
+    (tmp_path / "run" / "profile.csv").unlink()
+    assert yardsticks_of(finished) is None
+
+
+def test_decision_time_is_logged(small_pipeline: Path, tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    finished = run(small_pipeline, tmp_path / "run")
+    elapsed_s = time.perf_counter() - begin
+    decisions_s = [step.decision_s for step in finished.decisions]
+    assert all(0 < value < elapsed_s for value in decisions_s)
