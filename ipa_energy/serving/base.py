@@ -19,10 +19,39 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.optimizer.solution import Plan
-from ipa_energy.records import Quality
+from ipa_energy.records import Option, Quality
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedStage:
+    """What one stage runs, wherever it was decided: by a plan, or by the pipeline YAML's start.
+
+    Attributes:
+        stage: task name of the stage.
+        option: variant, allocation and batch; one of the stage's profiled options.
+        replicas: n, at least 1.
+        wait_s: planned wait to fill a batch, q = (b − 1)/λ_s; 0 where no plan says it.
+    """
+
+    stage: str
+    option: Option
+    replicas: int
+    wait_s: float = 0.0
+
+
+Deployment = tuple[DeployedStage, ...]
+"""What a whole pipeline runs, first stage first."""
+
+
+def deployment_of(plan: Plan) -> Deployment:
+    """What is deployed where ``plan`` is applied."""
+    return tuple(
+        DeployedStage(stage.stage, stage.option, stage.replicas, stage.wait_s)
+        for stage in plan.stages
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +90,9 @@ class Served:
         idle_j: (S,) joules the stages' replicas held while they existed (n·p over time, replicas
             that start or drain included).
         dynamic_j: (S,) joules above idle, spent in the window.
-        power_w: (seconds,) mean watts of all stages in each second of the window.
-        cores: (seconds,) mean cores reserved by all stages in each second of the window.
+        power_w: (seconds,) mean watts of all stages in each second of the window, counted from its
+            start; the last one is shorter if the window is no whole number of seconds.
+        cores: (seconds,) mean cores reserved by all stages in each of the same seconds.
         in_flight: requests inside the pipeline at ``end_s``.
         meter: meter behind the joules (the profile's, for a simulation).
         quality: of the joules; None if there are none.
@@ -102,11 +132,16 @@ class Backend(Protocol):
         ...
 
     def serve(self, sending_s: Floats, until_s: float) -> Served:
-        """Offer requests sent at ``sending_s`` (ascending, within the window) up to ``until_s``."""
+        """Offer requests sent at ``sending_s`` and run the clock up to ``until_s``.
+
+        Args:
+            sending_s: (R,) ascending, now ≤ each < ``until_s``.
+            until_s: end of the window; what happens at this very time belongs to the next one.
+        """
         ...
 
     def finish(self) -> Served:
-        """Drain: run until every request has been answered or dropped."""
+        """Drain: run until every request has been answered or dropped, and no longer."""
         ...
 
     def close(self) -> None:

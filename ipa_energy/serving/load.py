@@ -1,0 +1,71 @@
+"""When each request of a load trace is sent.
+
+A trace has a count per second; the YAML's ``mode`` says how a second's requests lie inside it, as
+IPA's load generator has it: ``exponential``, ``equal`` or ``step``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.serving.base import Floats, Ints
+
+Mode = Literal["exponential", "equal", "step"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+def arrival_times_s(
+    counts_per_s: npt.ArrayLike, *, mode: Mode = "exponential", seed: int
+) -> Floats:
+    """Sending times of every request, ascending; second s has exactly ``counts_per_s[s]`` of them.
+
+    ``exponential`` is a Poisson process given each second's count (independent uniform times);
+    ``equal`` sends the i-th of n at i/n of the second; ``step`` sends all at its beginning. The
+    times of the first seconds do not depend on the later ones.
+
+    Args:
+        counts_per_s: (seconds,) whole numbers ≥ 0.
+        mode: how a second's requests lie inside it.
+        seed: of ``exponential``; the others are not random.
+
+    Raises:
+        ConfigError: a count is negative or no whole number, ``mode`` is unknown, or ``seed`` is
+            negative.
+    """
+    counts = _checked_counts(counts_per_s)
+    if mode not in MODES:
+        raise ConfigError(f"mode {mode!r}", allowed=", ".join(MODES))
+    if seed < 0:
+        raise ConfigError(f"seed of {seed}", allowed="a whole number from 0")
+    second = np.repeat(np.arange(len(counts)), counts).astype(np.float64)
+    if mode == "step":
+        return second
+    if mode == "equal":
+        first = np.repeat(np.cumsum(counts) - counts, counts)
+        return second + (np.arange(len(second)) - first) / np.repeat(counts, counts)
+    times_s = second + np.random.default_rng(seed).random(len(second))
+    # A sum can round up to the next whole second, which is no longer this one.
+    return np.sort(np.minimum(times_s, np.nextafter(second + 1, 0.0)))
+
+
+def _checked_counts(counts_per_s: npt.ArrayLike) -> Ints:
+    try:
+        counts = np.asarray(counts_per_s, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"request counts that are not numbers ({error})", allowed="whole numbers ≥ 0 per second"
+        ) from error
+    if counts.ndim != 1:
+        raise ConfigError(
+            f"request counts in {counts.ndim} dimensions", allowed="one count per second"
+        )
+    wrong = np.flatnonzero(~(np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts))))
+    if len(wrong):
+        raise ConfigError(
+            f"request count {counts[wrong[0]]:g} in second {wrong[0]}", allowed="whole numbers ≥ 0"
+        )
+    return counts.astype(np.int64)

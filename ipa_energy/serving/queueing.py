@@ -1,0 +1,95 @@
+"""The queue in front of a stage: first come, first served, in batches.
+
+Entries may lie in the future: the first stage gets the sending times of a whole window at once, so
+that arrivals cost nothing one by one and the clock jumps from batch to batch.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+COMPACT_AT = 4096
+"""Entries already taken are forgotten when there are this many, and as many as are left."""
+
+
+class StageQueue:
+    """Requests that wait for one stage, in order of entering.
+
+    Three columns of one length: the request's id, when it entered (or will enter) this queue, and
+    when it was sent. Everything before ``_head`` has been taken.
+    """
+
+    __slots__ = ("_entered_s", "_head", "_ids", "_sent_s")
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._entered_s: list[float] = []
+        self._sent_s: list[float] = []
+        self._head = 0
+
+    def __len__(self) -> int:
+        return len(self._ids) - self._head
+
+    def extend(
+        self, ids: Sequence[int], entered_s: Sequence[float], sent_s: Sequence[float]
+    ) -> None:
+        """Put requests at the end; ``entered_s`` ascends and is not before the last one's."""
+        self._ids.extend(ids)
+        self._entered_s.extend(entered_s)
+        self._sent_s.extend(sent_s)
+
+    def next_batch_s(self, batch: int, timeout_s: float) -> float:
+        """When the next batch may start, given a free replica; infinity if nothing waits.
+
+        That is when ``batch`` requests wait, or the oldest one has waited ``timeout_s``.
+        """
+        head = self._head
+        if head >= len(self._ids):
+            return math.inf
+        expires_s = self._entered_s[head] + timeout_s
+        last = head + batch - 1
+        if last < len(self._ids) and self._entered_s[last] < expires_s:
+            return self._entered_s[last]
+        return expires_s
+
+    def peek(self, batch: int, now_s: float) -> tuple[list[int], list[float]]:
+        """(ids, sending times) of the oldest ``batch`` requests that wait now, or fewer."""
+        head, end = self._head, min(self._head + batch, len(self._ids))
+        if end > head and self._entered_s[end - 1] > now_s:
+            end = bisect_right(self._entered_s, now_s, head, end)
+        return self._ids[head:end], self._sent_s[head:end]
+
+    def pop(self, count: int) -> None:
+        """Take the oldest ``count`` requests out."""
+        self._head += count
+        head = self._head
+        if head >= COMPACT_AT and 2 * head >= len(self._ids):
+            del self._ids[:head], self._entered_s[:head], self._sent_s[:head]
+            self._head = 0
+
+    def expel(self, batch: int, now_s: float, limit_s: float) -> list[int]:
+        """Take out requests sent more than ``limit_s`` ago, as far as the next batch looks.
+
+        From the oldest on, until ``batch`` requests are found that stay, or none is left.
+
+        Returns:
+            ids of those taken out, oldest first.
+        """
+        start, at = self._head, self._head
+        waiting_end = bisect_right(self._entered_s, now_s, start)
+        kept: list[int] = []
+        expelled: list[int] = []
+        while at < waiting_end and len(kept) < batch:
+            if now_s - self._sent_s[at] > limit_s:
+                expelled.append(self._ids[at])
+            else:
+                kept.append(at)
+            at += 1
+        gap = slice(at - len(kept), at)
+        self._ids[gap] = [self._ids[index] for index in kept]
+        self._entered_s[gap] = [self._entered_s[index] for index in kept]
+        self._sent_s[gap] = [self._sent_s[index] for index in kept]
+        self.pop(len(expelled))
+        return expelled
