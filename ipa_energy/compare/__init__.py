@@ -1,0 +1,24 @@
+"""What a run cost and what it gave, and the difference between runs.
+
+::
+
+    comparison = compare([read_run(a), read_run(b)], static_best=…, oracle=…)
+    print(comparison_table(comparison))
+    comparison.to_json()
+
+Nothing here reads or writes a file, and nothing is simulated: baselines come in as metrics.
+"""
+
+from ipa_energy.compare.comparison import Comparison, compare
+from ipa_energy.compare.headline import headline
+from ipa_energy.compare.metrics import RunMetrics, metrics
+from ipa_energy.compare.table import comparison_table
+
+__all__ = [
+    "Comparison",
+    "RunMetrics",
+    "compare",
+    "comparison_table",
+    "headline",
+    "metrics",
+]

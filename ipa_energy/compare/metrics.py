@@ -1,0 +1,206 @@
+"""The figures of one run.
+
+Each is defined once, here:
+
+- ``sla_attainment`` is the share of *all* requests that were answered within the latency SLA; a
+  dropped request missed it.
+- ``joules_per_request`` is all joules of the run, idle and drain included, over *answered*
+  requests: what a dropped request burnt is charged to those that got through.
+- ``accuracy_mean`` weights by *time*: the raw pipeline accuracy of the plan that governed each
+  moment of the workload. ``accuracy_objective_mean`` does the same with the accuracy term of the
+  objective as IPA logs it (alpha, and ranks if so configured).
+- latencies are those of answered requests, from sending to answer.
+- ``cores_mean`` and ``power_mean_w`` are over the workload, without the drain.
+- a reconfiguration is a step at which any stage changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ipa_energy.records import Quality, weakest_quality
+from ipa_energy.runlog.reader import Run
+from ipa_energy.runlog.step import Step
+from ipa_energy.serving.base import Floats
+
+LOG_RESOLUTION_S = 1e-6
+"""Times are logged to the microsecond, so a latency this much above the SLA may be equal to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMetrics:
+    """The figures of one run or baseline; NaN where the log does not say. See the module.
+
+    Attributes:
+        name: what tables call it.
+        requests: sent; served and dropped ones.
+        latency_sla_s: None if the run had none; then ``sla_attainment`` counts answers.
+        energy_j: joules of the run, ``idle_j`` and ``dynamic_j`` its parts.
+        reconfigurations: steps at which a stage changed.
+        infeasible_steps: decisions that found no plan.
+        decisions: steps that were decided.
+        meter, quality: provenance of every joule and watt here.
+        workload, profile: digest where the run folder has a copy, else the name; "" if unknown.
+        settings: weights and caps of the objective.
+        detail: what a baseline runs, for people.
+        status: of the run; ``complete`` for baselines.
+    """
+
+    name: str
+    requests: int
+    served: int
+    dropped: int
+    duration_s: float
+    latency_sla_s: float | None
+    sla_attainment: float
+    latency_p50_s: float
+    latency_p99_s: float
+    latency_mean_s: float
+    accuracy_mean: float
+    accuracy_objective_mean: float
+    cores_mean: float
+    core_hours: float
+    energy_j: float
+    idle_j: float
+    dynamic_j: float
+    joules_per_request: float
+    power_mean_w: float
+    reconfigurations: int
+    infeasible_steps: int
+    decisions: int
+    decision_s_median: float
+    decision_s_p99: float
+    meter: str | None
+    quality: Quality | None
+    backend: str = ""
+    workload: str = ""
+    profile: str = ""
+    hardware: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    detail: str | None = None
+    status: str = "complete"
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as ``compare --json`` shows it; NaN is null."""
+        data = asdict(self)
+        for key, value in data.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                data[key] = None
+        data["energy_quality"] = self.quality
+        return data
+
+
+def metrics(run: Run) -> RunMetrics:
+    """The figures of a run as far as it got."""
+    requests = run.requests
+    answered = requests.dropped_at < 0
+    latency_s = (requests.done_s - requests.sending_s)[answered]
+    sla_s = run.info.latency_sla_s
+    within = latency_s <= (math.inf if sla_s is None else sla_s + LOG_RESOLUTION_S)
+    served, total = int(answered.sum()), len(requests)
+    idle_j, dynamic_j = _joules(run, "idle_j"), _joules(run, "dynamic_j")
+    energy_j = _sum(step.energy_j for step in run.steps)
+    decision_s = _known([step.decision_s for step in run.decisions])
+    qualities = [step.quality for step in run.steps if step.quality is not None]
+    return RunMetrics(
+        name=run.name,
+        requests=total,
+        served=served,
+        dropped=total - served,
+        duration_s=run.duration_s,
+        latency_sla_s=sla_s,
+        sla_attainment=float(within.sum()) / total if total else math.nan,
+        latency_p50_s=_percentile(latency_s, 50),
+        latency_p99_s=_percentile(latency_s, 99),
+        latency_mean_s=_mean(latency_s),
+        accuracy_mean=_over_time(run, lambda step: step.accuracy_raw),
+        accuracy_objective_mean=_over_time(run, lambda step: step.terms["accuracy"]),
+        cores_mean=_per_second_mean(run, run.cores, lambda step: step.cores),
+        core_hours=_core_seconds(run) / 3600.0,
+        energy_j=energy_j,
+        idle_j=idle_j,
+        dynamic_j=dynamic_j,
+        joules_per_request=energy_j / served if served else math.nan,
+        power_mean_w=_per_second_mean(run, run.power_w, lambda _: math.nan),
+        reconfigurations=count_changes(run.steps),
+        infeasible_steps=sum(
+            step.status == "infeasible" or (step.status is None and not step.stages)
+            for step in run.decisions
+        ),
+        decisions=len(run.decisions),
+        decision_s_median=_percentile(decision_s, 50),
+        decision_s_p99=_percentile(decision_s, 99),
+        meter=" + ".join(sorted({step.meter for step in run.steps if step.meter})) or None,
+        quality=weakest_quality(qualities),
+        backend=run.info.backend,
+        workload=run.workload_digest or run.info.workload,
+        profile=run.profile_digest or run.info.profile,
+        hardware=run.info.hardware,
+        settings=dict(run.info.settings),
+        status=run.status,
+    )
+
+
+def count_changes(steps: Sequence[Step]) -> int:
+    """Steps at which some stage runs something else than in the step before it."""
+    configured = [step for step in steps if step.stages]
+    return sum(before.label != after.label for before, after in pairwise(configured))
+
+
+def _over_time(run: Run, value: Callable[[Step], float]) -> float:
+    """Mean over the workload, each step weighted by its time in it; steps without a value left out.
+
+    The drain belongs to no second of the workload and has no weight.
+    """
+    values = np.array([value(step) for step in run.steps])
+    weights = np.array(
+        [max(0.0, min(step.end_s, run.duration_s) - step.start_s) for step in run.steps]
+    )
+    known = ~np.isnan(values) & (weights > 0)
+    if not known.any():
+        return math.nan
+    return float(np.average(values[known], weights=weights[known]))
+
+
+def _per_second_mean(run: Run, series: Floats, otherwise: Callable[[Step], float]) -> float:
+    if len(series) == 0:
+        return _over_time(run, otherwise)
+    return _mean(series[: max(1, math.ceil(run.duration_s))])
+
+
+def _core_seconds(run: Run) -> float:
+    """Core seconds of the run, drain included; its last second counts for as long as it was."""
+    if len(run.cores) == 0:
+        return _sum(step.cores * step.duration_s for step in run.steps)
+    rest_s = run.steps[-1].end_s - (len(run.cores) - 1) if run.steps else 1.0
+    return float(run.cores[:-1].sum() + run.cores[-1] * min(1.0, max(0.0, rest_s)))
+
+
+def _joules(run: Run, part: str) -> float:
+    return _sum(getattr(stage, part) for step in run.steps for stage in step.stages)
+
+
+def _sum(values: Any) -> float:
+    """The sum; NaN if there is nothing to add or any part is unknown."""
+    parts = list(values)
+    return float(math.fsum(parts)) if parts else math.nan
+
+
+def _known(values: Sequence[float]) -> Floats:
+    array = np.array(values, dtype=np.float64)
+    return array[~np.isnan(array)]
+
+
+def _percentile(values: Floats, q: float) -> float:
+    return float(np.percentile(values, q)) if len(values) else math.nan
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

@@ -1,0 +1,160 @@
+"""A run as series to draw, thinned so that a plot stays light: at most 2000 points each.
+
+Per-second values are averaged over equal blocks, so a mean read off a plot is still the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.compare.metrics import RunMetrics
+from ipa_energy.runlog.reader import Run
+from ipa_energy.runlog.step import Step
+from ipa_energy.serving.base import Floats
+
+MOST_POINTS = 2000
+LATENCY_WINDOW_S = 10.0
+CDF_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line: values at times; NaN is a gap."""
+
+    x: Floats
+    y: Floats
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of time over which one stage ran one thing."""
+
+    start_s: float
+    end_s: float
+    variant: str
+    batch: int
+    replicas: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A run, its figures, and its place (and colour) among the runs."""
+
+    index: int
+    run: Run
+    metrics: RunMetrics
+
+    @property
+    def name(self) -> str:
+        """Name in legends."""
+        return self.metrics.name
+
+    @property
+    def has_energy(self) -> bool:
+        """True if there are watts to draw."""
+        return len(self.run.power_w) > 0 and not bool(np.isnan(self.run.power_w).all())
+
+
+def per_second(values: Floats, duration_s: float) -> Series:
+    """Means per second over the workload, thinned to blocks."""
+    values = values[: max(0, math.ceil(duration_s))]
+    block = max(1, math.ceil(len(values) / MOST_POINTS))
+    padded = np.concatenate([values, np.full(-len(values) % block, np.nan)])
+    rows = padded.reshape(-1, block)
+    known = ~np.isnan(rows)
+    sums = np.where(known, rows, 0.0).sum(axis=1)
+    counts = known.sum(axis=1)
+    means = np.divide(sums, counts, out=np.full(len(rows), np.nan), where=counts > 0)
+    return Series(np.arange(0, len(rows) * block, block, dtype=np.float64), means)
+
+
+def cumulative_energy(run: Run) -> Series:
+    """Joules so far, at whole seconds from 0 to the end of the workload."""
+    power = run.power_w[: max(0, math.ceil(run.duration_s))]
+    joules = np.concatenate([[0.0], np.cumsum(np.nan_to_num(power))])
+    keep = np.unique(np.linspace(0, len(joules) - 1, min(len(joules), MOST_POINTS)).astype(int))
+    return Series(keep.astype(np.float64), joules[keep])
+
+
+def stepwise(run: Run, value: Callable[[Step], float]) -> Series:
+    """A value that holds from step to step; its last point ends the last step."""
+    steps = [step for step in run.steps if step.start_s < run.duration_s]
+    if not steps:
+        return Series(np.empty(0), np.empty(0))
+    x = np.array([*(step.start_s for step in steps), run.duration_s])
+    y = np.array([value(step) for step in steps])
+    y = np.append(y, y[-1])
+    changed = np.ones(len(y), dtype=bool)
+    changed[1:-1] = y[1:-1] != y[:-2]
+    return Series(x[changed], y[changed])
+
+
+def latency_percentiles(run: Run, percentiles: tuple[float, ...]) -> tuple[Floats, list[Series]]:
+    """Drops, and latency percentiles, by window of sending: 10 s, or longer on a long run.
+
+    Returns:
+        drops per window at the windows' starts, and one series a percentile.
+    """
+    requests = run.requests
+    windows = max(1, math.ceil(run.duration_s / LATENCY_WINDOW_S))
+    width_s = LATENCY_WINDOW_S * math.ceil(windows / MOST_POINTS)
+    windows = max(1, math.ceil(run.duration_s / width_s))
+    window = np.minimum((requests.sending_s // width_s).astype(np.int64), windows - 1)
+    answered = requests.dropped_at < 0
+    drops = np.bincount(window[~answered], minlength=windows).astype(np.float64)
+    latency_s = (requests.done_s - requests.sending_s)[answered]
+    groups = window[answered]
+    order = np.argsort(groups, kind="stable")
+    parts = np.split(latency_s[order], np.searchsorted(groups[order], np.arange(1, windows)))
+    x = np.linspace(0, windows * width_s, windows, endpoint=False, dtype=np.float64)
+    return drops, [
+        Series(x, np.array([np.percentile(part, q) if len(part) else np.nan for part in parts]))
+        for q in percentiles
+    ]
+
+
+def latency_distribution(run: Run) -> Series:
+    """Share of *all* requests answered within x seconds; ends below 1 if some were dropped."""
+    requests = run.requests
+    answered = requests.dropped_at < 0
+    latency_s = np.sort((requests.done_s - requests.sending_s)[answered])
+    if len(latency_s) == 0:
+        return Series(np.empty(0), np.empty(0))
+    rank = np.unique(np.linspace(0, len(latency_s) - 1, CDF_POINTS).astype(int))
+    return Series(latency_s[rank], (rank + 1) / len(requests))
+
+
+def segments(run: Run, stage: int) -> list[Segment]:
+    """What one stage ran, equal neighbours joined; empty if the log does not say."""
+    found: list[Segment] = []
+    for step in run.steps:
+        if stage >= len(step.stages) or step.start_s >= run.duration_s:
+            continue
+        ran = step.stages[stage]
+        end_s = min(step.end_s, run.duration_s)
+        if found and found[-1].label == ran.label and found[-1].end_s == step.start_s:
+            start_s = found.pop().start_s
+        else:
+            start_s = step.start_s
+        found.append(Segment(start_s, end_s, ran.variant, ran.batch, ran.replicas, ran.label))
+    return found
+
+
+def variants_by_accuracy(runs: list[Drawn], stage: int) -> list[str]:
+    """Every variant that any run used in a stage, least accurate first."""
+    accuracy: dict[str, float] = {}
+    for drawn in runs:
+        for step in drawn.run.steps:
+            if stage < len(step.stages):
+                ran = step.stages[stage]
+                raw = ran.accuracy_raw if not math.isnan(ran.accuracy_raw) else ran.accuracy
+                accuracy[ran.variant] = raw
+    return sorted(accuracy, key=lambda variant: (accuracy[variant], variant))

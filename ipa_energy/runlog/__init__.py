@@ -1,0 +1,27 @@
+"""The run folder: IPA's files with energy, written so that a kill loses no finished interval.
+
+::
+
+    log = RunLog.create(path, config_yaml=…, info=RunInfo(…), attachments={"workload.csv": …})
+    log.append_interval(Interval(…))      one per adaptation interval, and the drain
+    log.complete(totals)                  0.json, adaptation_log.json, then run.json says complete
+
+    run = read_run(path)                  complete, running, killed, or IPA's own
+"""
+
+from ipa_energy.runlog.reader import Run, read_run
+from ipa_energy.runlog.record import Decision, Interval, RunInfo, RunStatus
+from ipa_energy.runlog.step import StageStep, Step
+from ipa_energy.runlog.writer import RunLog
+
+__all__ = [
+    "Decision",
+    "Interval",
+    "Run",
+    "RunInfo",
+    "RunLog",
+    "RunStatus",
+    "StageStep",
+    "Step",
+    "read_run",
+]

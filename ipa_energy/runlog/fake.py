@@ -1,0 +1,233 @@
+"""A made-up run of a made-up pipeline, for tests and for looking at reports without a profile.
+
+Nothing is simulated: requests get plausible times drawn from a seeded generator, plans follow the
+load by hand. Its meter is called ``fake`` and its joules are labelled estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ipa_energy.optimizer.problem import Settings, StageRules
+from ipa_energy.optimizer.solution import Plan, plan_of
+from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.runlog.record import Decision, Interval, RunInfo
+from ipa_energy.runlog.responses import taken
+from ipa_energy.runlog.writer import RunLog
+from ipa_energy.serving.base import Floats, Ints, Requests, Served
+
+INTERVAL_S = 10
+START_TIME_S = 1_700_000_000.0
+NODES = ("yolo", "resnet-human")
+_VARIANTS = (
+    (("yolov5n", 0.457, 0.05, 0.9), ("yolov5s", 0.568, 0.11, 2.1), ("yolov5m", 0.641, 0.26, 4.9)),
+    (
+        ("resnet18", 0.698, 0.03, 0.4),
+        ("resnet34", 0.733, 0.05, 0.8),
+        ("resnet50", 0.761, 0.07, 1.1),
+    ),
+)
+
+
+def _option(variant: str, accuracy: float, latency_s: float, joules: float, batch: int) -> Option:
+    batch_s = latency_s * (0.4 + 0.6 * batch)
+    return Option(
+        variant=variant,
+        hardware="cpu",
+        cpu_cores=1.0,
+        gpu_share=0.0,
+        batch=batch,
+        latency_s=batch_s,
+        latency_avg_s=batch_s,
+        latency_p99_s=batch_s,
+        throughput_rps=batch / batch_s,
+        accuracy=accuracy,
+        dynamic_energy_j=joules * (0.7 + 0.3 / batch),
+        idle_power_w=1.5,
+        provenance=Provenance(meter="fake", quality="estimated", trials=3, ci95_j=0.1 * joules),
+    )
+
+
+def fake_stages() -> tuple[Stage, ...]:
+    """Two stages of three variants at batches 1, 2 and 4."""
+    return tuple(
+        Stage(
+            name=name,
+            node_name=node,
+            options=tuple(_option(*variant, batch) for variant in variants for batch in (1, 2, 4)),
+        )
+        for name, node, variants in zip(("crop", "classification"), NODES, _VARIANTS, strict=True)
+    )
+
+
+def fake_intervals(
+    *, seconds: int = 120, energy_weight: float = 0.0, seed: int = 1, drop_share: float = 0.01
+) -> Iterator[Interval]:
+    """The intervals of a made-up run, initial configuration and drain included.
+
+    Args:
+        seconds: length of the workload, a multiple of 10 s.
+        energy_weight: above 0, cheaper variants and larger batches are chosen.
+        seed: of the requests' times.
+        drop_share: share of the requests that the first stage drops.
+    """
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(seconds)
+    load = 12 + 8 * np.sin(time_s / 40.0) + np.where(time_s % 97 < 12, 10, 0)
+    counts = rng.poisson(np.maximum(load, 1))
+    sending_s = np.sort(np.repeat(time_s, counts) + rng.random(int(counts.sum())))
+    sending_s = np.minimum(sending_s, seconds - 1e-6)
+    requests = _requests(sending_s, rng, energy_weight, drop_share)
+    plan = _plan(float(counts[0]), energy_weight)
+    order = np.argsort(requests.done_s, kind="stable")
+    drained_s = float(max(requests.done_s.max(), seconds)) + 0.001
+    for start_s in range(0, seconds + INTERVAL_S, INTERVAL_S):
+        end_s = float(start_s + INTERVAL_S) if start_s < seconds else drained_s
+        done = requests.done_s[order]
+        inside = order[(done >= start_s) & (done < end_s)]
+        sent = int(np.sum(sending_s < end_s))
+        decision, changed = None, tuple[str, ...]()
+        if 0 < start_s < seconds:
+            seen = counts[max(0, start_s - 60) : start_s]
+            before, plan = plan, _plan(float(seen[-10:].max()), energy_weight)
+            decision = _decision(plan, seen.tolist(), rng)
+            changed = tuple(
+                new.stage
+                for new, old in zip(plan.stages, before.stages, strict=True)
+                if (new.option, new.replicas) != (old.option, old.replicas)
+            )
+        yield Interval(
+            timestep_s=float(start_s),
+            plan=plan,
+            decision=decision,
+            served=_served(requests, inside, plan, (float(start_s), end_s), sent),
+            reconfigured=changed,
+        )
+
+
+def _decision(plan: Plan, seen: list[int], rng: np.random.Generator) -> Decision:
+    return Decision(
+        status="optimal",
+        method="pareto",
+        monitored_load_rps=tuple(seen),
+        predicted_load_rps=plan.load_rps,
+        planned_load_rps=plan.load_rps,
+        decision_s=float(rng.gamma(4.0, 0.00005)),
+    )
+
+
+def _plan(load_rps: float, energy_weight: float) -> Plan:
+    load_rps = max(1.0, load_rps)
+    best = 1 if energy_weight > 0 else 2
+    size = (best if load_rps < 20 else best - 1) * 3 + (1 if energy_weight > 0 else 0)
+    picks = []
+    for stage in fake_stages():
+        option = stage.options[size]
+        picks.append((stage, option, int(np.ceil(load_rps / option.throughput_rps))))
+    settings = Settings(
+        alpha=2.0,
+        beta=0.05,
+        gamma=1e-6,
+        energy_weight=energy_weight,
+        latency_sla_s=1.0,
+        scaling_cap=30,
+        batching_cap=4,
+    )
+    return plan_of(picks, settings, (StageRules(),) * len(picks), load_rps)
+
+
+def _requests(
+    sending_s: Floats, rng: np.random.Generator, energy_weight: float, drop_share: float
+) -> Requests:
+    count = len(sending_s)
+    scale = 0.8 if energy_weight > 0 else 1.0
+    queue_s = rng.gamma(1.5, 0.05 * scale, (count, 2))
+    serve_s = rng.gamma(20.0, [0.011 * scale, 0.004 * scale], (count, 2))
+    steps = np.cumsum(np.stack([queue_s, serve_s], axis=2).reshape(count, 4), axis=1)
+    times = np.round(sending_s[:, None] + steps, 6)
+    sending_s = np.round(sending_s, 6)
+    dropped = rng.random(count) < drop_share
+    never = np.where(dropped[:, None], np.nan, 0.0)
+    queued = np.stack([sending_s, times[:, 1]], axis=1)
+    queued[:, 1] += never[:, 0]
+    return Requests(
+        request_id=np.arange(count),
+        sending_s=sending_s,
+        done_s=np.where(dropped, sending_s + 1.0, times[:, 3]),
+        dropped_at=np.where(dropped, 0, -1),
+        queued_s=queued,
+        started_s=times[:, [0, 2]] + never,
+        served_s=times[:, [1, 3]] + never,
+    )
+
+
+def _served(
+    requests: Requests, inside: Ints, plan: Plan, window: tuple[float, float], sent: int
+) -> Served:
+    start_s, end_s = window
+    seconds = int(np.ceil(end_s - start_s))
+    left = taken(requests, inside)
+    answered = left.dropped_at < 0
+    idle_w = np.array([stage.replicas * stage.option.idle_power_w for stage in plan.stages])
+    dynamic_j = np.array([stage.option.dynamic_energy_j for stage in plan.stages])
+    per_second = np.bincount(
+        np.floor(left.done_s[answered] - start_s).astype(np.int64), minlength=seconds
+    )
+    return Served(
+        start_s=start_s,
+        end_s=end_s,
+        requests=left,
+        idle_j=idle_w * (end_s - start_s),
+        dynamic_j=dynamic_j * float(answered.sum()),
+        power_w=idle_w.sum() + per_second[:seconds] * dynamic_j.sum(),
+        cores=np.full(seconds, plan.cost_cores),
+        in_flight=int(sent - np.sum(requests.done_s < end_s)),
+        meter="fake",
+        quality="estimated",
+    )
+
+
+def fake_info(*, seconds: int = 120, energy_weight: float = 0.0, name: str = "") -> RunInfo:
+    """What ``run.json`` says of such a run."""
+    return RunInfo(
+        name=name or f"energy weight {energy_weight:g}",
+        stages=("crop", "classification"),
+        nodes=NODES,
+        start_time_s=START_TIME_S,
+        duration_s=float(seconds),
+        interval_s=float(INTERVAL_S),
+        latency_sla_s=1.0,
+        seed=1,
+        meter="fake",
+        quality="estimated",
+        workload="made up",
+        profile="made up",
+        hardware="made up",
+        settings={"alpha": 2.0, "beta": 0.05, "gamma": 1e-6, "energy_weight": energy_weight},
+        versions={"ipa-energy": "0"},
+    )
+
+
+def fake_config() -> str:
+    """The part of ``0.yaml`` that IPA's parser needs."""
+    nodes = "".join(f"  - node_name: {node}\n" for node in NODES)
+    return f"nodes:\n{nodes}adaptation_interval: {INTERVAL_S}\naccuracy_method: sum\n"
+
+
+def write_fake_run(
+    path: Path, *, seconds: int = 120, energy_weight: float = 0.0, seed: int = 1, name: str = ""
+) -> Path:
+    """A complete run folder; arguments as in :func:`fake_intervals`."""
+    log = RunLog.create(
+        path,
+        config_yaml=fake_config(),
+        info=fake_info(seconds=seconds, energy_weight=energy_weight, name=name),
+        attachments={"workload.csv": f"made up {seconds} {seed}\n", "profile.csv": "made up\n"},
+    )
+    for interval in fake_intervals(seconds=seconds, energy_weight=energy_weight, seed=seed):
+        log.append_interval(interval)
+    log.complete({})
+    return path

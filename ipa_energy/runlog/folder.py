@@ -1,0 +1,115 @@
+"""Files that appear whole or not at all, and what to say when the disk refuses.
+
+A file is written beside its place and renamed over it; a folder is filled under a hidden name and
+renamed into place. Whatever the moment of a kill, a reader sees the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from ipa_energy.errors import ConfigError
+
+CONFIG_FILE = "0.yaml"
+RESPONSES_FILE = "0.json"
+ADAPTATION_FILE = "adaptation_log.json"
+RUN_FILE = "run.json"
+JOURNAL_FILE = "journal.jsonl"
+WORKLOAD_FILE = "workload.csv"
+PROFILE_FILE = "profile.csv"
+
+_FIXES = {
+    errno.ENOSPC: "free some space, then go on with --resume",
+    errno.EDQUOT: "free some of your quota, then go on with --resume",
+    errno.EROFS: "choose an --out on a writable disk",
+    errno.EACCES: "choose an --out that you may write to",
+    errno.EPERM: "choose an --out that you may write to",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says about ``path`` into one clear error.
+
+    Raises:
+        ConfigError: the disk is full, read-only, or not ours to write to, or any other OS error.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise ConfigError(
+            f"cannot write: {reason}",
+            where=path,
+            fix=_FIXES.get(error.errno or 0, "choose another --out"),
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[TextIO], object], *, sync: bool = True) -> None:
+    """Call ``write`` on a new file and put it at ``path``; nothing is left if it fails.
+
+    Args:
+        path: where the file goes.
+        write: gets the open file.
+        sync: force it to disk first, so that a power cut cannot leave an empty file either.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                write(file)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def check_is_free(path: Path) -> None:
+    """Refuse a run folder that holds something.
+
+    Raises:
+        ConfigError: ``path`` is a file, or a folder that is not empty.
+    """
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise ConfigError(
+                "the folder exists and is not empty",
+                where=path,
+                allowed="a new or empty folder",
+                fix="go on with the run in it by --resume, or choose another --out",
+            )
+    elif path.exists() or path.is_symlink():
+        raise ConfigError("is a file", where=path, allowed="a new or empty folder")
+
+
+def create_folder(path: Path, files: Mapping[str, str | bytes]) -> None:
+    """Make the folder ``path`` with ``files`` in it, all of them or none.
+
+    Raises:
+        ConfigError: ``path`` is taken, or it cannot be written.
+    """
+    check_is_free(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        try:
+            hidden.mkdir()
+            for name, content in files.items():
+                data = content.encode() if isinstance(content, str) else content
+                (hidden / name).write_bytes(data)
+            hidden.rename(path)
+        except BaseException:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise

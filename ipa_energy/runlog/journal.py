@@ -1,0 +1,149 @@
+"""The append-only journal: the truth of a run until it is complete.
+
+One line of JSON an interval, ``{"timestep", "entry", "window"}``: the step's entry for the
+adaptation log (null for a continuation) and everything that the window served. Request times are
+whole microseconds since the start of the run, −1 for never; one list a column, one list a stage.
+A last line without its newline is one that a kill tore: it never happened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.runlog.record import Interval
+from ipa_energy.runlog.step import as_quality, log_entry
+from ipa_energy.serving.base import Floats, Requests, Served
+
+NEVER_US = -1
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of the journal.
+
+    Attributes:
+        timestep_s: start of the window.
+        entry: the step's entry for the adaptation log, None for a continuation.
+        served: the window, times rounded to the microsecond.
+    """
+
+    timestep_s: float
+    entry: dict[str, Any] | None
+    served: Served
+
+
+def encode(interval: Interval, *, continues: bool) -> tuple[Line, bytes]:
+    """The line of ``interval``, as a record and as bytes with their newline."""
+    entry = None if continues else log_entry(interval)
+    served = interval.served
+    data = {"timestep": interval.timestep_s, "entry": entry, "window": _window(served)}
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    line = Line(timestep_s=interval.timestep_s, entry=entry, served=served)
+    return line, text.encode() + b"\n"
+
+
+def read_lines(path: Path) -> Iterator[tuple[Line, int]]:
+    """The whole lines of a journal, each with the offset of its end in bytes.
+
+    Raises:
+        ConfigError: a line that is whole is not one of ours.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for index, raw in enumerate(file):
+            if not raw.endswith(b"\n"):
+                return
+            end += len(raw)
+            try:
+                line = _decode(json.loads(raw))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(
+                    f"not a line of a run's journal ({error})",
+                    where=f"{path}:{index + 1}",
+                    fix="delete this line and those after it, then go on with --resume",
+                ) from error
+            yield line, end
+
+
+def _decode(data: dict[str, Any]) -> Line:
+    window = data["window"]
+    return Line(
+        timestep_s=float(data["timestep"]),
+        entry=data["entry"],
+        served=Served(
+            start_s=float(window["start_s"]),
+            end_s=float(window["end_s"]),
+            requests=_requests(window),
+            idle_j=_floats(window["idle_j"]),
+            dynamic_j=_floats(window["dynamic_j"]),
+            power_w=_floats(window["power_w"]),
+            cores=_floats(window["cores"]),
+            in_flight=int(window["in_flight"]),
+            meter=window["meter"],
+            quality=as_quality(window["quality"]),
+        ),
+    )
+
+
+def _window(served: Served) -> dict[str, Any]:
+    requests = served.requests
+    return {
+        "start_s": round(served.start_s, 6),
+        "end_s": round(served.end_s, 6),
+        "idle_j": _list(served.idle_j, 6),
+        "dynamic_j": _list(served.dynamic_j, 6),
+        "power_w": _list(served.power_w, 3),
+        "cores": _list(served.cores, 4),
+        "in_flight": int(served.in_flight),
+        "meter": served.meter,
+        "quality": served.quality,
+        "request_id": requests.request_id.tolist(),
+        "sending_us": _to_us(requests.sending_s),
+        "done_us": _to_us(requests.done_s),
+        "dropped_at": requests.dropped_at.tolist(),
+        "queued_us": _to_us(requests.queued_s.T),
+        "started_us": _to_us(requests.started_s.T),
+        "served_us": _to_us(requests.served_s.T),
+    }
+
+
+def _requests(window: dict[str, Any]) -> Requests:
+    ids = np.array(window["request_id"], dtype=np.int64)
+    by_stage = (len(window["idle_j"]), len(ids))
+    return Requests(
+        request_id=ids,
+        sending_s=_from_us(window["sending_us"]),
+        done_s=_from_us(window["done_us"]),
+        dropped_at=np.array(window["dropped_at"], dtype=np.int64),
+        queued_s=_from_us(window["queued_us"]).reshape(by_stage).T,
+        started_s=_from_us(window["started_us"]).reshape(by_stage).T,
+        served_s=_from_us(window["served_us"]).reshape(by_stage).T,
+    )
+
+
+def _to_us(seconds: Floats) -> Any:
+    scaled = np.rint(seconds * MICROSECONDS)
+    return np.where(np.isnan(scaled), NEVER_US, scaled).astype(np.int64).tolist()
+
+
+def _from_us(microseconds: Any) -> Floats:
+    values = np.array(microseconds, dtype=np.int64)
+    return np.where(values == NEVER_US, np.nan, values / MICROSECONDS)
+
+
+def _list(values: npt.NDArray[np.float64], digits: int) -> list[float | None]:
+    rounded: list[float] = np.round(values, digits).tolist()
+    return [None if value != value else value for value in rounded]  # noqa: PLR0124 - NaN
+
+
+def _floats(values: list[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -1,0 +1,223 @@
+"""Reading a run folder: complete, running, killed, or one that IPA wrote.
+
+Of a run that is not complete the journal is read, of a complete one IPA's files. IPA's own folder
+has no ``run.json``: its energy is unknown, which is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.runlog.folder import (
+    ADAPTATION_FILE,
+    CONFIG_FILE,
+    JOURNAL_FILE,
+    PROFILE_FILE,
+    RESPONSES_FILE,
+    RUN_FILE,
+    WORKLOAD_FILE,
+)
+from ipa_energy.runlog.journal import Line, read_lines
+from ipa_energy.runlog.record import RunInfo
+from ipa_energy.runlog.responses import Responses, joined, no_requests, read_responses, taken
+from ipa_energy.runlog.run_json import read_run_json
+from ipa_energy.runlog.step import Step, number, parse_entry, start_of, with_window
+from ipa_energy.serving.base import Floats, Requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as it was logged.
+
+    Attributes:
+        path: the folder.
+        info: who ran; for IPA's own folders as far as its files say.
+        status: ``running``, ``complete`` or ``failed``; ``ipa`` for IPA's own folders.
+        config: ``0.yaml``.
+        steps: the initial configuration and every decision, in time.
+        requests: those that left the pipeline, in the order of sending.
+        power_w: (seconds,) mean watts; empty if not logged.
+        cores: (seconds,) mean cores; empty if not logged.
+        workload_digest, profile_digest: SHA-256 of the copies in the folder; None without one.
+    """
+
+    path: Path
+    info: RunInfo
+    status: str
+    config: Mapping[str, Any]
+    steps: tuple[Step, ...]
+    requests: Requests
+    power_w: Floats
+    cores: Floats
+    workload_digest: str | None
+    profile_digest: str | None
+
+    @property
+    def name(self) -> str:
+        """What tables and plots call it."""
+        return self.info.name
+
+    @property
+    def decisions(self) -> tuple[Step, ...]:
+        """The steps that were decided, which the initial configuration was not."""
+        return tuple(step for step in self.steps if step.start_s > 0)
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the workload that was offered, up to where the run got."""
+        if self.status in ("complete", "ipa"):
+            return self.info.duration_s
+        reached = self.steps[-1].end_s if self.steps else 0.0
+        return min(self.info.duration_s, reached)
+
+    @property
+    def offered_rps(self) -> Floats:
+        """(seconds,) requests sent in each second, of those that left the pipeline."""
+        seconds = np.floor(self.requests.sending_s).astype(np.int64)
+        length = int(np.ceil(self.duration_s))
+        return np.bincount(seconds, minlength=length).astype(np.float64)
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder of any state.
+
+    Raises:
+        ConfigError: it is no run folder, or a file in it is damaged.
+    """
+    if not path.is_dir():
+        raise ConfigError("no such folder", where=path, allowed="a run folder")
+    if not (path / RUN_FILE).exists():
+        return _read_ipa(path)
+    info, status = read_run_json(path)
+    if status != "complete":
+        try:
+            return _read_journal(path, info, status)
+        except FileNotFoundError as error:
+            if read_run_json(path)[1] != "complete":
+                raise ConfigError(
+                    "the run is not complete and its journal is gone", where=path / JOURNAL_FILE
+                ) from error
+            status = "complete"  # it was completed while we looked
+    log = _read_json(path / ADAPTATION_FILE)
+    responses = read_responses(path / RESPONSES_FILE, info.nodes)
+    return _run(path, info, status, log.get("timesteps") or {}, responses)
+
+
+def _read_journal(path: Path, info: RunInfo, status: str) -> Run:
+    timesteps: dict[str, dict[str, Any]] = {}
+    lines = [line for line, _ in read_lines(path / JOURNAL_FILE)]
+    last = ""
+    for line in lines:
+        if line.entry is not None:
+            last = f"{line.timestep_s:g}"
+            timesteps[last] = line.entry
+        else:
+            timesteps[last] = with_window(timesteps[last], line.served)
+    return _run(path, info, status, timesteps, _responses(lines, len(info.nodes)))
+
+
+def _responses(lines: list[Line], stages: int) -> Responses:
+    served = [line.served for line in lines]
+    requests = joined([no_requests(stages), *(window.requests for window in served)])
+    none = np.empty(0)
+    return Responses(
+        requests=taken(requests, np.argsort(requests.request_id, kind="stable")),
+        power_w=np.concatenate([none, *(window.power_w for window in served)]),
+        cores=np.concatenate([none, *(window.cores for window in served)]),
+        seconds=int(np.ceil(served[-1].end_s)) if served else 0,
+    )
+
+
+def _read_ipa(path: Path) -> Run:
+    missing = [name for name in (CONFIG_FILE, ADAPTATION_FILE) if not (path / name).exists()]
+    if missing:
+        raise ConfigError(
+            f"is not a run folder: it has no {RUN_FILE} and no {', no '.join(missing)}",
+            where=path,
+            allowed="a folder that ipa-energy run --out made, or a series folder of IPA's results",
+        )
+    config = _read_yaml(path / CONFIG_FILE)
+    log = _read_json(path / ADAPTATION_FILE)
+    metadata = log.get("metadata") or {}
+    nodes = tuple(str(node["node_name"]) for node in config.get("nodes") or ())
+    timesteps = log.get("timesteps") or {}
+    interval_s = number(config.get("adaptation_interval"))
+    responses = Responses(
+        requests=no_requests(len(nodes)), power_w=np.empty(0), cores=np.empty(0), seconds=0
+    )
+    if (path / RESPONSES_FILE).exists():
+        responses = read_responses(path / RESPONSES_FILE, nodes)
+    starts = [start_of(key, entry) for key, entry in timesteps.items()]
+    info = RunInfo(
+        name=path.name,
+        stages=tuple(config.get("task_name") or nodes),
+        nodes=nodes,
+        start_time_s=0.0,
+        duration_s=float(max([responses.seconds, *(start + interval_s for start in starts)])),
+        interval_s=interval_s,
+        latency_sla_s=metadata.get("sla"),
+        stage_slas_s=metadata.get("stage_wise_slas") or {},
+        base_allocations=metadata.get("base_allocations") or {},
+        backend="ipa",
+        settings={
+            key: config[key] for key in ("alpha", "beta", "gamma", "energy_weight") if key in config
+        },
+    )
+    return _run(path, info, "ipa", timesteps, responses)
+
+
+def _run(
+    path: Path,
+    info: RunInfo,
+    status: str,
+    timesteps: Mapping[str, Mapping[str, Any]],
+    responses: Responses,
+) -> Run:
+    starts = [start_of(key, entry) for key, entry in timesteps.items()]
+    ends = [*starts[1:], info.duration_s]
+    return Run(
+        path=path,
+        info=info,
+        status=status,
+        config=_read_yaml(path / CONFIG_FILE),
+        steps=tuple(
+            parse_entry(key, entry, info.nodes, end)
+            for (key, entry), end in zip(timesteps.items(), ends, strict=True)
+        ),
+        requests=responses.requests,
+        power_w=responses.power_w,
+        cores=responses.cores,
+        workload_digest=_digest(path / WORKLOAD_FILE),
+        profile_digest=_digest(path / PROFILE_FILE),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=path) from error
+    if not isinstance(data, dict):
+        raise ConfigError("is not a JSON object", where=path)
+    return data
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=path) from error
+    return data if isinstance(data, dict) else {}
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None

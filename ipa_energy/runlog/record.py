@@ -1,0 +1,128 @@
+"""What a runner hands to the run folder: who ran (:class:`RunInfo`) and what each interval did.
+
+::
+
+    [0, i)          Interval(plan=initial, decision=None)        the YAML's initial configuration
+    [i, 2i)         Interval(plan=…, decision=Decision(…))       one a decision
+    …
+    [end, drained)  Interval(plan=last, decision=None)           continues the step before it
+
+The decision at t governs [t, t + interval), and the joules of that window belong to it. A later
+interval without a decision continues the step before it, so that the drain after the last request
+is charged to the plan that ran it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from ipa_energy.optimizer.solution import Plan, Status
+from ipa_energy.records import Quality
+from ipa_energy.serving.base import Served
+
+RunStatus = Literal["running", "complete", "failed"]
+
+FORMAT = 1
+"""Version of the run folder's own files; raised when an older reader would misread them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the adaptation decided at one timestep, and what it knew.
+
+    Attributes:
+        status: the solver's; ``infeasible`` means that the plan before it was kept.
+        method: name of the solver.
+        monitored_load_rps: requests per second of the window that the predictor saw, oldest first.
+        predicted_load_rps: what the predictor said, margin included.
+        planned_load_rps: what was planned for, at least 1.
+        decision_s: wall time of prediction and optimisation.
+        conflict: why nothing was feasible; None if something was.
+    """
+
+    status: Status
+    method: str
+    monitored_load_rps: tuple[float, ...]
+    predicted_load_rps: float
+    planned_load_rps: float
+    decision_s: float
+    conflict: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One served window with the plan that governed it.
+
+    Attributes:
+        timestep_s: when the plan was decided, seconds since the start; the window's start.
+        plan: what governs the window; for an infeasible step, the plan that was kept.
+        decision: None for the initial configuration and for a continuation (the drain).
+        served: what the backend did in the window.
+        reconfigured: names of the stages whose configuration this decision changed.
+    """
+
+    timestep_s: float
+    plan: Plan
+    decision: Decision | None
+    served: Served
+    reconfigured: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """What is known of a run before it starts; becomes ``run.json``.
+
+    Attributes:
+        name: what tables and plots call it; free text.
+        stages: task names, first stage first.
+        nodes: node names in the same order (IPA's logs are keyed by these).
+        start_time_s: wall clock at second 0 of the run, seconds since the epoch.
+        duration_s: length of the workload.
+        interval_s: adaptation interval.
+        latency_sla_s: latency SLA of the pipeline; None if it has none.
+        stage_slas_s: stage name → its share of the SLA by IPA's rule.
+        base_allocations: stage name → variant → allocation, as IPA logs it.
+        backend: ``simulate``, ``local`` or ``kubernetes``.
+        seed: of everything random in the run.
+        meter: meter behind the joules; None without energy.
+        quality: of the joules; None without energy.
+        workload: name of the load trace.
+        profile: name of the profile table.
+        hardware: what the profile was measured on.
+        settings: weights and caps of the objective (``alpha``, ``energy_weight`` …).
+        versions: program → version.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    nodes: tuple[str, ...]
+    start_time_s: float
+    duration_s: float
+    interval_s: float
+    latency_sla_s: float | None = None
+    stage_slas_s: Mapping[str, float] = field(default_factory=dict)
+    base_allocations: Mapping[str, Any] = field(default_factory=dict)
+    backend: str = "simulate"
+    seed: int | None = None
+    meter: str | None = None
+    quality: Quality | None = None
+    workload: str = ""
+    profile: str = ""
+    hardware: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as ``run.json`` has them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunInfo:
+        """The record back from ``run.json``; keys of newer versions are ignored."""
+        known = {item.name for item in fields(cls)}
+        kept = {key: value for key, value in data.items() if key in known}
+        for key in ("stages", "nodes"):
+            kept[key] = tuple(kept[key])
+        return cls(**kept)

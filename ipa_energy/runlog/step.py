@@ -1,0 +1,303 @@
+"""One adaptation step as the log has it: IPA's keys, and energy beside them.
+
+IPA's parser drops every step after the first node key that it does not know, without a word. So
+``config`` holds IPA's seven keys and nothing else, and the joules of a node stand beside it under
+``energy``. Logs written by a patched IPA have them inside ``config``; both are read.
+
+Rounding: seconds to the microsecond, joules and watts to six decimals; figures of the plan
+(latency, throughput, accuracy) as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ipa_energy.optimizer.solution import StagePlan, or_none
+from ipa_energy.records import QUALITIES, Quality
+from ipa_energy.runlog.record import Interval
+from ipa_energy.serving.base import Served
+
+NAN = math.nan
+
+
+def number(value: object) -> float:
+    """A logged number; NaN for null, for what is missing, and for what is not a number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return NAN
+
+
+def as_quality(value: object) -> Quality | None:
+    """A logged quality; None if it is none of the three."""
+    return next((quality for quality in QUALITIES if quality == value), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStep:
+    """What one stage ran during a step; NaN and None where the log does not say.
+
+    Attributes:
+        node_name: IPA's name of the stage's server.
+        variant, cpu_cores, gpu_share, batch, replicas: the configuration; cores of one replica.
+        latency_s: l(o) as planned.
+        throughput_rps: n·h(o), all replicas.
+        accuracy: score in the objective.
+        accuracy_raw: the variant's accuracy as profiled.
+        joules_per_request, power_w: as planned at the planned load.
+        quality, meter: provenance of these.
+        idle_j, dynamic_j: joules of the whole step as served.
+    """
+
+    node_name: str
+    variant: str
+    cpu_cores: float
+    batch: int
+    replicas: int
+    latency_s: float
+    throughput_rps: float
+    accuracy: float
+    gpu_share: float = 0.0
+    accuracy_raw: float = NAN
+    joules_per_request: float = NAN
+    power_w: float = NAN
+    quality: Quality | None = None
+    meter: str | None = None
+    idle_j: float = NAN
+    dynamic_j: float = NAN
+
+    @property
+    def cores(self) -> float:
+        """Cores reserved by all replicas."""
+        return self.replicas * self.cpu_cores
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 2c b4 x3``."""
+        gpu = f"+{self.gpu_share:g}g" if self.gpu_share else ""
+        return f"{self.variant} {self.cpu_cores:g}c{gpu} b{self.batch} x{self.replicas}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One decision and the time it governed; the first one is the initial configuration.
+
+    Attributes:
+        start_s, end_s: the time it governed, drain included for the last one.
+        stages: empty if IPA logged no configuration (its infeasible steps).
+        status: ``initial``, ``optimal``, ``feasible``, ``infeasible``; None if the log has none.
+        method: name of the solver, None if unknown.
+        accuracy: A of the objective; NaN if unknown.
+        accuracy_raw: the same of the raw accuracies.
+        terms: ``accuracy``, ``cost``, ``batch``, ``energy`` and ``objective`` as logged, weights
+            included, penalties positive; NaN if unknown.
+        monitored_load_rps, predicted_load_rps, planned_load_rps: what the decision knew.
+        decision_s: wall time of the decision; NaN if there was none.
+        reconfigured: names of the stages it changed.
+        energy_j: joules of the step as served; NaN without energy.
+        quality, meter: provenance of ``energy_j``.
+        conflict: why it was infeasible.
+    """
+
+    start_s: float
+    end_s: float
+    stages: tuple[StageStep, ...]
+    status: str | None
+    method: str | None
+    accuracy: float
+    accuracy_raw: float
+    terms: Mapping[str, float]
+    monitored_load_rps: tuple[float, ...]
+    predicted_load_rps: float
+    planned_load_rps: float
+    decision_s: float
+    reconfigured: tuple[str, ...]
+    energy_j: float
+    quality: Quality | None
+    meter: str | None
+    conflict: str | None
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the time it governed."""
+        return self.end_s - self.start_s
+
+    @property
+    def cores(self) -> float:
+        """Cores reserved by all stages; NaN if the log has no configuration."""
+        return sum(stage.cores for stage in self.stages) if self.stages else NAN
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 2c b4 x3 | resnet18 1c b2 x1``."""
+        return " | ".join(stage.label for stage in self.stages)
+
+
+def log_entry(interval: Interval) -> dict[str, Any]:
+    """The timestep of ``adaptation_log.json`` for an interval that begins a step."""
+    plan, decision, served = interval.plan, interval.decision, interval.served
+    # The kept plan of an infeasible step was never scored at this load.
+    decided = decision is not None and decision.status != "infeasible"
+    terms = plan.terms
+    entry: dict[str, Any] = {
+        "duration": round(decision.decision_s, 6) if decision else None,
+        "config": {stage.node_name: _ipa_config(stage) for stage in plan.stages},
+        "accuracy_objective": terms["accuracy"] if decided else None,
+        "resource_objective": terms["cost"] if decided else None,
+        "batch_objective": terms["batch"] if decided else None,
+        "energy_objective": or_none(terms["energy"]) if decided else None,
+        "objective": or_none(plan.objective) if decided else None,
+        "time_interval": _whole(interval.timestep_s),
+        "monitored_load": [_whole(load) for load in decision.monitored_load_rps]
+        if decision
+        else [0],
+        "predicted_load": _whole(decision.predicted_load_rps) if decision else 0,
+        "planned_load": _whole(decision.planned_load_rps) if decision else None,
+        "status": decision.status if decision else "initial",
+        "method": decision.method if decision else None,
+        "conflict": decision.conflict if decision else None,
+        "reconfigured": list(interval.reconfigured),
+        "accuracy": plan.accuracy,
+        "accuracy_raw": plan.accuracy_raw,
+        "energy": {stage.node_name: _node_energy(stage) for stage in plan.stages},
+    }
+    return with_window(entry, served)
+
+
+def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
+    """``entry`` with one more served window added to its joules and its end."""
+    energy = {node: dict(figures) for node, figures in entry["energy"].items()}
+    for index, figures in enumerate(energy.values()):
+        for key, joules in (("idle_joules", served.idle_j), ("dynamic_joules", served.dynamic_j)):
+            figures[key] = _add(figures.get(key, 0.0), float(joules[index]))
+    totals = {
+        key: _total([figures[key] for figures in energy.values()])
+        for key in ("idle_joules", "dynamic_joules")
+    }
+    return entry | {
+        "end_s": round(served.end_s, 6),
+        "energy": energy,
+        **totals,
+        "energy_joules": _total(list(totals.values())),
+        "energy_quality": served.quality,
+        "energy_meter": served.meter,
+        "in_flight": served.in_flight,
+    }
+
+
+def _ipa_config(stage: StagePlan) -> dict[str, Any]:
+    return {
+        "cpu": _whole(stage.option.cpu_cores),
+        "replicas": stage.replicas,
+        "batch": stage.option.batch,
+        "variant": stage.option.variant,
+        "latency": stage.option.latency_s,
+        "accuracy": stage.accuracy,
+        "throughput": stage.capacity_rps,
+    }
+
+
+def _node_energy(stage: StagePlan) -> dict[str, Any]:
+    return {
+        "joules_per_request": _rounded(stage.joules_per_request),
+        "power_w": _rounded(stage.power_w),
+        "energy_quality": stage.quality,
+        "energy_meter": stage.option.provenance.meter if stage.option.provenance else None,
+        "gpu_share": stage.option.gpu_share,
+        "accuracy_raw": stage.option.accuracy,
+    }
+
+
+def _whole(value: float) -> float | int:
+    """An int where the number is one, as IPA writes loads, cores and seconds."""
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def _rounded(value: float) -> float | None:
+    return or_none(round(value, 6))
+
+
+def _add(sum_j: float | None, joules: float) -> float | None:
+    return None if sum_j is None else _rounded(sum_j + joules)
+
+
+def _total(parts: list[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return round(sum(known), 6) if len(known) == len(parts) else None
+
+
+def start_of(timestep: str, entry: Mapping[str, Any]) -> float:
+    """When a step began, seconds since the start: on a cluster IPA's keys merely count."""
+    seconds = number(entry.get("time_interval"))
+    return float(timestep) if math.isnan(seconds) else seconds
+
+
+def parse_entry(
+    timestep: str, entry: Mapping[str, Any], nodes: tuple[str, ...], end_s: float
+) -> Step:
+    """A timestep of any adaptation log: ours, IPA's, a patched IPA's.
+
+    Args:
+        timestep: the entry's key (seconds, or IPA's count of steps on a cluster).
+        entry: the entry.
+        nodes: node names in pipeline order.
+        end_s: end of the step if the entry does not say.
+    """
+    config = entry.get("config") or {}
+    energy = entry.get("energy") or {}
+    return Step(
+        start_s=start_of(timestep, entry),
+        end_s=float(entry.get("end_s", end_s)),
+        stages=tuple(
+            _parse_stage(node, config[node], energy.get(node) or {})
+            for node in nodes
+            if config.get(node)
+        ),
+        status=entry.get("status"),
+        method=entry.get("method"),
+        accuracy=number(entry.get("accuracy")),
+        accuracy_raw=number(entry.get("accuracy_raw")),
+        terms={
+            term: number(entry.get(key))
+            for term, key in (
+                ("accuracy", "accuracy_objective"),
+                ("cost", "resource_objective"),
+                ("batch", "batch_objective"),
+                ("energy", "energy_objective"),
+                ("objective", "objective"),
+            )
+        },
+        monitored_load_rps=tuple(number(load) for load in entry.get("monitored_load") or ()),
+        predicted_load_rps=number(entry.get("predicted_load")),
+        planned_load_rps=number(entry.get("planned_load")),
+        decision_s=number(entry.get("duration")),
+        reconfigured=tuple(entry.get("reconfigured") or ()),
+        energy_j=number(entry.get("energy_joules")),
+        quality=as_quality(entry.get("energy_quality")),
+        meter=entry.get("energy_meter"),
+        conflict=entry.get("conflict"),
+    )
+
+
+def _parse_stage(node: str, config: Mapping[str, Any], energy: Mapping[str, Any]) -> StageStep:
+    figures = {**config, **energy}
+    return StageStep(
+        node_name=node,
+        variant=str(config.get("variant")),
+        cpu_cores=number(config.get("cpu")),
+        gpu_share=float(figures.get("gpu_share", 0.0)),
+        batch=int(config.get("batch", 1)),
+        replicas=int(config.get("replicas", 1)),
+        latency_s=number(config.get("latency")),
+        throughput_rps=number(config.get("throughput")),
+        accuracy=number(config.get("accuracy")),
+        accuracy_raw=number(figures.get("accuracy_raw")),
+        joules_per_request=number(figures.get("joules_per_request")),
+        power_w=number(figures.get("power_w")),
+        quality=as_quality(figures.get("energy_quality")),
+        meter=figures.get("energy_meter"),
+        idle_j=number(figures.get("idle_joules")),
+        dynamic_j=number(figures.get("dynamic_joules")),
+    )

@@ -1,0 +1,294 @@
+"""Writing a run folder so that a kill at any moment leaves every finished interval.
+
+While the run goes on, ``journal.jsonl`` is the truth: a line an interval, handed to the system at
+once (a killed process loses nothing) and forced to disk at most every quarter of a second (a power
+cut loses no more than that). ``adaptation_log.json`` is renewed beside it, for IPA's tools to look
+at, whenever it has grown by a quarter or renewing costs less than a hundredth of the time since, so
+that the total stays linear in the length of the run.
+
+Completion, in this order; a kill between two of them only repeats what is left::
+
+    0.json → adaptation_log.json → run.json says complete → journal.jsonl goes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TextIO
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.runlog.adaptation_log import AdaptationLog
+from ipa_energy.runlog.folder import (
+    ADAPTATION_FILE,
+    CONFIG_FILE,
+    JOURNAL_FILE,
+    RESPONSES_FILE,
+    RUN_FILE,
+    create_folder,
+    write_atomically,
+    writing,
+)
+from ipa_energy.runlog.journal import Line, encode, read_lines
+from ipa_energy.runlog.record import Interval, RunInfo, RunStatus
+from ipa_energy.runlog.responses import write_responses
+from ipa_energy.runlog.run_json import read_run_json, run_json
+from ipa_energy.runlog.step import Step, parse_entry
+from ipa_energy.serving.base import Served
+
+GROWTH = 1.25
+WORTH_RENEWING = 100.0
+SYNC_INTERVAL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An interval that an earlier run of this folder finished.
+
+    Attributes:
+        start_s, end_s: its window.
+        requests: how many left the pipeline in it.
+        step: the decision that began it; None if it continues the one before.
+    """
+
+    start_s: float
+    end_s: float
+    requests: int
+    step: Step | None
+
+
+class RunLog:
+    """An open run folder; get one from :meth:`create` or :meth:`resume`.
+
+    Attributes:
+        path: the folder.
+        info: what ``run.json`` says.
+        finished: what was there when it was opened; empty for a new run.
+        is_complete: True if nothing is left to do.
+    """
+
+    def __init__(self, path: Path, info: RunInfo, *, is_complete: bool = False) -> None:
+        self.path = path
+        self.info = info
+        self.is_complete = is_complete
+        self.finished: tuple[Finished, ...] = ()
+        self._journal: BinaryIO | None = None
+        self._log = AdaptationLog(info)
+        self._renewed_size = 0
+        self._renewed_at = self._synced_at = time.perf_counter()
+        self._renewing_s = 0.0
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        config_yaml: str,
+        info: RunInfo,
+        attachments: Mapping[str, str | bytes] | None = None,
+    ) -> RunLog:
+        """Start a run in a new folder.
+
+        Args:
+            path: the folder; its parents are made.
+            config_yaml: the resolved configuration, becomes ``0.yaml``.
+            info: who runs; becomes ``run.json``.
+            attachments: further files by name (``profile.csv``, ``workload.csv``).
+
+        Raises:
+            ConfigError: the folder holds something already, or cannot be written.
+        """
+        info = replace(info, start_time_s=round(info.start_time_s, 3))
+        files = {
+            **(attachments or {}),
+            CONFIG_FILE: config_yaml,
+            RUN_FILE: run_json(info, "running"),
+            JOURNAL_FILE: b"",
+        }
+        create_folder(path, files)
+        log = cls(path, info)
+        log._open_journal(0)
+        log._renew()
+        return log
+
+    @classmethod
+    def resume(cls, path: Path) -> RunLog:
+        """Open a folder that an earlier run left, whatever it died of.
+
+        Raises:
+            ConfigError: it is no run folder, is being written to right now, or cannot be written.
+        """
+        info, status = read_run_json(path)
+        journal = path / JOURNAL_FILE
+        if status == "complete":
+            with writing(journal):
+                journal.unlink(missing_ok=True)
+            return cls(path, info, is_complete=True)
+        if not journal.exists():
+            raise ConfigError(
+                "the run is not complete and its journal is gone",
+                where=journal,
+                fix="run again with another --out",
+            )
+        log = cls(path, info)
+        log._open_journal(None)
+        end, finished = 0, []
+        for line, line_end in read_lines(journal):
+            finished.append(log._finished(line))
+            log._log.add(line)
+            end = line_end
+        log._truncate(end)
+        log.finished = tuple(finished)
+        log._write_run("running")
+        return log
+
+    @property
+    def end_s(self) -> float:
+        """Where the finished intervals end, seconds since the start; 0 for a new run."""
+        return self.finished[-1].end_s if self.finished else 0.0
+
+    @property
+    def config_yaml(self) -> str:
+        """The configuration that the run was started with."""
+        return (self.path / CONFIG_FILE).read_text(encoding="utf-8")
+
+    def append_interval(self, interval: Interval) -> None:
+        """Record an interval; when this returns, a kill no longer loses it.
+
+        Raises:
+            ConfigError: it cannot be written; the intervals before it are unharmed.
+        """
+        continues = not self._log.is_empty and interval.decision is None
+        line, data = encode(interval, continues=continues)
+        self._append(data)
+        self._log.add(line)
+        now = time.perf_counter()
+        grown = self._log.size >= GROWTH * self._renewed_size
+        if grown or now - self._renewed_at >= WORTH_RENEWING * self._renewing_s:
+            self._renew()
+
+    def complete(self, totals: Mapping[str, Any]) -> None:
+        """Write the final files and say that the run is complete.
+
+        Args:
+            totals: sums over the run, for ``run.json``; any JSON.
+
+        Raises:
+            ConfigError: they cannot be written; the journal stays, and this can be called again.
+        """
+        if self.is_complete:
+            return
+        self._write_responses()
+        self._write_adaptation_log()
+        self._write_run("complete", totals=dict(totals))
+        self.close()
+        journal = self.path / JOURNAL_FILE
+        with writing(journal):
+            journal.unlink(missing_ok=True)
+        self.is_complete = True
+
+    def fail(self, reason: str) -> None:
+        """Say in ``run.json`` that the run failed and why; it can still be resumed."""
+        self._write_run("failed", error=reason)
+        self._write_adaptation_log()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder, which stays resumable; safe to call twice."""
+        if self._journal is not None:
+            journal, self._journal = self._journal, None
+            journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open_journal(self, expected_size: int | None) -> None:
+        path = self.path / JOURNAL_FILE
+        with writing(path):
+            journal = path.open("ab", buffering=0)
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            journal.close()
+            raise ConfigError(
+                "another process is writing to this run",
+                where=self.path,
+                fix="wait for it to end, or stop it",
+            ) from error
+        if expected_size is not None and journal.tell() != expected_size:
+            journal.close()
+            raise ConfigError("another run began here", where=self.path, fix="another --out")
+        self._journal = journal
+
+    def _append(self, data: bytes) -> None:
+        if self._journal is None:
+            raise ValueError("this run log is closed")
+        start = self._journal.seek(0, os.SEEK_END)
+        try:
+            with writing(self.path / JOURNAL_FILE):
+                view = memoryview(data)
+                while view:
+                    view = view[self._journal.write(view) or 0 :]
+                if time.perf_counter() - self._synced_at >= SYNC_INTERVAL_S:
+                    os.fsync(self._journal.fileno())
+                    self._synced_at = time.perf_counter()
+        except ConfigError:
+            self._truncate(start)
+            raise
+
+    def _truncate(self, size: int) -> None:
+        if self._journal is not None:
+            with writing(self.path / JOURNAL_FILE):
+                self._journal.truncate(size)
+
+    def _finished(self, line: Line) -> Finished:
+        served = line.served
+        step = None
+        if line.entry is not None:
+            timestep = f"{line.timestep_s:g}"
+            step = parse_entry(timestep, line.entry, self.info.nodes, served.end_s)
+        return Finished(
+            start_s=served.start_s,
+            end_s=served.end_s,
+            requests=len(served.requests),
+            step=step,
+        )
+
+    def _renew(self) -> None:
+        start = time.perf_counter()
+        self._write_adaptation_log(sync=False)
+        self._renewed_at = time.perf_counter()
+        self._renewing_s = self._renewed_at - start
+        self._renewed_size = self._log.size
+
+    def _write_adaptation_log(self, *, sync: bool = True) -> None:
+        write_atomically(self.path / ADAPTATION_FILE, self._log.write, sync=sync)
+
+    def _write_responses(self) -> None:
+        info = self.info
+
+        def windows() -> Iterator[Served]:
+            for line, _ in read_lines(self.path / JOURNAL_FILE):
+                yield line.served
+
+        def write(file: TextIO) -> None:
+            write_responses(
+                file,
+                windows(),
+                nodes=info.nodes,
+                start_s=info.start_time_s,
+                end_s=round(info.start_time_s + info.duration_s, 6),
+            )
+
+        write_atomically(self.path / RESPONSES_FILE, write)
+
+    def _write_run(self, status: RunStatus, **further: Any) -> None:
+        text = run_json(self.info, status, **further)
+        write_atomically(self.path / RUN_FILE, lambda file: file.write(text))

@@ -1,0 +1,330 @@
+"""The command line as a stranger meets it: output, JSON shapes, exit status, messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa_energy.cli import main
+
+
+def call(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of one call."""
+    try:
+        status = main([str(word) for word in argv])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    found = capsys.readouterr()
+    return status, found.out, found.err
+
+
+def call_json(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, Any]:
+    """Exit status and the one JSON object on stdout."""
+    status, out, _ = call(capsys, *argv, "--json")
+    return status, json.loads(out)
+
+
+@pytest.fixture
+def finished(small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A run folder."""
+    out = tmp_path / "run"
+    status, _, err = call(capsys, "run", small_pipeline, "--out", out, "--quiet")
+    assert (status, err) == (0, "")
+    return out
+
+
+@pytest.mark.parametrize("verb", ["profile", "optimize", "run", "compare"])
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, verb, "--help")
+    assert status == 0
+    assert "--json" in out
+
+
+def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "--help")
+    assert "2 bad input" in out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from ipa_energy.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'pandas', 'scipy', 'matplotlib', 'plotly', 'gurobipy', 'highspy',\n"
+        "         'statsmodels', 'pydantic', 'yaml', 'torch', 'jinja2'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ipa_energy", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("ipa-energy ")
+
+
+# ------------------------------------------------------------------ optimize
+
+
+@pytest.mark.parametrize("method", ["pareto", "gurobi", "highs", "brute-force"])
+def test_optimize_json_has_the_documented_shape(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    status, found = call_json(
+        capsys,
+        *("optimize", small_pipeline, "--load", "7", "--energy-weight", "2", "--method", method),
+    )
+    assert status == 0
+    assert found["status"] == "optimal"
+    assert found["method"] == method
+    assert found["conflict"] is None
+    assert found["load_rps"] == 7
+    plan = found["plans"][0]
+    assert set(plan) >= {
+        "stages", "accuracy", "cost_cores", "latency_s", "joules_per_request", "power_w",
+        "objective", "terms", "certificate",
+    }  # fmt: skip
+    assert set(plan["terms"]) == {"accuracy", "cost", "batch", "energy"}
+    assert set(plan["stages"][0]) >= {
+        "stage", "variant", "cpu_cores", "gpu_share", "batch", "replicas", "latency_s", "wait_s",
+        "throughput_rps", "joules_per_request", "power_w",
+    }  # fmt: skip
+    assert plan["certificate"]["holds"] is True
+    terms = plan["terms"]
+    assert plan["objective"] == pytest.approx(
+        terms["accuracy"] - terms["cost"] - terms["batch"] - terms["energy"]
+    )
+    assert plan["energy_quality"] == "estimated"
+
+
+def test_optimize_shows_the_k_best_in_order(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, found = call_json(capsys, "optimize", small_pipeline, "--load", "7", "--top", "5")
+    objectives = [plan["objective"] for plan in found["plans"]]
+    assert len(objectives) == 5
+    assert objectives == sorted(objectives, reverse=True)
+
+
+def test_optimize_text_says_estimated_beside_joules(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = call(capsys, "optimize", small_pipeline, "--load", "7")
+    assert status == 0
+    assert "J per request (estimated)" in out
+
+
+def test_infeasible_exits_3_with_the_cheapest_way_out(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("optimize", small_pipeline, "--load", "7", "--latency-sla", "0.05")
+    status, out, _ = call(capsys, *argv)
+    assert status == 3
+    assert "latency SLA of at least" in out
+    status, found = call_json(capsys, *argv)
+    assert status == 3
+    assert found["status"] == "infeasible"
+    assert found["plans"] == []
+    needed = found["conflict"]["relaxations"][0]["needed"]
+    status, _ = call_json(capsys, *argv[:-1], str(needed))
+    assert status == 0
+
+
+def test_load_under_one_is_planned_as_one(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, found = call_json(capsys, "optimize", small_pipeline, "--load", "0.2")
+    assert (found["load_rps"], found["planned_load_rps"]) == (0.2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--load", "0", "above 0"),
+        ("--load", "-3", "above 0"),
+        ("--load", "nan", "above 0"),
+        ("--load", "inf", "above 0"),
+        ("--load", "many", "--load"),
+        ("--energy-weight", "-1", "--energy-weight"),
+        ("--energy-weight", "nan", "--energy-weight"),
+        ("--energy-sla-joules", "0", "--energy-sla-joules"),
+        ("--latency-sla", "0", "--latency-sla"),
+        ("--method", "magic", "pareto"),
+        ("--policy", "best", "fa2-low"),
+        ("--top", "0", "from 1"),
+        ("--profile", "nowhere.csv", "nowhere.csv"),
+    ],
+)
+def test_bad_option_is_refused_with_one_message(
+    small_pipeline: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+    says: str,
+) -> None:
+    argv = ["optimize", str(small_pipeline), "--load", "7"]
+    argv = [*argv[:2], option, value] if option == "--load" else [*argv, option, value]
+    status, out, err = call(capsys, *argv)
+    assert status == 2
+    assert out == ""
+    assert says in err
+    assert "Traceback" not in err
+    assert err.count("error:") == 1
+
+
+def test_error_is_also_json_on_stdout(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = call_json(capsys, "optimize", small_pipeline, "--load", "0")
+    assert status == 2
+    assert found["error"]["kind"] == "ConfigError"
+
+
+def test_yaml_that_is_missing_or_broken_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call(capsys, "optimize", tmp_path / "no.yaml", "--load", "7")
+    assert status == 2
+    assert "no.yaml" in err
+    (tmp_path / "bad.yaml").write_text("pipeline_name: [unclosed\n")
+    status, _, err = call(capsys, "optimize", tmp_path / "bad.yaml", "--load", "7")
+    assert status == 2
+    assert "bad.yaml" in err
+
+
+def test_pipeline_without_profile_says_how_to_get_one(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = small_pipeline.read_text().replace("profile: profile.csv\n", "")
+    small_pipeline.write_text(text)
+    status, _, err = call(capsys, "optimize", small_pipeline, "--load", "7")
+    assert status == 2
+    assert "--profile" in err
+
+
+# ------------------------------------------------------------------ run and compare
+
+
+def test_run_prints_where_and_what(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out_dir = tmp_path / "deep" / "run"
+    status, out, _ = call(capsys, "run", small_pipeline, "--out", out_dir)
+    assert status == 0
+    assert "estimated" in out
+    assert str(out_dir) in out
+    assert {path.name for path in out_dir.iterdir()} == {
+        "0.yaml", "0.json", "adaptation_log.json", "run.json", "profile.csv", "workload.csv",
+    }  # fmt: skip
+
+
+def test_run_json_is_the_metrics(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = call_json(capsys, "run", small_pipeline, "--out", tmp_path / "run")
+    assert status == 0
+    assert found["requests"] > 0
+    assert found["quality"] == "estimated"
+
+
+def test_run_refuses_a_taken_folder(
+    small_pipeline: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    status, _, err = call(capsys, "run", small_pipeline, "--out", finished)
+    assert status == 2
+    assert "--resume" in err
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("second,requests\n", "no"),
+        ("second,requests\n0,-1\n", "-1"),
+        ("second,requests\n0,many\n", "many"),
+        ("second,requests\n0,0\n1,0\n", "nothing to serve"),
+    ],
+)
+def test_bad_trace_is_refused_and_nothing_written(
+    small_pipeline: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+    says: str,
+) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(content)
+    out = tmp_path / "run"
+    status, _, err = call(capsys, "run", small_pipeline, "--workload", trace, "--out", out)
+    assert status == 2
+    assert "trace.csv" in err
+    assert says in err
+    assert not out.exists()
+
+
+def test_run_of_an_ipa_trace_without_a_checkout_exits_4(
+    small_pipeline: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("IPA_HOME", raising=False)
+    text = small_pipeline.read_text().replace(
+        "workload_type: bursty\nworkload_config: {duration_s: 120}",
+        "workload_type: twitter\nworkload_config: [{start: 0, end: 60, damping_factor: 8}]",
+    )
+    small_pipeline.write_text(text)
+    status, _, err = call(capsys, "run", small_pipeline, "--out", tmp_path / "run")
+    assert status == 4
+    assert "--ipa-home" in err
+
+
+def test_compare_json_has_the_documented_shape(
+    small_pipeline: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = tmp_path / "second"
+    call(capsys, "run", small_pipeline, "--energy-weight", "10", "--out", second)
+    status, found = call_json(capsys, "compare", finished, second)
+    assert status == 0
+    for run in [*found["runs"], found["static_best"], found["oracle"]]:
+        assert set(run) >= {
+            "name", "requests", "dropped", "sla_attainment", "latency_p50_s", "latency_p99_s",
+            "accuracy_mean", "cores_mean", "energy_j", "joules_per_request", "reconfigurations",
+            "decision_s_median", "meter", "quality",
+        }  # fmt: skip
+    assert [run["name"] for run in found["runs"]] == ["run", "second"]
+    assert found["runs"][1]["joules_per_request"] < found["runs"][0]["joules_per_request"]
+
+
+def test_compare_writes_report_and_figures(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    html, png = tmp_path / "report.html", tmp_path / "png"
+    status, out, _ = call(
+        capsys, "compare", finished, "--html", html, "--png", png, "--no-hindsight"
+    )
+    assert status == 0
+    assert str(html) in out
+    assert html.read_text().lstrip().lower().startswith("<!doctype html>")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in png.iterdir())
+    assert list(png.iterdir())
+
+
+def test_compare_of_something_else_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call(capsys, "compare", tmp_path / "nothing")
+    assert status == 2
+    assert "nothing" in err

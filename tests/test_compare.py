@@ -1,0 +1,211 @@
+"""Figures of a run by hand, differences, warnings, table and headline."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipa_energy.compare import RunMetrics, compare, comparison_table, headline, metrics
+from ipa_energy.errors import ConfigError
+from ipa_energy.runlog import Run, read_run
+from ipa_energy.runlog.fake import write_fake_run
+from ipa_energy.serving.base import Requests
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        read_run(write_fake_run(folder / f"{weight:g}", seconds=120, energy_weight=weight))
+        for weight in (0.0, 1.0)
+    ]
+
+
+def hand_made(run: Run) -> Run:
+    """Two steps of 10 s: 4 requests of 0.1, 0.2, 0.3 and 2 s, and one that was dropped."""
+    sending_s = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    done_s = sending_s + np.array([0.1, 0.2, 1.0, 2.0, 0.5])
+    matrix = np.zeros((5, 2))
+    first, second = run.steps[:2]
+    stages = first.stages
+    return replace(
+        run,
+        info=replace(run.info, duration_s=20.0, latency_sla_s=1.0),
+        steps=(
+            replace(first, start_s=0.0, end_s=10.0, energy_j=60.0, accuracy_raw=0.5, stages=stages),
+            replace(
+                second,
+                start_s=10.0,
+                end_s=25.0,
+                energy_j=140.0,
+                accuracy_raw=0.9,
+                decision_s=0.004,
+                terms={**second.terms, "accuracy": 1.8},
+            ),
+        ),
+        requests=Requests(
+            request_id=np.arange(5),
+            sending_s=sending_s,
+            done_s=done_s,
+            dropped_at=np.array([-1, -1, -1, -1, 1]),
+            queued_s=matrix,
+            started_s=matrix,
+            served_s=matrix,
+        ),
+        power_w=np.array([10.0] * 20 + [0.0] * 5),
+        cores=np.array([2.0] * 10 + [4.0] * 10 + [1.0] * 5),
+    )
+
+
+def test_figures_of_a_run_by_hand(runs: list[Run]) -> None:
+    figures = metrics(hand_made(runs[0]))
+    assert (figures.requests, figures.served, figures.dropped) == (5, 4, 1)
+    assert figures.sla_attainment == 3 / 5  # exactly 1 s is within, dropped is not
+    assert figures.latency_p50_s == pytest.approx(0.6)
+    assert figures.latency_mean_s == pytest.approx(0.825)
+    assert figures.energy_j == 200.0
+    assert figures.joules_per_request == 50.0  # over the 4 answered
+    assert figures.accuracy_mean == pytest.approx(0.7)  # the drain has no weight
+    assert figures.accuracy_objective_mean == 1.8  # the initial configuration has none
+    assert figures.cores_mean == 3.0
+    assert figures.core_hours == pytest.approx(65 / 3600)
+    assert figures.power_mean_w == 10.0
+    assert figures.decision_s_median == 0.004
+    assert (figures.quality, figures.meter) == ("estimated", "fake")
+
+
+def test_shape_of_the_json(runs: list[Run]) -> None:
+    data = compare(runs, static_best=metrics(runs[0]), oracle=metrics(runs[1])).to_json()
+    keys = {
+        "name",
+        "requests",
+        "dropped",
+        "sla_attainment",
+        "latency_p50_s",
+        "latency_p99_s",
+        "accuracy_mean",
+        "cores_mean",
+        "energy_j",
+        "joules_per_request",
+        "reconfigurations",
+        "decision_s_median",
+        "meter",
+        "quality",
+    }
+    for record in (*data["runs"], data["static_best"], data["oracle"]):
+        assert keys <= set(record)
+    json.dumps(data, allow_nan=False)
+    first, second = data["runs"]
+    ratio = second["joules_per_request"] / first["joules_per_request"] - 1
+    assert data["difference"][0]["joules_per_request_ratio"] == pytest.approx(ratio)
+
+
+def test_baselines_by_run(runs: list[Run]) -> None:
+    found = metrics(runs[1])
+    data = compare(runs, static_best={"a": metrics(runs[0]), "b": found}).to_json()
+    assert data["static_best"]["joules_per_request"] == found.joules_per_request
+    assert set(data["static_best"]["per_run"]) == {"a", "b"}
+    assert data["oracle"] is None
+
+
+def test_runs_of_one_name_are_told_apart(runs: list[Run]) -> None:
+    names = [run.name for run in compare([runs[0], runs[0], runs[1]]).runs]
+    assert names == ["energy weight 0 (1)", "energy weight 0 (2)", "energy weight 1"]
+
+
+def test_comparable_runs_raise_no_warning(runs: list[Run]) -> None:
+    assert compare(runs).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"latency_sla_s": 2.0}, "different latency SLA|(2 s, not 1 s)"),
+        ({"latency_sla_s": None}, "different latency SLA|(none, not 1 s)"),
+        ({"workload": "another"}, "different workload"),
+        ({"requests": 7}, "7 requests"),
+        ({"profile": "another"}, "different profile"),
+        ({"hardware": "gpu"}, "different hardware|(gpu, not made up)"),
+        ({"quality": "measured"}, "joules of another quality|(measured, not estimated)"),
+        ({"meter": "rapl"}, "different energy meter|(rapl, not fake)"),
+        ({"status": "running"}, "is running"),
+        ({"energy_j": math.nan}, "has no joules"),
+    ],
+)
+def test_what_is_not_comparable_is_said(
+    runs: list[Run], change: dict[str, object], words: str
+) -> None:
+    first, second = (metrics(run) for run in runs)
+    warnings = compare([first, replace(second, **change)]).warnings  # type: ignore[arg-type]
+    found = [all(word in text for word in words.split("|")) for text in warnings]
+    assert any(found), warnings
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        compare([])
+
+
+def pair(runs: list[Run], **change: float) -> list[RunMetrics]:
+    first = replace(
+        metrics(runs[0]), joules_per_request=10.0, sla_attainment=0.99, accuracy_mean=0.9
+    )
+    second = replace(first, name="energy weight 1", joules_per_request=7.69, accuracy_mean=0.859)
+    return [first, replace(second, **change)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {},
+            "energy weight 1 used 23.1 % fewer joules per request (estimated) than"
+            " energy weight 0 at the same SLA attainment (99.0 %);"
+            " it cost 4.1 points of accuracy.",
+        ),
+        (
+            {"joules_per_request": 11.0, "sla_attainment": 0.95, "accuracy_mean": 0.95},
+            "energy weight 1 used 10.0 % more joules per request (estimated) than"
+            " energy weight 0, with 95.0 % of the requests answered in time instead of 99.0 %;"
+            " it gained 5.0 points of accuracy.",
+        ),
+    ],
+)
+def test_headline(runs: list[Run], change: dict[str, float], sentence: str) -> None:
+    assert headline(compare(pair(runs, **change))) == sentence
+
+
+def test_headline_without_energy_claims_none(runs: list[Run]) -> None:
+    text = headline(compare(pair(runs, joules_per_request=math.nan)))
+    assert "for want of energy" in text
+    assert "fewer" not in text
+
+
+def test_table_shows_differences_and_quality(runs: list[Run]) -> None:
+    first, second = pair(runs)
+    oracle = replace(second, name="oracle", joules_per_request=7.0)
+    lines = comparison_table(compare([first, second], oracle=oracle)).splitlines()
+    assert lines[0].split()[:2] == ["energy", "quality"]
+    assert lines[1].split()[0] == "J/request"
+    assert lines[3].split()[3:5] == ["10.00", "estimated"]
+    assert "−23.1 %" in lines[5]
+    assert lines[-1].split()[:3] == ["oracle", "7.000", "estimated"]
+    ends = {len(line.rstrip()) for line in lines if "estimated" in line}
+    assert len(ends) == 1  # aligned
+
+
+def test_narrow_table_stays_within_its_width(runs: list[Run]) -> None:
+    table = comparison_table(compare(runs), width=80)
+    assert max(map(len, table.splitlines())) <= 80
+    assert table.count("energy weight 1") == 3 - (len(table.split("\n\n")) == 2)
+
+
+def test_unfinished_run_is_read_as_far_as_it_got(tmp_path: Path, runs: list[Run]) -> None:
+    run = replace(runs[0], status="running", steps=runs[0].steps[:3])
+    assert run.duration_s == 30.0
+    assert "first 30 s" in compare([run]).warnings[0]
