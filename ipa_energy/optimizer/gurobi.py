@@ -1,0 +1,137 @@
+"""The program through Gurobi, as in IPA. The only module that imports gurobipy.
+
+The licence that comes with ``pip install gurobipy`` takes up to 2000 variables and constraints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa_energy.errors import LicenceError, UnavailableError
+from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
+from ipa_energy.optimizer.problem import Ints, Problem
+from ipa_energy.optimizer.solution import Choice
+
+_NO_LICENCE = 10009
+_TOO_LARGE = 10010
+_OTHERS = "use method pareto, highs or (for small programs) brute-force: they need no licence"
+_PARAMETERS = {
+    "OutputFlag": 0,
+    "LogToConsole": 0,
+    "Threads": 1,
+    "MIPGap": 0.0,
+    "MIPGapAbs": 0.0,
+    "FeasibilityTol": 1e-9,
+    "IntFeasTol": 1e-9,
+    "OptimalityTol": 1e-9,
+    "Aggregate": 0,  # its aggregator called tight but feasible programs infeasible
+}
+_environments: list[Any] = []
+
+
+def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
+    """The ``top_k`` best choices, best first; empty if infeasible. Exact.
+
+    Raises:
+        UnavailableError: gurobipy is not installed.
+        LicenceError: there is no licence, or it is too small for this program.
+    """
+    made = linear_program(problem)
+    if made is None:
+        return []
+    program, table = made
+    solver = GurobiSolver(program)
+    try:
+        return best_choices(solver, program, table, top_k)
+    finally:
+        solver.close()
+
+
+class GurobiSolver:
+    """One program inside Gurobi (protocol ``linear.Solver``)."""
+
+    def __init__(self, program: LinearProgram) -> None:
+        gurobi = _gurobipy()
+        from scipy.sparse import csr_array  # noqa: PLC0415 (late: half of a start-up)
+
+        self._program, self._gurobi = program, gurobi
+        model = self._model = gurobi.Model(env=_environment(gurobi, program))
+        width = len(program.cost)
+        kinds = np.full(width, gurobi.GRB.CONTINUOUS)
+        kinds[: program.binaries] = gurobi.GRB.BINARY
+        self._variables = model.addMVar(width, ub=1.0, obj=program.cost, vtype=kinds)
+        matrix = csr_array(
+            (program.values, (program.rows, program.columns)), shape=(len(program.row_low), width)
+        )
+        low, high = program.row_low, program.row_high
+        equal = low == high
+        for rows, sense, side in (
+            (equal, "=", low),
+            (~equal & np.isfinite(high), "<", high),
+            (~equal & np.isfinite(low), ">", low),
+        ):
+            if rows.any():
+                index = np.flatnonzero(rows)
+                model.addMConstr(matrix[index], self._variables, sense, side[index])
+        model.ModelSense = gurobi.GRB.MAXIMIZE
+
+    def best(self) -> npt.ArrayLike | None:
+        """See :class:`~.linear.Solver`."""
+        try:
+            self._model.optimize()
+        except self._gurobi.GurobiError as error:
+            raise _explained(error, self._program) from error
+        status = self._model.Status
+        if status in (self._gurobi.GRB.INFEASIBLE, self._gurobi.GRB.INF_OR_UNBD):
+            return None
+        if status != self._gurobi.GRB.OPTIMAL:
+            raise UnavailableError(f"gurobi stopped with status {status}; {_OTHERS}")
+        values: npt.ArrayLike = self._variables.X
+        return values
+
+    def exclude(self, binaries: Ints) -> None:
+        """See :class:`~.linear.Solver`."""
+        self._model.addConstr(self._variables[binaries].sum() <= len(binaries) - 1)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.dispose()
+
+
+def _gurobipy() -> Any:
+    try:
+        import gurobipy  # noqa: PLC0415
+    except ImportError as error:
+        raise UnavailableError(
+            f"method gurobi needs gurobipy, which is not installed; fix: pip install gurobipy,"
+            f" or {_OTHERS}"
+        ) from error
+    return gurobipy
+
+
+def _environment(gurobi: Any, program: LinearProgram) -> Any:
+    """One silent environment for the process: starting it checks the licence, which takes time."""
+    if not _environments:
+        try:
+            environment = gurobi.Env(params=_PARAMETERS)
+        except gurobi.GurobiError as error:
+            raise _explained(error, program) from error
+        _environments.append(environment)
+    return _environments[0]
+
+
+def _explained(error: Any, program: LinearProgram) -> Exception:
+    size = f"{len(program.cost)} variables and {len(program.row_low)} constraints"
+    if error.errno == _TOO_LARGE:
+        return LicenceError(
+            f"this program has {size}, more than the Gurobi licence found here allows (the one"
+            f" bundled with gurobipy: 2000 of each); fix: install a full licence, or {_OTHERS}"
+        )
+    if error.errno == _NO_LICENCE:
+        return LicenceError(
+            f"no valid Gurobi licence ({error}) for {size}; fix: install one, or {_OTHERS}"
+        )
+    return UnavailableError(f"gurobi failed: {error}; {_OTHERS}")

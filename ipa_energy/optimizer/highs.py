@@ -1,0 +1,101 @@
+"""The program through HiGHS: exact, free, no licence. The only module that imports highspy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa_energy.errors import UnavailableError
+from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
+from ipa_energy.optimizer.problem import Ints, Problem
+from ipa_energy.optimizer.solution import Choice
+
+_OPTIONS: dict[str, bool | int | float] = {
+    "output_flag": False,
+    "threads": 1,
+    "mip_rel_gap": 0.0,
+    "mip_abs_gap": 0.0,
+    "mip_feasibility_tolerance": 1e-10,
+    "primal_feasibility_tolerance": 1e-10,
+    "dual_feasibility_tolerance": 1e-10,
+}
+
+
+def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
+    """The ``top_k`` best choices, best first; empty if infeasible. Exact.
+
+    Raises:
+        UnavailableError: highspy is not installed, or HiGHS failed.
+    """
+    made = linear_program(problem)
+    if made is None:
+        return []
+    program, table = made
+    return best_choices(HighsSolver(program), program, table, top_k)
+
+
+class HighsSolver:
+    """One program inside HiGHS (protocol ``linear.Solver``)."""
+
+    def __init__(self, program: LinearProgram) -> None:
+        self._highspy = _highspy()
+        self._highs = self._highspy.Highs()
+        for name, value in _OPTIONS.items():
+            self._highs.setOptionValue(name, value)
+        self._highs.passModel(_model(self._highspy, program))
+
+    def best(self) -> npt.ArrayLike | None:
+        """See :class:`~.linear.Solver`."""
+        self._highs.run()
+        status = self._highs.getModelStatus()
+        kinds = self._highspy.HighsModelStatus
+        if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
+            return None
+        if status != kinds.kOptimal:
+            raise UnavailableError(
+                f"highs stopped with status {self._highs.modelStatusToString(status)};"
+                " use method pareto or gurobi"
+            )
+        return np.array(self._highs.getSolution().col_value)
+
+    def exclude(self, binaries: Ints) -> None:
+        """See :class:`~.linear.Solver`."""
+        count = len(binaries)
+        columns = binaries.astype(np.int32)
+        self._highs.addRow(-self._highspy.kHighsInf, count - 1.0, count, columns, np.ones(count))
+
+
+def _highspy() -> Any:
+    try:
+        import highspy  # noqa: PLC0415
+    except ImportError as error:
+        raise UnavailableError(
+            "method highs needs highspy, which is not installed; fix: pip install highspy,"
+            " or use method pareto"
+        ) from error
+    return highspy
+
+
+def _model(highspy: Any, program: LinearProgram) -> Any:
+    from scipy.sparse import csc_array  # noqa: PLC0415 (late: half of a start-up)
+
+    width, height = len(program.cost), len(program.row_low)
+    matrix = csc_array((program.values, (program.rows, program.columns)), shape=(height, width))
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = width, height
+    lp.sense_ = highspy.ObjSense.kMaximize
+    lp.col_cost_ = program.cost
+    lp.col_lower_, lp.col_upper_ = np.zeros(width), np.ones(width)
+    lp.row_lower_, lp.row_upper_ = program.row_low, program.row_high
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    lp.a_matrix_.start_ = matrix.indptr.astype(np.int32)
+    lp.a_matrix_.index_ = matrix.indices.astype(np.int32)
+    lp.a_matrix_.value_ = matrix.data
+    kinds = highspy.HighsVarType
+    lp.integrality_ = [
+        kinds.kInteger if column < program.binaries else kinds.kContinuous
+        for column in range(width)
+    ]
+    return lp

@@ -1,0 +1,212 @@
+r"""The program as a mixed-integer linear one, for solvers that take matrices.
+
+One binary x a candidate; a row a stage (exactly one candidate) and a row an SLA. A product of
+accuracies is linear too, without logarithms and with zeros: let :math:`z_{sv}` be the product over
+the stages before *s* if stage *s* has accuracy *v*, else 0. Then, with accuracies scaled to at most
+1 and :math:`L_s` the least product before *s*,
+
+.. math::
+
+    Σ_v z_{1v} = 1, \quad Σ_v z_{s+1,v} = Σ_v v·z_{sv}, \quad
+    L_s Σ_{o: a_o = v} x_{so} ≤ z_{sv} ≤ Σ_{o: a_o = v} x_{so}
+
+and the product is :math:`Σ_v v·z_{Sv}`.
+
+Solvers work to tolerances and this package promises exact constraints, so SLAs are written as what
+is used *above the least possible*, scaled to 1000, with a little slack on the right. What comes
+back is checked with :func:`~.problem.within`; a choice that fails is excluded by a cut and the
+solver asked again. Excluding the last answer is also how the K best are found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa_energy.optimizer.problem import Floats, Ints, Problem
+from ipa_energy.optimizer.solution import Choice
+from ipa_energy.optimizer.table import Resource, Table
+
+SCALE = 1000.0
+"""Largest coefficient of an SLA row and of the objective: a tolerance of 1e-9 is 1e-12 of it."""
+
+SLACK = 1e-6
+"""Added to the right of an SLA row. Gurobi's presolve was seen to call a program infeasible whose
+plan met a row with less room than that. The few plans it lets in are caught by the check."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearProgram:
+    """Maximise ``cost·v`` with ``row_low ≤ A v ≤ row_high``, ``0 ≤ v ≤ 1``, the first v binary.
+
+    Attributes:
+        cost: (V,) objective, scaled; constants that all choices share are left out.
+        rows, columns, values: A as triplets.
+        row_low, row_high: (R,) bounds of the rows, infinite where there is none.
+        binaries: how many of the first variables are binary.
+        stage: (binaries,) stage of each binary.
+        candidate: (binaries,) its position in ``problem.stages[stage]``.
+    """
+
+    cost: Floats
+    rows: Ints
+    columns: Ints
+    values: Floats
+    row_low: Floats
+    row_high: Floats
+    binaries: int
+    stage: Ints
+    candidate: Ints
+
+    def choice(self, solution: npt.ArrayLike) -> tuple[Choice, Ints]:
+        """The choice in a solver's values, and the binaries that are 1."""
+        chosen = np.flatnonzero(np.asarray(solution)[: self.binaries] > 0.5)
+        return tuple(self.candidate[chosen].tolist()), chosen
+
+
+class Solver(Protocol):
+    """A solver that holds one program and can be asked again."""
+
+    def best(self) -> npt.ArrayLike | None:
+        """Values of an optimal solution; None if there is none."""
+        ...
+
+    def exclude(self, binaries: Ints) -> None:
+        """Forbid that all of these be 1 together."""
+        ...
+
+
+def best_choices(solver: Solver, program: LinearProgram, table: Table, top_k: int) -> list[Choice]:
+    """The ``top_k`` best choices that respect the SLAs to the last bit, best first."""
+    found: list[Choice] = []
+    while len(found) < top_k:
+        solution = solver.best()
+        if solution is None:
+            break
+        choice, binaries = program.choice(solution)
+        if table.fits(choice):
+            found.append(choice)
+        if len(found) < top_k:
+            solver.exclude(binaries)
+    return sorted(found, key=table.worth, reverse=True)
+
+
+def linear_program(problem: Problem) -> tuple[LinearProgram, Table] | None:
+    """The program and its table; None if it is plainly infeasible."""
+    if problem.is_empty():
+        return None
+    table = Table.of(problem)
+    if table.is_hopeless:
+        return None
+    kept = _affordable(table)
+    if any(len(index) == 0 for index in kept):
+        return None
+    fitting = table.select(kept)
+    sizes = [len(gain) for gain in fitting.gain]
+    stage = np.repeat(np.arange(len(sizes)), sizes)
+    matrix = _Matrix(sum(sizes))
+    matrix.add_stages(stage)
+    for resource in fitting.resources:
+        matrix.add_resource(resource)
+    gain = np.concatenate([gain - gain.max() for gain in fitting.gain])
+    cost = [gain]
+    if fitting.factor is not None:
+        cost.append(matrix.add_product(fitting.factor, stage) * fitting.scale)
+    objective = np.concatenate(cost)
+    largest = float(np.abs(objective).max())
+    program = LinearProgram(
+        cost=objective * (SCALE / largest) if largest > 0 else objective,
+        rows=np.concatenate(matrix.rows),
+        columns=np.concatenate(matrix.columns),
+        values=np.concatenate(matrix.values),
+        row_low=np.array(matrix.low),
+        row_high=np.array(matrix.high),
+        binaries=sum(sizes),
+        stage=stage,
+        candidate=np.concatenate(fitting.index),
+    )
+    return program, table
+
+
+def _affordable(table: Table) -> list[Ints]:
+    """Per stage, the candidates that fit every SLA if all other stages use the least."""
+    kept = []
+    for stage in range(len(table)):
+        fits = np.ones(len(table.gain[stage]), dtype=bool)
+        for resource in table.resources:
+            use = resource.use[stage]
+            fits &= use - use.min() <= _room(resource)
+        kept.append(np.flatnonzero(fits))
+    return kept
+
+
+def _room(resource: Resource) -> float:
+    """What is left of a resource when every stage uses the least; some rounding is granted."""
+    least = float(resource.suffix(np.minimum)[0])
+    return resource.loose_limit - least + 1e-14 * (abs(resource.limit) + abs(least))
+
+
+class _Matrix:
+    """Rows under construction."""
+
+    def __init__(self, binaries: int) -> None:
+        self.rows: list[Ints] = []
+        self.columns: list[Ints] = []
+        self.values: list[Floats] = []
+        self.low: list[float] = []
+        self.high: list[float] = []
+        self._binaries = np.arange(binaries)
+        self._width = binaries
+
+    def add_stages(self, stage: Ints) -> None:
+        """Equation (1): one candidate a stage."""
+        self.rows.append(stage)
+        self.columns.append(self._binaries)
+        self.values.append(np.ones(len(stage)))
+        count = int(stage[-1]) + 1
+        self.low += [1.0] * count
+        self.high += [1.0] * count
+
+    def add_resource(self, resource: Resource) -> None:
+        """Equation (4) or (5), above the least use."""
+        excess = np.concatenate([use - use.min() for use in resource.use])
+        scale = SCALE / float(excess.max()) if excess.any() else 1.0
+        coefficients = np.where(excess * scale < SLACK, 0.0, excess * scale)
+        self._add(self._binaries, coefficients, -np.inf, scale * _room(resource) + SLACK)
+
+    def add_product(self, factors: tuple[Floats, ...], stage: Ints) -> Floats:
+        """The z variables and their rows; returns their objective, for a scale of 1."""
+        greatest = [float(factor.max()) or 1.0 for factor in factors]
+        least, weight = 1.0, float(np.prod(greatest))
+        before: tuple[Ints, Floats] | None = None
+        cost = []
+        for number, factor in enumerate(factors):
+            level, which = np.unique(factor / greatest[number], return_inverse=True)
+            z = self._width + np.arange(len(level))
+            self._width += len(level)
+            if before is None:
+                self._add(z, np.ones(len(z)), 1.0, 1.0)
+            else:
+                columns, values = before
+                self._add(np.append(z, columns), np.append(np.ones(len(z)), -values), 0.0, 0.0)
+            x = self._binaries[stage == number]
+            for position in range(len(level)):
+                group = x[which == position]
+                columns = np.append(z[position], group)
+                self._add(columns, np.append(1.0, np.full(len(group), -1.0)), -np.inf, 0.0)
+                self._add(columns, np.append(1.0, np.full(len(group), -least)), 0.0, np.inf)
+            before = (z, level)
+            least *= float(level[0])
+            last = number == len(factors) - 1
+            cost.append(weight * level if last else np.zeros(len(level)))
+        return np.concatenate(cost)
+
+    def _add(self, columns: Ints, values: Floats, low: float, high: float) -> None:
+        self.rows.append(np.full(len(columns), len(self.low)))
+        self.columns.append(columns)
+        self.values.append(values)
+        self.low.append(low)
+        self.high.append(high)

@@ -1,0 +1,221 @@
+"""Exact and without a licence: partial plans stage by stage, pruned by dominance and by bounds.
+
+Small programs are searched at once (:mod:`.search`). For larger ones prices are put on the SLAs
+first (:mod:`.dual`), which bounds what each candidate can be part of (:mod:`.bounds`); a narrow
+search finds good plans, candidates that cannot beat them leave, and the search widens until it had
+to cut nothing, which proves its answer.
+
+For a product of accuracies those bounds need a straight line above ``exp(log product)``, good on
+a short stretch only. So the range of the product is split where the bound is highest, best first,
+until the line is about as good as the prices, and each stretch that can still hold a better plan
+is searched.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.optimizer.bounds import LabelBound, Line, Relaxation
+from ipa_energy.optimizer.dual import Priced, best_prices
+from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.search import Search
+from ipa_energy.optimizer.solution import Choice
+from ipa_energy.optimizer.table import Table
+
+SMALL_COMBINATIONS = 100_000
+"""Up to this many combinations bounds cost more than they save."""
+
+FIRST_WIDTH = 40
+_WIDENING = 8
+_PRICES_FOR_OPTIONS = 3
+_PRICES_FOR_LABELS = 6
+_IMPROVED = 3
+_LONGEST_STRETCH = 1.0
+_SHORTEST_STRETCH = 1e-6
+
+
+def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
+    """The ``top_k`` best choices, best first; empty if infeasible. Exact."""
+    if problem.is_empty():
+        return []
+    table = Table.of(problem)
+    if table.is_hopeless:
+        return []
+    if table.combinations <= SMALL_COMBINATIONS:
+        plans = Search(table.undominated(top_k), None, top_k).run(table.floor()).plans
+        return [choice for _, choice in plans]
+    return solve_bounded(table, top_k, FIRST_WIDTH)
+
+
+def solve_bounded(table: Table, top_k: int, width: int) -> list[Choice]:
+    """The same for large programs, starting with ``width`` labels a stage."""
+    best = _Best(top_k, table.floor())
+    if table.factor is None:
+        _search_part(_part(table, None, best), best, width)
+    else:
+        _search_zero_products(table, best, width)
+        _search_products(table, best, width)
+    return best.choices()
+
+
+class _Best:
+    """The ``top_k`` best distinct plans known, and what a plan must beat to join them."""
+
+    def __init__(self, top_k: int, floor: float) -> None:
+        self.top_k, self.floor = top_k, floor
+        self._worth: dict[Choice, float] = {}
+        self.threshold = floor
+
+    def add(self, plans: Iterable[tuple[float, Choice]]) -> None:
+        """Take feasible plans into account."""
+        self._worth.update({choice: worth for worth, choice in plans})
+        ranked = sorted(self._worth.items(), key=lambda item: -item[1])[: self.top_k]
+        self._worth = dict(ranked)
+        if len(ranked) == self.top_k:
+            worst = ranked[-1][1]
+            self.threshold = worst + 1e-12 * max(1.0, abs(worst))
+
+    def choices(self) -> list[Choice]:
+        """Best first."""
+        return list(self._worth)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of the plans: all of a sum, or those of a product whose y is on one line's stretch.
+
+    Attributes:
+        table: their candidates.
+        line: stands for the product; None for a sum.
+        relaxation: of the sum that is left.
+        priced: answers to the best prices met, best first.
+        bound: no plan of this part is worth more.
+    """
+
+    table: Table
+    line: Line | None
+    relaxation: Relaxation
+    priced: list[Priced]
+    bound: float
+
+
+def _part(table: Table, line: Line | None, best: _Best) -> _Part:
+    linear = table if line is None else table.linear(line.slope)
+    constant = 0.0 if line is None else line.constant
+    relaxation = Relaxation(linear)
+    priced = best_prices(
+        relaxation,
+        [resource.loose_limit for resource in table.resources],
+        [float(resource.suffix(np.minimum)[0]) for resource in table.resources],
+        linear.floor(),
+    )
+    choices = {answer.choice: answer.value for answer in priced if table.fits(answer.choice)}
+    if len(priced) > 1:
+        ranked = sorted(choices, key=lambda choice: -choices[choice])[:_IMPROVED]
+        choices.update({relaxation.improved(choice): 0.0 for choice in ranked})
+    feasible = [choice for choice in choices if table.fits(choice)]
+    best.add((table.worth(choice), table.original(choice)) for choice in feasible)
+    return _Part(table, line, relaxation, priced, priced[0].bound + constant)
+
+
+def _search_part(part: _Part, best: _Best, width: int) -> None:
+    """Add to ``best`` every plan of the part that belongs there."""
+    constant = 0.0 if part.line is None else part.line.constant
+    exact = part.bound <= best.threshold
+    proven = False
+    while not exact:
+        kept = part.relaxation.contenders(
+            part.priced[:_PRICES_FOR_OPTIONS], best.threshold - constant
+        )
+        if any(len(index) == 0 for index in kept):
+            return
+        table = part.table.select(kept)
+        if proven:
+            table = table.undominated(best.top_k)
+        bound = LabelBound(table, part.line, part.priced[:_PRICES_FOR_LABELS])
+        found = Search(table, bound, best.top_k).run(best.threshold, width)
+        best.add(found.plans)
+        exact, proven = found.exact, True
+        width *= _WIDENING
+
+
+def _search_zero_products(table: Table, best: _Best, width: int) -> None:
+    """Plans with an accuracy of 0 somewhere: their product has no logarithm, nor any worth."""
+    if table.factor is None:
+        return
+    zeros = [np.flatnonzero(factor == 0) for factor in table.factor]
+    everything = [np.arange(len(factor)) for factor in table.factor]
+    if table.scale > 0:
+        # Without its product a plan is worth no more, and one with a zero the same: the best of
+        # all plans without it are at least as good as the best with a zero.
+        parts = [everything] if any(len(zero) for zero in zeros) else []
+    else:
+        parts = [
+            [*everything[:stage], zero, *everything[stage + 1 :]]
+            for stage, zero in enumerate(zeros)
+            if len(zero)
+        ]
+    for kept in parts:
+        part = table.select(kept)
+        sums = Table(part.gain, None, part.scale, part.resources, part.index)
+        if sums.is_hopeless:
+            continue
+        apart = _Best(best.top_k, sums.floor())
+        _search_part(_part(sums, None, apart), apart, width)
+        # `table` still has every candidate, so its positions are the problem's.
+        best.add((table.worth(choice), choice) for choice in apart.choices())
+
+
+def _search_products(table: Table, best: _Best, width: int) -> None:
+    """Plans whose product is not 0, stretch by stretch."""
+    if table.factor is None:
+        return
+    kept = [np.flatnonzero(factor > 0) for factor in table.factor]
+    if any(len(index) == 0 for index in kept):
+        return
+    table = table.select(kept)
+    if table.is_hopeless:
+        return
+    order = itertools.count()
+    waiting: list[tuple[float, int, _Part]] = []
+    _queue(waiting, order, table, _stretches(table), best)
+    while waiting:
+        bound, _, part = heapq.heappop(waiting)
+        if -bound <= best.threshold or part.line is None:
+            return
+        line = part.line
+        rough = line.error * abs(table.scale) * math.exp(line.high)
+        if line.high - line.low > _SHORTEST_STRETCH and rough > 0.3 * (-bound - best.threshold):
+            middle = (line.low + line.high) / 2
+            halves = [(line.low, middle), (middle, line.high)]
+            _queue(waiting, order, table, halves, best)
+        else:
+            _search_part(part, best, width)
+
+
+def _stretches(table: Table) -> list[tuple[float, float]]:
+    """The whole range of y in stretches of equal length."""
+    factors = table.factor or ()
+    low = sum(math.log(float(factor.min())) for factor in factors)
+    high = sum(math.log(float(factor.max())) for factor in factors)
+    ends = np.linspace(low, high, max(1, math.ceil((high - low) / _LONGEST_STRETCH)) + 1).tolist()
+    return list(itertools.pairwise(ends))
+
+
+def _queue(
+    waiting: list[tuple[float, int, _Part]],
+    order: itertools.count[int],
+    table: Table,
+    stretches: Sequence[tuple[float, float]],
+    best: _Best,
+) -> None:
+    for low, high in stretches:
+        part = _part(table, Line.above(table.scale, low, high), best)
+        if part.bound > best.threshold:
+            heapq.heappush(waiting, (-part.bound, next(order), part))

@@ -1,0 +1,271 @@
+"""Stage by stage, every partial plan worth going on with: labels, pruned, as wide as it takes.
+
+A *label* is a partial plan over the first stages: its value so far, what it used of each resource
+and, for a product of accuracies, the product so far. One step extends every label by every
+candidate of the next stage, all at once, and drops
+
+1. labels that must break an SLA whatever follows;
+2. labels whose upper bound does not beat the ``top_k``-th best plan known;
+3. labels with ``top_k`` dominators (:mod:`.dominance`): at least as good as them after every
+   completion. For a product that is checked at the least and the greatest factor that the rest can
+   contribute; what lies between is linear.
+
+A search that is *narrow* also drops all but the ``width`` most promising labels. If it never had
+to, its answer is exact; otherwise what it found is a good start for a wider one.
+
+Resources are summed in the order of the stages, as the certificate of a plan sums them, so that
+labels with less use stay within an SLA to the last bit whenever those with more use do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ipa_energy.optimizer.dominance import undominated
+from ipa_energy.optimizer.problem import Floats, Ints
+from ipa_energy.optimizer.solution import Choice
+from ipa_energy.optimizer.table import Table
+
+_CHUNK = 2_000_000
+"""Most labels made at once; bounds the memory of a step (8 bytes a column each)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Partial plans, one entry each.
+
+    Attributes:
+        value: sum of the gains.
+        product: scale times the product of the factors; None for a sum.
+        used: one array a resource.
+        parent: position of the label that each extends in the step before.
+        option: candidate that it was extended by.
+    """
+
+    value: Floats
+    product: Floats | None
+    used: tuple[Floats, ...]
+    parent: Ints
+    option: Ints
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def take(self, index: Ints) -> Labels:
+        """Some of the labels, in the order of ``index``."""
+        return Labels(
+            self.value[index],
+            None if self.product is None else self.product[index],
+            tuple(used[index] for used in self.used),
+            self.parent[index],
+            self.option[index],
+        )
+
+    def worth(self) -> Floats:
+        """Objective of complete plans."""
+        return self.value if self.product is None else self.value + self.product
+
+
+class Bound(Protocol):
+    """Upper bounds on what labels can become."""
+
+    def refine(self, stage: int, labels: Labels, threshold: float) -> tuple[Ints, Floats]:
+        """Indices of the labels that may beat ``threshold`` once complete, and their bounds.
+
+        ``stage`` is the first stage that the labels have not decided.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search came back with.
+
+    Attributes:
+        plans: (objective, choice) of feasible plans, best first; choices index the problem.
+        exact: True if no plan above the threshold can be missing.
+    """
+
+    plans: list[tuple[float, Choice]]
+    exact: bool
+
+
+class Search:
+    """A table with everything about its unfinished ends that all widths share."""
+
+    def __init__(self, table: Table, bound: Bound | None, top_k: int) -> None:
+        self._table, self._bound, self._top_k = table, bound, top_k
+        self._least = [resource.suffix(np.minimum) for resource in table.resources]
+        self._most = [resource.suffix(np.maximum) for resource in table.resources]
+        self._factors = _suffix_factors(table)
+
+    def run(self, threshold: float, width: int | None = None) -> Found:
+        """The best plans above ``threshold``, looking at ``width`` labels a stage (None: all)."""
+        steps: list[Labels] = []
+        labels = _nothing_decided(self._table)
+        exact = True
+        last = len(self._table) - 1
+        for stage in range(last):
+            labels, upper = self._extend(labels, stage, threshold)
+            if width is not None and len(labels) > width:
+                labels, was_cut = self._narrow(labels, stage + 1, upper, width)
+                exact = exact and not was_cut
+            else:
+                labels = labels.take(
+                    undominated(self._columns(labels, stage + 1), self._top_k, _descending(upper))
+                )
+            steps.append(labels)
+        labels, _ = self._extend(labels, last, threshold, complete=True)
+        return Found(self._plans([*steps, labels]), exact)
+
+    def _narrow(
+        self, labels: Labels, stage: int, upper: Floats | None, width: int
+    ) -> tuple[Labels, bool]:
+        """At most ``width`` labels; the flag says whether any was cut without a reason."""
+        most = 4 * width
+        order = np.argsort(-(labels.value if upper is None else upper), kind="stable")
+        was_cut = len(order) > most
+        if was_cut:
+            labels = labels.take(order[:most])
+            order = np.arange(most)
+        kept = undominated(self._columns(labels, stage), self._top_k, order)
+        if len(kept) > width:
+            return labels.take(kept[:width]), True
+        return labels.take(kept), was_cut
+
+    def _extend(
+        self, labels: Labels, stage: int, threshold: float, *, complete: bool = False
+    ) -> tuple[Labels, Floats | None]:
+        """Every label with every candidate of ``stage``, less what is hopeless, and its bounds."""
+        count = len(self._table.gain[stage])
+        rows = max(1, _CHUNK // count)
+        made = [
+            self._promising(
+                self._product(labels, start, start + rows, stage), stage + 1, threshold, complete
+            )
+            for start in range(0, len(labels), rows)
+        ]
+        if len(made) == 1:
+            return made[0]
+        if not made:
+            return labels.take(np.empty(0, dtype=np.intp)), None
+        return _concatenated(made)
+
+    def _product(self, labels: Labels, start: int, stop: int, stage: int) -> Labels:
+        table = self._table
+        gain = table.gain[stage]
+        value = (labels.value[start:stop, None] + gain).ravel()
+        product = None
+        if table.factor is not None and labels.product is not None:
+            product = (labels.product[start:stop, None] * table.factor[stage]).ravel()
+        used = tuple(
+            (used[start:stop, None] + resource.use[stage]).ravel()
+            for used, resource in zip(labels.used, table.resources, strict=True)
+        )
+        flat = np.arange(len(value))
+        return Labels(value, product, used, flat // len(gain) + start, flat % len(gain))
+
+    def _promising(
+        self, labels: Labels, stage: int, threshold: float, complete: bool
+    ) -> tuple[Labels, Floats | None]:
+        fits = None
+        for used, least, resource in zip(
+            labels.used, self._least, self._table.resources, strict=True
+        ):
+            limit = resource.limit if complete else resource.loose_limit - least[stage]
+            ok = used <= limit
+            fits = ok if fits is None else fits & ok
+        if fits is not None and not fits.all():
+            labels = labels.take(np.flatnonzero(fits))
+        if complete:
+            worth = labels.worth()
+            return labels.take(_best(worth, self._top_k, threshold)), None
+        if self._bound is None:
+            return labels, None
+        index, upper = self._bound.refine(stage, labels, threshold)
+        return (labels if len(index) == len(labels) else labels.take(index)), upper
+
+    def _columns(self, labels: Labels, stage: int) -> list[Floats]:
+        """What dominance compares: larger is better in each."""
+        if labels.product is None:
+            columns = [labels.value]
+        else:
+            low, high = self._factors[stage]
+            columns = [labels.value + labels.product * low]
+            if high > low:
+                columns.append(labels.value + labels.product * high)
+        for used, least, most, resource in zip(
+            labels.used, self._least, self._most, self._table.resources, strict=True
+        ):
+            # With less than this in use nothing that follows can break the SLA: all are equal.
+            rounding = 1e-9 * (abs(resource.limit) + abs(float(most[stage])))
+            harmless = resource.limit - most[stage] - rounding
+            if len(used) and float(used.max()) > harmless and most[stage] > least[stage]:
+                columns.append(-np.maximum(used, harmless))
+            elif len(used) and float(used.max()) > harmless:
+                columns.append(-used)
+        return columns
+
+    def _plans(self, steps: Sequence[Labels]) -> list[tuple[float, Choice]]:
+        worth = steps[-1].worth()
+        plans = []
+        for position in np.argsort(-worth, kind="stable")[: self._top_k].tolist():
+            choice, at = [], position
+            for stage in range(len(steps) - 1, -1, -1):
+                choice.append(int(self._table.index[stage][steps[stage].option[at]]))
+                at = int(steps[stage].parent[at])
+            plans.append((float(worth[position]), tuple(reversed(choice))))
+        return plans
+
+
+def _nothing_decided(table: Table) -> Labels:
+    zero = np.zeros(1)
+    return Labels(
+        value=zero,
+        product=None if table.factor is None else np.array([table.scale]),
+        used=tuple(zero for _ in table.resources),
+        parent=np.zeros(1, dtype=np.intp),
+        option=np.zeros(1, dtype=np.intp),
+    )
+
+
+def _suffix_factors(table: Table) -> list[tuple[float, float]]:
+    """Least and greatest product of the factors of stages s, s + 1, …; (1, 1) at the end."""
+    if table.factor is None:
+        return []
+    found = [(1.0, 1.0)]
+    for factor in reversed(table.factor):
+        low, high = found[-1]
+        found.append((low * float(factor.min()), high * float(factor.max())))
+    return found[::-1]
+
+
+def _best(worth: Floats, top_k: int, threshold: float) -> Ints:
+    above = np.flatnonzero(worth > threshold)
+    if len(above) > top_k:
+        above = above[np.argpartition(-worth[above], top_k - 1)[:top_k]]
+    return above
+
+
+def _descending(upper: Floats | None) -> Ints | None:
+    return None if upper is None else np.argsort(-upper, kind="stable")
+
+
+def _concatenated(made: Sequence[tuple[Labels, Floats | None]]) -> tuple[Labels, Floats | None]:
+    parts = [labels for labels, _ in made]
+    products = [labels.product for labels in parts if labels.product is not None]
+    labels = Labels(
+        np.concatenate([labels.value for labels in parts]),
+        np.concatenate(products) if products else None,
+        tuple(
+            np.concatenate(used) for used in zip(*(labels.used for labels in parts), strict=True)
+        ),
+        np.concatenate([labels.parent for labels in parts]),
+        np.concatenate([labels.option for labels in parts]),
+    )
+    uppers = [upper for _, upper in made if upper is not None]
+    return labels, np.concatenate(uppers) if len(uppers) == len(made) else None

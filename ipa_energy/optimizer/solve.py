@@ -1,0 +1,68 @@
+"""One door to all solvers: a timed decision, its plans certified, or why there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
+from ipa_energy.optimizer.conflict import find_conflict
+from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.solution import Choice, Result, checked_plans
+
+Solver = Callable[[Problem, int], list[Choice]]
+
+SOLVERS: dict[str, Solver] = {
+    "pareto": pareto.solve,
+    "gurobi": gurobi.solve,
+    "highs": highs.solve,
+    "brute-force": exhaustive.solve,
+}
+"""Every way to solve a problem, by the name that ``--method`` takes. All are exact."""
+
+DEFAULT_METHOD = "pareto"
+
+
+def solve(problem: Problem, method: str = DEFAULT_METHOD, top_k: int = 1) -> Result:
+    """The ``top_k`` best plans of ``problem``, or the conflict that leaves none.
+
+    ``decision_s`` of the result runs from here to the checked plans; the search for a conflict is
+    not counted in it.
+
+    Raises:
+        ConfigError: unknown method, ``top_k`` below 1, or a program too large for brute-force.
+        UnavailableError: the method's library is missing.
+        LicenceError: the method's licence is missing or too small.
+    """
+    return _timed(problem, method, top_k, time.perf_counter())
+
+
+def decide(
+    program: Program, load_rps: float, method: str = DEFAULT_METHOD, top_k: int = 1
+) -> Result:
+    """:func:`solve` at ``load_rps``; building the problem counts as part of the decision.
+
+    Raises:
+        ConfigError: as :func:`solve`, or a load that is not a positive finite number.
+    """
+    start = time.perf_counter()
+    return _timed(program.at(load_rps), method, top_k, start)
+
+
+def _timed(problem: Problem, method: str, top_k: int, start: float) -> Result:
+    solver = SOLVERS.get(method)
+    if solver is None:
+        raise ConfigError(f"unknown method {method!r}", where="method", allowed=", ".join(SOLVERS))
+    if top_k < 1:
+        raise ConfigError(f"{top_k} plans asked for", where="top_k", allowed="1 or more")
+    plans = checked_plans(problem, solver(problem, top_k), method)
+    decision_s = time.perf_counter() - start
+    return Result(
+        status="optimal" if plans else "infeasible",
+        method=method,
+        load_rps=problem.load_rps,
+        plans=plans,
+        decision_s=decision_s,
+        conflict=None if plans else find_conflict(problem),
+    )

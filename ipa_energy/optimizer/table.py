@@ -1,0 +1,188 @@
+"""A problem as the label search sees it: for each candidate what it gains and what it uses up.
+
+The objective (6) of a choice is ``Σ gain`` for a sum or average of accuracies, and
+``scale·Π factor + Σ gain`` for their product. Every SLA is a *resource* that the stages use up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.optimizer.dominance import undominated
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Floats, Ints, Problem
+
+_CLEARLY = 4.0
+"""How many times the tolerance of an SLA a bound must be beyond it before it excludes anything:
+bounds are summed in another order than the SLA itself and must not be stricter than it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An SLA: what each candidate uses of it, and how much there is.
+
+    Attributes:
+        use: one array a stage.
+        limit: the largest total that :func:`~.problem.within` admits.
+        loose_limit: a little more; a bound above it proves a violation despite rounding.
+    """
+
+    use: tuple[Floats, ...]
+    limit: float
+    loose_limit: float
+
+    @classmethod
+    def of(cls, use: Sequence[Floats], cap: float) -> Resource:
+        """The resource whose SLA is ``cap``."""
+        room = CONSTRAINT_RTOL * abs(cap)
+        return cls(tuple(use), limit=cap + room, loose_limit=cap + _CLEARLY * room)
+
+    def suffix(self, extreme: np.ufunc) -> Floats:
+        """(S + 1,) least (``np.minimum``) or most (``np.maximum``) use from each stage on."""
+        return suffix_sums([float(extreme.reduce(use)) for use in self.use])
+
+    def select(self, kept: Sequence[Ints]) -> Resource:
+        """The same for fewer candidates."""
+        use = tuple(use[index] for use, index in zip(self.use, kept, strict=True))
+        return Resource(use, self.limit, self.loose_limit)
+
+
+def suffix_sums(values: Sequence[float]) -> Floats:
+    """(S + 1,) sums of ``values[s:]``, the last of them 0."""
+    sums = np.zeros(len(values) + 1)
+    sums[:-1] = np.cumsum(values[::-1])[::-1]
+    return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Gains, factors and resources of the candidates that are still open.
+
+    Attributes:
+        gain: one array a stage.
+        factor: accuracies of a product, one array a stage, none negative; None for a sum.
+        scale: alpha, the weight of the product.
+        resources: the SLAs that are set.
+        index: position in ``problem.stages[s]`` of each candidate.
+    """
+
+    gain: tuple[Floats, ...]
+    factor: tuple[Floats, ...] | None
+    scale: float
+    resources: tuple[Resource, ...]
+    index: tuple[Ints, ...]
+
+    @classmethod
+    def of(cls, problem: Problem) -> Table:
+        """The table of a problem none of whose stages is empty."""
+        settings, stages = problem.settings, problem.stages
+        product = settings.accuracy_method == "multiply" and settings.alpha != 0
+        if product or settings.alpha == 0:
+            gain = tuple(-candidates.penalty for candidates in stages)
+        else:
+            share = len(stages) if settings.accuracy_method == "average" else 1
+            weight = settings.alpha / share
+            gain = tuple(weight * stage.accuracy - stage.penalty for stage in stages)
+        return cls(
+            gain=gain,
+            factor=tuple(candidates.accuracy for candidates in stages) if product else None,
+            scale=settings.alpha,
+            resources=tuple(_resources(problem)),
+            index=tuple(_positions(stages)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.gain)
+
+    @property
+    def combinations(self) -> int:
+        """How many choices there are, feasible or not."""
+        return math.prod(len(gain) for gain in self.gain)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """True if some SLA cannot be met even by the candidates that use least of it."""
+        return any(
+            resource.suffix(np.minimum)[0] > resource.loose_limit for resource in self.resources
+        )
+
+    def floor(self) -> float:
+        """A value below that of every choice."""
+        worst = sum(float(gain.min()) for gain in self.gain)
+        if self.factor is not None:
+            extreme = np.minimum if self.scale > 0 else np.maximum
+            worst += self.scale * math.prod(float(extreme.reduce(f)) for f in self.factor)
+        return worst - 1e-6 * max(1.0, abs(worst))
+
+    def select(self, kept: Sequence[Ints]) -> Table:
+        """The table of fewer candidates; ``kept`` holds indices, one array a stage."""
+        return Table(
+            gain=tuple(gain[index] for gain, index in zip(self.gain, kept, strict=True)),
+            factor=None
+            if self.factor is None
+            else tuple(factor[index] for factor, index in zip(self.factor, kept, strict=True)),
+            scale=self.scale,
+            resources=tuple(resource.select(kept) for resource in self.resources),
+            index=tuple(old[index] for old, index in zip(self.index, kept, strict=True)),
+        )
+
+    def linear(self, slope: float) -> Table:
+        """The table of a sum in which ``slope·log(product)`` stands for the product."""
+        if self.factor is None:
+            return self
+        gain = tuple(
+            gain + slope * np.log(factor)
+            for gain, factor in zip(self.gain, self.factor, strict=True)
+        )
+        return Table(gain, None, self.scale, self.resources, self.index)
+
+    def worth(self, choice: Sequence[int]) -> float:
+        """Objective of a choice of this table's candidates."""
+        worth = sum(float(gain[at]) for gain, at in zip(self.gain, choice, strict=True))
+        if self.factor is None:
+            return worth
+        factors = (float(factor[at]) for factor, at in zip(self.factor, choice, strict=True))
+        return worth + self.scale * math.prod(factors)
+
+    def fits(self, choice: Sequence[int]) -> bool:
+        """True if a choice of this table's candidates respects every SLA."""
+        return all(
+            sum(float(use[at]) for use, at in zip(resource.use, choice, strict=True))
+            <= resource.limit
+            for resource in self.resources
+        )
+
+    def original(self, choice: Sequence[int]) -> tuple[int, ...]:
+        """A choice of this table's candidates as one of the problem's."""
+        return tuple(int(index[at]) for index, at in zip(self.index, choice, strict=True))
+
+    def undominated(self, keep: int) -> Table:
+        """Without the candidates that ``keep`` others of their stage beat in every respect."""
+        kept = []
+        for stage, gain in enumerate(self.gain):
+            columns = [gain, *(-resource.use[stage] for resource in self.resources)]
+            if self.factor is not None:
+                columns.append(math.copysign(1.0, self.scale) * self.factor[stage])
+            kept.append(undominated(columns, keep))
+        return self.select(kept)
+
+
+def _resources(problem: Problem) -> list[Resource]:
+    settings = problem.settings
+    found = []
+    if settings.latency_sla_s is not None:
+        found.append(
+            Resource.of([stage.delay_s for stage in problem.stages], settings.latency_sla_s)
+        )
+    if settings.energy_sla_joules is not None:
+        found.append(
+            Resource.of([stage.energy_j for stage in problem.stages], settings.energy_sla_joules)
+        )
+    return found
+
+
+def _positions(stages: Sequence[Candidates]) -> list[Ints]:
+    return [np.arange(len(candidates)) for candidates in stages]

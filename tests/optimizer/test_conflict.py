@@ -1,0 +1,146 @@
+"""Conflicts are real and smallest, relaxations help and nothing less does."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+from instances import option, random_program
+
+from ipa_energy.errors import InfeasibleError
+from ipa_energy.optimizer import exhaustive
+from ipa_energy.optimizer.conflict import find_conflict
+from ipa_energy.optimizer.ground import Ground
+from ipa_energy.optimizer.problem import Problem, Program, Settings, StageRules
+from ipa_energy.optimizer.relaxation import rounded_up
+from ipa_energy.optimizer.solution import Relaxation
+from ipa_energy.optimizer.solve import decide
+from ipa_energy.records import Stage
+
+SLAS = ("latency_sla_s", "energy_sla_joules")
+
+
+def infeasible_programs(count: int) -> list[tuple[Program, float]]:
+    programs = (random_program(seed) for seed in range(10_000))
+    hopeless = (pair for pair in programs if not exhaustive.solve(pair[0].at(pair[1])))
+    return list(itertools.islice(hopeless, count))
+
+
+def relaxed(program: Program, name: str, value: float) -> Program:
+    if name.startswith("replicas:"):
+        rules = [
+            dataclasses.replace(rule, replicas=int(value))
+            if name == f"replicas:{stage.name}"
+            else rule
+            for stage, rule in zip(program.stages, program.rules, strict=True)
+        ]
+        return Program(program.stages, program.settings, rules)
+    settings = dataclasses.replace(program.settings, **{name: value})  # type: ignore[arg-type]
+    return Program(program.stages, settings, program.rules)
+
+
+def just_short_of(relaxation: Relaxation) -> float:
+    if relaxation.constraint in SLAS:
+        return relaxation.needed - 1e-9 * abs(relaxation.needed)
+    step = 1 if relaxation.needed > relaxation.current else -1
+    return relaxation.needed - step
+
+
+def feasible_under(problem: Problem, names: tuple[str, ...]) -> bool:
+    """Whether the constraints of these names alone can be met, by brute force."""
+    reduced = Ground(problem).with_limits(names)
+    off = {name: None for name in SLAS if name not in names}
+    settings = dataclasses.replace(reduced.settings, **off)  # type: ignore[arg-type]
+    return bool(exhaustive.solve(dataclasses.replace(reduced, settings=settings)))
+
+
+def test_relaxations_help_and_nothing_less_does() -> None:
+    kinds = set()
+    for program, load_rps in infeasible_programs(250):
+        conflict = find_conflict(program.at(load_rps))
+        for relaxation in conflict.relaxations:
+            name = relaxation.constraint
+            kinds.add(name.split(":")[0])
+            assert exhaustive.solve(relaxed(program, name, relaxation.needed).at(load_rps))
+            short = relaxed(program, name, just_short_of(relaxation))
+            assert not exhaustive.solve(short.at(load_rps))
+    assert kinds == {*SLAS, "scaling_cap", "batching_cap", "replicas"}
+
+
+def test_conflicts_are_conflicts_and_none_is_smaller() -> None:
+    for program, load_rps in infeasible_programs(80):
+        problem = program.at(load_rps)
+        conflict = find_conflict(problem).constraints
+        assert conflict
+        assert not feasible_under(problem, conflict)
+        names = [name for limits in Ground(problem).limits for name in limits]
+        names += [name for name in SLAS if getattr(problem.settings, name) is not None]
+        for size in range(len(conflict)):
+            for fewer in itertools.combinations(names, size):
+                assert feasible_under(problem, fewer)
+
+
+def test_two_slas_that_fit_alone_but_not_together() -> None:
+    """Fast and hungry, or slow and frugal: 0.2 s and 6 J, or 0.8 s and 2 J."""
+    stage = Stage(
+        "crop",
+        "yolo",
+        (
+            option("fast", latency_s=0.2, dynamic_energy_j=6.0, idle_power_w=0.0),
+            option("slow", latency_s=0.8, dynamic_energy_j=2.0, idle_power_w=0.0),
+        ),
+    )
+    settings = Settings(
+        alpha=1,
+        beta=0,
+        gamma=0,
+        scaling_cap=10,
+        batching_cap=1,
+        latency_sla_s=0.5,
+        energy_sla_joules=5.0,
+    )
+    result = decide(Program([stage], settings), 5.0)
+    assert result.conflict is not None
+    assert result.conflict.constraints == SLAS
+    needed = {r.constraint: r.needed for r in result.conflict.relaxations}
+    assert needed == pytest.approx({"latency_sla_s": 0.8, "energy_sla_joules": 6.0})
+    with pytest.raises(InfeasibleError, match=r"an energy SLA of at least 6 J or a latency SLA of"):
+        _ = result.best
+
+
+def test_load_beyond_the_scaling_cap() -> None:
+    """65 rps at 10 rps a replica need 7 replicas."""
+    settings = Settings(alpha=1, beta=0, gamma=0, scaling_cap=4, batching_cap=1)
+    result = decide(Program([Stage("crop", "yolo", (option(),))], settings), 65.0)
+    assert result.conflict is not None
+    assert str(result.conflict) == (
+        "no plan can meet scaling_cap:crop; needs a scaling_cap of at least 7"
+    )
+
+
+def test_rules_that_leave_no_option_are_named() -> None:
+    settings = Settings(alpha=1, beta=0, gamma=0, scaling_cap=4, batching_cap=1)
+    stage = Stage("crop", "yolo", (option("a"), option("b")))
+    rules = [StageRules(allocations={"a": (2.0, 0.0)}, variants=frozenset({"b"}))]
+    conflict = decide(Program([stage], settings, rules), 1.0).conflict
+    assert conflict is not None
+    assert conflict.constraints == ("allocations:crop",)
+    assert conflict.relaxations == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.83331, "0.8334"),
+        (0.8333, "0.8333"),
+        (6.1, "6.1"),
+        (12.0, "12"),
+        (0.30000000000000004, "0.3001"),
+        (123456.0, "123500"),
+        (9.99999, "10"),
+    ],
+)
+def test_shown_values_are_enough(value: float, shown: str) -> None:
+    assert rounded_up(value) == shown
+    assert float(shown) >= value
