@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from ipa_energy.hindsight import StaticLoads, best_static_plan
-from ipa_energy.optimizer.problem import Program, Settings
+from ipa_energy.hindsight import best_static_plan
+from ipa_energy.optimizer.problem import Loads, Program, Settings
 from ipa_energy.records import Option, Provenance, Stage
 
 COUNTS = np.array([2, 5, 9, 4, 3])
@@ -111,5 +111,5 @@ def test_trace_that_no_plan_lasts_through_has_a_conflict() -> None:
 
 
 def test_loads_of_a_quiet_trace_are_planned_as_one_rps() -> None:
-    loads = StaticLoads.of(np.array([0, 0, 1]))
+    loads = Loads.of(np.array([0, 0, 1]))
     assert (loads.lowest_rps, loads.mean_rps, loads.peak_rps) == (1.0, 1.0, 1.0)

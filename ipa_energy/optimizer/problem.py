@@ -231,6 +231,30 @@ class _Columns:
         self.idle_power_w = column([option.idle_power_w for option in kept])
 
 
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """The loads one plan is made for, in pipeline requests per second; all equal at one load.
+
+    Attributes:
+        lowest_rps: batches fill at this load: the waits of (4).
+        mean_rps: joules and penalties are those of this load, with the replicas of the peak.
+        peak_rps: what (2) has to carry.
+    """
+
+    lowest_rps: float
+    mean_rps: float
+    peak_rps: float
+
+    @classmethod
+    def of(cls, counts_rps: npt.NDArray[np.int64]) -> Loads:
+        """The loads of a trace of per-second counts, each at least 1."""
+        return cls(
+            lowest_rps=planned_load_rps(float(counts_rps.min())),
+            mean_rps=planned_load_rps(float(counts_rps.mean())),
+            peak_rps=planned_load_rps(float(counts_rps.max())),
+        )
+
+
 class Program:
     """A pipeline's program with the load still open; built once, asked at every load.
 
@@ -266,36 +290,46 @@ class Program:
         Raises:
             ConfigError: the load is not a positive finite number.
         """
-        if not (math.isfinite(load_rps) and load_rps > 0):
-            raise ConfigError(f"load of {load_rps:g} rps", allowed="a finite load above 0 rps")
+        return self.over(Loads(load_rps, load_rps, load_rps))
+
+    def over(self, loads: Loads) -> Problem:
+        """The program of a plan that has to last through changing load.
+
+        Raises:
+            ConfigError: a load is not a positive finite number.
+        """
+        for load_rps in (loads.lowest_rps, loads.mean_rps, loads.peak_rps):
+            if not (math.isfinite(load_rps) and load_rps > 0):
+                raise ConfigError(f"load of {load_rps:g} rps", allowed="a finite load above 0 rps")
         return Problem(
             stages=tuple(
-                self._candidates(stage, rule, columns, load_rps)
-                for stage, rule, columns in zip(self.stages, self.rules, self._columns, strict=True)
+                self._candidates(*parts, loads)
+                for parts in zip(self.stages, self.rules, self._columns, strict=True)
             ),
-            load_rps=load_rps,
+            load_rps=loads.mean_rps,
             settings=self.settings,
             rules=self.rules,
         )
 
     def _candidates(
-        self, stage: Stage, rule: StageRules, columns: _Columns, load_rps: float
+        self, stage: Stage, rule: StageRules, columns: _Columns, loads: Loads
     ) -> Candidates:
         settings = self.settings
-        stage_load_rps = stage.requests_per_input * load_rps
-        ratio = stage_load_rps / columns.throughput_rps
-        needed = np.ceil(ratio * (1 - CONSTRAINT_RTOL))
+        share = stage.requests_per_input
+        needed = np.ceil(share * loads.peak_rps / columns.throughput_rps * (1 - CONSTRAINT_RTOL))
         np.maximum(needed, 1.0, out=needed)
         limit = settings.scaling_cap if rule.replicas is None else rule.replicas
         open_ = needed <= limit
         replicas = needed if rule.replicas is None else np.full_like(needed, rule.replicas)
-        joules = columns.dynamic_energy_j + replicas * columns.idle_power_w / stage_load_rps
-        energy_j = stage.requests_per_input * joules
+        joules = columns.dynamic_energy_j + replicas * columns.idle_power_w / (
+            share * loads.mean_rps
+        )
+        energy_j = share * joules
         penalty = settings.beta * replicas * columns.cores + settings.gamma * columns.batch
         if settings.energy_weight != 0:
-            scale = load_rps if settings.energy_metric == "watts" else 1.0
+            scale = loads.mean_rps if settings.energy_metric == "watts" else 1.0
             penalty = penalty + settings.energy_weight * scale * energy_j
-        delay_s = columns.latency_s + (columns.batch - 1) / stage_load_rps
+        delay_s = columns.latency_s + (columns.batch - 1) / (share * loads.lowest_rps)
         return Candidates(
             stage=stage,
             option_index=columns.allowed[open_],
