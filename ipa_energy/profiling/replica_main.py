@@ -1,0 +1,126 @@
+"""The child's side of a replica: pin, load, then run batches on command.
+
+Started as ``python -m ipa_energy.profiling.replica_main``. Commands come as JSON lines on standard
+input, answers go as JSON lines to what was standard output; anything a library prints goes to
+standard error instead. The affinity and the thread counts are set before the pipeline's libraries
+are imported, because they look at both when they load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+PATIENCE_BATCHES = 3
+"""Warm-up ends after this many batches in a row brought nothing new …"""
+
+FALL_RATIO = 0.95
+"""… where "new" is a batch time below this share of the fastest one before."""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal to get when the parent dies. A replica left behind would go on using the
+cores that the next sweep measures."""
+
+Answer = dict[str, Any]
+
+
+def main() -> None:
+    """Serve commands until standard input ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    spec = json.loads(sys.stdin.readline())
+    try:
+        run_batch, size = _load(spec)
+    except Exception as error:
+        _answer(answers, {"error": f"{type(error).__name__}: {error}"})
+        raise
+    _answer(answers, {"ok": True})
+    commands: dict[str, Callable[..., Answer]] = {"warm_up": _warm_up, "window": _window}
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            answer = commands[command.pop("do")](run_batch, size, **command)
+        except Exception as error:
+            _answer(answers, {"error": f"{type(error).__name__}: {error}"})
+            raise
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _answer(answers, answer | {"peak_memory_bytes": peak_kib * 1024})
+
+
+def _answer(answers: TextIO, answer: Answer) -> None:
+    answers.write(json.dumps(answer) + "\n")
+
+
+def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int]:
+    """Pin this process and build the variant; a function that runs one batch, and its size."""
+    os.sched_setaffinity(0, spec["core_ids"])
+    threads = len(spec["core_ids"])
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    from ipa_energy.profiling.runtime import find_variant, load_pipeline  # noqa: PLC0415
+
+    pipeline = load_pipeline(spec["pipeline"])
+    variant = find_variant(pipeline, spec["stage"], spec["variant"])
+    runner = pipeline.build(variant, weights=spec["weights"], threads=threads)
+    batch = pipeline.sample(variant, spec["batch"], spec["seed"])
+    return lambda: runner(batch), spec["batch"]
+
+
+def _timed(run_batch: Callable[[], Any], size: int) -> float:
+    """Seconds of one batch, whose output must have one item per input."""
+    start_s = time.perf_counter()
+    output = run_batch()
+    latency_s = time.perf_counter() - start_s
+    if not hasattr(output, "__len__") or len(output) != size:
+        found = f"{len(output)} items" if hasattr(output, "__len__") else type(output).__name__
+        raise ValueError(f"the runner answered a batch of {size} with {found}")
+    return latency_s
+
+
+def _warm_up(run_batch: Callable[[], Any], size: int, *, min_s: float, max_s: float) -> Answer:
+    """Run batches until their time stops falling; never start one that would pass ``max_s``."""
+    latencies_s: list[float] = []
+    fastest_s, since_new = float("inf"), 0
+    start_s = time.perf_counter()
+    while True:
+        latency_s = _timed(run_batch, size)
+        latencies_s.append(latency_s)
+        since_new = 0 if latency_s < FALL_RATIO * fastest_s else since_new + 1
+        fastest_s = min(fastest_s, latency_s)
+        elapsed_s = time.perf_counter() - start_s
+        if since_new >= PATIENCE_BATCHES and elapsed_s >= min_s:
+            break
+        if elapsed_s + latency_s > max_s:
+            break
+    return {"latencies_s": latencies_s, "settled": since_new >= PATIENCE_BATCHES}
+
+
+def _window(
+    run_batch: Callable[[], Any], size: int, *, min_s: float, min_batches: int, max_s: float
+) -> Answer:
+    """Run batches back to back for at least ``min_s`` and ``min_batches``, within ``max_s``.
+
+    The first batch always runs; another is not started if it would pass ``max_s``.
+    """
+    latencies_s: list[float] = []
+    start_s = time.perf_counter()
+    while True:
+        latency_s = _timed(run_batch, size)
+        latencies_s.append(latency_s)
+        elapsed_s = time.perf_counter() - start_s
+        enough = elapsed_s >= min_s and len(latencies_s) >= min_batches
+        if enough or elapsed_s + latency_s > max_s:
+            break
+    return {"latencies_s": latencies_s, "busy_s": elapsed_s}
+
+
+if __name__ == "__main__":
+    main()

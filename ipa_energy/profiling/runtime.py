@@ -1,0 +1,113 @@
+"""What a pipeline's folder offers to those who run its models: variants, inputs, runners.
+
+A pipeline is a folder with a ``pipeline.py`` that has the four names of :class:`Pipeline`. The
+module itself must import without torch or the like: the list of variants is wanted where no model
+can run, and heavy imports belong inside ``build`` and ``sample``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from ipa_energy.errors import ConfigError, UnavailableError
+
+Runner = Callable[[Any], Any]
+"""Serves one batch: preprocessed input in, output out, ``len(output)`` being the batch size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One model variant of one stage.
+
+    Attributes:
+        stage: the stage's task name, e.g. ``crop``.
+        name: name in YAML and profile, e.g. ``yolov5n``.
+        accuracy: published accuracy as a ratio.
+        accuracy_source: what the figure is and where it was published.
+        input_shape: shape of one preprocessed input, e.g. ``(3, 640, 640)``.
+    """
+
+    stage: str
+    name: str
+    accuracy: float
+    accuracy_source: str
+    input_shape: tuple[int, ...]
+
+
+class Pipeline(Protocol):
+    """The names a ``pipeline.py`` must have."""
+
+    @property
+    def VARIANTS(self) -> Sequence[Variant]:  # noqa: N802 - a module's constant
+        """Every variant of every stage; names are unique within a stage."""
+        ...
+
+    def build(self, variant: Variant, *, weights: str | None, threads: int) -> Runner:
+        """Load a variant ready to serve on ``threads`` threads; random weights if None."""
+        ...
+
+    def sample(self, variant: Variant, batch: int, seed: int) -> Any:
+        """A seeded input batch of the right shape and type."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Package → version of what runs the models, found without importing it."""
+        ...
+
+
+def load_pipeline(reference: str) -> Pipeline:
+    """The pipeline module at ``reference``.
+
+    Args:
+        reference: a folder with a ``pipeline.py``, a Python file, or a dotted module name.
+
+    Raises:
+        ConfigError: there is no such module, or it lacks a name of :class:`Pipeline`.
+        UnavailableError: it imports something that is not installed.
+    """
+    path = Path(reference)
+    path = path / "pipeline.py" if path.is_dir() else path
+    name = _importable_name(path.resolve()) if path.is_file() else reference
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise ConfigError(
+                f"no pipeline {reference!r}",
+                allowed="a folder with a pipeline.py, a Python file, or a module name",
+            ) from error
+        raise UnavailableError(f"pipeline {reference!r} needs {error.name}: install it") from error
+    missing = [n for n in ("VARIANTS", "build", "sample", "versions") if not hasattr(module, n)]
+    if missing:
+        raise ConfigError(f"pipeline {reference!r} lacks {', '.join(missing)}", where=path)
+    return cast(Pipeline, module)
+
+
+def _importable_name(path: Path) -> str:
+    """Dotted name of a file within its packages, whose root joins the import path."""
+    parts = [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return ".".join(parts)
+
+
+def find_variant(pipeline: Pipeline, stage: str, name: str) -> Variant:
+    """The variant ``name`` of ``stage``.
+
+    Raises:
+        ConfigError: the pipeline has no such variant.
+    """
+    for variant in pipeline.VARIANTS:
+        if (variant.stage, variant.name) == (stage, name):
+            return variant
+    known = ", ".join(f"{variant.stage}/{variant.name}" for variant in pipeline.VARIANTS)
+    raise ConfigError(f"no variant {stage}/{name}", allowed=known)

@@ -1,0 +1,134 @@
+"""The video pipeline: its list of variants, and that the networks build and answer."""
+
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.profiling.runtime import find_variant, load_pipeline
+
+ROOT = Path(__file__).parents[2]
+video = pytest.mark.video
+
+
+@pytest.fixture
+def pipeline():
+    return load_pipeline(str(ROOT / "pipelines/video"))
+
+
+@pytest.fixture
+def libraries():
+    """The networks' libraries; their own deprecation warnings at import are not our concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("torch", "torchvision", "ultralytics"):
+            pytest.importorskip(name)
+        yield pytest.importorskip("torch")
+
+
+def test_lists_ipas_variants_with_published_accuracies_as_ratios(pipeline):
+    figures = {(v.stage, v.name): v.accuracy for v in pipeline.VARIANTS}
+    assert figures == {
+        ("crop", "yolov5n"): 0.457,
+        ("crop", "yolov5s"): 0.568,
+        ("crop", "yolov5m"): 0.641,
+        ("crop", "yolov5l"): 0.673,
+        ("crop", "yolov5x"): 0.689,
+        ("classification", "resnet18"): 0.6975,
+        ("classification", "resnet34"): 0.7331,
+        ("classification", "resnet50"): 0.7613,
+        ("classification", "resnet101"): 0.7737,
+        ("classification", "resnet152"): 0.7831,
+    }
+
+
+def test_listing_the_variants_imports_no_network_library():
+    code = (
+        "import sys; import pipelines.video.pipeline as p; p.VARIANTS; p.versions(); "
+        "sys.exit(bool({'torch', 'torchvision', 'ultralytics'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@video
+@pytest.mark.parametrize(
+    ("stage", "name", "shape"),
+    [("crop", "yolov5n", (2, 84, 84)), ("classification", "resnet18", (2, 1000))],
+)
+def test_smallest_variant_answers_a_batch(pipeline, libraries, stage, name, shape):
+    variant = replace(find_variant(pipeline, stage, name), input_shape=(3, 64, 64))
+    batch = pipeline.sample(variant, 2, 0)
+    assert batch.shape == (2, 3, 64, 64)
+    output = pipeline.build(variant, weights=None, threads=1)(batch)
+    assert tuple(output.shape) == shape
+    assert not output.requires_grad
+    assert bool(libraries.isfinite(output).all())
+
+
+@video
+def test_classifier_takes_real_weights(pipeline, libraries, tmp_path):
+    import torchvision
+
+    torch = libraries
+    variant = replace(find_variant(pipeline, "classification", "resnet18"), input_shape=(3, 64, 64))
+    torch.manual_seed(7)
+    source = torchvision.models.resnet18(weights=None).eval()
+    torch.save(source.state_dict(), tmp_path / "weights.pt")
+    batch = pipeline.sample(variant, 1, 0)
+    ours = pipeline.build(variant, weights=str(tmp_path / "weights.pt"), threads=1)(batch)
+    with torch.inference_mode():
+        theirs = source(batch)
+    assert torch.allclose(ours, theirs, atol=1e-3)
+    random = pipeline.build(variant, weights=None, threads=1)(batch)
+    assert not torch.allclose(random, theirs, atol=1e-3)
+
+
+@video
+def test_detector_takes_real_weights(pipeline, libraries, tmp_path):
+    from ultralytics import YOLO
+
+    torch = libraries
+    variant = replace(find_variant(pipeline, "crop", "yolov5n"), input_shape=(3, 64, 64))
+    torch.manual_seed(7)
+    model = YOLO("yolov5n.yaml", verbose=False)
+    model.save(str(tmp_path / "weights.pt"))
+    batch = pipeline.sample(variant, 1, 0)
+    ours = pipeline.build(variant, weights=str(tmp_path / "weights.pt"), threads=1)(batch)
+    with torch.no_grad():
+        theirs = model.model.eval()(batch)[0]
+    assert torch.allclose(ours, theirs, atol=0.1, rtol=0.05)
+    random = pipeline.build(variant, weights=None, threads=1)(batch)
+    assert not torch.equal(random, ours)
+
+
+@video
+@pytest.mark.parametrize(
+    "label", [("crop", "yolov5n"), ("classification", "resnet18")], ids=lambda label: label[1]
+)
+@pytest.mark.parametrize("content", [None, b"no weights"], ids=["missing", "garbage"])
+def test_weights_that_do_not_load_are_refused_by_name(
+    pipeline, libraries, tmp_path, label, content
+):
+    path = tmp_path / "weights.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=label[1]) as caught:
+        pipeline.build(find_variant(pipeline, *label), weights=str(path), threads=1)
+    assert str(path) in str(caught.value)
+
+
+@video
+def test_weights_of_another_variant_are_refused(pipeline, libraries, tmp_path):
+    import torchvision
+    from ultralytics import YOLO
+
+    resnet, yolo = str(tmp_path / "resnet18.pt"), str(tmp_path / "yolov5n.pt")
+    libraries.save(torchvision.models.resnet18().state_dict(), resnet)
+    YOLO("yolov5n.yaml", verbose=False).save(yolo)
+    for stage, name, weights in (("classification", "resnet34", resnet), ("crop", "yolov5s", yolo)):
+        with pytest.raises(ConfigError, match=name):
+            pipeline.build(find_variant(pipeline, stage, name), weights=weights, threads=1)

@@ -1,0 +1,238 @@
+"""One trial in a real pinned process, and what is computed from several."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ipa_energy.errors import MeterUnavailableError, ServingError
+from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel
+from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.profiling.contention import CoreTimes, load_between, read_core_times
+from ipa_energy.profiling.measurement import half_width_95, summarise
+from ipa_energy.profiling.replica import Replica, ReplicaSpec
+from ipa_energy.profiling.trial import TrialSettings, run_trial
+
+PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
+CORE = max(os.sched_getaffinity(0))
+MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
+SHORT = TrialSettings(
+    min_window_s=0.1,
+    max_window_s=0.5,
+    min_batches=5,
+    idle_s=0.02,
+    warm_up_min_s=0.0,
+    warm_up_max_s=0.5,
+    max_foreign_load=10.0,
+    timeout_s=20.0,
+)
+
+
+def spec(variant, batch=1, **changes):
+    return ReplicaSpec(PIPELINE, "work", variant, batch, (CORE,), **changes)
+
+
+def cpu_time(pid, cores):
+    return CpuTimeMeter(MODEL, pid=pid, reserved_cores=cores)
+
+
+def settings(**changes):
+    return TrialSettings(**{name: getattr(SHORT, name) for name in SHORT.__slots__} | changes)
+
+
+def test_trial_of_known_work_has_its_cpu_time_and_joules():
+    found = run_trial(spec("steady", batch=4), cpu_time, SHORT)
+    batches = len(found.latencies_s)
+    # 2 ms of CPU for each of 4 requests, at (10 − 2) / 2 = 4 J per CPU second.
+    assert batches >= 5
+    assert found.cpu_s == pytest.approx(0.008 * batches, rel=0.25)
+    assert found.dynamic_energy_j == pytest.approx(4.0 * found.cpu_s, rel=0.05)
+    assert found.idle_power_w == pytest.approx(1.0, rel=0.1)
+    assert min(found.latencies_s) >= 0.0079
+    assert found.busy_s >= sum(found.latencies_s) >= 0.0079 * batches
+    assert found.busy_s >= SHORT.min_window_s
+    assert (found.meter, found.quality) == ("cpu-time", "estimated")
+    assert found.peak_memory_bytes > 1e6
+
+
+def test_three_times_the_work_takes_three_times_the_joules():
+    once = summarise([run_trial(spec("steady"), cpu_time, SHORT)], 1)
+    thrice = summarise([run_trial(spec("slower"), cpu_time, SHORT)], 1)
+    assert thrice.dynamic_energy_j / once.dynamic_energy_j == pytest.approx(3.0, rel=0.25)
+
+
+def test_replica_runs_on_the_cores_of_its_allocation_only(tmp_path):
+    seen = tmp_path / "seen"
+    run_trial(spec("steady", weights=str(seen)), cpu_time, SHORT)
+    assert set(seen.read_text().splitlines()) == {f"steady [{CORE}] 1"}
+
+
+def test_warm_up_lasts_until_batch_times_stop_falling():
+    # Batch k takes 2·max(1, 12 − 2k) ms: falling until the sixth, then flat for three.
+    with Replica(spec("falling"), timeout_s=20.0) as replica:
+        replica.load()
+        answer = replica.warm_up(min_s=0.0, max_s=5.0)
+    assert answer["settled"]
+    assert len(answer["latencies_s"]) >= 9
+    assert answer["latencies_s"][0] > 4 * answer["latencies_s"][-1]
+
+
+def test_warm_up_is_bounded_and_says_so():
+    with Replica(spec("sleepy"), timeout_s=20.0) as replica:
+        replica.load()
+        answer = replica.warm_up(min_s=0.0, max_s=0.015)
+    assert len(answer["latencies_s"]) == 1
+    assert not answer["settled"]
+
+
+def test_window_never_starts_a_batch_that_would_pass_its_limit():
+    with Replica(spec("sleepy"), timeout_s=20.0) as replica:
+        replica.load()
+        answer = replica.window(min_s=1.0, min_batches=100, max_s=0.055)
+        assert 1 <= len(answer["latencies_s"]) <= 5
+        answer = replica.window(min_s=1.0, min_batches=100, max_s=0.001)
+        assert len(answer["latencies_s"]) == 1
+
+
+def test_loading_has_its_own_time_and_joules():
+    # "chatty" uses 0.2 s of CPU to load, at 4 J each second; Python's own start comes on top.
+    found = run_trial(spec("chatty"), cpu_time, SHORT)
+    assert found.load_s >= 0.2
+    assert 0.8 <= found.load_energy_j <= 2.4
+
+
+def test_what_libraries_print_does_not_reach_the_answers():
+    assert run_trial(spec("chatty"), cpu_time, SHORT).latencies_s
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ("raises", "bad input tensor"),
+        ("exits", "exit status 3.*out of something"),
+        ("killed", "signal 9"),
+        ("short", "batch of 2 with 1 items"),
+        ("nothing", "NoneType"),
+        ("no-build", "no such network"),
+        ("late", "only now"),
+        ("unknown", "no variant work/unknown"),
+    ],
+)
+def test_failing_runner_is_named_with_its_reason(variant, says):
+    with pytest.raises(ServingError, match=f"(?s)work/{variant} 1c b2.*{says}"):
+        run_trial(spec(variant, batch=2), cpu_time, SHORT)
+
+
+def test_hanging_runner_is_ended_and_named():
+    with (
+        pytest.raises(ServingError, match="work/hangs 1c b1: no answer for 1 s"),
+        Replica(spec("hangs"), timeout_s=1.0) as replica,
+    ):
+        pid = replica.pid
+        replica._timeout_s = 20.0
+        replica.load()
+        replica._timeout_s = 1.0
+        replica.window(min_s=0.1, min_batches=1, max_s=0.1)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def is_alive(process):
+    try:
+        return "State:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_replica_does_not_outlive_its_parent():
+    code = (
+        "from ipa_energy.profiling.replica import *\n"
+        f"spec = ReplicaSpec({PIPELINE!r}, 'work', 'hangs', 1, ({CORE},))\n"
+        "replica = Replica(spec, timeout_s=60); replica.load(); print(replica.pid, flush=True)\n"
+        "replica.window(min_s=1, min_batches=1, max_s=1)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root, text=True
+    )
+    replica = Path("/proc") / parent.stdout.readline().strip()
+    assert is_alive(replica)
+    parent.kill()
+    parent.communicate()
+    deadline_s = time.monotonic() + 5
+    while is_alive(replica):
+        assert time.monotonic() < deadline_s, "the replica is still there"
+        time.sleep(0.01)
+
+
+def test_dynamic_joules_are_those_above_idle():
+    # A machine-wide meter at a constant 10 W shows no difference between idle and work.
+    found = run_trial(spec("steady"), lambda pid, cores: FakeMeter(10.0), SHORT)
+    assert found.idle_power_w == pytest.approx(10.0)
+    assert found.dynamic_energy_j == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(MeterUnavailableError, match="dead"):
+        summarise([found], 1)
+
+
+def test_contended_window_is_repeated_then_kept_and_marked():
+    calm = run_trial(spec("steady"), cpu_time, settings(max_foreign_load=10.0, retries=2))
+    assert (calm.contended, calm.repeats) == (False, 0)
+    # No window can be as calm as −1000 %: every retry is spent, and the last window is kept.
+    busy = run_trial(spec("steady"), cpu_time, settings(max_foreign_load=-10.0, retries=2))
+    assert (busy.contended, busy.repeats) == (True, 2)
+    assert busy.latencies_s
+
+
+def test_load_of_others_is_busy_time_that_is_not_ours():
+    start = CoreTimes(100.0, {0: 10.0, 1: 20.0, 2: 5.0}, {0: 1.0, 1: 1.0, 2: 1.0})
+    end = CoreTimes(110.0, {0: 19.0, 1: 26.0, 2: 9.0}, {0: 1.5, 1: 1.0, 2: 1.0})
+    load = load_between(start, end, core_ids=(0, 1), own_cpu_s=12.0)
+    # Cores 0 and 1: 9 + 6 busy + 0.5 stolen − 12 ours = 3.5 s of 2 × 10 s. Core 2: 4 s of 10 s.
+    assert load.foreign == pytest.approx(0.175)
+    assert load.neighbour == pytest.approx(0.4)
+    assert load_between(start, end, core_ids=(0, 1, 2), own_cpu_s=12.0).neighbour == 0.0
+
+
+def test_core_times_are_read_as_the_kernel_writes_them(tmp_path):
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  9 9 9 9 9 9 9 9 9 9\n"
+        "cpu0 100 200 300 4000 50 6 7 80 90 1\n"
+        "cpu12 1 0 0 0 0 0 0 2 0 0\nintr 5\n"
+    )
+    times = read_core_times(stat)
+    # user + nice + system + irq + softirq; guest time is in user already, iowait is idle.
+    assert times.busy_s == {0: pytest.approx(6.13), 12: pytest.approx(0.01)}
+    assert times.steal_s == {0: pytest.approx(0.8), 12: pytest.approx(0.02)}
+
+
+def test_summary_of_trials_by_hand(make_trial):
+    trials = [
+        make_trial(latencies_s=[0.1, 0.3], busy_s=0.4, dynamic_energy_j=4.0),
+        make_trial(latencies_s=[0.2, 0.2], busy_s=0.6, dynamic_energy_j=8.0, idle_power_w=2.0),
+        make_trial(latencies_s=[0.2], busy_s=0.2, dynamic_energy_j=6.0),
+    ]
+    found = summarise(trials, batch=2)
+    assert found.latency_avg_s == pytest.approx(0.2)
+    # Sorted .1 .2 .2 .2 .3: the 99th percentile is 96 % of the way from the fourth to the fifth.
+    assert found.latency_p99_s == pytest.approx(0.296)
+    assert found.throughput_rps == pytest.approx(2 * 5 / 1.2)
+    # Joules per request 1, 2 and 3: mean 2, standard error 1/√3, t(0.975, 2) = 4.3027.
+    assert found.dynamic_energy_j == pytest.approx(2.0)
+    assert found.energy_ci95_j == pytest.approx(4.302653 / math.sqrt(3))
+    assert found.idle_power_w == pytest.approx(4 / 3)
+    assert (found.trials, found.batches) == (3, 5)
+
+
+def test_one_trial_has_no_interval(make_trial):
+    assert math.isnan(summarise([make_trial()], 1).energy_ci95_j)
+    assert math.isnan(half_width_95([]))
+
+
+def test_quick_settings_are_shorter_in_every_way():
+    full, quick = TrialSettings(), TrialSettings().quick()
+    for name in ("min_window_s", "max_window_s", "min_batches", "warm_up_max_s", "retries"):
+        assert getattr(quick, name) < getattr(full, name)
