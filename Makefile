@@ -50,7 +50,7 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core pyproject.toml
-	$(call install,.[dev$(comma)video])
+	$(call install,.[dev$(comma)video$(comma)nvml$(comma)accuracy])
 	touch $@
 
 comma := ,

@@ -121,7 +121,7 @@ def trained(windows: Windows, *, epochs: int, seed: int) -> lstm.Weights:
         UnavailableError: torch is not installed.
     """
     try:
-        import torch  # noqa: PLC0415
+        import torch
     except ImportError as error:
         raise UnavailableError(
             "training needs torch; fix: pip install ipa-energy[train]"

@@ -188,6 +188,6 @@ def _logged(decision: Decision, method: str) -> LoggedDecision:
 def _with_progress(starts: range, *, show: bool) -> Iterable[int]:
     if not (show and sys.stderr.isatty()):
         return starts
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
     return tqdm(starts, desc="simulated", unit="interval", delay=PROGRESS_AFTER_S, leave=False)

@@ -66,6 +66,7 @@ def realistic_program(
     accuracy_method: str = "sum",
     load_rps: float = 20.0,
     tightness: float = 0.35,
+    energy_sla: bool = True,
 ) -> Program:
     """A program whose SLAs lie ``tightness`` of the way from the least to what is wanted most."""
     rng = np.random.default_rng(seed)
@@ -87,7 +88,9 @@ def realistic_program(
     settings = dataclasses.replace(
         settings,
         latency_sla_s=_between(free, "delay_s", wanted, tightness),
-        energy_sla_joules=_between(free, "energy_j", wanted, max(tightness, 0.5)),
+        energy_sla_joules=(
+            _between(free, "energy_j", wanted, max(tightness, 0.5)) if energy_sla else None
+        ),
     )
     return Program(pipeline, settings)
 

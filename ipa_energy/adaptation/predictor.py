@@ -98,7 +98,7 @@ def forecast_arima(maxima: Floats) -> float:
         return float(maxima[-1])
     with warnings.catch_warnings():  # convergence and starting values: the result is checked below
         warnings.simplefilter("ignore")
-        from statsmodels.tsa.arima.model import ARIMA  # noqa: PLC0415
+        from statsmodels.tsa.arima.model import ARIMA
 
         try:
             ahead = ARIMA(maxima, order=(1, 0, 0)).fit().forecast(steps=ARIMA_STEPS_AHEAD)

@@ -55,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     args = build_parser().parse_args(argv)
+    for number, name in ((logging.WARNING, "warning"), (logging.ERROR, "error")):
+        logging.addLevelName(number, name)
     level = logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="ipa-energy: %(levelname)s: %(message)s")
     logging.getLogger("ipa_energy").setLevel(level)

@@ -55,7 +55,7 @@ class GurobiSolver:
 
     def __init__(self, program: LinearProgram) -> None:
         gurobi = _gurobipy()
-        from scipy.sparse import csr_array  # noqa: PLC0415 (late: half of a start-up)
+        from scipy.sparse import csr_array
 
         self._program, self._gurobi = program, gurobi
         model = self._model = gurobi.Model(env=_environment(gurobi, program))
@@ -103,7 +103,7 @@ class GurobiSolver:
 
 def _gurobipy() -> Any:
     try:
-        import gurobipy  # noqa: PLC0415
+        import gurobipy
     except ImportError as error:
         raise UnavailableError(
             f"method gurobi needs gurobipy, which is not installed; fix: pip install gurobipy,"

@@ -69,7 +69,7 @@ class HighsSolver:
 
 def _highspy() -> Any:
     try:
-        import highspy  # noqa: PLC0415
+        import highspy
     except ImportError as error:
         raise UnavailableError(
             "method highs needs highspy, which is not installed; fix: pip install highspy,"
@@ -79,7 +79,7 @@ def _highspy() -> Any:
 
 
 def _model(highspy: Any, program: LinearProgram) -> Any:
-    from scipy.sparse import csc_array  # noqa: PLC0415 (late: half of a start-up)
+    from scipy.sparse import csc_array
 
     width, height = len(program.cost), len(program.row_low)
     matrix = csc_array((program.values, (program.rows, program.columns)), shape=(height, width))

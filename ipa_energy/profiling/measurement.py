@@ -66,7 +66,7 @@ def half_width_95(values: Sequence[float]) -> float:
     """Half width of the 95 % t-interval of a mean; NaN for fewer than two values."""
     if len(values) < 2:
         return math.nan
-    from scipy.stats import t  # noqa: PLC0415 - SciPy takes half a second to import
+    from scipy.stats import t
 
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return float(t.ppf(0.975, len(values) - 1)) * error

@@ -65,7 +65,7 @@ def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int]:
     threads = len(spec["core_ids"])
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    from ipa_energy.profiling.runtime import find_variant, load_pipeline  # noqa: PLC0415
+    from ipa_energy.profiling.runtime import find_variant, load_pipeline
 
     pipeline = load_pipeline(spec["pipeline"])
     variant = find_variant(pipeline, spec["stage"], spec["variant"])

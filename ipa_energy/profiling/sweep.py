@@ -163,7 +163,9 @@ def profile_pipeline(
         for entry in entries
     }
     accuracies = {(v.stage, v.name): v.accuracy for v in chosen}
-    return _measure(_Work(specs, accuracies, meter.meter_for, settings, trials, seed, session), files)
+    return _measure(
+        _Work(specs, accuracies, meter.meter_for, settings, trials, seed, session), files
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class _Work:
 
 
 def _measure(work: _Work, files: ProfileFiles) -> Sweep:
-    from tqdm import tqdm  # noqa: PLC0415 - wanted only where something is measured
+    from tqdm import tqdm
 
     done = files.trial_counts()
     kept = tuple(entry for entry in work.specs if files.has_row(entry))

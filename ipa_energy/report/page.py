@@ -68,9 +68,9 @@ def write_html(comparison: Comparison, runs: Sequence[Run], path: Path) -> Path:
 
 def render(comparison: Comparison, runs: list[Drawn]) -> str:
     """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - late: slow
-    from markupsafe import Markup  # noqa: PLC0415
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("ipa_energy.report", "templates"),

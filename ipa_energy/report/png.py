@@ -84,7 +84,7 @@ def write_png(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list
 
 
 def _figure(title: str, height_in: float) -> Figure:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - late: slow
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")

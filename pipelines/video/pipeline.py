@@ -6,7 +6,6 @@ what is in the picture. Networks are in eval mode, without gradients, and convol
 with their batch normalisation, as a server would have them.
 """
 
-# ruff: noqa: PLC0415 - torch and its kin take seconds to import
 from __future__ import annotations
 
 import importlib.metadata
