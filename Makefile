@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
-ENERGY_WEIGHT ?= 0.1
+ENERGY_WEIGHT ?= 2
 
 .PHONY: run test lint bench schema clean
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.output import decimals, print_json, text_table
 from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 
@@ -100,8 +100,8 @@ def _plan_lines(plan: Plan, planner: Planner, title: str) -> list[str]:
             f"{stage.wait_s:.3f}",
             f"{stage.capacity_rps:.2f}",
             f"{stage.load_rps:g}",
-            f"{stage.joules_per_request:.3f}",
-            f"{stage.power_w:.2f}",
+            decimals(stage.joules_per_request, 3),
+            decimals(stage.power_w, 2),
         ]
         for stage in plan.stages
     ]
@@ -117,7 +117,7 @@ def _plan_lines(plan: Plan, planner: Planner, title: str) -> list[str]:
         + (f" (raw {plan.accuracy_raw:.4g})" if config.normalize_accuracy else "")
         + f", {plan.cost_cores:g} cores"
         f", latency {plan.latency_s:.3f} s of {planner.planned.latency_sla_s:.3f} s"
-        f", {plan.joules_per_request:.3f} J per request"
+        f", {decimals(plan.joules_per_request, 3)} J per request"
         + (f" of {energy_sla:g} J" if energy_sla is not None else "")
         + f" ({quality})",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,3 +24,8 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join(lines)
+
+
+def decimals(value: float, digits: int) -> str:
+    """A number with so many decimals; a dash for NaN, which is a figure nobody has."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
