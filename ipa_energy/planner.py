@@ -40,6 +40,12 @@ class Planner:
         """The integer program, load still open."""
         return self.planned.program
 
+    def warn_of_excluded(self) -> None:
+        """Log which variants the rules leave out, and why."""
+        for stage, variants in self.planned.excluded.items():
+            for variant, reason in variants.items():
+                logger.warning("stage %s goes on without %s: %s", stage, variant, reason)
+
     def plan_running(self, running: Sequence[Runs], load_rps: float) -> Plan:
         """What a configuration, one entry a stage, means at a load, whether or not it is good."""
         picks = [
@@ -73,8 +79,4 @@ def load_planner(
     stages = stages_from_rows(read_profile(profile_path), config, where=profile_path)
     if policy is not None:
         config = apply_baseline(config, policy, stages)
-    planner = Planner(config, stages, program_for(config, stages), profile_path)
-    for stage, variants in planner.planned.excluded.items():
-        for variant, reason in variants.items():
-            logger.warning("stage %s goes on without %s: %s", stage, variant, reason)
-    return planner
+    return Planner(config, stages, program_for(config, stages), profile_path)

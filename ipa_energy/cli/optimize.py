@@ -47,6 +47,7 @@ def optimize(args: argparse.Namespace) -> int:
         raise ConfigError(str(args.top), where="--top", allowed="an integer from 1")
     overrides = chosen_overrides(args, KEY_OF_OPTION)
     planner = load_planner(args.pipeline, overrides, policy=args.policy)
+    planner.warn_of_excluded()
     result = decide(
         planner.program,
         planned_load_rps(args.load),

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         policy=args.policy,
         ipa_home=Path(home) if home else None,
     )
+    experiment.planner.warn_of_excluded()
     finished = run_experiment(
         experiment,
         args.out,

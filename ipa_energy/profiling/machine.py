@@ -27,7 +27,7 @@ def describe_machine(proc: Path = PROC) -> dict[str, Any]:
         "cpu_model": cpu.get("model"),
         "cores": os.cpu_count(),
         "memory_gib": round(memory_kib / 2**20, 1),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "architecture": platform.machine(),
         "virtualised": "hypervisor" in cpu.get("flags", "").split(),
         "python": platform.python_version(),
