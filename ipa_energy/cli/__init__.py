@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import ipa_energy
-from ipa_energy.cli import compare, convert, optimize, profile, run
+from ipa_energy.cli import compare, convert, meters, optimize, profile, run
 from ipa_energy.cli.output import print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, IpaEnergyError
 
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--quiet", action="store_true", help="no warnings and no progress bar")
     common.add_argument("--verbose", action="store_true", help="say what is going on")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in (profile, convert, optimize, run, compare):
+    for verb in (meters, profile, convert, optimize, run, compare):
         verb.add_to(verbs, common)
     return parser
 

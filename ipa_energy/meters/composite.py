@@ -1,0 +1,153 @@
+"""Several meters read as one: a CPU's and a GPU's joules in one figure that keeps its parts.
+
+Parts are read one after the other, in the order given. Put the one that waits for a GPU first, so
+that the others are read when the work is done. Each part's window has the length that its own reads
+give it, microseconds apart from the others'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.meters.base import Energy, Meter, Reading
+from ipa_energy.meters.status import MeterStatus, State
+from ipa_energy.records import Quality, weakest_quality
+
+COUNTS: dict[str, str] = {
+    "rapl": "CPU",
+    "perf": "CPU",
+    "cpu-time": "CPU",
+    "kepler": "CPU",
+    "nvml": "GPU",
+    "nvml-power": "GPU",
+    "dcgm": "GPU",
+}
+"""What the known meters count; two of one kind would count the same joules twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompositeReading(Reading):
+    """One look at every part.
+
+    Attributes:
+        parts: each part's own reading, in the order of the parts.
+    """
+
+    parts: tuple[Reading, ...]
+
+
+class CompositeMeter:
+    """The sum of several meters. A :class:`~ipa_energy.meters.base.Meter`.
+
+    Its name is that of its parts joined by ``+``; its quality that of the weakest; its domains are
+    the parts' own, each behind the part's name: ``rapl/package-0``, ``nvml/gpu-0``.
+
+    Args:
+        parts: two or more meters that count different things.
+
+    Raises:
+        ConfigError: fewer than two parts, or two that count the same joules.
+    """
+
+    def __init__(self, parts: Sequence[Meter]) -> None:
+        names = [part.name for part in parts]
+        if len(parts) < 2:
+            raise ConfigError(f"a composite meter of {names}", allowed="two or more meters")
+        kinds = [COUNTS.get(name, name) for name in names]
+        twice = sorted(kind for kind in set(kinds) if kinds.count(kind) > 1)
+        if twice:
+            raise ConfigError(
+                f"{' + '.join(names)} counts the joules of {', '.join(twice)} twice",
+                allowed="one meter for the CPU and one for the GPU",
+            )
+        self.parts = tuple(parts)
+
+    @property
+    def name(self) -> str:
+        """Names of the parts: ``rapl+nvml``."""
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def quality(self) -> Quality:
+        """Quality of the weakest part."""
+        return _weakest([part.quality for part in self.parts])
+
+    @property
+    def min_window_s(self) -> float:
+        """Shortest window that is good for every part."""
+        return max(part.min_window_s for part in self.parts)
+
+    def read(self) -> CompositeReading:
+        """Read every part, in order; counters carry the part's name in front.
+
+        Raises:
+            MeterUnavailableError: a part cannot be read.
+        """
+        readings = tuple(part.read() for part in self.parts)
+        counters = {
+            f"{part.name}/{name}": value
+            for part, reading in zip(self.parts, readings, strict=True)
+            for name, value in reading.counters.items()
+        }
+        middle_s = math.fsum(reading.time_s for reading in readings) / len(readings)
+        return CompositeReading(middle_s, counters, readings)
+
+    def energy_between(self, start: Reading, end: Reading) -> Energy:
+        """Joules of the window, total and by part.
+
+        Raises:
+            ConfigError: a reading is not this meter's own.
+            MeterUnavailableError: a part has no figure for its window; then the sum has none.
+        """
+        domains: dict[str, float] = {}
+        qualities: list[Quality] = []
+        pairs = zip(self._parts_of(start), self._parts_of(end), strict=True)
+        for part, (first, last) in zip(self.parts, pairs, strict=True):
+            energy = part.energy_between(first, last)
+            qualities.append(energy.quality)
+            domains |= {f"{part.name}/{name}": joules for name, joules in energy.domains.items()}
+        duration_s = end.time_s - start.time_s
+        total_j = math.fsum(domains.values())
+        return Energy(total_j, duration_s, domains, self.name, _weakest(qualities))
+
+    def _parts_of(self, reading: Reading) -> tuple[Reading, ...]:
+        if not isinstance(reading, CompositeReading) or len(reading.parts) != len(self.parts):
+            raise ConfigError(f"a reading that was not taken by {self.name}")
+        return reading.parts
+
+
+def combined_status(parts: Sequence[MeterStatus]) -> MeterStatus:
+    """What several sources are together: usable only if each is, and no better than the weakest.
+
+    Raises:
+        ConfigError: there are no parts.
+    """
+    if not parts:
+        raise ConfigError("a composite meter without parts")
+    worst = max(parts, key=lambda part: _STATES_BY_WEAKNESS.index(part.state))
+    fixes = [f"{part.name}: {part.fix}" for part in parts if part.fix is not None]
+    periods_s = [part.update_period_s for part in parts if part.update_period_s is not None]
+    windows_s = [part.min_window_s for part in parts if part.min_window_s is not None]
+    known = worst.usable and len(windows_s) == len(parts)
+    return MeterStatus(
+        "+".join(part.name for part in parts),
+        worst.state,
+        "; ".join(f"{part.name}: {part.reason}" for part in parts),
+        "; ".join(fixes) or None,
+        tuple(f"{part.name}/{name}" for part in parts for name in part.domains),
+        max(periods_s) if known and len(periods_s) == len(parts) else None,
+        max(windows_s) if known else None,
+    )
+
+
+_STATES_BY_WEAKNESS: tuple[State, ...] = ("measured", "estimated", "dead", "denied", "absent")
+
+
+def _weakest(qualities: list[Quality]) -> Quality:
+    weakest = weakest_quality(qualities)
+    if weakest is None:
+        raise ConfigError("a composite meter without parts")
+    return weakest
