@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.profiling.runtime import Pipeline, Variant
@@ -12,13 +13,16 @@ from ipa_energy.profiling.runtime import Pipeline, Variant
 
 @dataclass(frozen=True, slots=True, order=True)
 class Entry:
-    """What one row of a profile is about, replicas and load aside.
+    """What one row of a profile is about.
 
     Attributes:
         stage, variant: one of the pipeline's variants.
         hardware: label of what it runs on, e.g. ``cpu``.
-        cpu_cores: whole cores it is pinned to.
+        cpu_cores: whole cores one replica is pinned to.
         batch: batch size.
+        replicas: replicas that work at once, each on cores of its own.
+        load_rps: requests per second offered to all of them, or 0 for back to back: as many as
+            they serve.
     """
 
     stage: str
@@ -26,11 +30,27 @@ class Entry:
     hardware: str
     cpu_cores: int
     batch: int
+    replicas: int = 1
+    load_rps: float = 0.0
 
     @property
     def label(self) -> str:
-        """Short name for messages and the meta file: ``crop/yolov5n cpu 1c b4``."""
-        return f"{self.stage}/{self.variant} {self.hardware} {self.cpu_cores}c b{self.batch}"
+        """Short name for messages and the meta file: ``crop/yolov5n cpu 1c b4``, ``… ×2``."""
+        several = f" ×{self.replicas}" if self.replicas > 1 else ""
+        offered = f" @{self.load_rps:g}rps" if self.load_rps else ""
+        option = f"{self.stage}/{self.variant} {self.hardware} {self.cpu_cores}c b{self.batch}"
+        return f"{option}{several}{offered}"
+
+    @property
+    def saturated(self) -> Entry:
+        """The same back to back."""
+        return replace(self, load_rps=0.0)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells the entry's row from others: ``(*option_key, replicas, load or 0)``."""
+        option = (self.stage, self.variant, self.hardware, float(self.cpu_cores), 0.0, self.batch)
+        return (*option, self.replicas, self.load_rps)
 
 
 def chosen_variants(
@@ -60,26 +80,44 @@ def grid(
     hardware: str,
     allocations: Sequence[int],
     batches: Sequence[int],
+    *,
     available_cores: int,
+    replicas: Sequence[int] = (1,),
+    loads_rps: Sequence[float] = (),
 ) -> list[Entry]:
-    """Every (variant, allocation, batch).
+    """Every (variant, allocation, batch, replicas), back to back and at each load.
 
     Raises:
-        ConfigError: a size is below 1, or an allocation has more cores than there are.
+        ConfigError: a size is below 1, replicas together have more cores than there are, or a load
+            is not above 0.
     """
+    for load_rps in loads_rps:
+        if not 0 < load_rps < math.inf:
+            raise ConfigError(f"load {load_rps:g} rps", allowed="more than 0 rps")
     for name, sizes, most in (
         ("allocation", allocations, available_cores),
         ("batch", batches, None),
+        ("replicas", replicas, None),
     ):
         for size in sizes:
             if size < 1 or (most is not None and size > most):
                 limit = f"1 to {most} cores" if most is not None else "1 or more"
                 raise ConfigError(f"{name} {size}", allowed=limit)
+    for count in replicas:
+        for cores in allocations:
+            if count * cores > available_cores:
+                raise ConfigError(
+                    f"{count} replicas on {cores} cores each need {count * cores} cores",
+                    allowed=f"{available_cores} cores in all",
+                    fix="measure fewer replicas or smaller allocations, or profile them apart",
+                )
     found = [
-        Entry(v.stage, v.name, hardware, cores, batch)
+        Entry(v.stage, v.name, hardware, cores, batch, count, load_rps)
         for v in variants
         for cores in allocations
         for batch in batches
+        for count in replicas
+        for load_rps in (0.0, *loads_rps)
     ]
     return list(dict.fromkeys(found))
 

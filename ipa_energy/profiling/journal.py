@@ -2,8 +2,13 @@
 
 The profile table keeps one row an entry; the journal beside it keeps what the row was computed
 from: each batch's latency, each trial's joules, outliers included. It is also how a sweep goes on
-after a kill. First line: what must not change while a table grows (machine, meter, versions,
-settings). Then one line for each session and each trial.
+after a kill. Nothing is ever taken out of it. Its lines ::
+
+    {"context": …}         what every later figure depends on: machine, meter, versions, settings
+    {"inputs": …}          what the later figures of the named variants depend on
+    {"session": …}         somebody started measuring
+    {"entry": …, "trial": …}
+    {"superseded": ENTRY, "reason": …}     its trials so far no longer count
 """
 
 from __future__ import annotations
@@ -18,7 +23,11 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.inputs import Inputs, variant_key
 from ipa_energy.profiling.trial import Trial
+
+GONE = "the pipeline has no more "
+"""How the reason begins when trials are set aside because their variant is gone."""
 
 
 class Journal:
@@ -26,23 +35,84 @@ class Journal:
 
     Args:
         path: the file; its folder must exist.
-        context: what must be equal whenever the file is opened again.
+        context: what every figure depends on: machine, meter, versions, settings.
+        inputs: what the figures of each variant depend on (:mod:`.inputs`).
 
     Raises:
-        ConfigError: the file holds something else, or was begun in another context.
+        ConfigError: the file holds something else.
     """
 
-    def __init__(self, path: Path, context: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, context: Mapping[str, Any], inputs: Inputs) -> None:
         self.path = path
-        self.context = dict(context)
+        self.context: dict[str, Any] = {}
+        self.inputs: Inputs = {}
         self.sessions: list[dict[str, Any]] = []
         self.trials: dict[Entry, list[Trial]] = {}
+        self.superseded: dict[Entry, list[str]] = {}
+        self._now: dict[str, Any] = json.loads(_dump(context))
+        self._inputs_now: Inputs = json.loads(_dump(inputs))
         if path.exists():
             drop_torn_line(path)
         if path.exists() and path.stat().st_size:
             self._read()
-        else:
-            self._append({"context": self.context})
+
+    def changes(self) -> dict[Entry, str]:
+        """Entries whose trials were measured under other conditions than now → what changed."""
+        by_context = _difference(self.context, self._now) if self.context else None
+        if by_context is not None:
+            return dict.fromkeys(self.trials, by_context)
+        found = {}
+        for entry in self.trials:
+            key = variant_key(entry.stage, entry.variant)
+            if key not in self._inputs_now:
+                found[entry] = f"{GONE}{key}"
+            elif key in self.inputs:  # journals of older versions do not say
+                change = _difference(self.inputs[key], self._inputs_now[key])
+                if change is not None:
+                    found[entry] = change
+        return found
+
+    def require_unchanged(self) -> None:
+        """Refuse to add to trials that were measured under other conditions.
+
+        Raises:
+            ConfigError: with what changed, and how to go on.
+        """
+        change = _difference(self.context, self._now) if self.context else None
+        by_entry = {e: why for e, why in self.changes().items() if not why.startswith(GONE)}
+        if change is None and by_entry:
+            entry = min(by_entry)
+            change = f"{entry.stage}/{entry.variant}, whose {by_entry[entry]}"
+        if change is not None:
+            raise ConfigError(
+                f"the profile was begun with {change}; figures of both in one table could not be "
+                "compared",
+                where=self.path,
+                fix="choose another output, or measure anew what changed (--only-changed)",
+            )
+
+    def begin(self, stale: Mapping[Entry, str]) -> None:
+        """Set aside the trials of ``stale`` entries and note the conditions of what follows.
+
+        The trials stay in the file. They are set aside before the new conditions are written: a
+        kill between the two leaves nothing that could pass for measured under the new ones.
+
+        Args:
+            stale: entry → what changed since; all of :meth:`changes`, or none if there are none
+                but those of variants that are gone.
+        """
+        for entry, reason in stale.items():
+            self._append({"superseded": asdict(entry), "reason": reason})
+            self._set_aside(entry, reason)
+        if self.context != self._now:
+            self._append({"context": self._now})
+            self.context = self._now
+        new = {
+            key: found for key, found in self._inputs_now.items() if self.inputs.get(key) != found
+        }
+        if new:
+            self._append({"inputs": new})
+            self.inputs |= new
 
     def add_session(self, session: dict[str, Any]) -> None:
         """Note that somebody started measuring."""
@@ -56,41 +126,48 @@ class Journal:
 
     def _read(self) -> None:
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
-            where = f"{self.path}:{number}"
             try:
                 record = json.loads(line)
-                if number == 1:
-                    self._check_context(record["context"])
-                elif "session" in record:
-                    self.sessions.append(record["session"])
-                else:
-                    self._take(Entry(**record["entry"]), record["trial"])
+                if number == 1 and not isinstance(record["context"], dict):
+                    raise TypeError("its context is no object")
+                self._take(record)
             except (KeyError, TypeError, ValueError) as error:
                 raise ConfigError(
                     f"not a line of a profile's journal: {error!r}",
-                    where=where,
+                    where=f"{self.path}:{number}",
                     fix="move the file away, or choose another output",
                 ) from error
 
-    def _take(self, entry: Entry, record: dict[str, Any]) -> None:
-        if record["load_energy_j"] is None:
-            record["load_energy_j"] = math.nan
-        self.trials.setdefault(entry, []).append(Trial(**record))
+    def _take(self, record: dict[str, Any]) -> None:
+        if "context" in record:
+            self.context = record["context"]
+        elif "inputs" in record:
+            self.inputs |= record["inputs"]
+        elif "session" in record:
+            self.sessions.append(record["session"])
+        elif "superseded" in record:
+            self._set_aside(Entry(**record["superseded"]), record["reason"])
+        else:
+            trial = record["trial"]
+            if trial["load_energy_j"] is None:
+                trial["load_energy_j"] = math.nan
+            self.trials.setdefault(Entry(**record["entry"]), []).append(Trial(**trial))
 
-    def _check_context(self, found: Mapping[str, Any]) -> None:
-        now = json.loads(_dump(self.context))
-        changed = [key for key in {*found, *now} if found.get(key) != now.get(key)]
-        if changed:
-            key = min(changed)
-            raise ConfigError(
-                f"the profile was begun with {key} {found.get(key)!r}, and now it is "
-                f"{now.get(key)!r}; figures of both in one table could not be compared",
-                where=self.path,
-                fix="choose another output",
-            )
+    def _set_aside(self, entry: Entry, reason: str) -> None:
+        self.trials.pop(entry, None)
+        self.superseded.setdefault(entry, []).append(reason)
 
     def _append(self, record: Mapping[str, Any]) -> None:
         append_line(self.path, _dump(record))
+
+
+def _difference(found: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first difference in words; None if there is none."""
+    changed = [key for key in {*found, *now} if found.get(key) != now.get(key)]
+    if not changed:
+        return None
+    key = min(changed)
+    return f"{key} {found.get(key)!r}, and now it is {now.get(key)!r}"
 
 
 def append_line(path: Path, line: str) -> None:

@@ -96,21 +96,33 @@ def _weighted(values: Sequence[float], rows: Sequence[ProfileRow]) -> float:
     """Mean of ``values`` weighted by the rows' trials; NaN of none."""
     if not rows:
         return math.nan
+    weights = _weights(rows)
+    return sum(value * weight for value, weight in zip(values, weights, strict=True))
+
+
+def _weights(rows: Sequence[ProfileRow]) -> list[float]:
+    """Shares of the rows in a mean: by trials, and equal where there are only predictions.
+
+    A prediction has 0 trials and never dilutes a measurement.
+    """
     total = sum(row.trials for row in rows)
-    return sum(value * row.trials for value, row in zip(values, rows, strict=True)) / total
+    return [row.trials / total if total else 1 / len(rows) for row in rows]
 
 
 def _provenance(rows: Sequence[ProfileRow]) -> Provenance | None:
     """Where the mean comes from; its interval is that of a weighted mean of independent parts."""
+    rows = [row for row, weight in zip(rows, _weights(rows), strict=True) if weight > 0]
     quality = weakest_quality([row.quality for row in rows if row.quality is not None])
     if quality is None:
         return None
-    total = sum(row.trials for row in rows)
+    weights = _weights(rows)
     return Provenance(
         meter="+".join(sorted({row.meter for row in rows})),
         quality=quality,
-        trials=total,
-        ci95_j=math.hypot(*(row.energy_ci95_j * row.trials / total for row in rows)),
+        trials=sum(row.trials for row in rows),
+        ci95_j=math.hypot(
+            *(row.energy_ci95_j * weight for row, weight in zip(rows, weights, strict=True))
+        ),
     )
 
 

@@ -7,18 +7,35 @@ lack can be computed from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any, cast
 
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, ServingError
+from ipa_energy.profiling.facts import figure, profile_facts
 from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.journal import Journal, write_json
+from ipa_energy.profiling.inputs import Inputs
+from ipa_energy.profiling.journal import GONE, Journal, write_json
 from ipa_energy.profiling.measurement import summarise
-from ipa_energy.profiling.table import ProfileRow, append_rows, meta_path, read_profile
+from ipa_energy.profiling.prediction import Predicted, is_predicted
+from ipa_energy.profiling.row import SATURATED
+from ipa_energy.profiling.table import (
+    ProfileRow,
+    append_rows,
+    meta_path,
+    read_profile,
+    write_profile,
+)
 from ipa_energy.profiling.trial import Trial
 from ipa_energy.records import Quality
+
+logger = logging.getLogger(__name__)
+
+RowKey = tuple[object, ...]
+"""What tells the rows of a profile apart: the option, the replicas, the load below saturation."""
 
 
 class ProfileFiles:
@@ -26,15 +43,18 @@ class ProfileFiles:
 
     Args:
         table: the CSV; the others lie beside it.
-        context: what must be equal whenever the profile grows.
+        context: what every figure depends on.
+        inputs: what each variant's figures depend on.
         resume: go on with existing files.
 
     Raises:
         ConfigError: the profile exists and is not to be resumed, or its folder does not exist, or
-            it was begun in another context.
+            its files hold something else.
     """
 
-    def __init__(self, table: Path, context: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self, table: Path, context: Mapping[str, Any], inputs: Inputs, *, resume: bool
+    ) -> None:
         self.table = table
         self.meta = meta_path(table)
         journal = table.with_suffix(".trials.jsonl")
@@ -44,54 +64,147 @@ class ProfileFiles:
             raise ConfigError(
                 "the profile exists already", where=table, fix="resume it, or choose another output"
             )
-        self.journal = Journal(journal, context)
-        self._rows = self._keys_of_table()
+        self.journal = Journal(journal, context, inputs)
+        rows = read_profile(table, partial=True) if table.exists() else []
+        self._rows: dict[RowKey, ProfileRow] = {_key(row): row for row in rows}
+        if len(self._rows) < len(rows):
+            raise ConfigError(
+                "the table has several saturated rows of one option and number of replicas: "
+                "another program wrote it",
+                where=table,
+                fix="choose another output",
+            )
+        self._fit = self._fit_of_meta()
+
+    def begin(self, requested: Collection[Entry], *, renew: bool) -> None:
+        """Get ready for new trials under the present conditions.
+
+        Args:
+            requested: entries that will be in the table in the end.
+            renew: set aside what was measured under other conditions, instead of refusing.
+
+        Raises:
+            ConfigError: conditions changed and ``renew`` is False, or what changed is not all
+                requested, so that it would be lost from the table.
+        """
+        if renew:
+            self._require_all_requested(requested)
+            self.journal.begin(self.journal.changes())
+        else:
+            self.journal.require_unchanged()
+            self.journal.begin({})
+        stale = {
+            entry.key for entry in self.journal.superseded if entry not in self.journal.trials
+        } & {key for key, row in self._rows.items() if not is_predicted(row)}
+        if stale:
+            logger.warning("%s: %d rows of other conditions are taken out", self.table, len(stale))
+            self._replace(
+                row for key, row in self._rows.items() if key not in stale and not is_predicted(row)
+            )
 
     def trial_counts(self) -> dict[Entry, int]:
         """Entry → trials on disk."""
         return {entry: len(trials) for entry, trials in self.journal.trials.items()}
 
     def has_row(self, entry: Entry) -> bool:
-        """True if the table has the entry."""
-        return _option_key(entry) in self._rows
+        """True if the table has the entry as measured."""
+        row = self._rows.get(entry.key)
+        return row is not None and not is_predicted(row)
+
+    @property
+    def rows(self) -> list[ProfileRow]:
+        """The table."""
+        return list(self._rows.values())
 
     def add_row(self, entry: Entry, accuracy: float) -> ProfileRow:
-        """Compute an entry's row from its trials and append it to the table."""
+        """Compute an entry's row from its trials and add it to the table.
+
+        The row of a load below saturation needs that of the saturated entry.
+        """
         row = profile_row(entry, self.journal.trials[entry], accuracy)
-        append_rows(self.table, [row])
-        self._rows.add(_option_key(entry))
+        if entry.load_rps:
+            row = at_load(row, entry.load_rps, self._rows[entry.saturated.key].throughput_rps)
+        if entry.key in self._rows:  # predicted so far
+            self._replace({**self._rows, entry.key: row}.values())
+        else:
+            append_rows(self.table, [row])
+            self._rows[entry.key] = row
         return row
+
+    def set_predicted(self, predicted: Predicted) -> None:
+        """Put predicted rows in the place of earlier ones; the meta file names them first."""
+        if not predicted.rows:
+            return
+        new = {_key(row): row for row in predicted.rows}
+        families = {(row.stage, row.hardware) for row in predicted.rows}
+        kept = {
+            key: row
+            for key, row in self._rows.items()
+            if not (is_predicted(row) and (row.stage, row.hardware) in families)
+        }
+        earlier = self._fit or {}
+        self._fit = {k: earlier.get(k, {}) | found for k, found in predicted.facts.items()}
+        if self._rows != kept | new:
+            self.write_meta()
+            self._replace((kept | new).values())
 
     def write_meta(self) -> None:
         """Bring the meta file up to date."""
-        journal = self.journal
-        everything = [trial for trials in journal.trials.values() for trial in trials]
-        write_json(
-            self.meta,
-            {
-                **journal.context,
-                "sessions": journal.sessions,
-                "started_utc": min((t.started_utc for t in everything), default=None),
-                "last_trial_utc": max((t.started_utc for t in everything), default=None),
-                "entries": {
-                    entry.label: entry_facts(trials, entry.batch)
-                    for entry, trials in sorted(journal.trials.items())
-                },
-            },
-        )
+        write_json(self.meta, profile_facts(self.journal, self.rows, self._fit))
 
-    def _keys_of_table(self) -> set[tuple[object, ...]]:
-        # A kill in the very first append leaves a header alone, or a header and a torn row.
-        if not self.table.exists() or self.table.read_bytes().count(b"\n") < 2:
-            return set()
-        return {row.option_key for row in read_profile(self.table)}
+    def _replace(self, rows: Iterable[ProfileRow]) -> None:
+        rows = list(rows)
+        write_profile(self.table, rows)
+        self._rows = {_key(row): row for row in rows}
+        labels = {entry_label(row) for row in rows if is_predicted(row)}
+        if self._fit is not None:
+            left = {k: v for k, v in self._fit["entries"].items() if k in labels}
+            self._fit = {**self._fit, "entries": left} if left else None
+
+    def _require_all_requested(self, requested: Collection[Entry]) -> None:
+        changes = self.journal.changes()
+        gone = [entry for entry, reason in changes.items() if reason.startswith(GONE)]
+        if gone:
+            logger.warning("%s: %s is not in the pipeline any more", self.table, gone[0].label)
+        lost = sorted(set(changes) - set(requested) - set(gone))
+        if lost:
+            raise ConfigError(
+                f"{changes[lost[0]]}: {len(lost)} entries that are not asked for now, such as "
+                f"{lost[0].label}, would be lost",
+                where=self.table,
+                fix="ask for all entries of the profile, or choose another output",
+            )
+
+    def _fit_of_meta(self) -> dict[str, Any] | None:
+        """What the meta file says of predicted rows, as long as the table has any."""
+        if not any(is_predicted(row) for row in self._rows.values()) or not self.meta.exists():
+            return None
+        try:
+            fit = json.loads(self.meta.read_text(encoding="utf-8")).get("fit")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"not a profile's meta file: {error}",
+                where=self.meta,
+                fix="move it away; it is written anew",
+            ) from error
+        return fit if isinstance(fit, dict) and "entries" in fit else None
+
+
+def entry_label(row: ProfileRow) -> str:
+    """The label of a row's entry."""
+    cores = int(row.cpu_cores)
+    load_rps = 0.0 if row.is_saturated else row.load_rps
+    return Entry(
+        row.stage, row.variant, row.hardware, cores, row.batch, row.replicas, load_rps
+    ).label
 
 
 def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> ProfileRow:
-    """The row of a finished entry: one saturated replica, so the load is its throughput."""
+    """The row of a finished entry: saturated replicas, so the load is their throughput."""
     found = summarise(trials, entry.batch)
-    load_rps = _figure(found.throughput_rps)
-    dynamic_energy_j, idle_power_w = _figure(found.dynamic_energy_j), _figure(found.idle_power_w)
+    throughput_rps = figure(found.throughput_rps)
+    load_rps = figure(entry.replicas * throughput_rps)
+    dynamic_energy_j, idle_power_w = figure(found.dynamic_energy_j), figure(found.idle_power_w)
     return ProfileRow(
         stage=entry.stage,
         variant=entry.variant,
@@ -99,63 +212,38 @@ def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> Profi
         cpu_cores=float(entry.cpu_cores),
         gpu_share=0.0,
         batch=entry.batch,
-        replicas=1,
+        replicas=entry.replicas,
         load_rps=load_rps,
-        latency_avg_s=_figure(found.latency_avg_s),
-        latency_p99_s=_figure(found.latency_p99_s),
-        throughput_rps=load_rps,
+        latency_avg_s=figure(found.latency_avg_s),
+        latency_p99_s=figure(found.latency_p99_s),
+        throughput_rps=throughput_rps,
         accuracy=accuracy,
         dynamic_energy_j=dynamic_energy_j,
         idle_power_w=idle_power_w,
-        joules_per_request=_figure(dynamic_energy_j + idle_power_w / load_rps),
-        energy_ci95_j=_figure(found.energy_ci95_j),
+        joules_per_request=figure(dynamic_energy_j + entry.replicas * idle_power_w / load_rps),
+        energy_ci95_j=figure(found.energy_ci95_j),
         trials=found.trials,
         meter=trials[0].meter,
         quality=cast(Quality, trials[0].quality),
     )
 
 
-def entry_facts(trials: Sequence[Trial], batch: int) -> dict[str, Any]:
-    """What the meta file says of one entry: how its row came about and how far to trust it."""
-    return {
-        "samples_behind_p99": sum(len(trial.latencies_s) for trial in trials),
-        "contended": any(trial.contended for trial in trials),
-        "settled": all(trial.settled for trial in trials),
-        "load_s": _figure(median(trial.load_s for trial in trials)),
-        "load_energy_j": _figure(median(trial.load_energy_j for trial in trials)),
-        "warm_up_batches": [len(trial.warm_up_s) for trial in trials],
-        "peak_memory_bytes": max(trial.peak_memory_bytes for trial in trials),
-        "windows": [window_facts(trial, batch) for trial in trials],
-    }
+def at_load(row: ProfileRow, load_rps: float, throughput_rps: float) -> ProfileRow:
+    """The row of trials under a set load: J at that load, and what a replica serves saturated.
 
-
-def window_facts(trial: Trial, batch: int) -> dict[str, Any]:
-    """What the meta file says of one window."""
-    requests = batch * len(trial.latencies_s)
-    return {
-        "started_utc": trial.started_utc,
-        "busy_s": _figure(trial.busy_s),
-        "batches": len(trial.latencies_s),
-        "latency_avg_s": _figure(fmean(trial.latencies_s)),
-        "cpu_s": _figure(trial.cpu_s),
-        "dynamic_j_per_request": _figure(trial.dynamic_energy_j / requests),
-        "foreign_load": round(trial.foreign_load, 4),
-        "neighbour_load": round(trial.neighbour_load, 4),
-        "repeats": trial.repeats,
-    }
-
-
-def _figure(value: float) -> float:
-    """A figure at the six digits that are more than any of these measurements is good to."""
-    return float(f"{value:.6g}")
-
-
-def _option_key(entry: Entry) -> tuple[object, ...]:
-    return (
-        entry.stage,
-        entry.variant,
-        entry.hardware,
-        float(entry.cpu_cores),
-        0.0,
-        entry.batch,
+    Raises:
+        ServingError: the load is saturation, or near it.
+    """
+    if load_rps >= SATURATED * row.replicas * throughput_rps:
+        raise ServingError(
+            f"a load of {load_rps:g} rps saturates {row.replicas} replicas, which serve "
+            f"{row.replicas * throughput_rps:g} rps"
+        )
+    joules = row.dynamic_energy_j + row.replicas * row.idle_power_w / load_rps
+    return replace(
+        row, load_rps=load_rps, throughput_rps=throughput_rps, joules_per_request=figure(joules)
     )
+
+
+def _key(row: ProfileRow) -> RowKey:
+    return (*row.option_key, row.replicas, 0.0 if row.is_saturated else row.load_rps)

@@ -75,6 +75,7 @@ class Replica:
             env=os.environ | {"PYTHONPATH": path},
         )
         self._unread = b""
+        self._doing = "starting"
 
     def __enter__(self) -> Replica:
         return self
@@ -100,7 +101,7 @@ class Replica:
         """
         spec = self.spec
         start_s = time.perf_counter()
-        self._ask(
+        self._tell(
             {
                 "pipeline": spec.pipeline,
                 "stage": spec.stage,
@@ -112,6 +113,7 @@ class Replica:
             },
             "loading",
         )
+        self.answer()
         return time.perf_counter() - start_s
 
     def warm_up(self, *, min_s: float, max_s: float) -> dict[str, Any]:
@@ -120,7 +122,8 @@ class Replica:
         Raises:
             ServingError: the runner failed, or the process died or hung.
         """
-        return self._ask({"do": "warm_up", "min_s": min_s, "max_s": max_s}, "warming up")
+        self.start_warm_up(min_s=min_s, max_s=max_s)
+        return self.answer()
 
     def window(self, *, min_s: float, min_batches: int, max_s: float) -> dict[str, Any]:
         """Run batches back to back: ``latencies_s``, ``busy_s`` and ``peak_memory_bytes``.
@@ -128,8 +131,52 @@ class Replica:
         Raises:
             ServingError: the runner failed, or the process died or hung.
         """
+        self.start_window(min_s=min_s, min_batches=min_batches, max_s=max_s)
+        return self.answer()
+
+    def start_warm_up(self, *, min_s: float, max_s: float) -> None:
+        """Begin a warm-up; :meth:`answer` waits for its end.
+
+        Raises:
+            ServingError: the process died.
+        """
+        self._tell({"do": "warm_up", "min_s": min_s, "max_s": max_s}, "warming up")
+
+    def start_window(self, *, min_s: float, min_batches: int, max_s: float) -> None:
+        """Begin a window; :meth:`answer` waits for its end.
+
+        Raises:
+            ServingError: the process died.
+        """
         command = {"do": "window", "min_s": min_s, "min_batches": min_batches, "max_s": max_s}
-        return self._ask(command, "running batches")
+        self._tell(command, "running batches")
+
+    def start_paced(self, *, batches: int, period_s: float) -> None:
+        """Begin a window with a batch every ``period_s``; :meth:`answer` waits for its end.
+
+        Raises:
+            ServingError: the process died.
+        """
+        command = {"do": "paced", "batches": batches, "period_s": period_s}
+        self._tell(command, "running batches at a set pace")
+
+    def answer(self) -> dict[str, Any]:
+        """What was begun last came to.
+
+        Raises:
+            ServingError: the runner failed, or the process died or hung.
+        """
+        line = self._read_line(self._doing)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise ServingError(
+                f"{self.spec.label}: while {self._doing} it answered {line[:80]!r}, "
+                "which is no JSON"
+            ) from error
+        if "error" in answer:
+            raise ServingError(f"{self.spec.label}: while {self._doing}: {answer['error']}")
+        return answer
 
     def close(self) -> None:
         """End the process; safe to call twice."""
@@ -141,7 +188,8 @@ class Replica:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
 
-    def _ask(self, message: dict[str, Any], doing: str) -> dict[str, Any]:
+    def _tell(self, message: dict[str, Any], doing: str) -> None:
+        self._doing = doing
         stdin = self._process.stdin
         if stdin is None:  # pragma: no cover - it was opened as a pipe
             raise ServingError(f"{self.spec.label}: no way to talk to the replica")
@@ -150,16 +198,6 @@ class Replica:
             stdin.flush()
         except BrokenPipeError as error:
             raise self._died(doing) from error
-        line = self._read_line(doing)
-        try:
-            answer: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise ServingError(
-                f"{self.spec.label}: while {doing} it answered {line[:80]!r}, which is no JSON"
-            ) from error
-        if "error" in answer:
-            raise ServingError(f"{self.spec.label}: while {doing}: {answer['error']}")
-        return answer
 
     def _read_line(self, doing: str) -> bytes:
         stdout = self._process.stdout

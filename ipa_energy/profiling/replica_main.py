@@ -43,7 +43,11 @@ def main() -> None:
         _answer(answers, {"error": f"{type(error).__name__}: {error}"})
         raise
     _answer(answers, {"ok": True})
-    commands: dict[str, Callable[..., Answer]] = {"warm_up": _warm_up, "window": _window}
+    commands: dict[str, Callable[..., Answer]] = {
+        "warm_up": _warm_up,
+        "window": _window,
+        "paced": _paced,
+    }
     for line in sys.stdin:
         command = json.loads(line)
         try:
@@ -120,6 +124,20 @@ def _window(
         if enough or elapsed_s + latency_s > max_s:
             break
     return {"latencies_s": latencies_s, "busy_s": elapsed_s}
+
+
+def _paced(run_batch: Callable[[], Any], size: int, *, batches: int, period_s: float) -> Answer:
+    """Run a batch every ``period_s``, or when the last one is done.
+
+    The window ends a period after the last batch was due, so that each has its share of waiting.
+    """
+    latencies_s: list[float] = []
+    start_s = time.perf_counter()
+    for number in range(batches):
+        time.sleep(max(0.0, start_s + number * period_s - time.perf_counter()))
+        latencies_s.append(_timed(run_batch, size))
+    time.sleep(max(0.0, start_s + batches * period_s - time.perf_counter()))
+    return {"latencies_s": latencies_s, "busy_s": time.perf_counter() - start_s}
 
 
 if __name__ == "__main__":

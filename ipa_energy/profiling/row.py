@@ -58,10 +58,18 @@ class ProfileRow:
         )
 
     @property
+    def is_saturated(self) -> bool:
+        """True if the row's load is what its replicas serve, or more."""
+        return self.load_rps >= SATURATED * self.replicas * self.throughput_rps
+
+    @property
     def has_energy(self) -> bool:
         """True if the row has joules."""
         return self.quality is not None
 
+
+SATURATED = 0.97
+"""A load above this share of the replicas' throughput is saturation, give or take rounding."""
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(ProfileRow))
 """The header of a profile, in order."""
@@ -104,6 +112,8 @@ _RANGES: Mapping[str, _Range] = {
     "energy_ci95_j": _Range("joules, a finite number ≥ 0, or empty", 0, empty=True),
 }
 _COUNTS = ("batch", "replicas", "trials")
+FITTED = "fit("
+"""How ``meter`` begins in a row that a fit predicted; it has no trial of its own."""
 _NAMES = ("stage", "variant", "hardware")
 
 
@@ -177,8 +187,8 @@ def _number(column: str, cell: str, where: str) -> float:
 
 
 def _count(column: str, cell: str, where: str) -> int:
-    value = int(float(cell)) if _INTEGER.fullmatch(cell) else 0
-    if value < 1:
+    value = int(float(cell)) if _INTEGER.fullmatch(cell) else -1
+    if value < (0 if column == "trials" else 1):
         what = f"{column} is {_quoted(cell) if cell else 'empty'}"
         raise ConfigError(what, where=where, allowed="an integer ≥ 1")
     return value
@@ -205,6 +215,12 @@ def _contradictions(row: ProfileRow, where: str) -> Iterator[ConfigError]:
     if row.cpu_cores == 0 and row.gpu_share == 0:
         yield ConfigError(
             "cpu_cores and gpu_share are both 0", where=where, allowed="one of them above 0"
+        )
+    if row.trials == 0 and not row.meter.startswith(FITTED):
+        yield ConfigError(
+            "trials is 0",
+            where=where,
+            allowed=f"an integer ≥ 1, or 0 for a prediction, whose meter is {FITTED}…)",
         )
     if row.latency_p99_s < row.latency_avg_s * (1 - _P99_ROOM):
         yield ConfigError(

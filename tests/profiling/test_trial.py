@@ -78,7 +78,7 @@ def test_warm_up_lasts_until_batch_times_stop_falling():
         answer = replica.warm_up(min_s=0.0, max_s=5.0)
     assert answer["settled"]
     assert len(answer["latencies_s"]) >= 9
-    assert answer["latencies_s"][0] > 4 * answer["latencies_s"][-1]
+    assert answer["latencies_s"][0] > 4 * min(answer["latencies_s"])
 
 
 def test_warm_up_is_bounded_and_says_so():

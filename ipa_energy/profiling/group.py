@@ -1,0 +1,192 @@
+"""Replicas of one entry that work at the same time, each in a process and on cores of its own.
+
+What they take from each other (caches, memory bandwidth, the package's power) is then in the
+figures. They load one after the other, as replicas join a running service, so a load time is that
+of one replica; they warm up and serve together. ::
+
+    replica 1   load │ wait │ warm-up │ wait │ batch batch batch batch │
+    replica 2        │ load │ warm-up │ wait │ batch  batch  batch  batch │
+                                             └ one window: until the last one's batch ends
+
+A window of several replicas lasts a set time rather than a number of batches: they end together but
+for the batch in progress.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from types import TracebackType
+from typing import Any
+
+from ipa_energy.errors import ServingError
+from ipa_energy.profiling.replica import Replica, ReplicaSpec
+
+MAX_UTILISATION = 0.9
+"""A load above this share of what the replicas serve is saturation but in name."""
+
+HELD = 0.95
+"""A load is held if at least this share of it was served in its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """How a warm-up went.
+
+    Attributes:
+        latencies_s: seconds of each batch, one replica's after the other's.
+        settled: True if every replica's batch times stopped falling.
+    """
+
+    latencies_s: list[float]
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the replicas did in a window.
+
+    Attributes:
+        latencies_s: seconds of each batch, one replica's after the other's.
+        busy_s: first batch's start to last batch's end, summed over the replicas; under a set
+            load the whole window, waiting included.
+        peak_memory_bytes: resident memory of the largest replica.
+    """
+
+    latencies_s: list[float]
+    busy_s: float
+    peak_memory_bytes: int
+
+
+class ReplicaGroup:
+    """Running replicas; a context manager that ends their processes.
+
+    Args:
+        specs: one for each replica, on disjoint cores.
+        timeout_s: longest silence of a replica before it counts as hung.
+
+    Attributes:
+        replicas: those that are loaded.
+        batch_s: seconds of a batch as the warm-up left it: the slowest replica's median of its
+            last three; 0 before.
+    """
+
+    def __init__(self, specs: Sequence[ReplicaSpec], *, timeout_s: float) -> None:
+        self._specs = tuple(specs)
+        self._timeout_s = timeout_s
+        self._stack = contextlib.ExitStack()
+        self.batch_s = 0.0
+        self.replicas: list[Replica] = []
+
+    def __enter__(self) -> ReplicaGroup:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def core_ids(self) -> tuple[int, ...]:
+        """The CPUs of all replicas."""
+        return tuple(core for spec in self._specs for core in spec.core_ids)
+
+    def load(self, each: Callable[[Replica], None]) -> None:
+        """Start the replicas one after the other.
+
+        Args:
+            each: called with each new process; it must load it.
+
+        Raises:
+            ServingError: the pipeline cannot build the variant, or a process died or hung.
+        """
+        for spec in self._specs:
+            replica = self._stack.enter_context(Replica(spec, timeout_s=self._timeout_s))
+            self.replicas.append(replica)
+            each(replica)
+
+    def warm_up(self, *, min_s: float, max_s: float) -> WarmUp:
+        """Run batches on all replicas until their times stop falling.
+
+        Raises:
+            ServingError: a runner failed, or a process died or hung.
+        """
+        for replica in self.replicas:
+            replica.start_warm_up(min_s=min_s, max_s=max_s)
+        answers = [replica.answer() for replica in self.replicas]
+        self.batch_s = max(median(answer["latencies_s"][-3:]) for answer in answers)
+        return WarmUp(_joined(answers), all(answer["settled"] for answer in answers))
+
+    def window(self, *, min_s: float, min_batches: int, max_s: float) -> Served:
+        """Run batches back to back on all replicas at once, after a warm-up.
+
+        Args:
+            min_s: the window's shortest length.
+            min_batches: batches each replica should serve, ``max_s`` allowing.
+            max_s: no batch is started that would pass it; the first always is.
+
+        Raises:
+            ServingError: a runner failed, or a process died or hung.
+        """
+        if len(self.replicas) > 1:
+            wanted_s = max(min_s, min_batches * self.batch_s)
+            min_s = max(min_s, min(wanted_s, max_s - self.batch_s))
+            min_batches = 1
+        for replica in self.replicas:
+            replica.start_window(min_s=min_s, min_batches=min_batches, max_s=max_s)
+        return self._served()
+
+    def paced(self, load_rps: float, *, min_s: float, min_batches: int, max_s: float) -> Served:
+        """Serve a steady load, a batch on every replica at once, after a warm-up.
+
+        Full batches come at even distances and wait for no request: the load is open, and what is
+        looked at is the joules of working and waiting, not a queue.
+
+        Args:
+            load_rps: requests per second for all replicas together.
+            min_s: the window's shortest length.
+            min_batches: batches each replica should serve, ``max_s`` allowing; two at least.
+            max_s: longest length, if ``min_s`` and two batches allow it.
+
+        Raises:
+            ServingError: the load is more than the replicas serve, or a replica failed.
+        """
+        count, size = len(self.replicas), self._specs[0].batch
+        capacity_rps = count * size / self.batch_s
+        if load_rps > MAX_UTILISATION * capacity_rps:
+            raise self._beyond(load_rps, capacity_rps)
+        period_s = count * size / load_rps
+        fewest = max(2, math.ceil(min_s / period_s))
+        batches = max(fewest, min(min_batches, int(max_s / period_s)))
+        for replica in self.replicas:
+            replica.start_paced(batches=batches, period_s=period_s)
+        served = self._served()
+        served_rps = count * size * len(served.latencies_s) / served.busy_s
+        if served_rps < HELD * load_rps:
+            raise self._beyond(load_rps, served_rps)
+        return served
+
+    def _beyond(self, load_rps: float, capacity_rps: float) -> ServingError:
+        return ServingError(
+            f"{self._specs[0].label}: a load of {load_rps:g} rps is too much for "
+            f"{len(self.replicas)} replicas, which serve {capacity_rps:.3g} rps; "
+            f"allowed: up to {MAX_UTILISATION:.0%} of that"
+        )
+
+    def _served(self) -> Served:
+        answers = [replica.answer() for replica in self.replicas]
+        return Served(
+            latencies_s=_joined(answers),
+            busy_s=sum(answer["busy_s"] for answer in answers),
+            peak_memory_bytes=max(answer["peak_memory_bytes"] for answer in answers),
+        )
+
+
+def _joined(answers: Sequence[dict[str, Any]]) -> list[float]:
+    return [latency_s for answer in answers for latency_s in answer["latencies_s"]]

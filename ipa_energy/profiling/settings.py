@@ -1,0 +1,60 @@
+"""How long a trial measures, and when its window is not to be believed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ipa_energy.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSettings:
+    """How long to measure, and when a window is not to be believed.
+
+    Attributes:
+        min_window_s: shortest window; 10 ms ticks of the contention guard need about a second.
+        max_window_s: no batch is started that would pass it (the first always is).
+        min_batches: batches a window should hold, ``max_window_s`` allowing.
+        idle_s: length of the idle window before and after.
+        warm_up_min_s, warm_up_max_s: bounds of the warm-up.
+        max_foreign_load: share of the cores' time that others may use.
+        retries: how often a contended window is repeated before it is kept as it is.
+        timeout_s: longest silence of a replica before it counts as hung.
+    """
+
+    min_window_s: float = 1.5
+    max_window_s: float = 10.0
+    min_batches: int = 10
+    idle_s: float = 0.2
+    warm_up_min_s: float = 1.0
+    warm_up_max_s: float = 8.0
+    max_foreign_load: float = 0.05
+    retries: int = 2
+    timeout_s: float = 300.0
+
+    def quick(self) -> TrialSettings:
+        """Settings for a first look: short windows, few batches, no repeats."""
+        return TrialSettings(
+            min_window_s=0.3,
+            max_window_s=2.0,
+            min_batches=3,
+            idle_s=self.idle_s,
+            warm_up_min_s=0.0,
+            warm_up_max_s=1.0,
+            max_foreign_load=self.max_foreign_load,
+            retries=0,
+            timeout_s=self.timeout_s,
+        )
+
+    def with_window(self, window_s: float) -> TrialSettings:
+        """The same with windows of at least ``window_s`` seconds, and room for twice that.
+
+        Raises:
+            ConfigError: ``window_s`` is not above 0.
+        """
+        if not 0 < window_s < math.inf:
+            raise ConfigError(f"window of {window_s:g} s", allowed="more than 0 s")
+        return replace(
+            self, min_window_s=window_s, max_window_s=max(self.max_window_s, 2 * window_s)
+        )
