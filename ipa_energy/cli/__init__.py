@@ -1,9 +1,9 @@
 """The command line: ``ipa-energy VERB …``, one module a verb.
 
 Exit status: 0 done, 2 bad input, 3 infeasible, 4 a required meter, server or licence is missing,
-130 interrupted. Results go to stdout, everything else to stderr; with ``--json`` stdout holds one
-JSON object and nothing else. A verb's module imports what it needs when it runs, so that
-``--help`` answers at once.
+130 interrupted; ``measure`` passes on the exit status of its command. Results go to stdout,
+everything else to stderr; with ``--json`` stdout holds one JSON object and nothing else. A verb's
+module imports what it needs when it runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import sys
 from collections.abc import Callable, Sequence
 
 import ipa_energy
-from ipa_energy.cli import compare, convert, meters, optimize, profile, run
+from ipa_energy.cli import (
+    calibrate,
+    compare,
+    convert,
+    measure,
+    meters,
+    optimize,
+    profile,
+    run,
+)
 from ipa_energy.cli.output import print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, IpaEnergyError
 
@@ -47,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--quiet", action="store_true", help="no warnings and no progress bar")
     common.add_argument("--verbose", action="store_true", help="say what is going on")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in (meters, profile, convert, optimize, run, compare):
+    for verb in (meters, measure, calibrate, profile, convert, optimize, run, compare):
         verb.add_to(verbs, common)
     return parser
 

@@ -38,7 +38,9 @@ def finished(small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     return out
 
 
-@pytest.mark.parametrize("verb", ["meters", "profile", "convert", "optimize", "run", "compare"])
+@pytest.mark.parametrize(
+    "verb", ["meters", "measure", "calibrate", "profile", "convert", "optimize", "run", "compare"]
+)
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0

@@ -75,13 +75,14 @@ def test_a_bent_curve_shows_in_the_error() -> None:
     found = fitted(lambda used: 40 + 160 * used**0.5)
     assert found.total.worst > 0.2
     assert found.dynamic.worst > 0.5
-    assert found.model.relative_error == max(found.total.worst, found.dynamic.worst)
+    assert found.model.relative_error == found.total.worst > found.dynamic.worst
 
 
 def test_a_curve_a_little_bent_is_close_in_total_and_less_so_above_idle() -> None:
     found = fitted(lambda used: 40 + 160 * used**0.9, LEVELS)
     assert found.dynamic.worst > found.total.worst > 0
     assert found.dynamic.mean > found.total.mean
+    assert found.model.relative_error == found.dynamic.worst
 
 
 def test_the_more_bent_the_larger_the_error() -> None:

@@ -1,0 +1,113 @@
+"""``ipa-energy calibrate``: the cpu-time model fitted to this machine's energy counter."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipa_energy.cli.meter_choice import add_powercap_option, counter
+from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.errors import EXIT_DONE, ConfigError
+
+if TYPE_CHECKING:
+    from ipa_energy.meters.calibration import Calibration
+
+
+def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "calibrate",
+        parents=[common],
+        allow_abbrev=False,
+        help="fit the cpu-time model to a real energy counter",
+        description="Load the machine step by step from idle to every core, read a real energy "
+        "counter, and fit the power model of the cpu-time meter to it. The model is kept for this "
+        "machine and used from then on, with its leave-one-out error in place of ±50 %%. Let "
+        "nothing else run meanwhile.",
+        epilog="exit status: 0 done, 2 bad input, 4 no counter that follows the load",
+    )
+    parser.add_argument(
+        "--meter", default="auto", metavar="M", help="the counter: rapl, perf, or auto (default)"
+    )
+    add_powercap_option(parser)
+    parser.add_argument(
+        "--window", type=float, default=3.0, metavar="S", help="seconds of a window (default: 3)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=2, metavar="N", help="windows of each load (default: 2)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="JSON",
+        help="write the model here, for --power-model, and not where this machine's is kept",
+    )
+    parser.set_defaults(verb_function=calibrate)
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """Load, measure, fit, store; say how good the model is."""
+    from ipa_energy.meters.calibration import calibrate as fit
+    from ipa_energy.meters.stored_model import store_calibration, stored_model_path
+    from ipa_energy.profiling.graded_load import LoadSettings, graded_loads, record_power
+
+    if not 0 < args.window < math.inf:
+        raise ConfigError(f"{args.window:g} s", where="--window", allowed="more than 0")
+    if args.rounds < 1:
+        raise ConfigError(str(args.rounds), where="--rounds", allowed="1 or more")
+    path = args.out or stored_model_path()
+    cores = os.cpu_count() or 1
+    with counter(args) as meter:
+        points = record_power(
+            meter,
+            graded_loads(len(os.sched_getaffinity(0))),
+            LoadSettings(window_s=args.window, settle_s=min(1.0, args.window), rounds=args.rounds),
+        )
+        found = fit(
+            points, cores=cores, meter=meter.name, when=datetime.now(UTC).date().isoformat()
+        )
+    evidence = store_calibration(found, path)
+    if args.json:
+        print_json({"path": str(path), "evidence": str(evidence), **found.to_json()})
+    else:
+        print(_text(found, path))
+    return EXIT_DONE
+
+
+WORSE = (
+    "this machine's power is no straight line over its load: measure with the counter itself "
+    "where you can"
+)
+
+
+def _text(found: Calibration, path: Path) -> str:
+    from ipa_energy.meters.cpu_time import UNCALIBRATED_RELATIVE_ERROR
+
+    rows = [
+        [
+            p.load,
+            f"{p.utilisation:.1%}",
+            f"{p.power_w:.2f}",
+            f"{p.predicted_w:.2f}",
+            f"{p.error_w / p.power_w:+.1%}",
+        ]
+        for p in sorted(found.predictions, key=lambda p: p.utilisation)
+    ]
+    table = text_table(["load", "busy", f"{found.meter} W", "predicted W", "error"], rows)
+    model = found.model
+    worse = model.relative_error > UNCALIBRATED_RELATIVE_ERROR
+    return "\n".join(
+        [
+            table,
+            f"model: {model.idle_w:.2f} W idle, {model.max_w:.2f} W with {model.cores} CPUs busy; "
+            f"good to ±{model.relative_error:.0%} (each load predicted from the others: power "
+            f"{found.total.mean:.1%} mean, {found.total.worst:.1%} worst; power above idle "
+            f"{found.dynamic.mean:.1%} mean, {found.dynamic.worst:.1%} worst)",
+            *([WORSE] if worse else []),
+            f"kept: {path}",
+        ]
+    )

@@ -1,0 +1,257 @@
+"""``ipa-energy measure``: joules of any command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipa_energy.cli.meter_choice import METER_HELP, CommandMeter, add_powercap_option, command_meter
+from ipa_energy.cli.output import print_json
+from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, ConfigError
+
+if TYPE_CHECKING:
+    from ipa_energy.profiling.command_energy import CommandEnergy, CommandTrial
+
+EXIT_INTERRUPTED = 130
+
+
+def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "measure",
+        parents=[common],
+        allow_abbrev=False,
+        help="joules of any command",
+        usage="ipa-energy measure [options] -- CMD ...",
+        description="Run a command and measure its joules: in total, and above idle. Its standard "
+        "input, output and error are its own; the figures go to standard error. With --json the "
+        "figures go to standard output and the command's standard output goes to standard error.",
+        epilog="exit status: the command's, the last that is not 0 (128 + n if signal n killed "
+        "it); 2 if it cannot be started or is too short for the meter, 4 without a meter, 130 "
+        "interrupted",
+    )
+    parser.add_argument("--meter", default="auto", metavar="M", help=METER_HELP)
+    parser.add_argument(
+        "--trials", type=int, default=1, metavar="N", help="measured runs (default: 1)"
+    )
+    parser.add_argument(
+        "--idle",
+        type=float,
+        metavar="S",
+        help="seconds of the idle windows before and after each trial; 0 for none, and then no "
+        "joules above idle (default: 1, or what the meter needs)",
+    )
+    parser.add_argument(
+        "--warm-up", type=int, default=0, metavar="K", help="runs before that are not measured"
+    )
+    parser.add_argument(
+        "--power-model",
+        type=Path,
+        metavar="JSON",
+        help="of the cpu-time meter (default: this machine's calibration, else a stated prior "
+        "good to ±50 %%)",
+    )
+    add_powercap_option(parser)
+    parser.add_argument(
+        "--prometheus", metavar="URL", help="of kepler and dcgm: the server that scrapes them"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="also write the --json object to a file"
+    )
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="CMD",
+        help="with its arguments. A standard input that is a file is read anew by each run, one "
+        "that is a pipe by the first run only",
+    )
+    parser.set_defaults(verb_function=measure)
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Measure; the command's exit status passes through."""
+    from ipa_energy.profiling.command import measure_command
+
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if args.out is not None and not args.out.absolute().parent.is_dir():
+        raise ConfigError(f"{args.out}: no such folder", where="--out")
+    with command_meter(args) as meter:
+        found = measure_command(
+            command,
+            meter.meter_for,
+            trials=args.trials,
+            idle_s=args.idle,
+            warm_up=args.warm_up,
+            stdout_to_stderr=args.json,
+            before_run=_rewinder(),
+            on_trial=_reporter(silent=args.json or args.quiet or args.trials == 1),
+        )
+    document = _document(found, command, meter)
+    if args.out is not None:
+        args.out.write_text(json.dumps(document, allow_nan=False, indent=2) + "\n")
+    if args.json:
+        print_json(document)
+    elif not found.too_short:
+        print(_text(found, command, meter), file=sys.stderr)
+    for warning in document["warnings"]:
+        if not args.quiet:
+            print(f"ipa-energy: warning: {warning}", file=sys.stderr)
+    if found.interrupted:
+        return EXIT_INTERRUPTED
+    if found.fault is not None:
+        print(f"ipa-energy: error: {found.fault}", file=sys.stderr)
+        return found.exit_status or EXIT_UNAVAILABLE
+    if found.too_short:
+        print(f"ipa-energy: error: {_too_short(found)}", file=sys.stderr)
+        return found.exit_status or EXIT_BAD_INPUT
+    return found.exit_status
+
+
+def _rewinder() -> Callable[[], None]:
+    """Rewinds a standard input that is a file, so that every run reads the same."""
+    try:
+        if not stat.S_ISREG(os.fstat(0).st_mode):
+            return lambda: None
+        start = os.lseek(0, 0, os.SEEK_CUR)
+    except OSError:  # closed
+        return lambda: None
+
+    def rewind() -> None:
+        os.lseek(0, start, os.SEEK_SET)
+
+    return rewind
+
+
+def _reporter(*, silent: bool) -> Callable[[CommandTrial], None]:
+    number = 0
+
+    def report(trial: CommandTrial) -> None:
+        nonlocal number
+        number += 1
+        if not silent:
+            energy = "too short" if trial.energy is None else f"{trial.energy_j:.4g} J"
+            failed = f", exit status {trial.exit_status}" if trial.exit_status else ""
+            line = f"trial {number}: {energy} in {trial.duration_s:.3f} s{failed}"
+            print(f"ipa-energy: {line}", file=sys.stderr)
+
+    return report
+
+
+def _document(found: CommandEnergy, command: list[str], meter: CommandMeter) -> dict[str, Any]:
+    return {
+        "command": command,
+        "meter": found.meter,
+        "quality": found.quality,
+        "min_window_s": found.min_window_s,
+        **meter.facts,
+        "trials": [_trial_document(trial) for trial in found.trials],
+        "trials_in_mean": len(found.counted),
+        "energy_j": _number(found.energy_j),
+        "ci95_j": _number(found.energy_ci95_j),
+        "dynamic_energy_j": _number(found.dynamic_energy_j),
+        "dynamic_ci95_j": _number(found.dynamic_ci95_j),
+        "idle_power_w": _number(found.idle_power_w),
+        "power_w": _number(found.power_w),
+        "duration_s": _number(found.duration_s),
+        "exit_status": found.exit_status,
+        "interrupted": found.interrupted,
+        "fault": found.fault,
+        "warnings": _warnings(found),
+    }
+
+
+def _trial_document(trial: CommandTrial) -> dict[str, Any]:
+    return {
+        "energy_j": _number(trial.energy_j),
+        "dynamic_energy_j": _number(trial.dynamic_energy_j),
+        "duration_s": trial.duration_s,
+        "exit_status": trial.exit_status,
+        "cpu_s": trial.cpu_s,
+        "idle_power_w": _number(trial.idle_power_w),
+        "idle_drift_w": _number(trial.idle_drift_w),
+        "domains": None if trial.energy is None else dict(trial.energy.domains),
+        "foreign_load": _number(trial.foreign_load),
+        "left_running": list(trial.left_running),
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _text(found: CommandEnergy, command: list[str], meter: CommandMeter) -> str:
+    counted = len(found.counted)
+    if not counted:
+        return "ipa-energy: interrupted before the first trial ended: no figures"
+    label = f"{found.quality}, {found.meter}{meter.note}"
+    per_run = f"{counted} trial" + ("s, mean" if counted > 1 else ", no interval")
+    lines = [
+        f"energy    {_joules(found.energy_j, found.energy_ci95_j)}  ({label})",
+        f"dynamic   {_joules(found.dynamic_energy_j, found.dynamic_ci95_j)}  "
+        f"above {_figure(found.idle_power_w)} W idle  ({label})",
+        f"power     {_figure(found.power_w)} W over {found.duration_s:.4g} s  ({label})",
+    ]
+    name = " ".join(shlex.join(command).split())
+    head = f"ipa-energy: {name if len(name) <= 60 else name[:57] + '...'}: {per_run}"
+    return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _joules(value: float, half_width: float) -> str:
+    if math.isnan(value):
+        return "unknown"
+    interval = "" if math.isnan(half_width) else f" ± {half_width:.2g}"
+    return f"{value:.4g}{interval} J"
+
+
+def _figure(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.4g}"
+
+
+def _too_short(found: CommandEnergy) -> str:
+    shortest_s = min(trial.duration_s for trial in found.counted)
+    times = math.ceil(found.min_window_s / shortest_s) + 1
+    return (
+        f"the command took {shortest_s:.3g} s, and {found.meter} means nothing in windows under "
+        f"{found.min_window_s:g} s; fix: give it more work, or repeat it in a loop, at least "
+        f"{times} times: sh -c 'for i in $(seq {times}); do CMD; done'"
+        + (", or choose a part of the meter with --meter" if "+" in found.meter else "")
+    )
+
+
+def _warnings(found: CommandEnergy) -> list[str]:
+    from ipa_energy.profiling.command_energy import FOREIGN_LOAD_LIMIT
+
+    warnings = []
+    failed = [trial for trial in found.trials if trial.exit_status]
+    if failed:
+        statuses = ", ".join(sorted({str(trial.exit_status) for trial in failed}))
+        others = "; the means are over the others" if len(failed) < len(found.trials) else ""
+        share = f"{len(failed)} of {len(found.trials)}"
+        warnings.append(f"{share} trials failed with exit status {statuses}{others}")
+    left_running = sorted({name for trial in found.trials for name in trial.left_running})
+    if left_running:
+        warnings.append(
+            f"the command left {', '.join(left_running)} running: what it does from now on is in "
+            "no figure, and it disturbs later trials"
+        )
+    disturbed = [
+        f"{index + 1} ({100 * trial.foreign_load:+.0f} %)"
+        for index, trial in enumerate(found.trials)
+        if abs(trial.foreign_load) > FOREIGN_LOAD_LIMIT
+    ]
+    if disturbed and found.quality == "measured":
+        warnings.append(
+            f"others used the cores more, or less, than in the idle windows in trial "
+            f"{', '.join(disturbed)}: {found.meter} charges the command with it"
+        )
+    if found.interrupted and found.trials:
+        warnings.append(f"interrupted after {len(found.trials)} finished trials")
+    return warnings

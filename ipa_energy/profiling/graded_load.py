@@ -1,0 +1,181 @@
+"""Loads from idle to every core, each with a counter's watts: what a calibration is fitted to.
+
+::
+
+    a load    start │ settle │ window │ stop
+                    │        │  P, u  │
+
+The first round begins with idle and full load, which show a dead counter at once; then the order is
+shuffled, so that drift of the machine does not pass for a bend of the curve.
+
+Utilisation is the workers' own CPU time over that of all cores, from the scheduler's clock. What
+others do belongs to the machine as it idles, and is named where it is much.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ipa_energy.errors import MeterUnavailableError
+from ipa_energy.meters.base import Meter
+from ipa_energy.meters.calibration import PowerPoint
+from ipa_energy.meters.cpu_time import process_tree_cpu_s
+from ipa_energy.profiling import load_main
+from ipa_energy.profiling.contention import load_between, read_core_times
+
+logger = logging.getLogger(__name__)
+
+FOREIGN_LOAD_LIMIT = 0.05
+"""Others' share of the cores above which a window is named."""
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What runs during a window.
+
+    Attributes:
+        work: ``integers`` or ``matrices`` (:mod:`.load_main`).
+        workers: processes, one core each.
+        duty: share of the time that each is busy.
+    """
+
+    work: str
+    workers: int
+    duty: float
+
+    @property
+    def name(self) -> str:
+        """For tables and messages: ``3 × matrices at 50 %``."""
+        return f"{self.workers} × {self.work} at {self.duty:.0%}" if self.workers else "idle"
+
+
+IDLE = Load("integers", 0, 0.0)
+
+
+def graded_loads(cores: int) -> list[Load]:
+    """Loads over the whole range: part of the cores all the time, all of them part of the time."""
+    loads = [IDLE]
+    for work in load_main.WORK:
+        loads += [Load(work, cores, duty) for duty in (1.0, 0.75, 0.5, 0.25)]
+        some = {max(1, round(cores * share)) for share in (0.25, 0.5, 0.75)} - {cores}
+        loads += [Load(work, workers, 1.0) for workers in sorted(some)]
+    return loads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """How each load is measured.
+
+    Attributes:
+        window_s: length of a window; 10 ms ticks of the guard against others need about a second.
+        settle_s: from the start of a load to its window.
+        rounds: windows of each load.
+        seed: of the order.
+    """
+
+    window_s: float = 3.0
+    settle_s: float = 1.0
+    rounds: int = 2
+    seed: int = 0
+
+
+def record_power(
+    meter: Meter,
+    loads: Sequence[Load],
+    settings: LoadSettings,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    show_progress: bool = True,
+) -> list[PowerPoint]:
+    """The watts of every load, in the order they were taken.
+
+    Args:
+        meter: a counter of the whole machine.
+        loads: see :func:`graded_loads`.
+        settings: lengths and order.
+        sleep: passes the time; injectable for tests.
+        show_progress: a bar on a terminal's standard error.
+
+    Raises:
+        MeterUnavailableError: the counter cannot be read, or does not move at all.
+    """
+    from tqdm import tqdm
+
+    order = random.Random(settings.seed)
+    points = []
+    plan = [*loads[:2], *order.sample(list(loads[2:]), len(loads[2:]))]
+    for _ in range(settings.rounds - 1):
+        plan += order.sample(list(loads), len(loads))
+    with tqdm(plan, unit="load", disable=None if show_progress else True) as progress:
+        for load in progress:
+            progress.set_postfix_str(load.name)
+            points.append(_record(meter, load, settings, sleep))
+            logger.info("%s: %.4g W", load.name, points[-1].power_w)
+    disturbed = [point for point in points if point.foreign_load > FOREIGN_LOAD_LIMIT]
+    if disturbed:
+        worst = max(disturbed, key=lambda point: point.foreign_load)
+        logger.warning(
+            "others used the cores in %d of %d windows, up to %.0f %% of them (%s): the model "
+            "takes that for the idle machine; calibrate with nothing else running",
+            len(disturbed),
+            len(points),
+            100 * worst.foreign_load,
+            worst.load,
+        )
+    return points
+
+
+def _record(
+    meter: Meter, load: Load, settings: LoadSettings, sleep: Callable[[float], None]
+) -> PowerPoint:
+    with running(load) as pids:
+        sleep(settings.settle_s)
+        cores, cpu_s, start = read_core_times(), _cpu_s(pids), meter.read()
+        sleep(max(settings.window_s, meter.min_window_s))
+        end, cpu_end_s, cores_end = meter.read(), _cpu_s(pids), read_core_times()
+    energy = meter.energy_between(start, end)
+    if not energy.energy_j > 0:
+        raise MeterUnavailableError(
+            f"{meter.name} shows {energy.energy_j:g} J for {energy.duration_s:.3g} s under the "
+            f"load {load.name}: the counter is dead"
+        )
+    used = (cpu_end_s - cpu_s) / (energy.duration_s * len(cores.busy_s))
+    foreign = load_between(
+        cores, cores_end, core_ids=list(cores.busy_s), own_cpu_s=cpu_end_s - cpu_s
+    ).foreign
+    return PowerPoint(load.name, min(1.0, used), energy.power_w, foreign)
+
+
+@contextmanager
+def running(load: Load) -> Iterator[list[int]]:
+    """The load's worker processes, ready; they end with the block."""
+    command = [sys.executable, "-P", load_main.__file__, load.work, str(load.duty)]
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(load.workers):
+            environment = os.environ | ONE_THREAD
+            worker = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+            workers.append(worker)
+        for worker in workers:
+            if worker.stdout is None or worker.stdout.readline() != b"ready\n":
+                raise MeterUnavailableError(f"the load {load.name} did not start")
+        yield [worker.pid for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.communicate()
+
+
+def _cpu_s(pids: Sequence[int]) -> float:
+    return sum(map(process_tree_cpu_s, pids))
