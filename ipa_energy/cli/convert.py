@@ -13,7 +13,7 @@ from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
     from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.profiling.ipa_folder import SeriesImport
+    from ipa_energy.profiling.ipa_folder.folder import SeriesImport
 
 STATISTICS = ("max", "p99", "avg")
 DEFAULT_LOAD = 20
@@ -122,8 +122,8 @@ def _option(name: str) -> str:
 
 
 def _from_ipa(args: argparse.Namespace) -> int:
-    from ipa_energy.profiling.ipa_folder import import_profile
-    from ipa_energy.profiling.ipa_row import ImportChoice
+    from ipa_energy.profiling.ipa_folder.folder import import_profile
+    from ipa_energy.profiling.ipa_folder.row import ImportChoice
 
     choice = ImportChoice(
         accuracies=args.accuracies,
@@ -164,7 +164,7 @@ def _summary(series: SeriesImport) -> str:
 
 
 def _to_ipa(args: argparse.Namespace) -> int:
-    from ipa_energy.profiling.ipa_export import SeriesTarget, export_profile
+    from ipa_energy.profiling.ipa_folder.export import SeriesTarget, export_profile
     from ipa_energy.profiling.table import read_profile
 
     rows = read_profile(args.profile)

@@ -19,9 +19,9 @@ from ipa_energy.errors import ConfigError, MeterUnavailableError
 if TYPE_CHECKING:
     from ipa_energy.meters.base import Meter
     from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.meters.sources import Places
-    from ipa_energy.profiling.command import TreeMeterFactory
-    from ipa_energy.profiling.command_tree import CommandTree
+    from ipa_energy.meters.discovery.sources import Places
+    from ipa_energy.profiling.command.measure import TreeMeterFactory
+    from ipa_energy.profiling.command.tree import CommandTree
 
 METER_HELP = (
     "rapl, perf, nvml, cpu-time, several joined by +, or auto: the best that works here (default)"
@@ -67,7 +67,13 @@ def command_meter(args: argparse.Namespace) -> Iterator[CommandMeter]:
         ConfigError: no such meter or model.
         MeterUnavailableError: a counter is dead, denied or absent.
     """
-    from ipa_energy.meters.discovery import AUTO, CPU_ESTIMATE, close_meter, discover, open_meter
+    from ipa_energy.meters.discovery.discover import (
+        AUTO,
+        CPU_ESTIMATE,
+        close_meter,
+        discover,
+        open_meter,
+    )
 
     places = _places(args.powercap, args.prometheus)
     name = args.meter if args.meter != AUTO else discover(places).auto or CPU_ESTIMATE
@@ -101,7 +107,13 @@ def counter(args: argparse.Namespace) -> Iterator[Meter]:
         ConfigError: no such counter.
         MeterUnavailableError: there is none that moves.
     """
-    from ipa_energy.meters.discovery import AUTO, CPU_COUNTERS, close_meter, discover, open_meter
+    from ipa_energy.meters.discovery.discover import (
+        AUTO,
+        CPU_COUNTERS,
+        close_meter,
+        discover,
+        open_meter,
+    )
 
     name, places = args.meter, _places(args.powercap, None)
     if name not in (AUTO, *CPU_COUNTERS):
@@ -133,8 +145,8 @@ _UNCALIBRATED = (
 
 
 def _places(powercap: Path | None, prometheus_url: str | None) -> Places:
-    from ipa_energy.meters.powercap import POWERCAP
-    from ipa_energy.meters.sources import Places
+    from ipa_energy.meters.discovery.sources import Places
+    from ipa_energy.meters.rapl.powercap import POWERCAP
 
     return Places(powercap=powercap or POWERCAP, prometheus_url=prometheus_url)
 
@@ -150,7 +162,7 @@ def _composed(
     parts: list[str], counters: Mapping[str, Meter], model: PowerModel | None, tree: CommandTree
 ) -> Meter:
     from ipa_energy.meters.composite import CompositeMeter
-    from ipa_energy.profiling.command_tree import TreeMeter
+    from ipa_energy.profiling.command.tree import TreeMeter
 
     meters: list[Meter] = [
         TreeMeter(model, tree) if model is not None and part not in counters else counters[part]

@@ -10,7 +10,7 @@ from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from ipa_energy.meters.discovery import Discovery
+    from ipa_energy.meters.discovery.discover import Discovery
     from ipa_energy.meters.status import MeterStatus
 
 
@@ -41,9 +41,9 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def meters(args: argparse.Namespace) -> int:
     """Try everything, then say what was found."""
-    from ipa_energy.meters.discovery import discover
-    from ipa_energy.meters.powercap import POWERCAP
-    from ipa_energy.meters.sources import Places
+    from ipa_energy.meters.discovery.discover import discover
+    from ipa_energy.meters.discovery.sources import Places
+    from ipa_energy.meters.rapl.powercap import POWERCAP
 
     found = discover(Places(powercap=args.powercap or POWERCAP, prometheus_url=args.prometheus))
     if args.json:

@@ -103,7 +103,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def profile(args: argparse.Namespace) -> int:
     """Measure; entries that fail are named and do not stop the others."""
     from ipa_energy.config import load_config
-    from ipa_energy.profiling.budget import parse_share
+    from ipa_energy.profiling.fit.budget import parse_share
     from ipa_energy.profiling.settings import TrialSettings
     from ipa_energy.profiling.sweep import profile_pipeline
 
@@ -142,7 +142,7 @@ def profile(args: argparse.Namespace) -> int:
 def _meter(name: str, power_model: Path | None) -> Iterator[MeterChoice]:
     """The meter for replicas; a counter is tried under load, and closed with the block."""
     from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.meters.discovery import CPU_COUNTERS, close_meter, discover, open_meter
+    from ipa_energy.meters.discovery.discover import CPU_COUNTERS, close_meter, discover, open_meter
     from ipa_energy.meters.stored_model import power_model_for_this_machine
     from ipa_energy.profiling.metering import cpu_time_choice, machine_choice
 

@@ -23,7 +23,7 @@ def profile_facts(
     Args:
         journal: the profile's trials.
         rows: of its table.
-        fit: what :mod:`.prediction` says of predicted entries; None if there are none.
+        fit: what :mod:`.fit.prediction` says of predicted entries; None if there are none.
     """
     everything = [trial for trials in journal.trials.values() for trial in trials]
     facts: dict[str, Any] = {

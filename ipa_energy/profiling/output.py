@@ -16,11 +16,11 @@ from typing import Any, cast
 
 from ipa_energy.errors import ConfigError, ServingError
 from ipa_energy.profiling.facts import figure, profile_facts
+from ipa_energy.profiling.fit.prediction import Predicted, is_predicted
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.inputs import Inputs
 from ipa_energy.profiling.journal import GONE, Journal, write_json
 from ipa_energy.profiling.measurement import summarise
-from ipa_energy.profiling.prediction import Predicted, is_predicted
 from ipa_energy.profiling.row import SATURATED
 from ipa_energy.profiling.table import (
     ProfileRow,

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
+from ipa_energy.profiling.fit.prediction import predict
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.metering import MeterChoice
 from ipa_energy.profiling.output import ProfileFiles
-from ipa_energy.profiling.prediction import predict
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.replica_check import check_replicas
 from ipa_energy.profiling.row import ProfileRow

@@ -1,7 +1,7 @@
 """A pipeline's profile: what was asked for, checked, then measured (:mod:`.rounds`).
 
-With a budget only a share of the grid is measured (:mod:`.budget`) and the rest is predicted
-(:mod:`.prediction`). Whatever can be refused is refused before anything is written.
+With a budget only a share of the grid is measured (:mod:`.fit.budget`) and the rest is predicted
+(:mod:`.fit.prediction`). Whatever can be refused is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.budget import within_budget
+from ipa_energy.profiling.fit.budget import within_budget
 from ipa_energy.profiling.grid import Entry, chosen_variants, grid
 from ipa_energy.profiling.inputs import RANDOM_WEIGHTS, inputs_of
 from ipa_energy.profiling.machine import describe_machine

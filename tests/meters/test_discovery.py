@@ -13,14 +13,14 @@ from powercap_tree import LiveMachine, Machine, two_sockets
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Reading
-from ipa_energy.meters.busy import BusyCores
 from ipa_energy.meters.cpu_time import CpuTimeMeter
-from ipa_energy.meters.discovery import auto_of, close_meter, discover, open_meter
+from ipa_energy.meters.discovery.busy import BusyCores
+from ipa_energy.meters.discovery.discover import auto_of, close_meter, discover, open_meter
+from ipa_energy.meters.discovery.observation import observe
+from ipa_energy.meters.discovery.sources import SOURCES, Places
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.meters.keep_alive import KeepAlive
-from ipa_energy.meters.observation import observe
-from ipa_energy.meters.rapl import RaplMeter
-from ipa_energy.meters.sources import SOURCES, Places
+from ipa_energy.meters.rapl.keep_alive import KeepAlive
+from ipa_energy.meters.rapl.meter import RaplMeter
 from ipa_energy.meters.status import MeterStatus, min_window_for
 
 NOBODY = 65534
@@ -250,7 +250,7 @@ def test_a_meter_without_anything_to_close_is_closed_too():
 def test_importing_the_meters_loads_nothing_heavy():
     heavy = ("torch", "pynvml", "numpy", "pandas", "scipy")
     code = (
-        "import sys, ipa_energy.meters.discovery;"
+        "import sys, ipa_energy.meters.discovery.discover;"
         f"print(*[name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,9 @@ from power_pmu import DEAD, ONE_WATT, TEN_WATTS, UNKNOWN, write_pmu
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter, Reading
-from ipa_energy.meters.perf import PerfMeter, energy_events
-from ipa_energy.meters.perf_event import COUNTED, counting_cpus, event_kind
-from ipa_energy.meters.tried import tried
+from ipa_energy.meters.discovery.tried import tried
+from ipa_energy.meters.perf.event import COUNTED, counting_cpus, event_kind
+from ipa_energy.meters.perf.meter import PerfMeter, energy_events
 
 SERVER = {"pkg": TEN_WATTS, "ram": ONE_WATT, "cores": TEN_WATTS, "psys": TEN_WATTS}
 

@@ -11,10 +11,10 @@ import pytest
 from power_pmu import TEN_WATTS, write_pmu
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.perf_command import measure_command
-from ipa_energy.meters.perf_lines import parse_line
-from ipa_energy.meters.perf_output import refusal
-from ipa_energy.meters.perf_program import output_form, perf_version, refused
+from ipa_energy.meters.perf.command import measure_command
+from ipa_energy.meters.perf.lines import parse_line
+from ipa_energy.meters.perf.output import refusal
+from ipa_energy.meters.perf.program import output_form, perf_version, refused
 
 WATTS = {"power/energy-pkg/": 120.0, "power/energy-ram/": 20.0, "power/energy-psys/": 300.0}
 

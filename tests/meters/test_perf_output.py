@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.perf_output import parse_perf_output, refusal
+from ipa_energy.meters.perf.output import parse_perf_output, refusal
 
 JSON_LINE = (
     '{{"counter-value" : "{value}", "unit" : "Joules", "event" : "power/{event}/", '

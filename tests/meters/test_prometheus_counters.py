@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.meters.counter_series import (
+from ipa_energy.meters.prometheus.counter_series import (
     CounterSeries,
     Window,
     covered,

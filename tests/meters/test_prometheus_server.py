@@ -11,11 +11,11 @@ from prometheus_fixture import LIVE_W, Exporter, prometheus, serving
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter
-from ipa_energy.meters.dcgm import dcgm_meter
-from ipa_energy.meters.kepler import Generation, KeplerTarget, kepler_meter
-from ipa_energy.meters.prometheus import SERVER_TIME, PrometheusMeter
-from ipa_energy.meters.prometheus_query import CounterQuery, PromqlQuery
-from ipa_energy.meters.prometheus_server import PrometheusServer
+from ipa_energy.meters.prometheus.dcgm import dcgm_meter
+from ipa_energy.meters.prometheus.kepler import Generation, KeplerTarget, kepler_meter
+from ipa_energy.meters.prometheus.meter import SERVER_TIME, PrometheusMeter
+from ipa_energy.meters.prometheus.query import CounterQuery, PromqlQuery
+from ipa_energy.meters.prometheus.server import PrometheusServer
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.profiling import command
-from ipa_energy.profiling.command import measure_command
-from ipa_energy.profiling.command_energy import CommandEnergy, CommandTrial
-from ipa_energy.profiling.command_tree import CommandTree, TreeMeter
+from ipa_energy.profiling.command import measure as command
+from ipa_energy.profiling.command.energy import CommandEnergy, CommandTrial
+from ipa_energy.profiling.command.measure import measure_command
+from ipa_energy.profiling.command.tree import CommandTree, TreeMeter
 from ipa_energy.profiling.contention import CoreTimes
 
 MODEL = PowerModel(idle_w=8.0, max_w=40.0, cores=4, source="made up for the test")

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.budget import within_budget
-from ipa_energy.profiling.fit import fit_surface
+from ipa_energy.profiling.fit.budget import within_budget
+from ipa_energy.profiling.fit.prediction import QUANTITIES, is_predicted, predict
+from ipa_energy.profiling.fit.shapes import Point, shapes_for
+from ipa_energy.profiling.fit.surface import fit_surface
 from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.prediction import QUANTITIES, is_predicted, predict
-from ipa_energy.profiling.shapes import Point, shapes_for
 from ipa_energy.profiling.table import read_profile
 
 PROFILE = Path(__file__).parents[2] / "configs/profiles/video-epyc-2vcpu.csv"

@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.ipa_experiments import MAPPER_FILE
-from ipa_energy.profiling.ipa_export import SeriesTarget, export_profile
-from ipa_energy.profiling.ipa_folder import import_profile
-from ipa_energy.profiling.ipa_responses import model_latencies, responses_for
-from ipa_energy.profiling.ipa_row import ImportChoice
+from ipa_energy.profiling.ipa_folder.experiments import MAPPER_FILE
+from ipa_energy.profiling.ipa_folder.export import SeriesTarget, export_profile
+from ipa_energy.profiling.ipa_folder.folder import import_profile
+from ipa_energy.profiling.ipa_folder.responses import model_latencies, responses_for
+from ipa_energy.profiling.ipa_folder.row import ImportChoice
 from ipa_energy.profiling.row import ProfileRow
 from ipa_energy.profiling.table import meta_path, read_profile
 

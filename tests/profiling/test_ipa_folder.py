@@ -13,11 +13,11 @@ import pytest
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
-from ipa_energy.profiling.ipa_accuracies import read_accuracies
-from ipa_energy.profiling.ipa_experiments import COLUMNS
-from ipa_energy.profiling.ipa_folder import SeriesImport, read_series
-from ipa_energy.profiling.ipa_notes import NOTES_FILE, Note
-from ipa_energy.profiling.ipa_row import ImportChoice
+from ipa_energy.profiling.ipa_folder.accuracies import read_accuracies
+from ipa_energy.profiling.ipa_folder.experiments import COLUMNS
+from ipa_energy.profiling.ipa_folder.folder import SeriesImport, read_series
+from ipa_energy.profiling.ipa_folder.notes import NOTES_FILE, Note
+from ipa_energy.profiling.ipa_folder.row import ImportChoice
 
 ACCURACIES = """\
 # IPA's own file has variants named by integers, elsewhere

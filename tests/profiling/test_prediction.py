@@ -10,9 +10,9 @@ import pytest
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.profiling.fit.prediction import is_predicted, predict
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.merge import _provenance, _weighted
-from ipa_energy.profiling.prediction import is_predicted, predict
 from ipa_energy.profiling.row import ProfileRow, format_row, parse_row
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
 from ipa_energy.profiling.table import meta_path, read_profile

@@ -1,0 +1,1 @@
+"""Which meters there are here, tried under load before they are believed."""

@@ -1,0 +1,1 @@
+"""Joules that other programs logged: etrace2, FrameView and PCAT, perf."""

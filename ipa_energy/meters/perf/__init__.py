@@ -1,0 +1,1 @@
+"""The kernel's energy events: counted by the meter, or by ``perf``, whose output is read."""

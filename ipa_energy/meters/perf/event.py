@@ -1,0 +1,187 @@
+"""One power event of the kernel, opened for one CPU (``perf_event_open``, linux/perf_event.h).
+
+What sysfs tells of an event::
+
+    /sys/bus/event_source/devices/power/
+        type                    number of the PMU
+        cpumask                 a CPU of each package: where its event is counted
+        format/event            config:0-7, the bits that ``event=`` goes to
+        events/energy-pkg       event=0x02
+        events/energy-pkg.scale 2.3283064365386962890625e-10
+        events/energy-pkg.unit  Joules
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipa_energy.meters.fault import MeterFault
+from ipa_energy.meters.perf.lines import ENERGY_UNIT
+from ipa_energy.meters.perf.program import DENIED_FIX, METER, NO_EVENT_FIX
+
+SYSCALL = {
+    "x86_64": 298,
+    "i386": 336,
+    "i686": 336,
+    "aarch64": 241,
+    "riscv64": 241,
+    "ppc64le": 319,
+    "s390x": 331,
+}
+"""Number of perf_event_open by architecture (asm/unistd.h)."""
+
+ATTRIBUTE = struct.Struct("=IIQQQQQIIQ")
+"""struct perf_event_attr in its first published size, 64 bytes: type, size, config, …"""
+
+READ_TIMES = 1 | 2
+CLOSE_ON_EXEC = 8
+EVERY_PROCESS = -1
+NO_GROUP = -1
+
+COUNTED = struct.Struct("=QQQ")
+"""What a read gives: the count, nanoseconds enabled, nanoseconds counted."""
+
+EventOpener = Callable[[int, int, int], int]
+"""(type, config, CPU) → file descriptor; raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """An energy event as sysfs describes it.
+
+    Attributes:
+        name: e.g. ``energy-pkg``.
+        pmu_type: number of its PMU.
+        config: its number there.
+        joules_per_count: its scale.
+    """
+
+    name: str
+    pmu_type: int
+    config: int
+    joules_per_count: float
+
+
+def event_kind(pmu: Path, name: str) -> EventKind:
+    """What sysfs tells of an event.
+
+    Raises:
+        MeterUnavailableError: the description is incomplete, or the unit is not joules.
+    """
+    try:
+        unit = _text(pmu / "events" / f"{name}.unit")
+        scale = float(_text(pmu / "events" / f"{name}.scale"))
+        config = _config(pmu, _text(pmu / "events" / name))
+        pmu_type = int(_text(pmu / "type"))
+    except (OSError, ValueError) as error:
+        raise MeterFault(
+            METER, "absent", f"{name} is not described under {pmu}: {error}", NO_EVENT_FIX
+        ) from error
+    if unit != ENERGY_UNIT:
+        raise MeterFault(METER, "absent", f"{name} is in {unit}; allowed: {ENERGY_UNIT}")
+    return EventKind(name, pmu_type, config, scale)
+
+
+def counting_cpus(pmu: Path) -> tuple[int, ...]:
+    """A CPU of each package, from a list such as ``0,24`` or ``0-1``.
+
+    Raises:
+        MeterUnavailableError: the kernel does not say.
+    """
+    cpus: list[int] = []
+    try:
+        for part in _text(pmu / "cpumask").split(","):
+            first, _, last = part.partition("-")
+            cpus += range(int(first), int(last or first) + 1)
+    except (OSError, ValueError) as error:
+        raise MeterFault(METER, "absent", f"{pmu}/cpumask: {error}", NO_EVENT_FIX) from error
+    return tuple(cpus)
+
+
+def open_event(pmu_type: int, config: int, cpu: int) -> int:
+    """A descriptor that counts an event on a CPU, whoever runs there."""
+    number = SYSCALL.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"perf_event_open on {platform.machine()} is not known")
+    attribute = ATTRIBUTE.pack(pmu_type, ATTRIBUTE.size, config, 0, 0, READ_TIMES, 0, 0, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = (number, attribute, EVERY_PROCESS, cpu, NO_GROUP, CLOSE_ON_EXEC)
+    fd = int(libc.syscall(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)))
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return fd
+
+
+class EnergyEvent:
+    """An energy event that counts on one CPU from when it is made.
+
+    Args:
+        kind: what to count.
+        cpu: where.
+        opener: opens it; another one may be given for tests.
+
+    Raises:
+        MeterUnavailableError: the kernel refuses.
+    """
+
+    def __init__(self, kind: EventKind, cpu: int, opener: EventOpener = open_event) -> None:
+        self.kind = kind
+        self._fd = -1
+        try:
+            self._fd = opener(kind.pmu_type, kind.config, cpu)
+        except PermissionError as error:
+            told = f"the kernel does not let this process count {kind.name}"
+            raise MeterFault(METER, "denied", told, DENIED_FIX) from error
+        except OSError as error:
+            told = f"the kernel does not count {kind.name} on CPU {cpu}: {error.strerror}"
+            raise MeterFault(METER, "absent", told, NO_EVENT_FIX) from error
+
+    def read_j(self) -> float:
+        """Joules since it was made; the kernel takes care of wraps.
+
+        Raises:
+            MeterUnavailableError: it cannot be read, or was not counted all the time.
+        """
+        try:
+            count, enabled_ns, counted_ns = COUNTED.unpack(os.read(self._fd, COUNTED.size))
+        except (OSError, struct.error) as error:
+            raise MeterFault(METER, "dead", f"{self.kind.name} cannot be read: {error}") from error
+        if counted_ns < enabled_ns or not enabled_ns:
+            share = counted_ns / enabled_ns if enabled_ns else 0.0
+            raise MeterFault(METER, "dead", f"{self.kind.name} counted {share:.1%} of the time")
+        return float(count) * self.kind.joules_per_count
+
+    def close(self) -> None:
+        """Stop counting; safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        """A meter that nobody closed holds no event for ever."""
+        self.close()
+
+
+def _config(pmu: Path, description: str) -> int:
+    """The event's number from ``event=0x02`` and the bits that ``format`` gives each field."""
+    config = 0
+    for field in description.split(","):
+        name, _, value = field.partition("=")
+        bits = re.fullmatch(r"config:(\d+)(?:-\d+)?", _text(pmu / "format" / name))
+        if bits is None:
+            raise ValueError(f"field {name} of {description!r} is not in config")
+        config |= int(value or "1", 0) << int(bits[1])
+    return config
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="ascii").strip()

@@ -1,0 +1,1 @@
+"""Counters that a Prometheus server scrapes: any query, Kepler, DCGM."""

@@ -1,0 +1,250 @@
+"""Joules of nodes, pods and containers from Kepler, of either generation.
+
+====================  ==========================================  ===============================
+what                  Kepler 0.10 and newer                       Kepler up to 0.9
+====================  ==========================================  ===============================
+node                  ``kepler_node_cpu_joules_total``            ``kepler_node_package_joules…``
+pod                   ``kepler_pod_cpu_joules_total``             its containers
+container             ``kepler_container_cpu_joules_total``       ``kepler_container_package_…``
+parts                 ``zone`` = package, dram, core, psys …      a metric for each
+idle                  in the node's counter only                  ``mode`` = dynamic, idle
+====================  ==========================================  ===============================
+
+Packages and memory are summed; core and uncore are inside the package, and psys (the whole
+platform) is used alone where there is no package. GPU counters are left to ``dcgm`` and ``nvml``.
+Only where an old Kepler has no parts at all its ``kepler_…_joules_total`` is taken, which includes
+GPUs and everything else on the board.
+
+A node's joules are what RAPL counted, hence measured, unless Kepler says that a model made them. A
+pod's or container's are its share of the node's by CPU time: no counter tells processes apart, so
+they are always estimated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.meters.fault import MeterFault
+from ipa_energy.meters.prometheus.meter import MODEL_WORDS, PrometheusMeter
+from ipa_energy.meters.prometheus.query import CounterQuery, quoted
+from ipa_energy.meters.prometheus.server import PrometheusServer
+from ipa_energy.records import Quality
+
+KEPLER = "kepler"
+
+Generation = Literal["0.10", "0.9"]
+
+PACKAGES = "package(-[0-9]+)?"
+PACKAGES_AND_MEMORY = "(package|dram)(-[0-9]+)?"
+PLATFORM = "psys(-[0-9]+)?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeplerTarget:
+    """Whose joules: the narrowest thing that is named, or every node if nothing is.
+
+    Attributes:
+        node: name of the node.
+        namespace: of the pods.
+        pod: name of the pod; ``*`` stands for any characters (``yolo-*``).
+        container: name of the container; likewise.
+        memory: count memory too; False where its counter is dead.
+    """
+
+    node: str | None = None
+    namespace: str | None = None
+    pod: str | None = None
+    container: str | None = None
+    memory: bool = True
+
+    @property
+    def scope(self) -> Literal["node", "pod", "container"]:
+        """What is counted."""
+        if self.container is not None:
+            return "container"
+        return "node" if self.pod is None and self.namespace is None else "pod"
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What a server had scraped by the end of a window, from its start on."""
+
+    server: PrometheusServer
+    start_s: float
+    end_s: float
+
+    def labels(self, selector: str, label: str) -> list[str]:
+        """Values of a label among the series that a selector picks, sorted."""
+        span_s = math.ceil(self.end_s - self.start_s)
+        counted = f"count by ({label}) (last_over_time({selector}[{span_s}s]))"
+        found = self.server.vector(counted, self.end_s)
+        return sorted({one.labels.get(label, "") for one in found} - {""})
+
+
+def kepler_meter(
+    server: PrometheusServer,
+    target: KeplerTarget | None = None,
+    *,
+    generation: Generation | None = None,
+) -> PrometheusMeter:
+    """A meter of what Kepler counts; the server is first asked when it is first used.
+
+    Args:
+        server: the Prometheus that scrapes Kepler.
+        target: whose joules; None for all nodes.
+        generation: None to find out.
+    """
+    chosen = target or KeplerTarget()
+
+    def query_over(start_s: float, end_s: float) -> CounterQuery:
+        return _kepler_query(_Past(server, start_s, end_s), chosen, generation)
+
+    return PrometheusMeter(server, query_over, name=KEPLER)
+
+
+def _kepler_query(
+    past: _Past, target: KeplerTarget, generation: Generation | None = None
+) -> CounterQuery:
+    """The counters that add up to the target's joules.
+
+    Raises:
+        MeterFault: the server scrapes no Kepler, or Kepler has nothing about the target.
+    """
+    found = generation or _generation(past)
+    return _current(past, target) if found == "0.10" else _old(past, target)
+
+
+def _generation(past: _Past) -> Generation:
+    if past.labels('{__name__=~"kepler_(node|pod|container)_cpu_joules_total"}', "__name__"):
+        return "0.10"
+    if past.labels('{__name__=~"kepler_(node_package|container)_.*joules_total"}', "__name__"):
+        return "0.9"
+    raise MeterFault(
+        KEPLER,
+        "absent",
+        f"{past.server.url} has no Kepler metrics",
+        "install Kepler and have Prometheus scrape it (port 28282; 9102 up to 0.9)",
+    )
+
+
+def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
+    """Kepler 0.10 and newer."""
+    matchers = _matchers([("node_name", target.node)])
+    names: tuple[str, ...]
+    if target.scope == "node":
+        metric, names = "kepler_node_cpu_joules_total", ("node_name", "zone")
+    else:
+        matchers.append('state!="terminated"')  # its last value, repeated under another label
+        pods = _matchers([("pod_namespace", target.namespace), ("pod_name", target.pod)])
+        if target.scope == "pod":
+            metric, names = "kepler_pod_cpu_joules_total", ("pod_namespace", "pod_name", "zone")
+            matchers += pods
+        else:
+            metric, names = "kepler_container_cpu_joules_total", ("container_name", "zone")
+            matchers += _matchers([("container_name", target.container)])
+            if pods:
+                matchers.append(_of_pods(past, pods))
+    zones = past.labels(_selector(metric, matchers), "zone")
+    if not zones:
+        raise _nothing(past, metric, matchers)
+    wanted = PLATFORM
+    if any(zone.startswith("package") for zone in zones):
+        _require_packages_everywhere(past, metric, matchers)
+        wanted = PACKAGES_AND_MEMORY if target.memory else PACKAGES
+    matchers.append(f'zone=~"{wanted}"')
+    return CounterQuery(
+        _selector(metric, matchers),
+        quality="measured" if target.scope == "node" else "estimated",
+        domain_labels=names,
+        may_rest=target.scope != "node",
+    )
+
+
+def _require_packages_everywhere(past: _Past, metric: str, matchers: Sequence[str]) -> None:
+    """A node without package counters would drop out of the sum unseen."""
+    nodes = past.labels(_selector(metric, matchers), "node_name")
+    packages = _selector(metric, [*matchers, f'zone=~"{PACKAGES}"'])
+    without = sorted(set(nodes) - set(past.labels(packages, "node_name")))
+    if without:
+        raise MeterFault(
+            KEPLER,
+            "absent",
+            f"nodes {', '.join(without)} have no package counter and others have",
+            "name the node, and measure such nodes one by one",
+        )
+
+
+def _of_pods(past: _Past, pods: Sequence[str]) -> str:
+    """A matcher for containers of certain pods: containers carry the pod's id, not its name."""
+    metric = "kepler_pod_cpu_joules_total"
+    ids = past.labels(_selector(metric, pods), "pod_id")
+    if not ids:
+        raise _nothing(past, metric, pods)
+    return f"pod_id=~{quoted('|'.join(_literal(one) for one in ids))}"
+
+
+def _old(past: _Past, target: KeplerTarget) -> CounterQuery:
+    """Kepler up to 0.9."""
+    names: tuple[str, ...]
+    if target.scope == "node":
+        kind, names = "node", ("instance", "__name__", "mode")
+    else:
+        kind = "container"
+        names = ("container_namespace", "pod_name", "container_name", "__name__", "mode")
+    matchers = _matchers(
+        [
+            ("container_namespace", target.namespace),
+            ("pod_name", target.pod),
+            ("container_name", target.container),
+        ]
+    )
+    if target.node is not None:
+        matchers.append(f"instance=~{quoted(_literal(target.node) + '(:[0-9]+)?')}")
+    parts = f"kepler_{kind}_({'package|dram' if target.memory else 'package'})_joules_total"
+    whole = f"kepler_{kind}_joules_total"
+    for name in (parts, whole):
+        selector = _selector("", [f'__name__=~"{name}"', *matchers])
+        if past.labels(selector, "__name__"):
+            return CounterQuery(
+                selector,
+                quality="estimated" if kind == "container" else _node_quality(past),
+                domain_labels=names,
+                may_rest=kind == "container",
+            )
+    raise _nothing(past, parts, matchers)
+
+
+def _node_quality(past: _Past) -> Quality:
+    """Estimated if any node says that its joules come from a model."""
+    sources = past.labels("kepler_node_info", "components_power_source")
+    modelled = any(word in source.lower() for source in sources for word in MODEL_WORDS)
+    return "estimated" if modelled else "measured"
+
+
+def _selector(metric: str, matchers: Sequence[str]) -> str:
+    return f"{metric}{{{','.join(matchers)}}}"
+
+
+def _matchers(pairs: Sequence[tuple[str, str | None]]) -> list[str]:
+    return [f"{name}=~{quoted(_literal(value))}" for name, value in pairs if value is not None]
+
+
+def _literal(value: str) -> str:
+    """A pattern for ``value`` in which only ``*`` has a meaning."""
+    if not value:
+        raise ConfigError("an empty name of a node, namespace, pod or container")
+    special = "\\.+?()[]{}|^$"
+    return "".join(f"\\{c}" if c in special else ".*" if c == "*" else c for c in value)
+
+
+def _nothing(past: _Past, metric: str, matchers: Sequence[str]) -> MeterFault:
+    return MeterFault(
+        KEPLER,
+        "absent",
+        f"{past.server.url} has no {_selector(metric, matchers)}",
+        "check the names: kubectl get pods -A, and Kepler's own metrics page",
+    )

@@ -1,0 +1,1 @@
+"""RAPL counters through the powercap file system; :mod:`.meter` is the meter."""

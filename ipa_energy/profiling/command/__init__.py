@@ -1,0 +1,1 @@
+"""Joules of any command: the trial protocol, the process tree it charges, the figures."""

@@ -1,0 +1,1 @@
+"""Profiles from and to IPA's profiling folders."""
