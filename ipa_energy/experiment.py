@@ -7,17 +7,22 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import ipa_energy
 from ipa_energy.compare import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
-from ipa_energy.errors import ConfigError, IpaEnergyError
+from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.hindsight import best_static_plan
+from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solution import or_none
+from ipa_energy.optimizer.solve import decide
 from ipa_energy.planner import Planner, load_planner
 from ipa_energy.runlog import Interval, Run, RunInfo, RunLog, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
@@ -26,6 +31,9 @@ from ipa_energy.serving.base import Deployment, deployment_of
 from ipa_energy.workloads import Workload, workload_from
 
 logger = logging.getLogger(__name__)
+
+LOADS_TRIED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Quantiles of the trace at which a plan is looked for before a run begins."""
 
 VERSIONS_OF = ("numpy", "gurobipy", "highspy", "statsmodels")
 
@@ -81,8 +89,12 @@ def run_experiment(
 
     Raises:
         ConfigError: the folder is taken, holds another run, or cannot be written.
+        InfeasibleError: no load of the trace has a feasible plan; nothing is written.
+        LicenceError: the solver's licence is missing or too small; nothing is written.
         ServingError: the backend failed; the finished intervals stay.
     """
+    if not resume and fixed is None:
+        _check_feasible(experiment)
     log = _resumed(experiment, out) if resume else _created(experiment, out, name or out.name)
     if log.is_complete:
         logger.warning("%s: the run is complete already, there is nothing to resume", out)
@@ -100,11 +112,32 @@ def run_experiment(
                     log.append_interval(interval)
             log.complete(totals.to_json())
         except IpaEnergyError as error:
-            log.fail(str(error))
+            with suppress(ConfigError):  # the disk that refused the interval refuses this as well
+                log.fail(str(error))
             raise
         finally:
             runner.backend.close()
     return read_run(out)
+
+
+def _check_feasible(experiment: Experiment) -> None:
+    """Decide at loads across the trace until one has a plan, as a run would.
+
+    Raises:
+        InfeasibleError: none has; the message is that of the mean load.
+        UnavailableError: the solver cannot be used.
+    """
+    program = experiment.planner.program
+    method = experiment.planner.config.optimization_method
+    counts = experiment.workload.counts
+    mean = decide(program, planned_load_rps(float(counts.mean())), method=method)
+    loads = {planned_load_rps(float(rps)) for rps in np.quantile(counts, LOADS_TRIED)}
+    if not mean.plans and not any(
+        decide(program, rps, method=method).plans for rps in sorted(loads)
+    ):
+        raise InfeasibleError(
+            f"no load of the trace has a plan: at its mean, {mean.load_rps:g} rps, {mean.conflict}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +208,7 @@ class _Totals:
         served = interval.served
         self.requests += len(served.requests)
         self.dropped += int((served.requests.dropped_at >= 0).sum())
-        self.reconfigurations += len(interval.reconfigured)
+        self.reconfigurations += bool(interval.reconfigured)
         self.idle_j += float(served.idle_j.sum())
         self.dynamic_j += float(served.dynamic_j.sum())
         if interval.decision is not None:

@@ -50,6 +50,7 @@ class Runner:
 
     Attributes:
         backend: what serves.
+        infeasible_steps: decisions of this call so far that found no plan.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Runner:
         self.counts = workload.counts
         self.interval_s = config.adaptation_interval
         self.is_fixed = fixed is not None
+        self.infeasible_steps = 0
         self.running = fixed or _initial(planner)
         self.adapter = Adapter(
             planner.program,
@@ -120,6 +122,8 @@ class Runner:
             yield Interval(
                 timestep_s=start_s, plan=plan, decision=decision, served=served, reconfigured=names
             )
+        if self.infeasible_steps > 1:
+            logger.warning("%d of the steps had no feasible plan", self.infeasible_steps)
         # (4) let what is under way finish
         drained = self.backend.finish()
         yield Interval(timestep_s=len(counts), plan=plan, decision=None, served=drained)
@@ -128,7 +132,9 @@ class Runner:
         decision = self.adapter.decide(now_s, self.counts, self.running)
         plan = decision.plan
         if plan is None:
-            logger.warning("second %d: %s; the running plan stays", now_s, decision.conflict)
+            self.infeasible_steps += 1
+            level = logging.WARNING if self.infeasible_steps == 1 else logging.INFO
+            logger.log(level, "second %d: %s; the running plan stays", now_s, decision.conflict)
             plan = self.planner.plan_running(self.running, decision.planned_load_rps)
         return plan, _logged(decision, self.adapter.method)
 

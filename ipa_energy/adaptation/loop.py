@@ -12,6 +12,7 @@ The loop owns no clock and no server: :class:`Adapter` is asked once an interval
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ipa_energy.optimizer.solve import decide
 from ipa_energy.records import Option
 
 PLANS_COMPARED = 8
-"""How many of the best plans are looked at for one that equals the best but changes less."""
+"""How many of the best plans are looked at for one as good as the best that changes less."""
 
 
 class LoadPredictor(Protocol):
@@ -113,7 +114,7 @@ class Adapter:
         result = decide(self.program, planned, method=self.method, top_k=PLANS_COMPARED)
         plan = min(
             result.equally_good,
-            key=lambda candidate: len(changed_stages(candidate.stages, running)),
+            key=lambda candidate: _preference(candidate, running),
             default=None,
         )
         return Decision(
@@ -127,6 +128,13 @@ class Adapter:
             decision_s=time.perf_counter() - begin,
             conflict=result.conflict,
         )
+
+
+def _preference(plan: Plan, running: Sequence[Runs]) -> tuple[float, float, float]:
+    """Order of equally good plans: fewest changes, then least joules (if known), then fastest."""
+    joules = plan.joules_per_request
+    known_j = 0.0 if math.isnan(joules) else joules
+    return (len(changed_stages(plan.stages, running)), known_j, plan.latency_s)
 
 
 def changed_stages(new: Sequence[Runs], running: Sequence[Runs]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ module imports what it needs when it runs, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -35,6 +36,8 @@ class _Parser(argparse.ArgumentParser):
     """Argparse whose message for bad usage looks like every other message of this program."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        if "--json" in sys.argv:
+            print_json({"error": {"kind": "UsageError", "message": message}})
         self.exit(EXIT_BAD_INPUT, f"ipa-energy: error: {message} (see {self.prog} --help)\n")
 
 
@@ -70,9 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="ipa-energy: %(levelname)s: %(message)s")
     logging.getLogger("ipa_energy").setLevel(level)
     logging.captureWarnings(capture=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "─" gets a "?" for it
     verb: Callable[[argparse.Namespace], int] = args.verb_function
     try:
-        return verb(args)
+        status = verb(args)
+        sys.stdout.flush()
+        return status
     except IpaEnergyError as error:
         print(f"ipa-energy: error: {error}", file=sys.stderr)
         if args.json:
@@ -82,6 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (a pager, head): not an error of ours. Keep the exit silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except OSError as error:
+        # Files of ours are written and read elsewhere, with messages of their own.
+        print(f"ipa-energy: error: cannot write the output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("ipa-energy: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ipa_energy.optimizer.solution import Plan, Result
     from ipa_energy.planner import Planner
 
+HIGHEST_LOAD_RPS = 1e9
+"""As for a trace: beyond it the number is something else than requests per second."""
+
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
@@ -41,8 +44,12 @@ def optimize(args: argparse.Namespace) -> int:
     from ipa_energy.optimizer.solve import decide
     from ipa_energy.planner import load_planner
 
-    if not 0 < args.load < float("inf"):
-        raise ConfigError(f"{args.load:g} rps", where="--load", allowed="a number above 0")
+    if not 0 < args.load <= HIGHEST_LOAD_RPS:
+        raise ConfigError(
+            f"{args.load:g} rps",
+            where="--load",
+            allowed=f"a number above 0, at most {HIGHEST_LOAD_RPS:g}",
+        )
     if args.top < 1:
         raise ConfigError(str(args.top), where="--top", allowed="an integer from 1")
     overrides = chosen_overrides(args, KEY_OF_OPTION)

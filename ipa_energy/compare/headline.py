@@ -16,6 +16,8 @@ def headline(comparison: Comparison) -> str:
     first, last = comparison.runs[0], comparison.runs[-1]
     if len(comparison.runs) == 1:
         return _alone(first)
+    if last.workload != first.workload and last.workload and first.workload:
+        return f"{last.name} and {first.name} served different loads: their figures do not compare."
     return f"{last.name} {_energy(last, first)}{_sla(last, first)}; {_accuracy(last, first)}."
 
 

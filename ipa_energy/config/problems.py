@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from ipa_energy.errors import ConfigError
 
-MOST_SHOWN = 20
+MOST_SHOWN = 10
 """More mistakes than this are counted, not listed: the rest is likely the same one again."""
 
 _SHORT = reprlib.Repr()

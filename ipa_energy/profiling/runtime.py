@@ -8,6 +8,7 @@ can run, and heavy imports belong inside ``build`` and ``sample``.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,23 @@ def load_pipeline(reference: str) -> Pipeline:
     if missing:
         raise ConfigError(f"pipeline {reference!r} lacks {', '.join(missing)}", where=path)
     return cast(Pipeline, module)
+
+
+def check_requirements(pipeline: Pipeline) -> None:
+    """Find out at once, and not model by model, what the pipeline's models lack here.
+
+    A pipeline may name the packages it needs in ``REQUIRES``.
+
+    Raises:
+        UnavailableError: some are not installed.
+    """
+    required: Sequence[str] = getattr(pipeline, "REQUIRES", ())
+    missing = [name for name in required if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UnavailableError(
+            f"the pipeline's models need {', '.join(missing)}, not installed here;"
+            " fix: install them (for a pipeline of this project: pip install ipa-energy[video])"
+        )
 
 
 def _importable_name(path: Path) -> str:

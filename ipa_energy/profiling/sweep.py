@@ -27,7 +27,7 @@ from ipa_energy.profiling.metering import (
 from ipa_energy.profiling.output import ProfileFiles
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.rounds import Failure, Sweep, Work, measure
-from ipa_energy.profiling.runtime import Pipeline, load_pipeline
+from ipa_energy.profiling.runtime import Pipeline, check_requirements, load_pipeline
 from ipa_energy.profiling.settings import TrialSettings
 
 __all__ = [
@@ -100,6 +100,7 @@ def profile_pipeline(
     if quick:
         settings, trials = settings.quick(), 1
     module = load_pipeline(pipeline)
+    check_requirements(module)
     cores = tuple(core_ids if core_ids is not None else sorted(os.sched_getaffinity(0)))
     chosen = chosen_variants(module, stages, variants)
     entries = grid(

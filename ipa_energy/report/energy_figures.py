@@ -115,17 +115,24 @@ def split_figure(runs: list[Drawn]) -> Figure:
 def trade_figure(comparison: Comparison) -> Figure:
     """Accuracy against joules per request, baselines included."""
     data = [_point(run, f"@run{index}", "circle", 13) for index, run in enumerate(comparison.runs)]
-    data += [_point(run, "@muted", "diamond", 11) for run in comparison.static_best.values()]
-    data += [_point(run, "@muted", "star", 13) for run in comparison.oracle.values()]
+    colors = {run.name: f"@run{index}" for index, run in enumerate(comparison.runs)}
+    for baselines, symbol, size in (
+        (comparison.static_best, "diamond-open", 11),
+        (comparison.oracle, "star-open", 13),
+    ):
+        data += [
+            _point(run, colors.get(name, "@muted"), symbol, size) for name, run in baselines.items()
+        ]
     known = [point for point in data if point["x"][0] is not None and point["y"][0] is not None]
     return Figure(
         "trade",
         "What was traded",
-        "Mean accuracy against joules per request: up and to the left is better. Diamonds are the"
-        " best plan that never changes, stars an adaptation that knew the load.",
+        "Mean accuracy against joules per request: up and to the left is better. Of the"
+        " same color, diamonds are the best plan that never changes, stars an adaptation that knew"
+        " the load.",
         known,
         {
-            "xaxis": axis_of("joules per request (J)"),
+            "xaxis": axis_of("joules per request (J)", rangemode="normal"),
             "yaxis": axis_of("mean accuracy", rangemode="normal"),
             "hovermode": "closest",
         },

@@ -243,19 +243,20 @@ def _distribution(axes: Axes, runs: list[Drawn]) -> None:
 
 def _trade(axes: Axes, comparison: Comparison) -> None:
     marked = [(run, run_color(index), "o") for index, run in enumerate(comparison.runs)]
-    marked += [(run, "#667080", "D") for run in comparison.static_best.values()]
-    marked += [(run, "#667080", "*") for run in comparison.oracle.values()]
+    colors = {run.name: run_color(index) for index, run in enumerate(comparison.runs)}
+    for baselines, symbol in ((comparison.static_best, "D"), (comparison.oracle, "*")):
+        marked += [(run, colors.get(name, "#667080"), symbol) for name, run in baselines.items()]
     for run, color, marker in marked:
         axes.plot(
             run.joules_per_request,
             run.accuracy_mean,
             marker,
             color=color,
+            markerfacecolor=color if marker == "o" else "none",
             markersize=9,
             label=_plain(run.name),
         )
     _titles(axes, "joules per request (J)", "mean accuracy", from_zero=False)
-    axes.set_xlim(left=0)
 
 
 def _stage(runs: list[Drawn], stage: int, name: str, folder: Path) -> Path:

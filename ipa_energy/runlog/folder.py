@@ -25,11 +25,11 @@ WORKLOAD_FILE = "workload.csv"
 PROFILE_FILE = "profile.csv"
 
 _FIXES = {
-    errno.ENOSPC: "free some space, then go on with --resume",
-    errno.EDQUOT: "free some of your quota, then go on with --resume",
-    errno.EROFS: "choose an --out on a writable disk",
-    errno.EACCES: "choose an --out that you may write to",
-    errno.EPERM: "choose an --out that you may write to",
+    errno.ENOSPC: "free some space and call again; an unfinished run goes on with --resume",
+    errno.EDQUOT: "free some of your quota and call again; a run goes on with --resume",
+    errno.EROFS: "choose a place on a writable disk",
+    errno.EACCES: "choose a place that you may write to",
+    errno.EPERM: "choose a place that you may write to",
 }
 
 
@@ -47,7 +47,7 @@ def writing(path: Path) -> Iterator[None]:
         raise ConfigError(
             f"cannot write: {reason}",
             where=path,
-            fix=_FIXES.get(error.errno or 0, "choose another --out"),
+            fix=_FIXES.get(error.errno or 0, "choose another place"),
         ) from error
 
 

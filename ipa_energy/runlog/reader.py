@@ -182,6 +182,12 @@ def _run(
     timesteps: Mapping[str, Mapping[str, Any]],
     responses: Responses,
 ) -> Run:
+    if not timesteps:
+        raise ConfigError(
+            "no interval is finished",
+            where=path,
+            fix="go on with ipa-energy run --resume, or run again",
+        )
     starts = [start_of(key, entry) for key, entry in timesteps.items()]
     ends = [*starts[1:], info.duration_s]
     return Run(

@@ -219,6 +219,8 @@ def read_responses(path: Path, nodes: tuple[str, ...]) -> Responses:
                     row, drop = _parse(request, nodes, start_s + second)
                     flat.extend(row)
                     drops.append(drop)
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", where=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"not a file of request times ({type(error).__name__}: {error})", where=path

@@ -34,7 +34,7 @@ def read_run_json(path: Path) -> tuple[RunInfo, str]:
             where=path,
             allowed="a folder that ipa-energy run --out made",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"not a run.json ({error})", where=file) from error
     if newer:
         raise ConfigError("written by a newer version", where=file, fix="upgrade ipa-energy")

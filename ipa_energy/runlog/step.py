@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.optimizer.solution import StagePlan, or_none
-from ipa_energy.records import QUALITIES, Quality
+from ipa_energy.records import QUALITIES, Quality, weakest_quality
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served
 
@@ -181,10 +181,15 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
         "energy": energy,
         **totals,
         "energy_joules": _total(list(totals.values())),
-        "energy_quality": served.quality,
-        "energy_meter": served.meter,
+        "energy_quality": _weakest(entry.get("energy_quality"), served.quality),
+        "energy_meter": served.meter or entry.get("energy_meter"),
         "in_flight": served.in_flight,
     }
+
+
+def _weakest(before: object, now: Quality | None) -> Quality | None:
+    """Quality of joules from two windows; a window without any has no say."""
+    return weakest_quality([q for q in (as_quality(before), now) if q is not None])
 
 
 def _ipa_config(stage: StagePlan) -> dict[str, Any]:

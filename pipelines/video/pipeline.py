@@ -17,7 +17,10 @@ from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.profiling.runtime import Runner, Variant
 from pipelines.video.variants import VARIANTS
 
-__all__ = ["VARIANTS", "build", "sample", "versions"]
+__all__ = ["REQUIRES", "VARIANTS", "build", "sample", "versions"]
+
+REQUIRES = ("torch", "torchvision", "ultralytics")
+"""Packages the networks need; ``pip install ipa-energy[video]`` brings them."""
 
 UNLOADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, pickle.UnpicklingError)
 """What the libraries raise on a file that is missing, torn, or something else altogether."""

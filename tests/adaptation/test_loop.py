@@ -7,7 +7,7 @@ import pytest
 
 from ipa_energy.adaptation.loop import Adapter, changed_stages
 from ipa_energy.optimizer.problem import Program, Settings
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Option, Provenance, Stage
 from ipa_energy.serving.base import DeployedStage
 
 
@@ -96,3 +96,19 @@ def test_infeasible_step_has_a_conflict_and_changes_nothing() -> None:
 )
 def test_changed_stages_count_each_knob(after: DeployedStage, changes: tuple[int, ...]) -> None:
     assert changed_stages([after], [DeployedStage("only", option("left", 1), 1)]) == changes
+
+
+def test_of_plans_equal_in_changes_the_one_with_fewer_joules_is_taken() -> None:
+    def with_joules(variant: str, joules: float) -> Option:
+        return Option(
+            variant, "cpu", 1.0, 0.0, 1, 0.1, 0.1, 0.1, 5.0, 0.5, joules, 0.1,
+            Provenance("fake", "estimated", 1, 0.0),
+        )  # fmt: skip
+
+    stage = Stage("only", "node", (with_joules("hungry", 2.0), with_joules("frugal", 1.0)))
+    elsewhere = option("old", 1)
+    decision = adapter(Fixed(4.0), stage).decide(
+        5, np.arange(9), [DeployedStage("only", elsewhere, 1)]
+    )
+    assert decision.plan is not None
+    assert decision.plan.stages[0].option.variant == "frugal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -330,3 +331,114 @@ def test_compare_of_something_else_is_refused(
     status, _, err = call(capsys, "compare", tmp_path / "nothing")
     assert status == 2
     assert "nothing" in err
+
+
+# ------------------------------------------------------------------ what must not happen
+
+
+def test_run_that_no_load_allows_exits_3_and_writes_nothing(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    argv = ("run", small_pipeline, "--latency-sla", "0.01", "--out", out)
+    status, _, err = call(capsys, *argv)
+    assert status == 3
+    assert "latency SLA of at least" in err
+    assert not out.exists()
+
+
+def test_run_without_a_gurobi_licence_exits_4_and_writes_nothing(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "ipa_energy", "run", str(small_pipeline), "--out", str(out)]
+    done = subprocess.run(
+        [*command, "--method", "gurobi"],
+        env=os.environ | {"GRB_LICENSE_FILE": str(tmp_path / "none.lic")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "pareto" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_run_with_an_empty_drain_keeps_the_provenance_of_its_joules(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "second.csv"
+    trace.write_text("requests\n0\n5\n")
+    argv = ("run", small_pipeline, "--workload", trace, "--out", tmp_path / "run")
+    _, found = call_json(capsys, *argv)
+    assert found["energy_j"] > 0
+    assert (found["meter"], found["quality"]) == ("cpu-time", "estimated")
+
+
+def test_totals_and_comparison_count_reconfigurations_alike(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, found = call_json(capsys, "compare", finished, "--no-hindsight")
+    totals = json.loads((finished / "run.json").read_text())["totals"]
+    assert totals["reconfigurations"] == found["runs"][0]["reconfigurations"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("0.json", None), ("run.json", "[]"), ("adaptation_log.json", "{}"), ("0.json", "{")],
+)
+def test_damaged_run_folder_is_named(
+    finished: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | None
+) -> None:
+    if content is None:
+        (finished / name).unlink()
+    else:
+        (finished / name).write_text(content)
+    status, _, err = call(capsys, "compare", finished, "--no-hindsight")
+    assert status == 2
+    assert str(finished) in err
+
+
+def test_run_killed_before_its_first_interval_is_no_traceback(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (finished / "run.json").read_text().replace('"complete"', '"running"')
+    (finished / "run.json").write_text(text)
+    (finished / "journal.jsonl").write_text("")
+    status, _, err = call(capsys, "compare", finished, "--no-hindsight")
+    assert status == 2
+    assert "no interval is finished" in err
+
+
+@pytest.mark.parametrize(
+    ("environment", "stdout", "status"),
+    [({"PYTHONIOENCODING": "ascii"}, os.devnull, 0), ({}, "/dev/full", 2)],
+)
+def test_stdout_that_cannot_take_the_output_is_no_traceback(
+    small_pipeline: Path, environment: dict[str, str], stdout: str, status: int
+) -> None:
+    if not Path(stdout).exists():
+        pytest.skip(f"no {stdout} on this system")
+    with Path(stdout).open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "ipa_energy", "optimize", str(small_pipeline), "--load", "3"],
+            env=os.environ | environment,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_usage_is_json_too(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["optimize", str(small_pipeline), "--json"]
+    monkeypatch.setattr(sys, "argv", ["ipa-energy", *argv])
+    status, out, err = call(capsys, *argv)
+    assert status == 2
+    assert json.loads(out)["error"]["kind"] == "UsageError"
+    assert "--load" in err

@@ -27,6 +27,10 @@ MOST_HUNDREDS = 50
 """Hundreds of requests a synthesised experiment may have."""
 
 
+LEAST_SHARE = 1e-3
+"""Least latency of a synthesised request over the mean: less could vanish beside its send time."""
+
+
 def model_latencies(responses: Any, node: str, where: str) -> tuple[list[float], int]:
     """Seconds each request spent in ``node``, and the number of requests that never came back.
 
@@ -99,7 +103,7 @@ def _latencies_for(avg_s: float, p99_s: float) -> list[float]:
     for hundreds in range(1, MOST_HUNDREDS + 1):
         usual, slow = 99 * hundreds, hundreds + 1
         usual_s = ((usual + slow) * avg_s - slow * p99_s) / usual
-        if usual_s > 0:
+        if usual_s > LEAST_SHARE * avg_s:
             return [min(usual_s, p99_s)] * usual + [p99_s] * slow
     raise ConfigError(
         f"no {100 * MOST_HUNDREDS} latencies have a mean of {avg_s:g} s and a p99 of {p99_s:g} s",
