@@ -246,3 +246,12 @@ def test_decision_time_is_logged(small_pipeline: Path, tmp_path: Path) -> None:
     elapsed_s = time.perf_counter() - begin
     decisions_s = [step.decision_s for step in finished.decisions]
     assert all(0 < value < elapsed_s for value in decisions_s)
+
+
+def test_log_has_the_load_of_every_second_up_to_the_last_decision(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    experiment = load_experiment(small_pipeline, {"monitoring_duration": 0.5})
+    run_experiment(experiment, tmp_path / "run")
+    log = json.loads((tmp_path / "run" / "adaptation_log.json").read_text())
+    assert log["metadata"]["recieved_load"] == experiment.workload.counts[:110].tolist()
