@@ -162,7 +162,8 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
     if not all((run.path / name).exists() for name in needed):
         return None
     experiment = load_experiment(run.path / CONFIG_FILE)
-    knowing = load_experiment(run.path / CONFIG_FILE, {"predictor_type": "oracle"})
+    config = experiment.planner.config.model_copy(update={"predictor_type": "oracle"})
+    knowing = replace(experiment, planner=replace(experiment.planner, config=config))
     plan, conflict = best_static_plan(experiment.planner.program, experiment.workload.counts)
     if plan is None:
         logger.warning("%s: there is no best static plan: %s", run.name, conflict)

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.adaptation.predictor import Predictor
 from ipa_energy.optimizer.problem import Program, planned_load_rps
 from ipa_energy.optimizer.solution import Conflict, Plan, Status
 from ipa_energy.optimizer.solve import decide
@@ -28,14 +29,6 @@ from ipa_energy.records import Option
 
 PLANS_COMPARED = 8
 """How many of the best plans are looked at for one as good as the best that changes less."""
-
-
-class LoadPredictor(Protocol):
-    """Anything that turns the load seen so far into the load to plan for."""
-
-    def predict(self, history_rps: npt.NDArray[np.int64], now_s: int) -> float:
-        """Requests per second to expect, from per-second counts that end at ``now_s``."""
-        ...
 
 
 class Runs(Protocol):
@@ -90,7 +83,7 @@ class Adapter:
     """
 
     def __init__(
-        self, program: Program, predictor: LoadPredictor, *, method: str, monitoring_s: int
+        self, program: Program, predictor: Predictor, *, method: str, monitoring_s: int
     ) -> None:
         self.program = program
         self.predictor = predictor

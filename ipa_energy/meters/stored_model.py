@@ -11,8 +11,10 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.files import whole_file
 from ipa_energy.meters.calibration import Calibration
 from ipa_energy.meters.cpu_time import PowerModel, stated_prior
 
@@ -50,8 +52,8 @@ def store_calibration(calibration: Calibration, path: Path) -> Path:
     evidence = path.with_suffix(".calibration.json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(evidence, json.dumps(calibration.to_json(), indent=2, allow_nan=False))
-        _replace(path, json.dumps(calibration.model.to_json(), indent=2, allow_nan=False))
+        _replace(evidence, calibration.to_json())
+        _replace(path, calibration.model.to_json())
     except OSError as error:
         raise ConfigError(f"cannot write the power model: {error}", where=path) from error
     return evidence
@@ -76,8 +78,6 @@ def power_model_for_this_machine() -> PowerModel:
     return model
 
 
-def _replace(path: Path, text: str) -> None:
-    """A whole file or none: a kill half-way leaves the old one."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+def _replace(path: Path, data: dict[str, Any]) -> None:
+    with whole_file(path) as file:
+        file.write(json.dumps(data, indent=2, allow_nan=False) + "\n")

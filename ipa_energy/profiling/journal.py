@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError, IpaEnergyError
+from ipa_energy.files import whole_file
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.inputs import Inputs, variant_key
 from ipa_energy.profiling.trial import Trial
@@ -206,10 +207,9 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         IpaEnergyError: it cannot be written; the old file stays.
     """
-    draft = path.with_name(path.name + ".part")
     try:
-        draft.write_text(json.dumps(_without_nan(data), indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
+        with whole_file(path, sync=False) as file:
+            file.write(json.dumps(_without_nan(data), indent=2) + "\n")
     except OSError as error:
         raise IpaEnergyError(f"{path}: cannot write: {error.strerror}") from error
 

@@ -12,13 +12,13 @@ import errno
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ipa_energy.config.problems import raise_all
 from ipa_energy.config.yaml_source import read_text
 from ipa_energy.errors import ConfigError
+from ipa_energy.files import whole_file
 from ipa_energy.profiling.merge import stages_from_rows
 from ipa_energy.profiling.row import COLUMNS, ProfileRow, format_row, parse_row
 
@@ -87,19 +87,13 @@ def write_profile(path: str | Path, rows: Iterable[ProfileRow]) -> None:
         ConfigError: it cannot be written there, or a row would be refused when read.
     """
     path = Path(path)
-    content = (_csv_text([COLUMNS]) + _csv_text(_checked(rows, path))).encode()
-    temporary: str | None = None
+    content = _csv_text([COLUMNS]) + _csv_text(_checked(rows, path))
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(path) as file:
+            if path.exists():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(_mode(path))
-        Path(temporary).replace(path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise _cannot_write(path, error) from error
 
 
@@ -253,15 +247,6 @@ def _end_without_torn_line(file: io.BufferedRandom, content: bytes, path: Path) 
     number = content[:start].count(b"\n") + 1
     logger.warning("%s:%d: a torn last line is cut off: %s", path, number, last)
     return start
-
-
-def _mode(path: Path) -> int:
-    """The permissions a replaced file had, else those the umask gives a new one."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _cannot_write(path: Path, error: OSError) -> ConfigError:

@@ -1,20 +1,16 @@
-"""Files that appear whole or not at all, and what to say when the disk refuses.
-
-A file is written beside its place and renamed over it; a folder is filled under a hidden name and
-renamed into place. Whatever the moment of a kill, a reader sees the old state or the new one.
-"""
+"""The names in a run folder, and what to say when the disk refuses one of them."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.files import whole_file, whole_folder
 
 CONFIG_FILE = "0.yaml"
 RESPONSES_FILE = "0.json"
@@ -62,18 +58,8 @@ def write_atomically(path: Path, write: Callable[[TextIO], object], *, sync: boo
     Raises:
         ConfigError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
-            with beside.open("w", encoding="utf-8") as file:
-                write(file)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+    with writing(path), whole_file(path, sync=sync) as file:
+        write(file)
 
 
 def check_is_free(path: Path) -> None:
@@ -102,14 +88,4 @@ def create_folder(path: Path, files: Mapping[str, str | bytes]) -> None:
     """
     check_is_free(path)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hidden = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
-            hidden.mkdir()
-            for name, content in files.items():
-                data = content.encode() if isinstance(content, str) else content
-                (hidden / name).write_bytes(data)
-            hidden.rename(path)
-        except BaseException:
-            shutil.rmtree(hidden, ignore_errors=True)
-            raise
+        whole_folder(path, files)

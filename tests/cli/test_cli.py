@@ -67,6 +67,26 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
+def test_options_offer_what_the_program_has() -> None:
+    """The lists are written out because --help must import none of the modules that have them."""
+    from ipa_energy.adaptation.predictor import FORECASTS, ORACLE
+    from ipa_energy.cli import overrides
+    from ipa_energy.config.loading import OPTIONS
+    from ipa_energy.config.schema import PipelineConfig
+    from ipa_energy.optimizer.policies import POLICIES
+    from ipa_energy.optimizer.solve import SOLVERS
+
+    assert set(overrides.METHODS) == set(SOLVERS)
+    assert set(overrides.PREDICTORS) == {*FORECASTS, ORACLE}
+    assert overrides.POLICIES == POLICIES
+    keys = set(overrides.KEY_OF_OPTION.values())
+    assert keys <= set(PipelineConfig.model_fields)
+    named = {
+        key: f"--{option.replace('_', '-')}" for option, key in overrides.KEY_OF_OPTION.items()
+    }
+    assert {key: named[key] for key in OPTIONS} == dict(OPTIONS)
+
+
 def test_module_runs_as_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ipa_energy", "--version"],

@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any
 
 from ipa_energy.config.yaml_source import dump_yaml
 from ipa_energy.errors import ConfigError
+from ipa_energy.files import whole_folder
 from ipa_energy.profiling.ipa_folder.accuracies import accuracies_yaml
 from ipa_energy.profiling.ipa_folder.experiments import MAPPER_FILE, mapper_csv
 from ipa_energy.profiling.ipa_folder.notes import NOTES_FILE, Note
@@ -245,16 +245,9 @@ def _configuration(
 
 
 def _write_folder(place: Path, files: Mapping[str, str]) -> None:
-    """The folder appears with everything in it, or not at all."""
-    draft = place.with_name(f".{place.name}.part")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        for name, content in files.items():
-            (draft / name).write_text(content, encoding="utf-8")
-        draft.rename(place)
+        whole_folder(place, files)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise ConfigError(f"cannot be written: {error.strerror}", where=place) from error
 
 

@@ -1,0 +1,59 @@
+"""Files and folders that appear whole or not at all.
+
+A file is written beside its place and renamed over it; a folder is filled under a hidden name and
+renamed into place. Whatever the moment of a kill, a reader sees the old state or the new one. What
+the system refuses comes out as the :class:`OSError` it is: only the caller knows what was being
+written and what the user can do about it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def whole_file(path: Path, *, sync: bool = True) -> Iterator[TextIO]:
+    """A new text file to write to, which is put at ``path`` at the end; nothing is left on failure.
+
+    Args:
+        path: where the file goes; its folder must exist.
+        sync: force it to disk first, so that a power cut cannot leave an empty file either.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def whole_folder(path: Path, files: Mapping[str, str | bytes]) -> None:
+    """Make the folder ``path`` and its parents, with ``files`` in it.
+
+    Raises:
+        OSError: it cannot be written, or ``path`` is a file or a folder that is not empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        hidden.mkdir()
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            (hidden / name).write_bytes(data)
+        hidden.rename(path)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
