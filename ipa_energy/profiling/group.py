@@ -15,7 +15,9 @@ for the batch in progress.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -23,10 +25,19 @@ from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ServingError
+from ipa_energy.meters.cpu_time import process_tree_cpu_s
 from ipa_energy.profiling.replica import Replica, ReplicaSpec
+
+logger = logging.getLogger(__name__)
 
 MAX_UTILISATION = 0.9
 """A load above this share of what the replicas serve is saturation but in name."""
+
+QUIET_SHARE = 0.01
+"""Replicas wait once they use less than this share of their cores …"""
+
+QUIET_SLICE_S = 0.05
+"""… over this long. Threads of a parallel loop spin for a moment after it, ready for the next."""
 
 HELD = 0.95
 """A load is held if at least this share of it was served in its time."""
@@ -171,6 +182,36 @@ class ReplicaGroup:
         if served_rps < HELD * load_rps:
             raise self._beyond(load_rps, served_rps)
         return served
+
+    def wait_until_quiet(self, *, max_s: float) -> None:
+        """Wait for the replicas' threads to stop spinning after a batch, with a warning if not.
+
+        Raises:
+            ServingError: a replica died.
+        """
+        deadline_s = time.perf_counter() + max_s
+        while True:
+            start_s, cpu_s = time.perf_counter(), self._cpu_s()
+            time.sleep(QUIET_SLICE_S)
+            used_s = self._cpu_s() - cpu_s
+            elapsed_s = time.perf_counter() - start_s
+            if used_s < QUIET_SHARE * elapsed_s * len(self.core_ids):
+                return
+            if time.perf_counter() > deadline_s:
+                logger.warning(
+                    "%s: still uses %.0f %% of its cores %g s after its last batch; its idle power"
+                    " contains that",
+                    self._specs[0].label,
+                    100 * used_s / elapsed_s / len(self.core_ids),
+                    max_s,
+                )
+                return
+
+    def _cpu_s(self) -> float:
+        try:
+            return sum(process_tree_cpu_s(replica.pid) for replica in self.replicas)
+        except OSError as error:
+            raise ServingError(f"a replica of {self._specs[0].label} ended: {error}") from error
 
     def _beyond(self, load_rps: float, capacity_rps: float) -> ServingError:
         return ServingError(

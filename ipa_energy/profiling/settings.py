@@ -17,6 +17,7 @@ class TrialSettings:
         max_window_s: no batch is started that would pass it (the first always is).
         min_batches: batches a window should hold, ``max_window_s`` allowing.
         idle_s: length of the idle window before and after.
+        quiet_max_s: longest wait for the replicas' threads to stop before an idle window.
         warm_up_min_s, warm_up_max_s: bounds of the warm-up.
         max_foreign_load: share of the cores' time that others may use.
         retries: how often a contended window is repeated before it is kept as it is.
@@ -27,6 +28,7 @@ class TrialSettings:
     max_window_s: float = 10.0
     min_batches: int = 10
     idle_s: float = 0.2
+    quiet_max_s: float = 2.0
     warm_up_min_s: float = 1.0
     warm_up_max_s: float = 8.0
     max_foreign_load: float = 0.05
@@ -40,6 +42,7 @@ class TrialSettings:
             max_window_s=2.0,
             min_batches=3,
             idle_s=self.idle_s,
+            quiet_max_s=self.quiet_max_s,
             warm_up_min_s=0.0,
             warm_up_max_s=1.0,
             max_foreign_load=self.max_foreign_load,

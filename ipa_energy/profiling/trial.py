@@ -8,6 +8,7 @@ A trial, in fresh processes, one a replica, each pinned to cores of its own::
       │          │ times stop   │             │ (again if others used   │        │
       │          │ falling      │             │ the cores meanwhile)    │        │
 
+An idle window begins when the replicas' threads have stopped spinning after their last batch.
 Idle power is the mean of what the meter shows before and after, and what the window costs above it
 is dynamic. Trials of one entry lie apart in time (:mod:`.sweep` shuffles them), so that drift of
 the machine ends up in the interval rather than in one variant's mean.
@@ -167,6 +168,7 @@ def _one_window(
     group: ReplicaGroup, meter: Meter, settings: TrialSettings, of_machine: bool, load_rps: float
 ) -> _Window:
     idle_s = max(settings.idle_s, meter.min_window_s)
+    group.wait_until_quiet(max_s=settings.quiet_max_s)
     before = meter.read()
     time.sleep(idle_s)
     cores, cpu_s, start = _snapshot(group, meter)
@@ -180,6 +182,8 @@ def _one_window(
         served = group.window(min_s=min_s, min_batches=batches, max_s=max_s)
     cores_end, cpu_end_s, end = _snapshot(group, meter)
     check_window(end.time_s - start.time_s, meter, group.replicas[0].spec.label)
+    group.wait_until_quiet(max_s=settings.quiet_max_s)
+    idle_start = meter.read()
     time.sleep(idle_s)
     after = meter.read()
     watched = tuple(cores.busy_s) if of_machine else group.core_ids
@@ -188,7 +192,7 @@ def _one_window(
         served=served,
         energy=meter.energy_between(start, end),
         idle_before_w=meter.energy_between(before, start).power_w,
-        idle_after_w=meter.energy_between(end, after).power_w,
+        idle_after_w=meter.energy_between(idle_start, after).power_w,
         cpu_s=cpu_end_s - cpu_s,
         foreign_load=load.foreign,
         neighbour_load=load.neighbour,

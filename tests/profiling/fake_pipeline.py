@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ MODES = (
     "no-build",
     "chatty",
     "late",
+    "spinner",
 )
 VARIANTS = tuple(Variant("work", mode, 0.5, "made up", (2,)) for mode in MODES)
 
@@ -37,6 +39,12 @@ def sample(variant, batch, seed):
 def spin(cpu_s):
     end_s = time.process_time() + cpu_s
     while time.process_time() < end_s:
+        pass
+
+
+def linger():
+    end_s = time.perf_counter() + 0.3
+    while time.perf_counter() < end_s:
         pass
 
 
@@ -79,5 +87,7 @@ def behave(name, batch, calls):
     elif name == "sleepy":
         time.sleep(0.01)
     else:
+        if name == "spinner":  # as the threads of a parallel loop do, ready for the next one
+            threading.Thread(target=linger, daemon=True).start()
         spin(0.002 * len(batch) * {"slower": 3, "falling": max(1, 12 - 2 * calls)}.get(name, 1))
     return batch

@@ -65,6 +65,17 @@ def test_three_times_the_work_takes_three_times_the_joules():
     assert thrice.dynamic_energy_j / once.dynamic_energy_j == pytest.approx(3.0, rel=0.25)
 
 
+def test_threads_that_spin_after_a_batch_are_not_idle_power():
+    # Idle is 2 W / 2 cores = 1 W; 0.3 s of a spinning thread would be 4 W more.
+    found = run_trial(spec("spinner"), cpu_time, settings(idle_s=0.1))
+    assert found.idle_power_w == pytest.approx(1.0, rel=0.05)
+
+
+def test_threads_that_never_stop_are_told(caplog):
+    run_trial(spec("spinner"), cpu_time, settings(idle_s=0.1, quiet_max_s=0.1))
+    assert "of its cores 0.1 s after its last batch" in caplog.text
+
+
 def test_replica_runs_on_the_cores_of_its_allocation_only(tmp_path):
     seen = tmp_path / "seen"
     run_trial(spec("steady", weights=str(seen)), cpu_time, SHORT)
