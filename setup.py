@@ -1,5 +1,12 @@
-"""Thin shim for tools that still call ``setup.py``; everything is declared in pyproject.toml."""
+"""Lists the packages, which pyproject.toml cannot; everything else is declared there.
 
-from setuptools import setup
+The patches for IPA live in a folder of their own at the top of the repository, and are installed
+inside the package, where ``ipa-energy patch`` finds them.
+"""
 
-setup()
+from setuptools import find_namespace_packages, setup
+
+setup(
+    packages=[*find_namespace_packages(include=["ipa_energy*"]), "ipa_energy.patches"],
+    package_dir={"ipa_energy.patches": "patches"},
+)

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.optimizer.solution import StagePlan, or_none
+from ipa_energy.json_value import or_none
+from ipa_energy.optimizer.solution import StagePlan
 from ipa_energy.records import QUALITIES, Quality, weakest_quality
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served
@@ -99,6 +100,7 @@ class Step:
         energy_j: joules of the step as served; NaN without energy.
         quality, meter: provenance of ``energy_j``.
         conflict: why it was infeasible.
+        requests: offered during it, where a log without requests of its own says so; else NaN.
     """
 
     start_s: float
@@ -118,6 +120,7 @@ class Step:
     quality: Quality | None
     meter: str | None
     conflict: str | None
+    requests: float = NAN
 
     @property
     def duration_s(self) -> float:
@@ -283,6 +286,7 @@ def parse_entry(
         quality=as_quality(entry.get("energy_quality")),
         meter=entry.get("energy_meter"),
         conflict=entry.get("conflict"),
+        requests=number(entry.get("requests")),
     )
 
 

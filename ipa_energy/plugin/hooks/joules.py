@@ -1,0 +1,235 @@
+"""Joules on IPA's models: read where IPA reads its profile, carried where IPA carries latencies.
+
+``load_profile`` gets six more columns, and each ``Model`` a :class:`Joules`, batch → figures. They
+cannot be on ``Profile``: IPA's regression makes those anew. A profile without energy has neither,
+and gets estimates only when a YAML asks for them (:func:`estimate`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.records import Provenance, Quality
+
+if TYPE_CHECKING:
+    from ipa_energy.meters.cpu_time import PowerModel
+    from ipa_energy.profiling.row import ProfileRow
+
+logger = logging.getLogger(__name__)
+
+DYNAMIC = "dynamic_joules_per_request"
+IDLE = "idle_power_w"
+METER = "energy_meter"
+QUALITY = "energy_quality"
+TRIALS = "energy_trials"
+INTERVAL = "energy_ci95_j"
+SOURCE = "ipa_energy_source"
+"""Where a table keeps what it was read from, in its ``attrs``."""
+
+Entry = tuple[str, float, int]
+"""(variant, cores of one replica, batch)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryEnergy:
+    """Energy of one entry of the profile.
+
+    Attributes:
+        dynamic_energy_j: joules per request above idle, e.
+        idle_power_w: watts that one waiting replica holds, p.
+        provenance: of the joules.
+    """
+
+    dynamic_energy_j: float
+    idle_power_w: float
+    provenance: Provenance
+
+    def joules_per_request(self, replicas: int, load_rps: float) -> float:
+        """J = e + n·p/λ of this stage."""
+        return self.dynamic_energy_j + replicas * self.idle_power_w / load_rps
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSource:
+    """Which experiments of which profiling series a table was made from."""
+
+    folder: Path
+    node: str
+    load: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Joules:
+    """What a model costs, batch → figures; empty if its profile has no energy.
+
+    IPA copies its pipeline deeply several times a decision; this record cannot change, so a copy
+    of it is itself.
+    """
+
+    entries: Mapping[int, EntryEnergy] = field(default_factory=dict)
+    source: ProfileSource | None = None
+
+    def __deepcopy__(self, memo: object) -> Joules:
+        return self
+
+
+NO_JOULES = Joules()
+
+
+def joules_of(model: Any) -> Joules:
+    """What an IPA model carries; nothing if it was made without us."""
+    found = getattr(model, "joules", NO_JOULES)
+    return found if isinstance(found, Joules) else NO_JOULES
+
+
+def add_columns(table: Any, source: ProfileSource) -> Any:
+    """IPA's profile table with its joules beside latency and throughput, if it has any."""
+    table.attrs[SOURCE] = source
+    found = read_energy(source)
+    if not found:
+        return table
+    figures = [found.get(_key(row)) for _, row in table.iterrows()]
+    return table.assign(
+        **{
+            DYNAMIC: [one.dynamic_energy_j if one else math.nan for one in figures],
+            IDLE: [one.idle_power_w if one else math.nan for one in figures],
+            METER: [one.provenance.meter if one else None for one in figures],
+            QUALITY: [one.provenance.quality if one else None for one in figures],
+            TRIALS: [one.provenance.trials if one else 0 for one in figures],
+            INTERVAL: [one.provenance.ci95_j if one else math.nan for one in figures],
+        }
+    )
+
+
+def give_to_models(models: list[Any], table: Any) -> None:
+    """Put a table's joules on the models that were made from it."""
+    found: dict[Entry, EntryEnergy] = {}
+    if DYNAMIC in table.columns:
+        for _, row in table.iterrows():
+            energy = _from_row(row)
+            if energy is not None:
+                # Of two experiments of one entry IPA plans with the first.
+                found.setdefault(_key(row), energy)
+    source = table.attrs.get(SOURCE)
+    for model in models:
+        model.joules = Joules(_of_model(model, found), source)
+
+
+def estimate(models: list[Any]) -> None:
+    """Fill in, from recorded CPU seconds, what these models' profile lacks.
+
+    Raises:
+        ConfigError: the power model of this machine cannot be used.
+    """
+    from ipa_energy.meters.stored_model import power_model_for_this_machine
+
+    lacking = [model for model in models if missing_batches(model)]
+    power_model = power_model_for_this_machine() if lacking else None
+    estimates = {
+        source: read_energy(source, power_model)
+        for source in dict.fromkeys(joules_of(model).source for model in lacking)
+        if source is not None
+    }
+    for model in lacking:
+        carried = joules_of(model)
+        if carried.source is not None:
+            guessed = _of_model(model, estimates[carried.source])
+            model.joules = Joules({**guessed, **carried.entries}, carried.source)
+
+
+def missing_batches(model: Any) -> list[int]:
+    """Batches that a model can be planned with and that have no joules."""
+    known = joules_of(model).entries
+    return [int(each.batch) for each in model.profiles if int(each.batch) not in known]
+
+
+def read_energy(
+    source: ProfileSource, power_model: PowerModel | None = None
+) -> dict[Entry, EntryEnergy]:
+    """Energy of every experiment IPA would plan with; what has none, or is unreadable, is left out.
+
+    Args:
+        source: the series and the load to pick by.
+        power_model: estimate what was not recorded; None to leave it out.
+    """
+    from ipa_energy.profiling.ipa_folder.experiments import load_label, read_experiments
+    from ipa_energy.profiling.ipa_folder.notes import Note, read_notes
+
+    try:
+        notes = read_notes(source.folder)
+        experiments = read_experiments(source.folder)
+    except ConfigError as error:
+        logger.warning("no joules from this profile: %s", error)
+        return {}
+    found: dict[Entry, EntryEnergy] = {}
+    for experiment in experiments:
+        if experiment.load != load_label(str(source.load)):
+            continue
+        note = notes.get(experiment.number) or Note(experiment_id=experiment.number)
+        row = _row(source, experiment, note, power_model)
+        if row is not None and row.has_energy:
+            key = (experiment.variant, experiment.cpu_cores, experiment.batch)
+            found.setdefault(key, _of_profile_row(row))
+    return found
+
+
+def _row(
+    source: ProfileSource, experiment: Any, note: Any, power_model: PowerModel | None
+) -> ProfileRow | None:
+    from ipa_energy.profiling.ipa_folder.results import UnusableError, read_result
+    from ipa_energy.profiling.ipa_folder.row import ImportChoice, row_of
+
+    path = source.folder / f"{experiment.number}.json"
+    try:
+        row, remarks = row_of(
+            experiment,
+            read_result(path, source.node),
+            note,
+            stage=source.node,
+            accuracy=0.0,
+            choice=ImportChoice(accuracies=source.folder, power_model=power_model),
+            where=str(path),
+        )
+    except UnusableError:
+        return None  # IPA passes over it too
+    except ConfigError as error:
+        logger.warning("no joules from this experiment: %s", error)
+        return None
+    for remark in remarks:
+        if remark.startswith("no energy"):
+            logger.info("%s: %s", path, remark)
+    return row
+
+
+def _of_profile_row(row: ProfileRow) -> EntryEnergy:
+    provenance = Provenance(row.meter, row.quality or "imported", row.trials, row.energy_ci95_j)
+    return EntryEnergy(row.dynamic_energy_j, row.idle_power_w, provenance)
+
+
+def _from_row(row: Any) -> EntryEnergy | None:
+    dynamic_j, idle_w = float(row[DYNAMIC]), float(row[IDLE])
+    if math.isnan(dynamic_j) or math.isnan(idle_w):
+        return None
+    quality: Quality = row[QUALITY]
+    provenance = Provenance(str(row[METER]), quality, int(row[TRIALS]), float(row[INTERVAL]))
+    return EntryEnergy(dynamic_j, idle_w, provenance)
+
+
+def _of_model(model: Any, found: Mapping[Entry, EntryEnergy]) -> dict[int, EntryEnergy]:
+    cores = float(model.resource_allocation.cpu)
+    return {
+        batch: energy
+        for (variant, at_cores, batch), energy in found.items()
+        if variant == str(model.name) and at_cores == cores
+    }
+
+
+def _key(row: Any) -> Entry:
+    """The entry of a row of IPA's table."""
+    return (str(row["model_variant"]), float(row["cpu_request"]), int(row["max_batch_size"]))

@@ -1,0 +1,254 @@
+"""IPA's ``Optimizer`` with energy in it: its objective, its constraints, its brute force.
+
+The class is decorated, and a pipeline without energy settings goes through to the method as it was.
+
+=================  ============================================================================
+``objective``      minus energy_weight·E; the joules of each task beside it
+``constraints``    and the energy SLA; with ``strict_latency`` also the waits
+``all_states``     the parts of the objective as columns of their own
+``brute_force``    every state, and the best of them: as it stands it fails comparing mappings
+``optimize``       times the decision, checks what comes out again, and knows ``ipa-energy``
+=================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from ipa_energy.optimizer.problem import within
+from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL
+from ipa_energy.plugin.hooks.pipeline_energy import (
+    Chosen,
+    Decision,
+    PipelineEnergy,
+    attach,
+    current,
+    energy_of,
+    label,
+    of_state,
+)
+from ipa_energy.plugin.hooks.settings import EXACT_METHODS, EnergySettings
+
+logger = logging.getLogger(__name__)
+
+Method = Callable[..., Any]
+SOLVER_ATOL = 1e-9
+"""Feasibility tolerance Gurobi is given where energy is in the program."""
+
+
+def decorate(cls: type) -> type:
+    """Wrap the methods of IPA's ``Optimizer``; answers the same class."""
+    for name, wrap in (
+        ("objective", _objective),
+        ("constraints", _constraints),
+        ("all_states", _all_states),
+        ("brute_force", _brute_force),
+        ("gurobi_optmizer", _planning_for_load),
+        ("optimize", _optimize),
+    ):
+        setattr(cls, name, functools.wraps(getattr(cls, name))(wrap(getattr(cls, name))))
+    return cls
+
+
+def _objective(inner: Method) -> Method:
+    def objective(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        parts: dict[str, float] = inner(self, *args, **kwargs)
+        energy = energy_of(self.pipeline)
+        plan = current(self.pipeline) if energy is not None and energy.has_joules else None
+        if energy is None or plan is None:
+            return parts
+        return with_energy(parts, energy, plan)
+
+    return objective
+
+
+def with_energy(
+    parts: dict[str, float], energy: PipelineEnergy, plan: list[Chosen]
+) -> dict[str, float]:
+    """IPA's parts of the objective and energy's, and the joules of each task."""
+    penalty = energy.penalty(plan)
+    found = {
+        "pipeline_joules_per_request": energy.joules_per_request(plan),
+        **{
+            f"task_{index}_joules_per_request": energy.stage_joules(index, chosen)
+            for index, chosen in enumerate(plan)
+        },
+    }
+    return {
+        **parts,
+        "energy_objective": penalty,
+        "objective": parts["objective"] - penalty,
+        **{key: joules for key, joules in found.items() if joules is not None},
+    }
+
+
+def _constraints(inner: Method) -> Method:
+    def constraints(self: Any, *args: Any, **kwargs: Any) -> bool:
+        if not inner(self, *args, **kwargs):
+            return False
+        energy = energy_of(self.pipeline)
+        if energy is None or not energy.settings.changes_decisions:
+            return True
+        plan = current(self.pipeline)
+        return plan is not None and _holds(energy, plan, self.pipeline)
+
+    return constraints
+
+
+def _holds(energy: PipelineEnergy, plan: list[Chosen], pipeline: Any) -> bool:
+    if not energy.keeps_energy_sla(plan):
+        return False
+    return not energy.settings.strict_latency or within(energy.latency_s(plan), pipeline.sla)
+
+
+def _planning_for_load(inner: Method) -> Method:
+    """Tell the pipeline's energy the load that a method plans for; where it counts, at least 1."""
+    signature = inspect.signature(inner)
+
+    def planning(self: Any, *args: Any, **kwargs: Any) -> Any:
+        energy = energy_of(self.pipeline)
+        if energy is None:
+            return inner(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        energy.plan_for(bound.arguments["arrival_rate"])
+        if energy.settings.changes_decisions:
+            # Joules per request and waits have no meaning without requests.
+            bound.arguments["arrival_rate"] = max(1, bound.arguments["arrival_rate"])
+        return inner(*bound.args, **bound.kwargs)
+
+    return planning
+
+
+def _all_states(inner: Method) -> Method:
+    planning = _planning_for_load(inner)
+
+    def all_states(self: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
+        states: pd.DataFrame = planning(self, *args, **kwargs)
+        return states if energy_of(self.pipeline) is None else _flat(states)
+
+    return all_states
+
+
+def _flat(states: pd.DataFrame) -> pd.DataFrame:
+    """The mappings in column ``objective`` as columns; IPA's brute force leaves them so."""
+    if "objective" not in states or not isinstance(states["objective"].iloc[0], dict):
+        return states
+    parts = pd.DataFrame(states["objective"].tolist(), index=states.index)
+    rest = states.drop(columns="objective")
+    return rest.drop(columns=[name for name in parts if name in rest]).join(parts)
+
+
+def _brute_force(inner: Method) -> Method:
+    signature = inspect.signature(inner)
+
+    def brute_force(self: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
+        given = signature.bind(self, *args, **kwargs).arguments
+        limit = given.get("num_state_limit")
+        call = {key: value for key, value in given.items() if key != "self"}
+        # A limit on the states looked at would make the first one the best.
+        call["num_state_limit"] = limit if self.random_sample else None
+        states = _flat(self.all_states(check_constraints=True, **call))
+        energy = energy_of(self.pipeline)
+        if states.empty:
+            return states
+        if energy is not None and energy.batching_cap is not None:
+            batches = states[[f"task_{index}_batch" for index in range(self.pipeline.num_nodes)]]
+            states = states[(batches <= energy.batching_cap).all(axis="columns")]
+        if states.empty:
+            return pd.DataFrame()
+        best = states["objective"].max()
+        room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(best))
+        optimal: pd.DataFrame = states[states["objective"] >= best - room]
+        return optimal.iloc[:limit].reset_index(drop=True)
+
+    return brute_force
+
+
+def _optimize(inner: Method) -> Method:
+    signature = inspect.signature(inner)
+
+    def optimize(self: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        method = given["optimization_method"]
+        energy = energy_of(self.pipeline)
+        if energy is None and method in EXACT_METHODS:
+            energy = attach(self.pipeline, EnergySettings())
+        if energy is None:
+            plain: pd.DataFrame = inner(self, *args, **kwargs)
+            return plain
+        start = time.perf_counter()
+        energy.plan_for(given["arrival_rate"])
+        energy.batching_cap = given["batching_cap"]
+        conflict = None
+        if method in EXACT_METHODS:
+            from ipa_energy.plugin.hooks.exact import decide
+
+            states, conflict = decide(self, energy, given)
+            penalty = states[0].get("energy_objective") if states else None
+            optimal = pd.DataFrame(states)
+        else:
+            optimal = _checked(inner(self, *args, **kwargs), self.pipeline, energy)
+            penalty = _first_energy_objective(optimal)
+        decision_s = time.perf_counter() - start
+        energy.decision = Decision(method, decision_s, penalty, conflict)
+        return optimal
+
+    return optimize
+
+
+def _first_energy_objective(optimal: pd.DataFrame) -> float | None:
+    found = optimal.get("energy_objective")
+    return None if found is None else float(found.iloc[0])
+
+
+def _checked(optimal: pd.DataFrame, pipeline: Any, energy: PipelineEnergy) -> pd.DataFrame:
+    """The plans that keep every constraint of ours, recomputed from the profile alone.
+
+    An unstrict plan that breaks the latency SLA stays, as in IPA, with a warning.
+    """
+    if "objective" not in optimal.columns:
+        return optimal
+    kept = []
+    sla_s = pipeline.sla
+    for position, (_, state) in enumerate(optimal.iterrows()):
+        plan = of_state(pipeline, state)  # type: ignore[arg-type]
+        if plan is None:
+            kept.append(position)
+            continue
+        latency_s = energy.latency_s(plan)
+        if energy.settings.strict_latency and latency_s > sla_s + SOLVER_ATOL:
+            logger.warning("a plan of %.6g s breaks the latency SLA of %.6g s", latency_s, sla_s)
+            continue
+        if not _keeps_energy_sla(energy, plan):
+            continue
+        if latency_s > sla_s + SOLVER_ATOL:
+            logger.warning(
+                "at %g rps %s takes %.4g s with its waits, over the latency SLA of %.4g s: IPA's"
+                " constraint does not see the waits; set strict_latency: true",
+                energy.load_rps,
+                " | ".join(label(chosen) for chosen in plan),
+                latency_s,
+                sla_s,
+            )
+        kept.append(position)
+    if len(kept) == len(optimal):
+        return optimal
+    return optimal.iloc[kept].reset_index(drop=True) if kept else pd.DataFrame()
+
+
+def _keeps_energy_sla(energy: PipelineEnergy, plan: list[Chosen]) -> bool:
+    cap = energy.settings.energy_sla_joules
+    joules = energy.joules_per_request(plan)
+    if cap is None or (joules is not None and joules <= cap + SOLVER_ATOL):
+        return True
+    logger.warning("a plan of %s J breaks the energy SLA of %.6g J", joules, cap)
+    return False

@@ -1,0 +1,256 @@
+"""Joules, waits and decisions of a pipeline, worked out by hand and against our own solver."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from typing import Any
+
+import gurobipy as gp
+import pytest
+from pipeline_double import Chain, Planner, chain
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.plugin import hooks
+from ipa_energy.plugin.hooks import exact
+from ipa_energy.plugin.hooks.gurobi_terms import add_to_model
+from ipa_energy.plugin.hooks.optimizing import with_energy
+from ipa_energy.plugin.hooks.pipeline_energy import Chosen, attach, current, energy_of, find
+from ipa_energy.plugin.hooks.settings import EnergySettings
+
+STAGES = [("crop", ["n", "m"]), ("name", ["r18", "r1"])]
+
+
+def by_variant(variant: str, batch: int) -> tuple[float, float]:
+    """e and p: dearer by variant, cheaper by batch."""
+    return {"n": 1.0, "m": 3.0, "r18": 0.5, "r1": 2.0}[variant] / batch, 4.0
+
+
+def plan_of(pipeline: Chain, picks: list[tuple[str, float, int, int]]) -> list[Chosen]:
+    found = [find(task, *pick) for task, pick in zip(pipeline.inference_graph, picks, strict=True)]
+    assert all(found)
+    return [chosen for chosen in found if chosen is not None]
+
+
+def test_joules_and_waits_by_hand() -> None:
+    pipeline = chain(STAGES, by_variant)
+    energy = attach(pipeline, EnergySettings(energy_weight=2.0))
+    energy.plan_for(8)
+    plan = plan_of(pipeline, [("m", 2.0, 2, 3), ("r18", 1.0, 4, 1)])
+    # 3/2 + 3·4/8 and 0.5/4 + 1·4/8 J; 0.05·2·2 + 1/8 and 0.05·4 + 3/8 s.
+    assert energy.stage_joules(0, plan[0]) == pytest.approx(3.0)
+    assert energy.stage_joules(1, plan[1]) == pytest.approx(0.625)
+    assert energy.joules_per_request(plan) == pytest.approx(3.625)
+    assert energy.penalty(plan) == pytest.approx(7.25)
+    assert energy.latency_s(plan) == pytest.approx(0.325 + 0.575)
+
+
+def test_watts_and_shares_by_hand() -> None:
+    pipeline = chain(STAGES, by_variant)
+    settings = EnergySettings(
+        energy_weight=1.0, energy_metric="watts", requests_per_input=(1.0, 2.0)
+    )
+    energy = attach(pipeline, settings)
+    energy.plan_for(8)
+    plan = plan_of(pipeline, [("n", 1.0, 1, 1), ("r18", 1.0, 1, 2)])
+    # 1 + 4/8 J, and two requests of 0.5 + 2·4/16 J: 3.5 J, at 8 a second 28 W.
+    assert energy.joules_per_request(plan) == pytest.approx(3.5)
+    assert energy.penalty(plan) == pytest.approx(28.0)
+
+
+def test_a_load_under_one_is_planned_as_one() -> None:
+    energy = attach(chain(STAGES, by_variant), EnergySettings())
+    for load in (0, 0.3, 1):
+        energy.plan_for(load)
+        assert energy.load_rps == 1.0
+
+
+def test_joules_are_not_copied_with_a_pipeline() -> None:
+    pipeline = chain(STAGES, by_variant)
+    copied = copy.deepcopy(pipeline.inference_graph)
+    assert copied[0].available_model_profiles[0] is not pipeline.inference_graph[0].active_model
+    assert copied[0].active_model.joules is pipeline.inference_graph[0].active_model.joules
+
+
+def test_entries_without_joules_are_refused_where_they_count() -> None:
+    def partly(variant: str, batch: int) -> tuple[float, float] | None:
+        return None if (variant, batch) == ("m", 4) else (1.0, 1.0)
+
+    with pytest.raises(ConfigError, match="no joules for 1 entries, the first m at 2 cores, batch"):
+        attach(chain(STAGES, partly), EnergySettings(energy_weight=1.0))
+    assert attach(chain(STAGES, partly), EnergySettings()).has_joules is False
+
+
+def test_a_latency_sla_is_that_pipelines_alone() -> None:
+    one, other = chain(STAGES, by_variant), chain(STAGES, by_variant)
+    hooks.configure(one, {"latency_sla_s": 0.7})
+    assert one.sla == 0.7
+    assert other.sla == 5.0
+    assert energy_of(other) is None
+
+
+def test_each_pipeline_of_a_list_is_configured() -> None:
+    pipelines = [chain(STAGES, by_variant), chain(STAGES[:1], by_variant)]
+    hooks.configure(pipelines, {"energy_weight": 1})
+    assert all(energy_of(pipeline) is not None for pipeline in pipelines)
+
+
+def brute(pipeline: Chain, settings: EnergySettings, load: float, given: dict[str, Any]) -> float:
+    """The best objective over every configuration, by the formulas alone."""
+    energy = attach(pipeline, settings)
+    energy.plan_for(load)
+    options = [
+        [
+            (model, entry)
+            for model in task.available_model_profiles
+            for entry in model.profiles
+            if entry.batch <= given["batching_cap"]
+        ]
+        for task in pipeline.inference_graph
+    ]
+    best = float("-inf")
+    for picks in itertools.product(*options):
+        for replicas in itertools.product(range(1, given["scaling_cap"] + 1), repeat=len(picks)):
+            plan = plan_of(
+                pipeline,
+                [
+                    (model.name, model.resource_allocation.cpu, entry.batch, n)
+                    for (model, entry), n in zip(picks, replicas, strict=True)
+                ],
+            )
+            if any(
+                n * entry.throughput < energy.load_rps
+                for (_, entry), n in zip(picks, replicas, strict=True)
+            ):
+                continue
+            if energy.latency_s(plan) > pipeline.sla or not energy.keeps_energy_sla(plan):
+                continue
+            parts = {
+                "objective": given["alpha"] * sum(model.accuracy for model, _ in picks)
+                - given["beta"]
+                * sum(
+                    n * m.resource_allocation.cpu for (m, _), n in zip(picks, replicas, strict=True)
+                )
+                - given["gamma"] * sum(entry.batch for _, entry in picks)
+            }
+            best = max(best, with_energy(parts, energy, plan)["objective"])
+    return best
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_our_solver_on_their_pipeline_is_exact(seed: int) -> None:
+    rng = random.Random(seed)
+    figures = {
+        (variant, batch): (rng.uniform(0.1, 4), rng.uniform(0, 5))
+        for _, variants in STAGES
+        for variant in variants
+        for batch in (1, 2, 4)
+    }
+    pipeline = chain(STAGES, lambda variant, batch: figures[variant, batch])
+    settings = EnergySettings(
+        energy_weight=rng.choice([0, 0.5, 5]),
+        energy_sla_joules=rng.choice([None, rng.uniform(2, 12)]),
+        latency_sla_s=rng.uniform(0.3, 2),
+    )
+    given = {
+        "optimization_method": "ipa-energy",
+        "alpha": rng.choice([1, 30]),
+        "beta": 0.3,
+        "gamma": 1e-6,
+        "scaling_cap": 3,
+        "batching_cap": rng.choice([2, 4]),
+        "num_state_limit": 1,
+    }
+    load = rng.randint(1, 50)
+    expected = brute(pipeline, settings, load, given)
+    energy = attach(pipeline, settings)
+    energy.plan_for(load)
+    states, conflict = exact.decide(Planner(pipeline), energy, given)
+    if expected == float("-inf"):
+        assert states == []
+        assert conflict is not None
+        return
+    assert states[0]["objective"] == pytest.approx(expected, rel=1e-9)
+    assert conflict is None
+    state = current(pipeline)  # the pipeline is left set to the plan
+    assert state is not None
+    assert [one.batch for one in state] == [states[0]["task_0_batch"], states[0]["task_1_batch"]]
+    assert energy.joules_per_request(state) == pytest.approx(
+        states[0]["pipeline_joules_per_request"]
+    )
+
+
+def gurobi_model(pipeline: Chain) -> tuple[Any, Any, Any]:
+    """Binaries that name an entry and replicas, all free, with an objective of their own."""
+    model = gp.Model("test")
+    model.Params.OutputFlag = 0
+    keys = [
+        (task.name, network.name, entry.batch)
+        for task in pipeline.inference_graph
+        for network in task.available_model_profiles
+        for entry in network.profiles
+    ]
+    picks = model.addVars([*keys, ("crop", "n", 99)], vtype=gp.GRB.BINARY, name="aux")
+    replicas = model.addVars(["crop", "name"], vtype=gp.GRB.INTEGER, lb=2, ub=3, name="n")
+    for stage in ("crop", "name"):
+        model.addConstr(picks.sum(stage, "*", "*") == 1)
+    model.setObjective(
+        picks.sum("*", "m", "*") * 10 + picks.sum("*", "*", 4) - replicas.sum(), gp.GRB.MAXIMIZE
+    )
+    model.update()
+    return model, replicas, picks
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EnergySettings(energy_weight=1.0),
+        EnergySettings(energy_weight=0.3, energy_metric="watts"),
+        EnergySettings(energy_sla_joules=3.4),
+        EnergySettings(strict_latency=True, latency_sla_s=0.75),
+        EnergySettings(energy_weight=1.0, energy_sla_joules=4.0, strict_latency=True),
+    ],
+)
+def test_terms_in_a_gurobi_model_are_those_of_the_formulas(settings: EnergySettings) -> None:
+    pipeline = chain(STAGES, by_variant)
+    energy = attach(pipeline, settings)
+    energy.plan_for(8)
+    model, replicas, picks = gurobi_model(pipeline)
+    before = model.NumVars
+    add_to_model(pipeline, model, replicas, picks, Planner(pipeline).base_allocations())
+    model.optimize()
+    assert model.NumVars == before
+    best = float("-inf")
+    for crop, name, n, m in itertools.product(
+        itertools.product(("n", "m"), (1, 2, 4)),
+        itertools.product(("r18", "r1"), (1, 2, 4)),
+        (2, 3),
+        (2, 3),
+    ):
+        cores = {"n": 1.0, "m": 2.0, "r18": 1.0, "r1": 2.0}
+        plan = plan_of(pipeline, [(*_of(crop, cores), n), (*_of(name, cores), m)])
+        late = settings.strict_latency and energy.latency_s(plan) > pipeline.sla
+        if late or not energy.keeps_energy_sla(plan):
+            continue
+        own = 10 * (crop[0] == "m") + (crop[1] == 4) + (name[1] == 4) - n - m
+        best = max(best, own - energy.penalty(plan))
+    assert model.ObjVal == pytest.approx(best, rel=1e-9)
+    assert picks["crop", "n", 99].X == 0  # a batch that the profile does not have
+
+
+def _of(pick: tuple[str, int], cores: dict[str, float]) -> tuple[str, float, int]:
+    return pick[0], cores[pick[0]], pick[1]
+
+
+@pytest.mark.parametrize("settings", [None, EnergySettings(), EnergySettings(latency_sla_s=1.0)])
+def test_a_model_without_energy_is_left_alone(settings: EnergySettings | None) -> None:
+    pipeline = chain(STAGES, by_variant)
+    if settings is not None:
+        attach(pipeline, settings)
+    model, replicas, picks = gurobi_model(pipeline)
+    before = model.Fingerprint
+    add_to_model(pipeline, model, replicas, picks, Planner(pipeline).base_allocations())
+    model.update()
+    assert model.Fingerprint == before
+    assert model.Params.MIPGap == 1e-4
