@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.cli.meter_options import add_place_options, chosen_meter, places_of
 from ipa_energy.cli.output import print_json
+from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 
 if TYPE_CHECKING:
     from ipa_energy.config import PipelineConfig
-    from ipa_energy.profiling.metering import MeterChoice
+    from ipa_energy.profiling.gpus import GpuPool
+    from ipa_energy.profiling.settings import TrialSettings
     from ipa_energy.profiling.sweep import Sweep
 
 PIPELINES_FOLDER = "pipelines"
-METERS = ("auto", "rapl", "perf", "cpu-time")
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -29,8 +31,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="measure latency, throughput and joules of every entry",
         description="Run a pipeline's real models and measure every (variant, cores, batch).",
     )
-    parser.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml")
-    parser.add_argument("--out", type=Path, required=True, metavar="PROFILE.csv")
+    parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
+    parser.add_argument("--out", type=named_path, required=True, metavar="PROFILE.csv")
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished profile")
     parser.add_argument(
         "--only-changed",
@@ -46,6 +48,16 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     parser.add_argument(
         "--cores", type=int, action="append", metavar="C", help="of a replica; repeatable"
+    )
+    parser.add_argument(
+        "--gpu",
+        type=float,
+        action="append",
+        nargs="?",
+        const=1.0,
+        metavar="SHARE",
+        help="of one GPU for a replica: 1 is a whole one (default if given), less needs NVIDIA's "
+        "MPS, 0 is none; repeatable (default: 0)",
     )
     parser.add_argument(
         "--replicas",
@@ -67,13 +79,18 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "--window", type=float, metavar="S", help="shortest window; some meters need long ones"
     )
     parser.add_argument(
+        "--time-limit",
+        metavar="S",
+        help="begin no trial that would end later, 540 or 9min; --resume goes on",
+    )
+    parser.add_argument(
         "--budget",
         metavar="SHARE",
         help="measure this share of the entries (40%%) and predict the rest, marked as estimated",
     )
     parser.add_argument(
         "--models",
-        type=Path,
+        type=named_path,
         metavar="DIR",
         help=f"folder of the pipeline's models (default: {PIPELINES_FOLDER}/NAME)",
     )
@@ -86,17 +103,19 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     parser.add_argument(
         "--meter",
-        choices=METERS,
         default="auto",
-        help="auto: a counter of the processor that moves under load, else cpu-time (default)",
+        metavar="M",
+        help="rapl, perf, kepler or cpu-time; with --gpu joined by + with nvml, nvml-power or "
+        "dcgm; or auto: the best of each that works here (default)",
     )
     parser.add_argument(
         "--power-model",
-        type=Path,
+        type=named_path,
         metavar="JSON",
         help="of the cpu-time meter (default: this machine's calibration, else a prior, ±50 %%)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of trials")
+    add_place_options(parser)
     parser.set_defaults(verb_function=profile)
 
 
@@ -104,31 +123,42 @@ def profile(args: argparse.Namespace) -> int:
     """Measure; entries that fail are named and do not stop the others."""
     from ipa_energy.config import load_config
     from ipa_energy.profiling.fit.budget import parse_share
-    from ipa_energy.profiling.settings import TrialSettings
+    from ipa_energy.profiling.replica_meter import replica_meter
     from ipa_energy.profiling.sweep import profile_pipeline
 
     budget = parse_share(args.budget) if args.budget is not None else None
+    limit_s = _seconds(args.time_limit) if args.time_limit is not None else None
     config = load_config(args.pipeline)
-    settings = TrialSettings().quick() if args.quick else TrialSettings()
-    if args.window is not None:
-        settings = settings.with_window(args.window)
-    with _meter(args.meter, args.power_model) as meter:
+    shares, replicas = args.gpu or (0.0,), args.replicas or (1,)
+    name, places = chosen_meter(args), places_of(args)
+    if places.cgroup is not None:
+        raise ConfigError(
+            "replicas are charged by their own processes", where="--cgroup", fix="leave it out"
+        )
+    models = str(args.models or _models_folder(config, args.pipeline))
+    weights = _weights(args.weights)
+    gpus = _gpus(shares, replicas)
+    meter_of = replica_meter(name, gpus=gpus, power_model=args.power_model, places=places)
+    with meter_of as meter:
         sweep = profile_pipeline(
-            str(args.models or _models_folder(config, args.pipeline)),
+            models,
             out=args.out,
             meter=meter,
+            gpus=gpus,
+            gpu_shares=shares,
             stages=args.stage,
             variants=args.variant,
             batches=args.batch or (1, 2, 4, 8),
             allocations=args.cores or (1,),
-            replicas=args.replicas or (1,),
+            replicas=replicas,
             loads_rps=args.load or (),
-            weights=_weights(args.weights),
+            weights=weights,
             trials=1 if args.quick else args.trials,
-            settings=settings,
+            settings=_settings(args, gpus),
             resume=args.resume,
             only_changed=args.only_changed,
             budget=budget,
+            time_limit_s=limit_s,
             seed=args.seed,
         )
     if args.json:
@@ -138,29 +168,29 @@ def profile(args: argparse.Namespace) -> int:
     return EXIT_UNAVAILABLE if sweep.failures else EXIT_DONE
 
 
-@contextmanager
-def _meter(name: str, power_model: Path | None) -> Iterator[MeterChoice]:
-    """The meter for replicas; a counter is tried under load, and closed with the block."""
-    from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.meters.discovery.discover import CPU_COUNTERS, close_meter, discover, open_meter
-    from ipa_energy.meters.stored_model import power_model_for_this_machine
-    from ipa_energy.profiling.metering import cpu_time_choice, machine_choice
+def _gpus(shares: Sequence[float], replicas: Sequence[int]) -> GpuPool | None:
+    """The GPUs that the entries run on; None for CPUs alone."""
+    from ipa_energy.profiling.gpus import check_shares, find_gpus
 
-    if name not in ("auto", "cpu-time") and power_model is not None:
-        raise ConfigError(f"a power model for {name}", where="--power-model", allowed="cpu-time")
-    if name == "auto":
-        states = {s.name: s.state for s in discover().statuses} if power_model is None else {}
-        name = next((n for n in CPU_COUNTERS if states.get(n) == "measured"), "cpu-time")
-    if name == "cpu-time":
-        yield cpu_time_choice(
-            power_model_for_this_machine() if power_model is None else PowerModel.load(power_model)
-        )
-        return
-    meter = open_meter(name)
-    try:
-        yield machine_choice(meter)
-    finally:
-        close_meter(meter)
+    check_shares(shares)
+    return find_gpus(shares, replicas) if any(shares) else None
+
+
+def _settings(args: argparse.Namespace, gpus: GpuPool | None) -> TrialSettings:
+    from ipa_energy.profiling.settings import TrialSettings
+
+    settings = TrialSettings().quick() if args.quick else TrialSettings()
+    if gpus is not None:
+        settings = settings.for_gpu()
+    return settings if args.window is None else settings.with_window(args.window)
+
+
+def _seconds(text: str) -> float:
+    """Seconds of ``540``, ``540s``, ``9min`` or ``2h``."""
+    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|)", text.strip())
+    if number is None or not float(number[1]) > 0:
+        raise ConfigError(f"{text!r}", where="--time-limit", allowed="540, 540s, 9min or 2h")
+    return float(number[1]) * {"": 1, "s": 1, "min": 60, "h": 3600}[number[2]]
 
 
 def _summary(sweep: Sweep, out: Path) -> list[str]:
@@ -169,6 +199,8 @@ def _summary(sweep: Sweep, out: Path) -> list[str]:
     if sweep.predicted:
         counts += f", {len(sweep.predicted)} predicted (estimated, in the meta file)"
     lines = [f"{counts}: {out}", sweep.stability.summary]
+    if sweep.remaining:
+        lines.append(f"time is up, {sweep.remaining} trials are left: the same with --resume")
     for stage, fits in sweep.fit.items():
         errors = [
             f"{name} {fit['held_out']['relative_mae']:.1%}"
@@ -194,6 +226,7 @@ def _document(sweep: Sweep, out: Path) -> dict[str, Any]:
         "measured": len(sweep.rows),
         "kept": len(sweep.kept),
         "predicted": len(sweep.predicted),
+        "remaining": sweep.remaining,
         "stability": sweep.stability.to_json(),
         "fit": sweep.fit,
         "replica_check": sweep.replica_check,

@@ -56,7 +56,8 @@ def entry_facts(entry: Entry, trials: Sequence[Trial]) -> dict[str, Any]:
     medians over the trials.
     """
     load_energies_j = [t.load_energy_j for t in trials if not math.isnan(t.load_energy_j)]
-    return {
+    on_gpu = [t.peak_gpu_memory_bytes for t in trials if t.peak_gpu_memory_bytes is not None]
+    facts: dict[str, Any] = {
         "samples_behind_p99": sum(len(trial.latencies_s) for trial in trials),
         "contended": any(trial.contended for trial in trials),
         "settled": all(trial.settled for trial in trials),
@@ -64,14 +65,37 @@ def entry_facts(entry: Entry, trials: Sequence[Trial]) -> dict[str, Any]:
         "load_energy_j": figure(median(load_energies_j)) if load_energies_j else None,
         "warm_up_batches": [len(trial.warm_up_s) for trial in trials],
         "peak_memory_bytes": max(trial.peak_memory_bytes for trial in trials),
-        "windows": [window_facts(entry, trial) for trial in trials],
     }
+    if on_gpu:
+        facts["peak_gpu_memory_bytes"] = max(on_gpu)
+    if any(trial.settle_s for trial in trials):
+        facts["idle_settled"] = all(trial.idle_settled for trial in trials)
+    parts = {name: _part_facts(entry, trials, name) for t in trials for name in t.parts}
+    if parts:
+        facts["parts"] = parts
+    facts["windows"] = [window_facts(entry, trial) for trial in trials]
+    return facts
+
+
+def _part_facts(entry: Entry, trials: Sequence[Trial], name: str) -> dict[str, Any]:
+    """What one source of joules gave to an entry's figures, means over its trials."""
+    found = [(trial, trial.parts[name]) for trial in trials if name in trial.parts]
+    joules = [p.dynamic_energy_j / (entry.batch * len(t.latencies_s)) for t, p in found]
+    empty_w = [p.empty_power_w for _, p in found if p.empty_power_w is not None]
+    facts = {
+        "counts": found[0][1].counts,
+        "quality": found[0][1].quality,
+        "dynamic_j_per_request": figure(fmean(joules)),
+        "idle_power_w": figure(fmean(p.idle_power_w for _, p in found)),
+        "waiting_power_w": figure(fmean(p.waiting_power_w for _, p in found)),
+    }
+    return facts | ({"empty_power_w": figure(fmean(empty_w))} if empty_w else {})
 
 
 def window_facts(entry: Entry, trial: Trial) -> dict[str, Any]:
     """What the meta file says of one window."""
     requests = entry.batch * len(trial.latencies_s)
-    return {
+    facts: dict[str, Any] = {
         "started_utc": trial.started_utc,
         "busy_s": figure(trial.busy_s),
         "batches": len(trial.latencies_s),
@@ -82,6 +106,13 @@ def window_facts(entry: Entry, trial: Trial) -> dict[str, Any]:
         "neighbour_load": round(trial.neighbour_load, 4),
         "repeats": trial.repeats,
     }
+    if trial.settle_s:
+        facts["settle_s"] = [round(waited_s, 3) for waited_s in trial.settle_s]
+    if trial.parts:
+        facts["parts_j_per_request"] = {
+            name: figure(part.dynamic_energy_j / requests) for name, part in trial.parts.items()
+        }
+    return facts
 
 
 def figure(value: float) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.profiling.row import ProfileRow
 from ipa_energy.profiling.runtime import Pipeline, Variant
 
 
@@ -17,12 +18,13 @@ class Entry:
 
     Attributes:
         stage, variant: one of the pipeline's variants.
-        hardware: label of what it runs on, e.g. ``cpu``.
+        hardware: label of what it runs on: ``cpu``, or a GPU's model.
         cpu_cores: whole cores one replica is pinned to.
         batch: batch size.
         replicas: replicas that work at once, each on cores of its own.
         load_rps: requests per second offered to all of them, or 0 for back to back: as many as
             they serve.
+        gpu_share: of one GPU for each replica; 0 on CPUs alone.
     """
 
     stage: str
@@ -32,14 +34,21 @@ class Entry:
     batch: int
     replicas: int = 1
     load_rps: float = 0.0
+    gpu_share: float = 0.0
 
     @property
     def label(self) -> str:
-        """Short name for messages and the meta file: ``crop/yolov5n cpu 1c b4``, ``… ×2``."""
+        """Short name for messages and the meta file: ``crop/yolov5n cpu 1c b4 ×2``."""
         several = f" ×{self.replicas}" if self.replicas > 1 else ""
         offered = f" @{self.load_rps:g}rps" if self.load_rps else ""
-        option = f"{self.stage}/{self.variant} {self.hardware} {self.cpu_cores}c b{self.batch}"
+        allocation = f"{self.cpu_cores}c" + (f"+{self.gpu_share:g}g" if self.gpu_share else "")
+        option = f"{self.stage}/{self.variant} {self.hardware} {allocation} b{self.batch}"
         return f"{option}{several}{offered}"
+
+    @property
+    def family(self) -> tuple[str, str, float]:
+        """Entries whose figures follow one law over batch and cores: stage, hardware, GPU share."""
+        return (self.stage, self.hardware, self.gpu_share)
 
     @property
     def saturated(self) -> Entry:
@@ -49,8 +58,23 @@ class Entry:
     @property
     def key(self) -> tuple[object, ...]:
         """What tells the entry's row from others: ``(*option_key, replicas, load or 0)``."""
-        option = (self.stage, self.variant, self.hardware, float(self.cpu_cores), 0.0, self.batch)
+        allocation = (float(self.cpu_cores), self.gpu_share)
+        option = (self.stage, self.variant, self.hardware, *allocation, self.batch)
         return (*option, self.replicas, self.load_rps)
+
+
+def entry_of(row: ProfileRow) -> Entry:
+    """The entry that a row is about."""
+    return Entry(
+        stage=row.stage,
+        variant=row.variant,
+        hardware=row.hardware,
+        cpu_cores=int(row.cpu_cores),
+        batch=row.batch,
+        replicas=row.replicas,
+        load_rps=0.0 if row.is_saturated else row.load_rps,
+        gpu_share=row.gpu_share,
+    )
 
 
 def chosen_variants(
@@ -84,8 +108,19 @@ def grid(
     available_cores: int,
     replicas: Sequence[int] = (1,),
     loads_rps: Sequence[float] = (),
+    gpu_shares: Mapping[float, str] | None = None,
 ) -> list[Entry]:
     """Every (variant, allocation, batch, replicas), back to back and at each load.
+
+    Args:
+        variants: of the pipeline.
+        hardware: label of entries on CPUs alone.
+        allocations: cores of one replica.
+        batches: batch sizes.
+        available_cores: CPUs there are.
+        replicas: numbers of replicas that work at once.
+        loads_rps: loads below saturation.
+        gpu_shares: share of a GPU → label of its entries; None for CPUs alone.
 
     Raises:
         ConfigError: a size is below 1, replicas together have more cores than there are, or a load
@@ -112,8 +147,9 @@ def grid(
                     fix="measure fewer replicas or smaller allocations, or profile them apart",
                 )
     found = [
-        Entry(v.stage, v.name, hardware, cores, batch, count, load_rps)
+        Entry(v.stage, v.name, label, cores, batch, count, load_rps, share)
         for v in variants
+        for share, label in (gpu_shares or {0.0: hardware}).items()
         for cores in allocations
         for batch in batches
         for count in replicas

@@ -65,11 +65,13 @@ class Served:
         busy_s: first batch's start to last batch's end, summed over the replicas; under a set
             load the whole window, waiting included.
         peak_memory_bytes: resident memory of the largest replica.
+        peak_gpu_memory_bytes: GPU memory of the largest replica; None on CPUs alone.
     """
 
     latencies_s: list[float]
     busy_s: float
     peak_memory_bytes: int
+    peak_gpu_memory_bytes: int | None = None
 
 
 class ReplicaGroup:
@@ -107,6 +109,11 @@ class ReplicaGroup:
     def core_ids(self) -> tuple[int, ...]:
         """The CPUs of all replicas."""
         return tuple(core for spec in self._specs for core in spec.core_ids)
+
+    @property
+    def gpu_shares(self) -> float:
+        """GPUs that all replicas reserve together."""
+        return sum(spec.gpu.share for spec in self._specs if spec.gpu is not None)
 
     def load(self, each: Callable[[Replica], None]) -> None:
         """Start the replicas one after the other.
@@ -222,10 +229,12 @@ class ReplicaGroup:
 
     def _served(self) -> Served:
         answers = [replica.answer() for replica in self.replicas]
+        on_gpu = [answer["peak_gpu_memory_bytes"] for answer in answers]
         return Served(
             latencies_s=_joined(answers),
             busy_s=sum(answer["busy_s"] for answer in answers),
             peak_memory_bytes=max(answer["peak_memory_bytes"] for answer in answers),
+            peak_gpu_memory_bytes=max((b for b in on_gpu if b is not None), default=None),
         )
 
 

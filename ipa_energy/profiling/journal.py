@@ -23,6 +23,8 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.files import whole_file
+from ipa_energy.json_value import or_none
+from ipa_energy.profiling.account import PartEnergy
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.inputs import Inputs, variant_key
 from ipa_energy.profiling.trial import Trial
@@ -149,10 +151,7 @@ class Journal:
         elif "superseded" in record:
             self._set_aside(Entry(**record["superseded"]), record["reason"])
         else:
-            trial = record["trial"]
-            if trial["load_energy_j"] is None:
-                trial["load_energy_j"] = math.nan
-            self.trials.setdefault(Entry(**record["entry"]), []).append(Trial(**trial))
+            self.trials.setdefault(Entry(**record["entry"]), []).append(_trial(record["trial"]))
 
     def _set_aside(self, entry: Entry, reason: str) -> None:
         self.trials.pop(entry, None)
@@ -162,13 +161,34 @@ class Journal:
         append_line(self.path, _dump(record))
 
 
+def _trial(record: dict[str, Any]) -> Trial:
+    """A trial from its JSON, in which NaN is null."""
+    parts = {
+        name: PartEnergy(**part | {"load_energy_j": _number(part["load_energy_j"])})
+        for name, part in record.get("parts", {}).items()
+    }
+    load_energy_j = _number(record["load_energy_j"])
+    return Trial(**record | {"load_energy_j": load_energy_j, "parts": parts})
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def _difference(found: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first difference in words; None if there is none."""
+    """The first difference in words, as deep as it is; None if there is none."""
     changed = [key for key in {*found, *now} if found.get(key) != now.get(key)]
     if not changed:
         return None
     key = min(changed)
-    return f"{key} {found.get(key)!r}, and now it is {now.get(key)!r}"
+    one, other = found.get(key), now.get(key)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return f"{key}: {_difference(one, other)}"
+    if key not in found:
+        return f"no {key} (another version or kind of profile), and now it is {other!r}"
+    if key not in now:
+        return f"{key} {one!r}, and now there is none"
+    return f"{key} {one!r}, and now it is {other!r}"
 
 
 def append_line(path: Path, line: str) -> None:
@@ -221,7 +241,7 @@ def _dump(record: Mapping[str, Any]) -> str:
 def _without_nan(value: Any) -> Any:
     """The value with NaN as null, which is what JSON has for "not measured"."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return or_none(value)
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

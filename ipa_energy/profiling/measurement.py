@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
 from ipa_energy.errors import MeterUnavailableError
+from ipa_energy.interval import half_width_95
 from ipa_energy.profiling.trial import Trial
+
+METER_PRECISION = 0.01
+"""What the shortest useful window of a counter is good to (:func:`~.status.min_window_for`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +45,10 @@ def summarise(trials: Sequence[Trial], batch: int) -> Measurement:
 
     Raises:
         MeterUnavailableError: the meter did not rise above idle under full load: it is dead, and
-            its figures are no joules.
+            its figures are no joules; or only the GPU's did not, and then the model did not run
+            on it.
     """
+    _require_busy_gpu(trials)
     latencies_s = np.concatenate([trial.latencies_s for trial in trials])
     joules = [trial.dynamic_energy_j / (batch * len(trial.latencies_s)) for trial in trials]
     if not np.mean(joules) > 0:
@@ -62,11 +68,15 @@ def summarise(trials: Sequence[Trial], batch: int) -> Measurement:
     )
 
 
-def half_width_95(values: Sequence[float]) -> float:
-    """Half width of the 95 % t-interval of a mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return math.nan
-    from scipy.stats import t
-
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return float(t.ppf(0.975, len(values) - 1)) * error
+def _require_busy_gpu(trials: Sequence[Trial]) -> None:
+    """The processor's joules must not hide that a GPU did nothing."""
+    for name in {name for t in trials for name, part in t.parts.items() if part.counts == "GPU"}:
+        found = [trial.parts[name] for trial in trials if name in trial.parts]
+        above = fmean(part.dynamic_energy_j / part.window_s for part in found)
+        waiting_w = fmean(part.waiting_power_w for part in found)
+        if not above > METER_PRECISION * waiting_w:
+            raise MeterUnavailableError(
+                f"{name} shows {above:.3g} W above the {waiting_w:.3g} W of waiting, within its "
+                "precision, in windows of an entry on a GPU: the model did not run on the GPU that "
+                "is measured, or hardly worked, or the counter is dead"
+            )

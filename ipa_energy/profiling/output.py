@@ -17,7 +17,7 @@ from typing import Any, cast
 from ipa_energy.errors import ConfigError, ServingError
 from ipa_energy.profiling.facts import figure, profile_facts
 from ipa_energy.profiling.fit.prediction import Predicted, is_predicted
-from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.inputs import Inputs
 from ipa_energy.profiling.journal import GONE, Journal, write_json
 from ipa_energy.profiling.measurement import summarise
@@ -136,11 +136,11 @@ class ProfileFiles:
         if not predicted.rows:
             return
         new = {_key(row): row for row in predicted.rows}
-        families = {(row.stage, row.hardware) for row in predicted.rows}
+        families = {entry_of(row).family for row in predicted.rows}
         kept = {
             key: row
             for key, row in self._rows.items()
-            if not (is_predicted(row) and (row.stage, row.hardware) in families)
+            if not (is_predicted(row) and entry_of(row).family in families)
         }
         earlier = self._fit or {}
         self._fit = {k: earlier.get(k, {}) | found for k, found in predicted.facts.items()}
@@ -156,7 +156,7 @@ class ProfileFiles:
         rows = list(rows)
         write_profile(self.table, rows)
         self._rows = {_key(row): row for row in rows}
-        labels = {entry_label(row) for row in rows if is_predicted(row)}
+        labels = {entry_of(row).label for row in rows if is_predicted(row)}
         if self._fit is not None:
             left = {k: v for k, v in self._fit["entries"].items() if k in labels}
             self._fit = {**self._fit, "entries": left} if left else None
@@ -190,15 +190,6 @@ class ProfileFiles:
         return fit if isinstance(fit, dict) and "entries" in fit else None
 
 
-def entry_label(row: ProfileRow) -> str:
-    """The label of a row's entry."""
-    cores = int(row.cpu_cores)
-    load_rps = 0.0 if row.is_saturated else row.load_rps
-    return Entry(
-        row.stage, row.variant, row.hardware, cores, row.batch, row.replicas, load_rps
-    ).label
-
-
 def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> ProfileRow:
     """The row of a finished entry: saturated replicas, so the load is their throughput."""
     found = summarise(trials, entry.batch)
@@ -210,12 +201,14 @@ def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> Profi
         variant=entry.variant,
         hardware=entry.hardware,
         cpu_cores=float(entry.cpu_cores),
-        gpu_share=0.0,
+        gpu_share=entry.gpu_share,
         batch=entry.batch,
         replicas=entry.replicas,
         load_rps=load_rps,
         latency_avg_s=figure(found.latency_avg_s),
-        latency_p99_s=figure(found.latency_p99_s),
+        # One long stall among hundreds of batches lifts their mean above their p99; to plan with
+        # less than the mean would be to plan with less than was seen.
+        latency_p99_s=figure(max(found.latency_p99_s, found.latency_avg_s)),
         throughput_rps=throughput_rps,
         accuracy=accuracy,
         dynamic_energy_j=dynamic_energy_j,

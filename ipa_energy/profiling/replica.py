@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ServingError
+from ipa_energy.profiling.gpus import NO_GPU, GpuSlot
 
 STDERR_LINES = 4
 """Last lines of a dead replica's standard error that go into the message."""
@@ -37,6 +38,7 @@ class ReplicaSpec:
         core_ids: the CPUs it is pinned to, as the system numbers them; also its thread count.
         weights: weights file, None for random weights.
         seed: of the input batch.
+        gpu: what it has of a GPU; None to run on CPUs alone.
     """
 
     pipeline: str
@@ -46,11 +48,13 @@ class ReplicaSpec:
     core_ids: tuple[int, ...]
     weights: str | None = None
     seed: int = 0
+    gpu: GpuSlot | None = None
 
     @property
     def label(self) -> str:
-        """Short name for messages: ``crop/yolov5n 1c b4``."""
-        return f"{self.stage}/{self.variant} {len(self.core_ids)}c b{self.batch}"
+        """Short name for messages: ``crop/yolov5n 1c b4``, ``crop/yolov5n 1c+1g b4``."""
+        gpu = f"+{self.gpu.share:g}g" if self.gpu is not None else ""
+        return f"{self.stage}/{self.variant} {len(self.core_ids)}c{gpu} b{self.batch}"
 
 
 class Replica:
@@ -72,7 +76,7 @@ class Replica:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path} | (spec.gpu.environ if spec.gpu else NO_GPU),
         )
         self._unread = b""
         self._doing = "starting"
@@ -110,6 +114,7 @@ class Replica:
                 "core_ids": list(spec.core_ids),
                 "weights": spec.weights,
                 "seed": spec.seed,
+                "on_gpu": spec.gpu is not None,
             },
             "loading",
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.grid import entry_of
 from ipa_energy.profiling.row import ProfileRow
 
 
@@ -31,7 +31,7 @@ def check_replicas(rows: Iterable[ProfileRow]) -> dict[str, Any] | None:
     others = [row for row in everything if row.replicas > 1 or not row.is_saturated]
     if not others:
         return None
-    entries = {_label(row): _compare(row, alone.get(row.option_key)) for row in others}
+    entries = {entry_of(row).label: _compare(row, alone.get(row.option_key)) for row in others}
     errors = [
         abs(found["relative_error"]) for found in entries.values() if "unchecked" not in found
     ]
@@ -54,11 +54,3 @@ def _compare(row: ProfileRow, one: ProfileRow | None) -> dict[str, Any]:
         "throughput_ratio": row.throughput_rps / one.throughput_rps,
         "latency_avg_ratio": row.latency_avg_s / one.latency_avg_s,
     }
-
-
-def _label(row: ProfileRow) -> str:
-    load_rps = 0.0 if row.is_saturated else row.load_rps
-    cores = int(row.cpu_cores)
-    return Entry(
-        row.stage, row.variant, row.hardware, cores, row.batch, row.replicas, load_rps
-    ).label

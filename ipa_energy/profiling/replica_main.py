@@ -38,7 +38,7 @@ def main() -> None:
     os.dup2(2, 1)
     spec = json.loads(sys.stdin.readline())
     try:
-        run_batch, size = _load(spec)
+        run_batch, size, gpu_memory = _load(spec)
     except Exception as error:
         _answer(answers, {"error": f"{type(error).__name__}: {error}"})
         raise
@@ -56,26 +56,40 @@ def main() -> None:
             _answer(answers, {"error": f"{type(error).__name__}: {error}"})
             raise
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        _answer(answers, answer | {"peak_memory_bytes": peak_kib * 1024})
+        memory = {"peak_memory_bytes": peak_kib * 1024, "peak_gpu_memory_bytes": gpu_memory()}
+        _answer(answers, answer | memory)
 
 
 def _answer(answers: TextIO, answer: Answer) -> None:
     answers.write(json.dumps(answer) + "\n")
 
 
-def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int]:
-    """Pin this process and build the variant; a function that runs one batch, and its size."""
+def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], int | None]]:
+    """Pin this process and build the variant.
+
+    Returns:
+        a function that runs one batch, its size, and one that tells the most GPU memory held.
+    """
     os.sched_setaffinity(0, spec["core_ids"])
     threads = len(spec["core_ids"])
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    from ipa_energy.profiling.runtime import find_variant, load_pipeline
+    from ipa_energy.profiling.runtime import (
+        GPU_DEVICE,
+        find_variant,
+        gpu_pipeline,
+        load_pipeline,
+    )
 
     pipeline = load_pipeline(spec["pipeline"])
     variant = find_variant(pipeline, spec["stage"], spec["variant"])
-    runner = pipeline.build(variant, weights=spec["weights"], threads=threads)
     batch = pipeline.sample(variant, spec["batch"], spec["seed"])
-    return lambda: runner(batch), spec["batch"]
+    if spec["on_gpu"]:
+        on_gpu = gpu_pipeline(pipeline)
+        runner = on_gpu.build(variant, weights=spec["weights"], threads=threads, device=GPU_DEVICE)
+        return lambda: runner(batch), spec["batch"], on_gpu.peak_gpu_memory_bytes
+    runner = pipeline.build(variant, weights=spec["weights"], threads=threads)
+    return lambda: runner(batch), spec["batch"], lambda: None
 
 
 def _timed(run_batch: Callable[[], Any], size: int) -> float:

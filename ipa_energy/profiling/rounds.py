@@ -9,12 +9,15 @@ and rounds that were killed go on where they stopped.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
 from ipa_energy.profiling.fit.prediction import predict
 from ipa_energy.profiling.grid import Entry, visits
+from ipa_energy.profiling.idle import EmptyMachine
 from ipa_energy.profiling.metering import MeterChoice
 from ipa_energy.profiling.output import ProfileFiles
 from ipa_energy.profiling.replica import ReplicaSpec
@@ -48,6 +51,7 @@ class Sweep:
         fit: stage → quantity → the fit behind the predicted rows and its held-out error.
         replica_check: the model J = e + n·p/λ against measured replicas and loads
             (:mod:`.replica_check`); None without such entries.
+        remaining: trials that the time limit left for another call.
     """
 
     rows: tuple[ProfileRow, ...]
@@ -57,6 +61,7 @@ class Sweep:
     stability: Stability
     fit: dict[str, Any]
     replica_check: dict[str, Any] | None
+    remaining: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Work:
         trials: trials an entry, one each round.
         seed: of the order.
         session: what the journal notes of this call.
+        empty: knows the idle power of the machine without replicas, for entries on a GPU.
+        time_limit_s: no trial begins that would likely end later; None for no limit.
     """
 
     specs: dict[Entry, tuple[ReplicaSpec, ...]]
@@ -82,15 +89,17 @@ class Work:
     trials: int
     seed: int
     session: dict[str, Any]
+    empty: EmptyMachine
+    time_limit_s: float | None = None
 
     def trial(self, entry: Entry) -> Trial:
         """Measure an entry once."""
         return run_trial(
             self.specs[entry],
-            self.meter.meter_for,
+            self.meter.parts_for(entry.gpu_share),
             self.settings,
             load_rps=entry.load_rps,
-            machine_cores=self.meter.machine_cores,
+            empty=self.empty if entry.gpu_share else None,
         )
 
 
@@ -100,64 +109,127 @@ def measure(work: Work, files: ProfileFiles) -> Sweep:
     Raises:
         IpaEnergyError: a file cannot be written; what was measured stays.
     """
-    from tqdm import tqdm
-
-    done = files.trial_counts()
-    kept = tuple(entry for entry in work.specs if files.has_row(entry))
-    rows: list[ProfileRow] = []
-    failures: dict[Entry, str] = {}
-
-    def finish(entry: Entry) -> None:
-        if entry.load_rps and not files.has_row(entry.saturated):
-            return  # its row waits for what the replicas serve at most
-        try:
-            rows.append(files.add_row(entry, work.accuracies[entry.stage, entry.variant]))
-        except (MeterUnavailableError, ServingError) as error:
-            failures[entry] = f"{entry.label}: {error}"
-
-    for entry in work.specs:  # those that a kill left between their last trial and their row
-        if entry not in kept and done.get(entry, 0) >= work.trials:
-            finish(entry)
-    plan = [
-        (number, entry)
-        for number, entry in visits(list(work.specs), work.trials, work.seed)
-        if entry not in kept and done.get(entry, 0) <= number
-    ]
-    if plan:
-        files.journal.add_session(work.session)
-    with tqdm(plan, unit="trial", disable=None) as progress:
-        for number, entry in progress:
-            if entry in failures:
-                continue
-            progress.set_postfix_str(entry.label)
-            try:
-                trial = work.trial(entry)
-            except (ServingError, MeterUnavailableError) as error:
-                failures[entry] = f"{entry.label}: {error}"
-                continue
-            files.journal.add_trial(entry, trial)
-            logger.info("round %d: %s", number + 1, entry.label)
-            if len(files.journal.trials[entry]) == work.trials:
-                finish(entry)
-            files.write_meta()
-    for entry in work.specs:
-        if entry.load_rps and not files.has_row(entry) and entry not in failures:
-            finish(entry)
-            if not files.has_row(entry):
-                failures.setdefault(entry, f"{entry.label}: the same at saturation has no row")
-    wanted = [entry for entry in work.predicted if not files.has_row(entry)]
+    rounds = _Rounds(work, files)
+    remaining = rounds.run()
+    if not remaining:
+        rounds.finish_loads()
+    # A prediction waits for all that it rests on.
+    wanted = [e for e in work.predicted if not remaining and not files.has_row(e)]
     predicted = predict(files.rows, wanted)
     files.set_predicted(predicted)
     files.write_meta()
+    failures = rounds.failures
     failures |= {entry: f"{entry.label}: {why}" for entry, why in predicted.failures.items()}
     for reason in failures.values():
         logger.error("no row: %s", reason)
     return Sweep(
-        rows=tuple(rows),
-        kept=kept,
+        rows=tuple(rounds.rows),
+        kept=rounds.kept,
         failures=tuple(Failure(entry, why) for entry, why in failures.items()),
         predicted=predicted.rows,
         stability=stability(files.journal.trials),
         fit=predicted.facts["stages"],
         replica_check=check_replicas(files.rows),
+        remaining=remaining,
     )
+
+
+class _Rounds:
+    """The rounds of one call, and what came of them so far.
+
+    Attributes:
+        kept: entries whose row was there before, of enough trials.
+        rows: that joined the table.
+        failures: entry → why it has no row.
+    """
+
+    def __init__(self, work: Work, files: ProfileFiles) -> None:
+        self._work, self._files = work, files
+        done = files.trial_counts()
+        # A row of fewer trials than are asked for now gets the others.
+        self.kept = tuple(
+            entry
+            for entry in work.specs
+            if files.has_row(entry) and done.get(entry, work.trials) >= work.trials
+        )
+        self.rows: list[ProfileRow] = []
+        self.failures: dict[Entry, str] = {}
+
+    def run(self) -> int:
+        """Visit every entry that lacks trials; how many trials the time limit left."""
+        from tqdm import tqdm
+
+        work, files = self._work, self._files
+        done = files.trial_counts()
+        for entry in work.specs:  # those that a kill left between their last trial and their row
+            if entry not in self.kept and done.get(entry, 0) >= work.trials:
+                self._finish(entry)
+        plan = [
+            (number, entry)
+            for number, entry in visits(list(work.specs), work.trials, work.seed)
+            if entry not in self.kept and done.get(entry, 0) <= number
+        ]
+        if plan:
+            files.journal.add_session(work.session)
+        clock = _Clock(work.time_limit_s)
+        with tqdm(plan, unit="trial", disable=None) as progress:
+            for place, (number, entry) in enumerate(progress):
+                if entry in self.failures:
+                    continue
+                if clock.is_over():
+                    return sum(other not in self.failures for _, other in plan[place:])
+                progress.set_postfix_str(entry.label)
+                self._visit(number, entry)
+        return 0
+
+    def _visit(self, number: int, entry: Entry) -> None:
+        files = self._files
+        try:
+            trial = self._work.trial(entry)
+        except (ServingError, MeterUnavailableError) as error:
+            self.failures[entry] = f"{entry.label}: {error}"
+            return
+        files.journal.add_trial(entry, trial)
+        logger.info("round %d: %s", number + 1, entry.label)
+        if len(files.journal.trials[entry]) == self._work.trials:
+            self._finish(entry)
+        files.write_meta()
+
+    def _finish(self, entry: Entry) -> None:
+        files = self._files
+        if entry.load_rps and not files.has_row(entry.saturated):
+            return  # its row waits for what the replicas serve at most
+        try:
+            accuracy = self._work.accuracies[entry.stage, entry.variant]
+            self.rows.append(files.add_row(entry, accuracy))
+        except (MeterUnavailableError, ServingError) as error:
+            self.failures[entry] = f"{entry.label}: {error}"
+
+    def finish_loads(self) -> None:
+        """The rows of loads below saturation that waited for the saturated ones."""
+        for entry in self._work.specs:
+            if entry.load_rps and not self._files.has_row(entry) and entry not in self.failures:
+                self._finish(entry)
+                if not self._files.has_row(entry):
+                    why = f"{entry.label}: the same at saturation has no row"
+                    self.failures.setdefault(entry, why)
+
+
+class _Clock:
+    """Says when the next trial would likely end too late.
+
+    Args:
+        limit_s: from now; None for never.
+    """
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s = math.inf if limit_s is None else limit_s
+        self._start_s = self._last_s = time.perf_counter()
+        self._longest_s = 0.0
+
+    def is_over(self) -> bool:
+        """Call it before each trial: the longest so far must still fit."""
+        now_s = time.perf_counter()
+        self._longest_s = max(self._longest_s, now_s - self._last_s)
+        self._last_s = now_s
+        return now_s - self._start_s + self._longest_s > self._limit_s

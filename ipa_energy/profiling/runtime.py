@@ -61,6 +61,59 @@ class Pipeline(Protocol):
         ...
 
 
+class GpuPipeline(Pipeline, Protocol):
+    """What a ``pipeline.py`` has besides if its models also run on a GPU.
+
+    The process sees one GPU. A runner on it takes the batch from ordinary memory and returns when
+    the GPU is done: moving the batch is part of the request, and a time taken after the call is
+    the whole of it.
+    """
+
+    def build(
+        self, variant: Variant, *, weights: str | None, threads: int, device: str = "cpu"
+    ) -> Runner:
+        """As of :class:`Pipeline`; on the GPU if ``device`` is :data:`GPU_DEVICE`."""
+        ...
+
+    def gpu(self) -> dict[str, Any]:
+        """The GPU as the library sees it.
+
+        Returns:
+            ``uuid``, ``name``, ``multiprocessors``, ``memory_bytes`` and the versions it depends
+            on, as JSON has them.
+
+        Raises:
+            UnavailableError: it sees none; with the fix.
+        """
+        ...
+
+    def peak_gpu_memory_bytes(self) -> int:
+        """The most GPU memory that this process's models have held."""
+        ...
+
+
+GPU_DEVICE = "cuda"
+"""How a pipeline is told to build for the GPU."""
+
+GPU_NAMES = ("gpu", "peak_gpu_memory_bytes")
+
+
+def gpu_pipeline(pipeline: Pipeline) -> GpuPipeline:
+    """The pipeline, if its models also run on a GPU.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    missing = [name for name in GPU_NAMES if not hasattr(pipeline, name)]
+    if missing:
+        raise ConfigError(
+            f"the pipeline's models run on CPUs alone: it has no {' and no '.join(missing)}",
+            where="--gpu",
+            allowed="a pipeline with the names of GpuPipeline (pipelines/README.md)",
+        )
+    return cast(GpuPipeline, pipeline)
+
+
 def load_pipeline(reference: str) -> Pipeline:
     """The pipeline module at ``reference``.
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ipa_energy.errors import ConfigError
+
+GPU_SETTINGS = ("settle_slice_s", "settle_max_s", "empty_max_age_s")
+GPU_MAX_WINDOW_S = 20.0
+"""Counters of GPUs step every 10 to 100 ms, and a hundred steps are good to 1 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +27,11 @@ class TrialSettings:
         max_foreign_load: share of the cores' time that others may use.
         retries: how often a contended window is repeated before it is kept as it is.
         timeout_s: longest silence of a replica before it counts as hung.
+        settle_slice_s: shortest stretch over which idle power is compared with what it was; for
+            entries on a GPU.
+        settle_max_s: longest wait for idle power to stop falling; for entries on a GPU.
+        empty_max_age_s: how long the empty machine's idle power is taken for what it still is; for
+            entries on a GPU, which takes seconds to settle.
     """
 
     min_window_s: float = 1.5
@@ -34,6 +44,9 @@ class TrialSettings:
     max_foreign_load: float = 0.05
     retries: int = 2
     timeout_s: float = 300.0
+    settle_slice_s: float = 0.5
+    settle_max_s: float = 30.0
+    empty_max_age_s: float = 300.0
 
     def quick(self) -> TrialSettings:
         """Settings for a first look: short windows, few batches, no repeats."""
@@ -48,7 +61,19 @@ class TrialSettings:
             max_foreign_load=self.max_foreign_load,
             retries=0,
             timeout_s=self.timeout_s,
+            settle_slice_s=self.settle_slice_s,
+            settle_max_s=min(self.settle_max_s, 5.0),
+            empty_max_age_s=self.empty_max_age_s,
         )
+
+    def for_gpu(self) -> TrialSettings:
+        """The same with room for the windows of a GPU's counter, of which some need 10 s."""
+        return replace(self, max_window_s=max(self.max_window_s, GPU_MAX_WINDOW_S))
+
+    def to_json(self, *, gpu: bool) -> dict[str, Any]:
+        """What figures depend on: without a GPU, not on how one is waited for."""
+        facts = asdict(self)
+        return facts if gpu else {n: v for n, v in facts.items() if n not in GPU_SETTINGS}
 
     def with_window(self, window_s: float) -> TrialSettings:
         """The same with windows of at least ``window_s`` seconds, and room for twice that.

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.profiling.cores import Placement, placements, read_topology
 from ipa_energy.profiling.fit.budget import within_budget
+from ipa_energy.profiling.gpus import GpuPool, GpuSlot, check_shares, probe_gpus
 from ipa_energy.profiling.grid import Entry, chosen_variants, grid
+from ipa_energy.profiling.idle import EmptyMachine
 from ipa_energy.profiling.inputs import RANDOM_WEIGHTS, inputs_of
 from ipa_energy.profiling.machine import describe_machine
 from ipa_energy.profiling.metering import (
@@ -27,7 +28,11 @@ from ipa_energy.profiling.metering import (
 from ipa_energy.profiling.output import ProfileFiles
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.rounds import Failure, Sweep, Work, measure
-from ipa_energy.profiling.runtime import Pipeline, check_requirements, load_pipeline
+from ipa_energy.profiling.runtime import (
+    check_requirements,
+    gpu_pipeline,
+    load_pipeline,
+)
 from ipa_energy.profiling.settings import TrialSettings
 
 __all__ = [
@@ -49,6 +54,8 @@ def profile_pipeline(
     out: Path,
     meter: MeterChoice,
     hardware: str = "cpu",
+    gpus: GpuPool | None = None,
+    gpu_shares: Sequence[float] = (0.0,),
     stages: Collection[str] | None = None,
     variants: Collection[str] | None = None,
     batches: Sequence[int] = (1, 2, 4, 8),
@@ -63,6 +70,7 @@ def profile_pipeline(
     resume: bool = False,
     only_changed: bool = False,
     budget: float | None = None,
+    time_limit_s: float | None = None,
     seed: int = 0,
 ) -> Sweep:
     """Measure a pipeline's entries into a profile table.
@@ -71,14 +79,18 @@ def profile_pipeline(
         pipeline: folder, file or module of the pipeline.
         out: the table; ``OUT.meta.json`` and ``OUT.trials.jsonl`` are written beside it.
         meter: where the joules come from.
-        hardware: label for the table's ``hardware`` column.
+        hardware: label of entries on CPUs alone, for the table's ``hardware`` column; those on a
+            GPU carry its model.
+        gpus: the GPUs to run on (:func:`.gpus.find_gpus`); None for CPUs alone.
+        gpu_shares: of one GPU for each replica; 0 for entries on CPUs alone.
         stages: only these; None for all.
         variants: only these; None for all.
         batches: batch sizes.
         allocations: cores of one replica.
         replicas: numbers of replicas that work at once.
         loads_rps: loads below saturation to measure besides, for all replicas together.
-        core_ids: CPUs to pin replicas to, in order; None for those this process may use.
+        core_ids: CPUs to pin replicas to, in order; None to choose among those this process may
+            use, so that replicas share no core (:mod:`.cores`).
         weights: variant → weights file; random weights for those not named.
         trials: trials an entry, one each round.
         settings: lengths and limits of a trial.
@@ -88,12 +100,14 @@ def profile_pipeline(
             measured with another variant, weights, versions, settings, meter or machine.
         budget: share of the grid to measure, above 0 and at most 1; the rest is predicted, and
             marked so. None for all of it.
+        time_limit_s: begin no trial that would likely end later than this; what is left is for
+            another call that resumes. None for no limit.
         seed: of the order, the input batches, and what a budget picks.
 
     Raises:
         ConfigError: a filter names nothing, replicas do not fit the cores, windows are shorter
             than the meter needs, or ``out`` exists.
-        MeterUnavailableError: the meter cannot be made.
+        UnavailableError: the meter cannot be made, or the pipeline's library cannot use the GPU.
         IpaEnergyError: the output cannot be written.
     """
     settings = settings or TrialSettings()
@@ -101,6 +115,8 @@ def profile_pipeline(
         settings, trials = settings.quick(), 1
     module = load_pipeline(pipeline)
     check_requirements(module)
+    if gpus is not None:
+        gpu_pipeline(module)
     cores = tuple(core_ids if core_ids is not None else sorted(os.sched_getaffinity(0)))
     chosen = chosen_variants(module, stages, variants)
     entries = grid(
@@ -111,22 +127,34 @@ def profile_pipeline(
         available_cores=len(cores),
         replicas=replicas,
         loads_rps=loads_rps,
+        gpu_shares=_labels(gpu_shares, gpus, hardware),
     )
-    if trials < 1:
-        raise ConfigError(f"trials is {trials}", allowed="1 or more")
-    if budget is not None and (set(replicas) != {1} or loads_rps):
-        raise ConfigError(
-            f"a budget with {max(replicas)} replicas and {len(loads_rps)} loads",
-            allowed="one replica, back to back: the others are measured, not predicted",
-        )
+    _check(trials, budget, replicas, loads_rps, time_limit_s)
     measured = entries if budget is None else within_budget(entries, budget, seed)
     check_settings(meter, settings, measured)
     inputs = inputs_of(module.VARIANTS, weights or {})
-    context = _context(pipeline, module, meter, settings, seed)
+    topology = read_topology(cores)
+    placed = placements(topology, core_ids, sorted({(e.replicas, e.cpu_cores) for e in measured}))
+    specs = {
+        entry: _specs(entry, placed, gpus, pipeline=pipeline, weights=weights or {}, seed=seed)
+        for entry in measured
+    }
+    context = {
+        "pipeline": Path(pipeline).name,
+        "machine": describe_machine(),
+        "meter": meter.facts,
+        "versions": dict(module.versions()),
+        "weights": {"default": RANDOM_WEIGHTS},
+        "settings": settings.to_json(gpu=gpus is not None),
+        "seed": seed,
+    }
+    if gpus is not None:
+        seen = probe_gpus(gpus, pipeline, gpu_shares)
+        context["gpu"] = {**gpus.facts, "as_the_models_see_it": seen}
     files = ProfileFiles(out, context, inputs, resume=resume or only_changed)
     files.begin(entries, renew=only_changed)
     work = Work(
-        specs={entry: _specs(entry, pipeline, cores, weights or {}, seed) for entry in measured},
+        specs=specs,
         predicted=tuple(entry for entry in entries if entry not in set(measured)),
         accuracies={(v.stage, v.name): v.accuracy for v in chosen},
         meter=meter,
@@ -136,44 +164,87 @@ def profile_pipeline(
         session={
             "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "allocations": list(allocations),
+            "gpu_shares": list(gpu_shares),
             "batches": list(batches),
             "replicas": list(replicas),
             "loads_rps": list(loads_rps),
             "core_ids": list(cores),
+            "topology": topology.to_json(),
+            "placements": {
+                f"{cpus}c ×{count}": placement.to_json()
+                for (count, cpus), placement in placed.items()
+            },
+            "meter": dict(meter.observed),
             "trials": trials,
             "budget": budget,
         },
+        empty=EmptyMachine(settings.empty_max_age_s),
+        time_limit_s=time_limit_s,
     )
     return measure(work, files)
 
 
-def _context(
-    pipeline: str, module: Pipeline, meter: MeterChoice, settings: TrialSettings, seed: int
-) -> dict[str, Any]:
-    return {
-        "pipeline": Path(pipeline).name,
-        "machine": describe_machine(),
-        "meter": meter.facts,
-        "versions": dict(module.versions()),
-        "weights": {"default": RANDOM_WEIGHTS},
-        "settings": asdict(settings),
-        "seed": seed,
-    }
+def _labels(shares: Sequence[float], gpus: GpuPool | None, hardware: str) -> dict[float, str]:
+    """Share of a GPU → label of its entries.
+
+    Raises:
+        ConfigError: a share is none, or there is no GPU to have it of.
+    """
+    check_shares(shares)
+    labels = {}
+    for share in shares:
+        if share > 0 and gpus is None:
+            raise ConfigError(f"a GPU share of {share:g} and no GPU", allowed="0")
+        labels[share] = gpus.hardware if share > 0 and gpus is not None else hardware
+    return labels
+
+
+def _check(
+    trials: int,
+    budget: float | None,
+    replicas: Sequence[int],
+    loads_rps: Sequence[float],
+    time_limit_s: float | None,
+) -> None:
+    if trials < 1:
+        raise ConfigError(f"trials is {trials}", allowed="1 or more")
+    if time_limit_s is not None and not time_limit_s > 0:
+        raise ConfigError(f"a time limit of {time_limit_s:g} s", allowed="more than 0 s")
+    if budget is not None and (set(replicas) != {1} or loads_rps):
+        raise ConfigError(
+            f"a budget with {max(replicas)} replicas and {len(loads_rps)} loads",
+            allowed="one replica, back to back: the others are measured, not predicted",
+        )
 
 
 def _specs(
-    entry: Entry, pipeline: str, cores: Sequence[int], weights: Mapping[str, str], seed: int
+    entry: Entry,
+    placed: Mapping[tuple[int, int], Placement],
+    gpus: GpuPool | None,
+    *,
+    pipeline: str,
+    weights: Mapping[str, str],
+    seed: int,
 ) -> tuple[ReplicaSpec, ...]:
-    """The entry's replicas, on cores of their own."""
+    """The entry's replicas, on cores of their own and with their share of a GPU.
+
+    Raises:
+        ConfigError: there are not as many GPUs.
+    """
+    slots: Sequence[GpuSlot | None] = [None] * entry.replicas
+    if entry.gpu_share > 0 and gpus is not None:
+        slots = gpus.slots(entry.gpu_share, entry.replicas)
+    cores = placed[entry.replicas, entry.cpu_cores].replicas
     return tuple(
         ReplicaSpec(
             pipeline=pipeline,
             stage=entry.stage,
             variant=entry.variant,
             batch=entry.batch,
-            core_ids=tuple(cores[number * entry.cpu_cores : (number + 1) * entry.cpu_cores]),
+            core_ids=core_ids,
             weights=weights.get(entry.variant),
             seed=seed,
+            gpu=slot,
         )
-        for number in range(entry.replicas)
+        for core_ids, slot in zip(cores, slots, strict=True)
     )

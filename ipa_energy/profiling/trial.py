@@ -8,7 +8,10 @@ A trial, in fresh processes, one a replica, each pinned to cores of its own::
       │          │ times stop   │             │ (again if others used   │        │
       │          │ falling      │             │ the cores meanwhile)    │        │
 
-An idle window begins when the replicas' threads have stopped spinning after their last batch.
+An idle window begins when the replicas' threads have stopped spinning after their last batch, and,
+where a GPU is measured, when its power has stopped falling (:mod:`.idle`). A batch is over when the
+GPU is done with it, so that every read of a meter finds the work of its window finished.
+
 Idle power is the mean of what the meter shows before and after, and what the window costs above it
 is dynamic. Trials of one entry lie apart in time (:mod:`.sweep` shuffles them), so that drift of
 the machine ends up in the interval rather than in one variant's mean.
@@ -16,23 +19,26 @@ the machine ends up in the interval rather than in one variant's mean.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import fmean
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
-from ipa_energy.profiling.account import Account
+from ipa_energy.profiling.account import Account, PartEnergy
 from ipa_energy.profiling.contention import CoreTimes, load_between, read_core_times
 from ipa_energy.profiling.group import ReplicaGroup, Served
-from ipa_energy.profiling.metering import MeterFactory, check_window
+from ipa_energy.profiling.idle import EmptyMachine, Idle, idle_window
+from ipa_energy.profiling.metering import MeterPart, check_window
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.settings import TrialSettings
 
 __all__ = ["Trial", "TrialSettings", "run_trial"]
+
+STALL_S = 0.2
+"""Longest that the system may hold up a short batch without ending its window early."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,12 @@ class Trial:
         repeats: windows thrown away because they were contended.
         peak_memory_bytes: resident memory of a replica at its highest.
         meter, quality: provenance of the joules.
+        peak_gpu_memory_bytes: GPU memory of a replica at its highest; None on CPUs alone.
+        settle_s: waits for idle power to settle before the idle windows before and after, and of
+            the empty machine if it was looked at; empty without a GPU.
+        idle_settled: False if one of them ended before the power had stopped falling.
+        parts: name of a source of joules → what it showed; empty if there is but one and it shows
+            a replica alone.
     """
 
     started_utc: str
@@ -80,25 +92,28 @@ class Trial:
     peak_memory_bytes: int
     meter: str
     quality: str
+    peak_gpu_memory_bytes: int | None = None
+    settle_s: list[float] = field(default_factory=list)
+    idle_settled: bool = True
+    parts: dict[str, PartEnergy] = field(default_factory=dict)
 
 
 def run_trial(
     specs: ReplicaSpec | Sequence[ReplicaSpec],
-    meter_for: MeterFactory,
+    parts: Sequence[MeterPart],
     settings: TrialSettings,
     *,
     load_rps: float = 0.0,
-    machine_cores: int | None = None,
+    empty: EmptyMachine | None = None,
 ) -> Trial:
     """Measure one entry once.
 
     Args:
         specs: the replicas that work at once, on disjoint cores.
-        meter_for: makes a replica's meter, or the machine's.
+        parts: the sources of joules.
         settings: lengths and limits.
         load_rps: requests per second for all replicas together; 0 for back to back.
-        machine_cores: cores that share what the meter shows, if it is the machine's; None if it
-            is a replica's.
+        empty: knows the idle power of the machine without replicas; None to look at it now.
 
     Raises:
         ConfigError: replicas share a core.
@@ -111,23 +126,27 @@ def run_trial(
     with ReplicaGroup(specs, timeout_s=settings.timeout_s) as group:
         if len(set(group.core_ids)) < len(group.core_ids):
             raise ConfigError(f"replicas of {specs[0].label} share a core of {group.core_ids}")
-        account = Account(group, meter_for, settings.idle_s, machine_cores)
+        account = Account(group, parts, settings, empty or EmptyMachine())
         meter = account.load()
         warm_up = group.warm_up(min_s=settings.warm_up_min_s, max_s=settings.warm_up_max_s)
-        found = _window_among_others(group, meter, settings, account.of_machine, load_rps)
-        waiting_w = (found.idle_before_w + found.idle_after_w) / 2
+        found = _window_among_others(_Bench(group, meter, settings, account), load_rps)
+        before_w, after_w = account.watts(found.before.energy), account.watts(found.after.energy)
+        waiting_w = {name: (before_w[name] + after_w[name]) / 2 for name in before_w}
+        charged = account.charge(found.energy, waiting_w, meter.min_window_s)
+        every = tuple(charged.values())
+        idles = [found.before, found.after, *([account.empty] if account.empty else [])]
         return Trial(
             started_utc=started_utc,
             load_s=fmean(load.duration_s for load in account.loads),
-            load_energy_j=account.load_energy_j(waiting_w),
+            load_energy_j=sum(part.load_energy_j for part in every),
             warm_up_s=warm_up.latencies_s,
             settled=warm_up.settled,
             latencies_s=found.served.latencies_s,
             busy_s=found.served.busy_s,
             cpu_s=found.cpu_s,
-            dynamic_energy_j=found.energy.energy_j - waiting_w * found.energy.duration_s,
-            idle_power_w=account.idle_power_w(waiting_w),
-            idle_drift_w=found.idle_after_w - found.idle_before_w,
+            dynamic_energy_j=sum(part.dynamic_energy_j for part in every),
+            idle_power_w=sum(part.idle_power_w for part in every),
+            idle_drift_w=sum(after_w.values()) - sum(before_w.values()),
             foreign_load=found.foreign_load,
             neighbour_load=found.neighbour_load,
             contended=found.foreign_load > settings.max_foreign_load,
@@ -135,7 +154,21 @@ def run_trial(
             peak_memory_bytes=found.served.peak_memory_bytes,
             meter=meter.name,
             quality=meter.quality,
+            peak_gpu_memory_bytes=found.served.peak_gpu_memory_bytes,
+            settle_s=[idle.waited_s for idle in idles] if account.settles else [],
+            idle_settled=all(idle.settled for idle in idles),
+            parts=charged if account.empty or len(every) > 1 else {},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What a window is taken with."""
+
+    group: ReplicaGroup
+    meter: Meter
+    settings: TrialSettings
+    account: Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,37 +177,32 @@ class _Window:
 
     served: Served
     energy: Energy
-    idle_before_w: float
-    idle_after_w: float
+    before: Idle
+    after: Idle
     cpu_s: float
     foreign_load: float
     neighbour_load: float
     repeats: int = 0
 
 
-def _window_among_others(
-    group: ReplicaGroup, meter: Meter, settings: TrialSettings, of_machine: bool, load_rps: float
-) -> _Window:
+def _window_among_others(bench: _Bench, load_rps: float) -> _Window:
     """The first window that others left alone, or the last one tried."""
     repeats = 0
     while True:
-        window = _one_window(group, meter, settings, of_machine, load_rps)
-        if window.foreign_load <= settings.max_foreign_load or repeats >= settings.retries:
+        window = _one_window(bench, load_rps)
+        limit = bench.settings.max_foreign_load
+        if window.foreign_load <= limit or repeats >= bench.settings.retries:
             return replace(window, repeats=repeats)
         repeats += 1
 
 
-def _one_window(
-    group: ReplicaGroup, meter: Meter, settings: TrialSettings, of_machine: bool, load_rps: float
-) -> _Window:
-    idle_s = max(settings.idle_s, meter.min_window_s)
-    group.wait_until_quiet(max_s=settings.quiet_max_s)
-    before = meter.read()
-    time.sleep(idle_s)
+def _one_window(bench: _Bench, load_rps: float) -> _Window:
+    group, meter, settings = bench.group, bench.meter, bench.settings
+    before = _idle(bench)
     cores, cpu_s, start = _snapshot(group, meter)
     min_s = max(settings.min_window_s, meter.min_window_s)
-    # What the meter needs must be filled even if the next batch takes twice as long as usual.
-    max_s = max(settings.max_window_s, meter.min_window_s + 2 * group.batch_s)
+    # What the meter needs must be filled even if a batch takes twice as long as usual, or stalls.
+    max_s = max(settings.max_window_s, meter.min_window_s + max(2 * group.batch_s, STALL_S))
     batches = settings.min_batches
     if load_rps:
         served = group.paced(load_rps, min_s=min_s, min_batches=batches, max_s=max_s)
@@ -182,21 +210,23 @@ def _one_window(
         served = group.window(min_s=min_s, min_batches=batches, max_s=max_s)
     cores_end, cpu_end_s, end = _snapshot(group, meter)
     check_window(end.time_s - start.time_s, meter, group.replicas[0].spec.label)
-    group.wait_until_quiet(max_s=settings.quiet_max_s)
-    idle_start = meter.read()
-    time.sleep(idle_s)
-    after = meter.read()
-    watched = tuple(cores.busy_s) if of_machine else group.core_ids
+    after = _idle(bench)
+    watched = tuple(cores.busy_s) if bench.account.of_machine else group.core_ids
     load = load_between(cores, cores_end, core_ids=watched, own_cpu_s=cpu_end_s - cpu_s)
     return _Window(
         served=served,
         energy=meter.energy_between(start, end),
-        idle_before_w=meter.energy_between(before, start).power_w,
-        idle_after_w=meter.energy_between(idle_start, after).power_w,
+        before=before,
+        after=after,
         cpu_s=cpu_end_s - cpu_s,
         foreign_load=load.foreign,
         neighbour_load=load.neighbour,
     )
+
+
+def _idle(bench: _Bench) -> Idle:
+    bench.group.wait_until_quiet(max_s=bench.settings.quiet_max_s)
+    return idle_window(bench.meter, bench.settings, settle=bench.account.settles)
 
 
 def _snapshot(group: ReplicaGroup, meter: Meter) -> tuple[CoreTimes, float, Reading]:

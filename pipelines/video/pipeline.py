@@ -4,6 +4,10 @@ What one call of a runner covers: a preprocessed float tensor in, the network's 
 detector that includes decoding the boxes but not non-maximum suppression, whose time depends on
 what is in the picture. Networks are in eval mode, without gradients, and convolutions are fused
 with their batch normalisation, as a server would have them.
+
+On a GPU a call begins with the batch in ordinary memory, where a request arrives, and ends when the
+GPU is done: the copy to it is part of the request. Logits come back to the host, being the answer;
+boxes stay, because what sorts them out runs where they are.
 """
 
 from __future__ import annotations
@@ -14,10 +18,18 @@ import pickle
 from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.profiling.runtime import Runner, Variant
+from ipa_energy.profiling.runtime import GPU_DEVICE, Runner, Variant
 from pipelines.video.variants import VARIANTS
 
-__all__ = ["REQUIRES", "VARIANTS", "build", "sample", "versions"]
+__all__ = [
+    "REQUIRES",
+    "VARIANTS",
+    "build",
+    "gpu",
+    "peak_gpu_memory_bytes",
+    "sample",
+    "versions",
+]
 
 REQUIRES = ("torch", "torchvision", "ultralytics")
 """Packages the networks need; ``pip install ipa-energy[video]`` brings them."""
@@ -26,7 +38,9 @@ UNLOADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, pick
 """What the libraries raise on a file that is missing, torn, or something else altogether."""
 
 
-def build(variant: Variant, *, weights: str | None = None, threads: int = 1) -> Runner:
+def build(
+    variant: Variant, *, weights: str | None = None, threads: int = 1, device: str = "cpu"
+) -> Runner:
     """Load a variant ready to serve.
 
     Args:
@@ -34,13 +48,15 @@ def build(variant: Variant, *, weights: str | None = None, threads: int = 1) -> 
         weights: an ultralytics checkpoint (``.pt``) for a detector, a state dict for a classifier;
             None for random weights, which cost the same time and energy.
         threads: threads of one operation; the process should be pinned to as many cores.
+        device: ``cpu``, or ``cuda`` for the GPU that this process sees.
 
     Returns:
-        a function from a (B, 3, H, W) float tensor to a tensor whose first dimension is B: boxes
-        and class scores (B, 84, anchors), or logits (B, 1000).
+        a function from a (B, 3, H, W) float tensor in ordinary memory to a tensor whose first
+        dimension is B: boxes and class scores (B, 84, anchors), or logits (B, 1000). It returns
+        when the work is done, on a GPU too.
 
     Raises:
-        UnavailableError: torch, torchvision or ultralytics is not installed.
+        UnavailableError: torch, torchvision or ultralytics is not installed, or there is no GPU.
         ConfigError: the weights do not fit the variant.
     """
     try:
@@ -50,6 +66,8 @@ def build(variant: Variant, *, weights: str | None = None, threads: int = 1) -> 
     torch.set_num_threads(threads)
     is_detector = variant.stage == "crop"
     model = _detector(variant, weights) if is_detector else _classifier(variant, weights)
+    if device == GPU_DEVICE:
+        return _on_gpu(model, is_detector)
 
     def run(batch: Any) -> Any:
         with torch.inference_mode():
@@ -57,6 +75,62 @@ def build(variant: Variant, *, weights: str | None = None, threads: int = 1) -> 
         return output[0] if is_detector else output
 
     return run
+
+
+def _on_gpu(model: Any, is_detector: bool) -> Runner:
+    import torch
+
+    gpu()  # says what is missing, which a failing copy would not
+    model = model.to(GPU_DEVICE)
+
+    def run(batch: Any) -> Any:
+        with torch.inference_mode():
+            output = model(batch.to(GPU_DEVICE))
+        answer = output[0] if is_detector else output.cpu()
+        torch.cuda.synchronize()
+        return answer
+
+    return run
+
+
+def gpu() -> dict[str, Any]:
+    """The GPU that PyTorch sees: name, size and the versions that its figures depend on.
+
+    Raises:
+        UnavailableError: it sees none; with the fix.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise _needs_extra(error) from error
+    if torch.version.cuda is None:
+        raise UnavailableError(
+            f"PyTorch {torch.__version__} was built without CUDA; "
+            "fix: install a build with it (https://pytorch.org/get-started/locally)"
+        )
+    if not torch.cuda.is_available():
+        raise UnavailableError(
+            f"PyTorch {torch.__version__} (CUDA {torch.version.cuda}) can use no GPU; fix: a GPU "
+            "and a driver new enough for that CUDA (nvidia-smi shows both), and the right to use it"
+        )
+    found = torch.cuda.get_device_properties(0)
+    return {
+        "uuid": str(found.uuid) if hasattr(found, "uuid") else None,
+        "name": found.name,
+        "multiprocessors": found.multi_processor_count,
+        "memory_bytes": found.total_memory,
+        "compute_capability": f"{found.major}.{found.minor}",
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+    }
+
+
+def peak_gpu_memory_bytes() -> int:
+    """The most that PyTorch's allocator has taken from the GPU; the CUDA context comes on top."""
+    import torch
+
+    return int(torch.cuda.max_memory_reserved())
 
 
 def sample(variant: Variant, batch: int, seed: int) -> Any:

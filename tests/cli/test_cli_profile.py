@@ -111,6 +111,13 @@ def test_failing_entry_is_named_and_the_status_says_so(profile):
         (("--weights", "steady=nowhere"), "VARIANT=FILE"),
         (("--variant", "stedy"), "no variant 'stedy'"),
         (("--meter", "perf", "--power-model", "m.json"), "a power model for perf"),
+        (("--meter", "watts"), "'watts' is no meter"),
+        (("--meter", "rapl+cpu-time"), "rapl + cpu-time count the joules of the processors twice"),
+        (("--meter", "nvml+cpu-time"), "no entry runs on one"),
+        (("--gpu", "1.5"), "a GPU share of 1.5"),
+        (("--gpu", "-1"), "a GPU share of -1"),
+        (("--time-limit", "soon"), "9min"),
+        (("--cgroup", "/"), "their own processes"),
         (("--power-model", "nowhere.json"), "nowhere.json"),
     ],
 )
@@ -124,7 +131,7 @@ def test_bad_options_are_refused_before_anything_is_written(profile, options, sa
 def machine(*statuses):
     """What the discovery of meters would find."""
     found = [type("Status", (), {"name": name, "state": state}) for name, state in statuses]
-    return lambda: type("Discovery", (), {"statuses": found})
+    return lambda places: type("Discovery", (), {"statuses": found})
 
 
 def test_auto_takes_the_estimate_where_no_counter_moves(profile, monkeypatch):
@@ -143,7 +150,7 @@ def test_auto_takes_the_counter_that_moves_and_closes_it(profile, monkeypatch):
 
     counter = Counter(5.0)
     monkeypatch.setattr(discovery, "discover", machine(("rapl", "measured")))
-    monkeypatch.setattr(discovery, "open_meter", lambda name: counter)
+    monkeypatch.setattr(discovery, "open_meter", lambda name, places: counter)
     status, text, _, _ = profile(*ONE, "--meter", "auto", "--json")
     # A counter that does not rise above idle under full load gives no figure.
     assert status == EXIT_UNAVAILABLE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.profiling.runtime import find_variant, load_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,35 @@ def test_smallest_variant_answers_a_batch(pipeline, libraries, stage, name, shap
     assert tuple(output.shape) == shape
     assert not output.requires_grad
     assert bool(libraries.isfinite(output).all())
+
+
+@video
+def test_gpu_that_cannot_be_used_is_said_with_the_fix(pipeline, libraries, monkeypatch):
+    monkeypatch.setattr(libraries.version, "cuda", None)
+    with pytest.raises(UnavailableError, match="built without CUDA; fix: install"):
+        pipeline.gpu()
+    monkeypatch.setattr(libraries.version, "cuda", "12.4")
+    monkeypatch.setattr(libraries.cuda, "is_available", lambda: False)
+    variant = find_variant(pipeline, "classification", "resnet18")
+    with pytest.raises(UnavailableError, match=r"CUDA 12\.4\) can use no GPU; fix: a GPU"):
+        pipeline.build(variant, weights=None, threads=1, device="cuda")
+
+
+@video
+@pytest.mark.gpu
+@pytest.mark.parametrize(("stage", "name"), [("crop", "yolov5n"), ("classification", "resnet18")])
+def test_gpu_answers_what_the_cpu_answers_when_it_is_done(pipeline, libraries, stage, name):
+    torch = libraries
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU: PyTorch sees none")
+    variant = replace(find_variant(pipeline, stage, name), input_shape=(3, 64, 64))
+    batch = pipeline.sample(variant, 2, 0)
+    on_gpu = pipeline.build(variant, weights=None, threads=1, device="cuda")(batch)
+    assert torch.cuda.current_stream().query(), "the GPU still works"
+    on_cpu = pipeline.build(variant, weights=None, threads=1)(batch)
+    assert torch.allclose(on_gpu.cpu(), on_cpu, atol=0.1, rtol=0.05)
+    assert pipeline.gpu()["multiprocessors"] > 0
+    assert pipeline.peak_gpu_memory_bytes() > 1e6
 
 
 @video

@@ -1,23 +1,30 @@
 """Whose joules a meter counts, and what replicas are charged."""
 
+import math
+import os
 import time
 
 import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
+from ipa_energy.meters.base import Energy
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.account import Account
 from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.idle import EmptyMachine, Idle
 from ipa_energy.profiling.metering import (
     MeterChoice,
-    SumMeter,
+    MeterPart,
     check_settings,
     check_window,
     cpu_time_choice,
+    gpu_choice,
+    joined,
     machine_choice,
 )
 from ipa_energy.profiling.settings import TrialSettings
+from ipa_energy.profiling.sum_meter import SumMeter
 
 ENTRY = Entry("work", "steady", "cpu", 2, 4)
 
@@ -52,10 +59,18 @@ def test_a_part_that_fails_fails_the_sum():
         meter.energy_between(start, meter.read())
 
 
+def window(energy_j, duration_s):
+    return Energy(energy_j, duration_s, {"fake": energy_j}, "fake", "measured")
+
+
+IDLE = TrialSettings(idle_s=0.5)
+
+
 class Group:
-    """Two replicas of one core each, that take a second to load."""
+    """Two replicas of one core and half a GPU each, that take a second to load."""
 
     core_ids = (0, 1)
+    gpu_shares = 1.0
 
     def __init__(self, clock):
         self.clock = clock
@@ -88,12 +103,18 @@ def test_replicas_of_a_machine_meter_are_charged_their_share_of_the_empty_machin
         return 8.0 * min(elapsed_s, 0.5) + 12.0 * max(0.0, elapsed_s - 0.5)
 
     meter = FakeMeter(joules, clock=clock)
-    account = Account(Group(clock), lambda pid, cores: meter, 0.5, machine_cores=4)
+    part = MeterPart(lambda pid, cores: meter, "CPU", shared_by=4)
+    account = Account(Group(clock), [part], IDLE, EmptyMachine())
     assert account.load() is meter
-    # 9 W while both wait: half of 8 W for half of the cores, and 1 W that the models added, by two.
-    assert account.idle_power_w(9.0) == pytest.approx((8.0 * 2 / 4 + 1.0) / 2)
+    # A window of 2 s at 30 W; 9 W while both wait.
+    charged = account.charge(window(60.0, 2.0), {"fake": 9.0}, 0.01)["fake"]
+    assert charged.dynamic_energy_j == pytest.approx(60.0 - 2 * 9.0)
+    # Half of 8 W for half of the cores, and 1 W that the models added, by two.
+    assert charged.idle_power_w == pytest.approx((8.0 * 2 / 4 + 1.0) / 2)
     # Above idle: 12 − 8 J for the first, 12 − 8.5 J for the second, beside the loaded first.
-    assert account.load_energy_j(9.0) == pytest.approx((4.0 + 3.5) / 2)
+    assert charged.load_energy_j == pytest.approx((4.0 + 3.5) / 2)
+    assert (charged.empty_power_w, charged.waiting_power_w) == (pytest.approx(8.0), 9.0)
+    assert (account.of_machine, account.settles) == (True, False)
 
 
 def test_replicas_of_their_own_meters_are_charged_what_these_show(clock):
@@ -103,21 +124,24 @@ def test_replicas_of_their_own_meters_are_charged_what_these_show(clock):
         made.append((pid, cores))
         return FakeMeter(3.0, clock=clock)
 
-    account = Account(Group(clock), meter_for, 0.5, machine_cores=None)
+    account = Account(Group(clock), [MeterPart(meter_for)], IDLE, EmptyMachine())
     total = account.load()
     assert made == [(100, 1.0), (101, 1.0)]
     start = total.read()
     clock.now_s += 1.0
     assert total.energy_between(start, total.read()).energy_j == pytest.approx(6.0)
-    assert account.idle_power_w(2.0) == 1.0
-    assert account.load_energy_j(2.0) == pytest.approx(3.0 - 1.0)
+    charged = account.charge(window(60.0, 2.0), {"fake": 2.0}, 0.01)["fake"]
+    assert (charged.idle_power_w, charged.empty_power_w) == (1.0, None)
+    assert charged.load_energy_j == pytest.approx(3.0 - 1.0)
+    assert not account.of_machine
 
 
 def test_loading_too_short_for_the_meter_has_no_joules(clock):
     meter = FakeMeter(3.0, clock=clock, min_window_s=1.5)
-    account = Account(Group(clock), lambda pid, cores: meter, 0.5, machine_cores=None)
+    part = MeterPart(lambda pid, cores: meter)
+    account = Account(Group(clock), [part], IDLE, EmptyMachine())
     account.load()
-    assert account.load_energy_j(2.0) != account.load_energy_j(2.0)  # NaN
+    assert math.isnan(account.charge(window(9.0, 2.0), {"fake": 2.0}, 1.5)["fake"].load_energy_j)
 
 
 def test_window_too_short_for_the_meter_is_refused_with_both_lengths():
@@ -144,10 +168,10 @@ def test_longer_windows_leave_room_for_a_batch_in_progress():
 
 def test_choices_say_what_they_are():
     own = cpu_time_choice(PowerModel(1.0, 5.0, 2, "made up"))
-    assert own.machine_cores is None
+    assert [part.shared_by for part in own.parts] == [None]
     assert own.facts["quality"] == "estimated"
     everything = machine_choice(FakeMeter(), {"domains": ["package-0"]})
-    assert everything.machine_cores >= 1
+    assert [part.shared_by for part in everything.parts] == [os.cpu_count()]
     assert everything.facts == {
         "name": "fake",
         "quality": "measured",
@@ -155,3 +179,64 @@ def test_choices_say_what_they_are():
         "domains": ["package-0"],
     }
     assert isinstance(everything, MeterChoice)
+
+
+def test_gpu_and_processor_are_each_charged_by_their_own_rule(clock):
+    # The GPUs: 40 W empty, 5 W more with each model, which takes a second to load. Two replicas
+    # reserve one GPU of two. Each replica's own meter shows 3 W.
+    def joules(elapsed_s):
+        return 45.0 * elapsed_s + 5.0 * max(0.0, elapsed_s - 1.0)
+
+    gpu = FakeMeter(joules, clock=clock)
+    gpu.name = "nvml"
+    parts = [
+        MeterPart(lambda pid, cores: gpu, "GPU", shared_by=2),
+        MeterPart(lambda pid, cores: Estimate(3.0, clock=clock)),
+    ]
+    account = Account(Group(clock), parts, IDLE, Empty())
+    meter = account.load()
+    assert (meter.name, meter.quality) == ("nvml+cpu-time", "estimated")
+    assert (account.settles, account.of_machine) == (True, False)
+    found = Energy(
+        500.0,
+        4.0,
+        {"nvml/gpu-0": 400.0, "nvml/gpu-1": 60.0, "cpu-time/cpu-dynamic": 40.0},
+        meter.name,
+        meter.quality,
+    )
+    charged = account.charge(found, {"nvml": 50.0, "cpu-time": 6.0}, 0.01)
+    assert charged["nvml"].dynamic_energy_j == pytest.approx(460.0 - 4 * 50.0)
+    assert charged["cpu-time"].dynamic_energy_j == pytest.approx(40.0 - 4 * 6.0)
+    # Half of the empty GPUs' 40 W and the 10 W that two models add, between two replicas.
+    assert charged["nvml"].idle_power_w == pytest.approx((40.0 / 2 + 10.0) / 2)
+    assert charged["cpu-time"].idle_power_w == pytest.approx(3.0)
+    # Loading: 45 W beside 40 W idle, then 50 W beside 45 W.
+    assert charged["nvml"].load_energy_j == pytest.approx(5.0)
+    assert charged["cpu-time"].load_energy_j == pytest.approx(0.0)
+    assert (charged["nvml"].quality, charged["cpu-time"].quality) == ("measured", "estimated")
+
+
+class Empty(EmptyMachine):
+    """A machine that drew 40 W before the replicas were there."""
+
+    def idle(self, meter, settings, *, settle):
+        assert settle
+        return Idle(Energy(40.0, 1.0, {"gpu-0": 40.0}, meter.name, meter.quality), 0.0, True)
+
+
+class Estimate(FakeMeter):
+    name = "cpu-time"
+
+    def __init__(self, power_w, clock):
+        super().__init__(power_w, clock=clock, quality="estimated")
+
+
+def test_joined_choices_are_as_good_as_the_worst():
+    gpu = gpu_choice(FakeMeter(), 1, {"gpus": "1 × Fake"})
+    both = joined([gpu, cpu_time_choice(PowerModel(1.0, 5.0, 2, "made up"))])
+    assert (both.facts["name"], both.facts["quality"]) == ("fake+cpu-time", "estimated")
+    assert both.facts["parts"]["fake"]["scope"] == "GPU"
+    assert both.counts == {"CPU", "GPU"}
+    assert [part.counts for part in both.parts_for(1.0)] == ["GPU", "CPU"]
+    assert [part.counts for part in both.parts_for(0.0)] == ["CPU"]
+    assert joined([gpu]) is gpu

@@ -179,7 +179,12 @@ def test_kill_between_setting_aside_and_the_table_leaves_no_old_row(begun):
 def test_journal_of_an_older_version_goes_on(begun):
     journal = begun.with_suffix(".trials.jsonl")
     lines = journal.read_text().splitlines(keepends=True)
-    old = [line.replace(',"replicas":1', "") for line in lines if not line.startswith('{"inputs"')]
+    new = (',"replicas":1', ',"gpu_share":0.0', ',"settle_s":[]', ',"idle_settled":true')
+    new += (',"peak_gpu_memory_bytes":null', ',"parts":{}')
+    old = [line for line in lines if not line.startswith('{"inputs"')]
+    for field in new:
+        assert any(field in line for line in old)
+        old = [line.replace(field, "") for line in old]
     journal.write_text("".join(old))
     assert measured(sweep(begun)) == []
     assert measured(sweep(begun, only_changed=False, resume=True)) == []

@@ -11,7 +11,7 @@ import pytest
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.profiling.fit.prediction import is_predicted, predict
-from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.merge import _provenance, _weighted
 from ipa_energy.profiling.row import ProfileRow, format_row, parse_row
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
@@ -70,13 +70,30 @@ def grid_rows(**changes):
     ]
 
 
-def entry_of(row):
-    return Entry(row.stage, row.variant, row.hardware, 1, row.batch)
-
-
 def split(rows):
     """All but batch 4 as measured, and the entries of batch 4."""
     return [row for row in rows if row.batch != 4], [entry_of(r) for r in rows if r.batch == 4]
+
+
+def test_shares_of_a_gpu_are_fitted_apart():
+    whole = grid_rows(hardware="h100", gpu_share=1.0)
+    half = [
+        dataclasses.replace(
+            row,
+            gpu_share=0.5,
+            latency_avg_s=2 * row.latency_avg_s,
+            latency_p99_s=2 * row.latency_p99_s,
+        )
+        for row in whole
+    ]
+    measured = [row for row in (*whole, *half) if row.batch != 4]
+    wanted = [entry_of(row) for row in (*whole, *half) if row.batch == 4]
+    found = predict(measured, wanted)
+    assert set(found.facts["stages"]) == {"crop h100", "crop h100 0.5g"}
+    truth = {entry_of(row): row.latency_avg_s for row in (*whole, *half)}
+    assert len(found.rows) == 4
+    for row in found.rows:
+        assert row.latency_avg_s == pytest.approx(truth[entry_of(row)], rel=1e-3)
 
 
 def test_rows_of_a_simple_truth_are_predicted_exactly_and_marked():

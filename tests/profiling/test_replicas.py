@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, ServingError
-from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel
+from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.metering import cpu_time_choice, machine_choice
+from ipa_energy.profiling.metering import MeterPart, cpu_time_choice, machine_choice
 from ipa_energy.profiling.output import at_load, profile_row
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.replica_check import check_replicas
@@ -54,13 +54,12 @@ def specs(cores, variant="steady", **changes):
     return [ReplicaSpec(PIPELINE, "work", variant, 1, (core,), **changes) for core in cores]
 
 
-def cpu_time(pid, cores):
-    return CpuTimeMeter(MODEL, pid=pid, reserved_cores=cores)
+CPU_TIME = cpu_time_choice(MODEL).parts
 
 
 def test_replicas_serve_at_the_same_time_on_cores_of_their_own(two_cores, tmp_path):
     seen = tmp_path / "seen"
-    found = run_trial(specs(two_cores, weights=str(seen)), cpu_time, SHORT)
+    found = run_trial(specs(two_cores, weights=str(seen)), CPU_TIME, SHORT)
     lines = seen.read_text().splitlines()
     assert set(lines) == {f"steady [{core}] 1" for core in two_cores}
     # Batches of 2 ms of both replicas, in one file in the order in which they ran.
@@ -70,7 +69,7 @@ def test_replicas_serve_at_the_same_time_on_cores_of_their_own(two_cores, tmp_pa
 
 
 def test_joules_and_time_are_those_of_all_replicas(two_cores):
-    found = run_trial(specs(two_cores), cpu_time, SHORT)
+    found = run_trial(specs(two_cores), CPU_TIME, SHORT)
     batches = len(found.latencies_s)
     assert found.cpu_s == pytest.approx(0.002 * batches, rel=0.3)
     assert found.dynamic_energy_j == pytest.approx(4.0 * found.cpu_s, rel=0.1)
@@ -87,10 +86,19 @@ def test_row_of_two_replicas_by_hand(make_trial):
     assert row.joules_per_request == pytest.approx(1.0 + 2 * 3.0 / 40.0)
 
 
+def test_one_stall_among_hundreds_does_not_put_p99_below_the_mean(make_trial):
+    # 999 batches of 1 ms and one of 1 s: the mean is 2 ms, the 99th percentile 1 ms.
+    latencies_s = [0.001] * 999 + [1.0]
+    trial = make_trial(latencies_s=latencies_s, busy_s=2.0, dynamic_energy_j=8.0)
+    row = profile_row(Entry("work", "steady", "cpu", 1, 1), [trial], 0.5)
+    assert row.latency_p99_s == row.latency_avg_s == pytest.approx(0.001999)
+
+
 def test_machine_meter_is_divided_among_the_replicas(two_cores):
     # 10 W whatever happens: all of it is idle, half of the machine's for two of four cores.
     meter = FakeMeter(10.0)
-    found = run_trial(specs(two_cores), lambda pid, cores: meter, SHORT, machine_cores=4)
+    part = MeterPart(lambda pid, cores: meter, "CPU", shared_by=4)
+    found = run_trial(specs(two_cores), [part], SHORT)
     assert found.idle_power_w == pytest.approx(10.0 * 2 / 4 / 2)
     assert found.dynamic_energy_j == pytest.approx(0.0, abs=1e-6)
 
@@ -98,12 +106,12 @@ def test_machine_meter_is_divided_among_the_replicas(two_cores):
 def test_one_failing_replica_fails_the_trial_by_name(two_cores):
     mixed = [specs(two_cores[:1])[0], specs(two_cores[1:], "late")[0]]
     with pytest.raises(ServingError, match="work/late"):
-        run_trial(mixed, cpu_time, SHORT)
+        run_trial(mixed, CPU_TIME, SHORT)
 
 
 def test_replicas_that_share_a_core_are_refused(two_cores):
     with pytest.raises(ConfigError, match="share a core"):
-        run_trial(specs([two_cores[0]] * 2), cpu_time, SHORT)
+        run_trial(specs([two_cores[0]] * 2), CPU_TIME, SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +271,7 @@ def test_joules_of_idle_time_are_in_the_check_at_that_load(loaded):
 
 def test_load_is_served_at_its_pace(two_cores):
     one = ReplicaSpec(PIPELINE, "work", "steady", 2, (two_cores[1],))
-    found = run_trial(one, cpu_time, SHORT, load_rps=25.0)
+    found = run_trial(one, CPU_TIME, SHORT, load_rps=25.0)
     # A batch of 2 every 80 ms; 5 of them, or as many as fit into 0.3 s.
     assert len(found.latencies_s) == 3
     assert found.busy_s >= 0.24

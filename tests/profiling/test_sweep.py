@@ -1,6 +1,7 @@
 """Whole sweeps of a fake pipeline in real processes: order, resuming, failures, files."""
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.journal import append_line
+from ipa_energy.profiling.metering import MeterPart
 from ipa_energy.profiling.output import profile_row
 from ipa_energy.profiling.sweep import MeterChoice, cpu_time_choice, profile_pipeline
 from ipa_energy.profiling.table import read_profile
@@ -192,7 +194,7 @@ def test_failing_entries_are_named_and_the_others_kept(tmp_path):
 
 
 def test_dead_meter_gives_no_row(tmp_path):
-    dead = MeterChoice(lambda pid, cores: FakeMeter(0.0), {"name": "fake"})
+    dead = MeterChoice((MeterPart(lambda pid, cores: FakeMeter(0.0)),), {"name": "fake"})
     result = sweep(tmp_path / "p.csv", meter=dead, variants=["steady"], batches=(1,), trials=1)
     assert result.rows == ()
     assert "dead" in result.failures[0].reason
@@ -309,3 +311,49 @@ def test_quick_is_one_short_trial(tmp_path):
     assert math.isnan(result.rows[0].energy_ci95_j)
     with out.open(newline="") as file:
         assert next(csv.DictReader(file))["energy_ci95_j"] == ""
+
+
+def test_more_trials_are_added_to_rows_that_have_fewer(tmp_path):
+    out = tmp_path / "p.csv"
+    sweep(out, trials=1)
+    result = sweep(out, trials=3, resume=True)
+    assert (len(result.rows), result.kept) == (4, ())
+    assert [row.trials for row in read_profile(out)] == [3] * 4
+    assert set(trial_counts(out).values()) == {3}
+    result = sweep(out, trials=2, resume=True)
+    assert (len(result.rows), len(result.kept)) == (0, 4)
+
+
+def test_replicas_without_named_cpus_are_placed_and_the_meta_file_says_where(tmp_path):
+    out = tmp_path / "p.csv"
+    sweep(out, core_ids=None, variants=["steady"], batches=(1,), trials=1)
+    (session,) = json.loads(out.with_suffix(".meta.json").read_text())["sessions"]
+    ((own,),) = (placement["core_ids"] for placement in session["placements"].values())
+    assert own[0] in os.sched_getaffinity(0)
+    assert session["topology"]["cpus"] == len(os.sched_getaffinity(0))
+
+
+def test_time_limit_keeps_what_was_measured_and_says_what_is_left(tmp_path):
+    out = tmp_path / "p.csv"
+    result = sweep(out, trials=1, time_limit_s=1e-9)
+    assert (result.rows, result.remaining) == ((), 4)
+    result = sweep(out, trials=1, time_limit_s=3600.0, resume=True)
+    assert (len(result.rows), result.remaining) == (4, 0)
+    with pytest.raises(ConfigError, match="time limit of 0 s"):
+        sweep(tmp_path / "q.csv", time_limit_s=0.0)
+
+
+def test_what_changed_is_named_as_deep_as_it_is(tmp_path):
+    out = tmp_path / "p.csv"
+    sweep(out, trials=1)
+    longer = dataclasses.replace(SHORT, min_batches=4)
+    with pytest.raises(ConfigError, match="begun with settings: min_batches 3, and now it is 4;"):
+        sweep(out, trials=1, settings=longer, resume=True)
+
+
+def test_profiles_of_cpus_do_not_depend_on_how_a_gpu_is_waited_for(tmp_path):
+    out = tmp_path / "p.csv"
+    sweep(out, trials=1)
+    assert "settle_max_s" not in json.loads(out.with_suffix(".meta.json").read_text())["settings"]
+    other = dataclasses.replace(SHORT, settle_max_s=7.0)
+    assert len(sweep(out, trials=1, settings=other, resume=True).kept) == 4

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
-from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel
+from ipa_energy.interval import half_width_95
+from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.contention import CoreTimes, load_between, read_core_times
-from ipa_energy.profiling.measurement import half_width_95, summarise
+from ipa_energy.profiling.measurement import summarise
+from ipa_energy.profiling.metering import MeterPart, cpu_time_choice
 from ipa_energy.profiling.replica import Replica, ReplicaSpec
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 
@@ -36,8 +38,7 @@ def spec(variant, batch=1, **changes):
     return ReplicaSpec(PIPELINE, "work", variant, batch, (CORE,), **changes)
 
 
-def cpu_time(pid, cores):
-    return CpuTimeMeter(MODEL, pid=pid, reserved_cores=cores)
+CPU_TIME = cpu_time_choice(MODEL).parts
 
 
 def settings(**changes):
@@ -45,7 +46,7 @@ def settings(**changes):
 
 
 def test_trial_of_known_work_has_its_cpu_time_and_joules():
-    found = run_trial(spec("steady", batch=4), cpu_time, SHORT)
+    found = run_trial(spec("steady", batch=4), CPU_TIME, SHORT)
     batches = len(found.latencies_s)
     # 2 ms of CPU for each of 4 requests, at (10 − 2) / 2 = 4 J per CPU second.
     assert batches >= 5
@@ -60,25 +61,25 @@ def test_trial_of_known_work_has_its_cpu_time_and_joules():
 
 
 def test_three_times_the_work_takes_three_times_the_joules():
-    once = summarise([run_trial(spec("steady"), cpu_time, SHORT)], 1)
-    thrice = summarise([run_trial(spec("slower"), cpu_time, SHORT)], 1)
+    once = summarise([run_trial(spec("steady"), CPU_TIME, SHORT)], 1)
+    thrice = summarise([run_trial(spec("slower"), CPU_TIME, SHORT)], 1)
     assert thrice.dynamic_energy_j / once.dynamic_energy_j == pytest.approx(3.0, rel=0.25)
 
 
 def test_threads_that_spin_after_a_batch_are_not_idle_power():
     # Idle is 2 W / 2 cores = 1 W; 0.3 s of a spinning thread would be 4 W more.
-    found = run_trial(spec("spinner"), cpu_time, settings(idle_s=0.1))
+    found = run_trial(spec("spinner"), CPU_TIME, settings(idle_s=0.1))
     assert found.idle_power_w == pytest.approx(1.0, rel=0.05)
 
 
 def test_threads_that_never_stop_are_told(caplog):
-    run_trial(spec("spinner"), cpu_time, settings(idle_s=0.1, quiet_max_s=0.1))
+    run_trial(spec("spinner"), CPU_TIME, settings(idle_s=0.1, quiet_max_s=0.1))
     assert "of its cores 0.1 s after its last batch" in caplog.text
 
 
 def test_replica_runs_on_the_cores_of_its_allocation_only(tmp_path):
     seen = tmp_path / "seen"
-    run_trial(spec("steady", weights=str(seen)), cpu_time, SHORT)
+    run_trial(spec("steady", weights=str(seen)), CPU_TIME, SHORT)
     assert set(seen.read_text().splitlines()) == {f"steady [{CORE}] 1"}
 
 
@@ -111,13 +112,13 @@ def test_window_never_starts_a_batch_that_would_pass_its_limit():
 
 def test_loading_has_its_own_time_and_joules():
     # "chatty" uses 0.2 s of CPU to load, at 4 J each second; Python's own start comes on top.
-    found = run_trial(spec("chatty"), cpu_time, SHORT)
+    found = run_trial(spec("chatty"), CPU_TIME, SHORT)
     assert found.load_s >= 0.2
     assert 0.8 <= found.load_energy_j <= 2.4
 
 
 def test_what_libraries_print_does_not_reach_the_answers():
-    assert run_trial(spec("chatty"), cpu_time, SHORT).latencies_s
+    assert run_trial(spec("chatty"), CPU_TIME, SHORT).latencies_s
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_what_libraries_print_does_not_reach_the_answers():
 )
 def test_failing_runner_is_named_with_its_reason(variant, says):
     with pytest.raises(ServingError, match=f"(?s)work/{variant} 1c b2.*{says}"):
-        run_trial(spec(variant, batch=2), cpu_time, SHORT)
+        run_trial(spec(variant, batch=2), CPU_TIME, SHORT)
 
 
 def test_hanging_runner_is_ended_and_named():
@@ -181,7 +182,7 @@ def test_replica_does_not_outlive_its_parent():
 
 def test_dynamic_joules_are_those_above_idle():
     # A machine-wide meter at a constant 10 W shows no difference between idle and work.
-    found = run_trial(spec("steady"), lambda pid, cores: FakeMeter(10.0), SHORT)
+    found = run_trial(spec("steady"), [MeterPart(lambda pid, cores: FakeMeter(10.0))], SHORT)
     assert found.idle_power_w == pytest.approx(10.0)
     assert found.dynamic_energy_j == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(MeterUnavailableError, match="dead"):
@@ -189,10 +190,10 @@ def test_dynamic_joules_are_those_above_idle():
 
 
 def test_contended_window_is_repeated_then_kept_and_marked():
-    calm = run_trial(spec("steady"), cpu_time, settings(max_foreign_load=10.0, retries=2))
+    calm = run_trial(spec("steady"), CPU_TIME, settings(max_foreign_load=10.0, retries=2))
     assert (calm.contended, calm.repeats) == (False, 0)
     # No window can be as calm as −1000 %: every retry is spent, and the last window is kept.
-    busy = run_trial(spec("steady"), cpu_time, settings(max_foreign_load=-10.0, retries=2))
+    busy = run_trial(spec("steady"), CPU_TIME, settings(max_foreign_load=-10.0, retries=2))
     assert (busy.contended, busy.repeats) == (True, 2)
     assert busy.latencies_s
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ipa_energy.interval import half_width_95
 from ipa_energy.meters.base import Energy
-from ipa_energy.profiling.measurement import half_width_95
 from ipa_energy.records import Quality
 
 FOREIGN_LOAD_LIMIT = 0.05
@@ -31,7 +31,8 @@ class CommandTrial:
         energy: joules of that window; None if it was too short for the meter.
         idle_power_w: interpolated watts of the idle machine; NaN without idle windows.
         idle_drift_w: idle power after minus before; NaN without idle windows.
-        cpu_s: CPU seconds of the command and everything it started.
+        cpu_s: CPU seconds of the command and everything it started, or of the control group that
+            is charged.
         foreign_load: share of the machine's cores that others used, above the idle windows'.
         left_running: processes of the command that outlived it, as ``name (pid)``.
     """

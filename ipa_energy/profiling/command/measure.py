@@ -17,7 +17,8 @@ below zero for a command that does nothing, and are shown so.
 A machine-wide counter (rapl, perf) charges the command with whatever else ran meanwhile; others'
 share of the cores is measured, and a trial in which it differs from the idle windows' is named.
 The cpu-time model charges the command's own process tree with its CPU time, and with the idle power
-of the whole machine (:class:`.tree.TreeMeter`); others do not enter.
+of the whole machine (:class:`.tree.TreeMeter`); others do not enter. It may be told to charge a
+control group instead (:class:`~ipa_energy.meters.cgroup.CgroupMeter`), while the command runs.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def measure_command(
     warm_up: int = 0,
     stdout_to_stderr: bool = False,
     before_run: Callable[[], None] = lambda: None,
+    own_cpu_s: Callable[[CommandTree], float] = CommandTree.cpu_s,
     on_trial: Callable[[CommandTrial], None] = lambda _: None,
 ) -> CommandEnergy:
     """Run ``command`` and measure it.
@@ -67,6 +69,7 @@ def measure_command(
         warm_up: runs before them that are not measured.
         stdout_to_stderr: see :class:`.tree.CommandTree`.
         before_run: called before every run, e.g. to rewind the standard input.
+        own_cpu_s: CPU seconds so far of what the meter charges; others' load is the rest.
         on_trial: called with every trial when it is finished.
 
     Raises:
@@ -76,7 +79,7 @@ def measure_command(
     _check(command, trials, warm_up)
     finished: list[CommandTrial] = []
     with CommandTree(stdout_to_stderr=stdout_to_stderr) as tree:
-        bench = _Bench(command, tree, meter_for(tree), before_run)
+        bench = _Bench(command, tree, meter_for(tree), before_run, own_cpu_s)
         idle_s = _idle_s(idle_s, bench.meter)
         interrupted, fault = False, None
         try:
@@ -153,6 +156,7 @@ class _Bench:
     tree: CommandTree
     meter: Meter
     before_run: Callable[[], None]
+    own_cpu_s: Callable[[CommandTree], float]
 
     def run(self) -> int:
         """One run; its exit status as a shell gives it."""
@@ -202,12 +206,12 @@ class _Bench:
         return energy
 
     def _mark_start(self) -> _Mark:
-        cpu_s, cores = self.tree.cpu_s(), read_core_times()
+        cpu_s, cores = self.own_cpu_s(self.tree), read_core_times()
         return _Mark(self.meter.read(), cores, cpu_s)
 
     def _mark_end(self) -> _Mark:
         reading = self.meter.read()
-        return _Mark(reading, read_core_times(), self.tree.cpu_s())
+        return _Mark(reading, read_core_times(), self.own_cpu_s(self.tree))
 
 
 def _foreign(start: _Mark, end: _Mark) -> float:

@@ -48,9 +48,9 @@ def within_budget(entries: Sequence[Entry], share: float, seed: int) -> list[Ent
         seed: decides between entries that are equally good.
     """
     chosen: set[Entry] = set()
-    for key in dict.fromkeys((entry.stage, entry.hardware) for entry in entries):
-        family = [entry for entry in entries if (entry.stage, entry.hardware) == key]
-        chosen |= _spread(family, share, random.Random(f"{seed}/{key}"))
+    for key in dict.fromkeys(entry.family for entry in entries):
+        family = [entry for entry in entries if entry.family == key]
+        chosen |= _spread(family, share, random.Random(f"{seed}/{key if key[2] else key[:2]}"))
     return [entry for entry in entries if entry in chosen]
 
 

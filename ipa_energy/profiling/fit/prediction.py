@@ -19,7 +19,7 @@ from typing import Any
 from ipa_energy.errors import ConfigError
 from ipa_energy.profiling.fit.shapes import Point
 from ipa_energy.profiling.fit.surface import LARGEST_LN, Prediction, Surface, fit_surface
-from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.row import FITTED, ProfileRow
 
 QUANTITIES: dict[str, Callable[[ProfileRow], float]] = {
@@ -62,7 +62,7 @@ class Predicted:
 
 
 def predict(measured: Iterable[ProfileRow], wanted: Sequence[Entry]) -> Predicted:
-    """Predict entries from measured rows of the same stage and hardware.
+    """Predict entries from measured rows of the same stage, hardware and GPU share.
 
     Args:
         measured: rows of a profile; predicted ones, and those of several replicas or lower loads,
@@ -74,15 +74,17 @@ def predict(measured: Iterable[ProfileRow], wanted: Sequence[Entry]) -> Predicte
     stages: dict[str, Any] = {}
     entries: dict[str, Any] = {}
     usable = [row for row in measured if is_fitted_to(row)]
-    for stage, hardware in dict.fromkeys((entry.stage, entry.hardware) for entry in wanted):
-        family = [row for row in usable if (row.stage, row.hardware) == (stage, hardware)]
-        missing = [entry for entry in wanted if (entry.stage, entry.hardware) == (stage, hardware)]
+    for kind in dict.fromkeys(entry.family for entry in wanted):
+        family = [row for row in usable if entry_of(row).family == kind]
+        missing = [entry for entry in wanted if entry.family == kind]
+        stage, hardware, share = kind
+        law = f"{stage} {hardware}" + (f" {share:g}g" if 0 < share < 1 else "")
         try:
             fits = _fits(family)
         except ConfigError as error:
             failures |= dict.fromkeys(missing, str(error))
             continue
-        stages[f"{stage} {hardware}"] = {name: _fit_facts(fit) for name, fit in fits.items()}
+        stages[law] = {name: _fit_facts(fit) for name, fit in fits.items()}
         for entry in missing:
             try:
                 found = {name: _predicted(fit, entry) for name, fit in fits.items()}
@@ -131,7 +133,7 @@ def _row(entry: Entry, found: dict[str, Prediction], family: Sequence[ProfileRow
         variant=entry.variant,
         hardware=entry.hardware,
         cpu_cores=float(entry.cpu_cores),
-        gpu_share=0.0,
+        gpu_share=entry.gpu_share,
         batch=entry.batch,
         replicas=1,
         load_rps=load_rps,

@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.interval import t_quantile_95
 from ipa_energy.profiling.fit.shapes import Model, Point, Shape, shapes_for
 
 FOLDS = 5
@@ -191,10 +191,7 @@ def _folds(points: Sequence[Point]) -> list[set[int]]:
 
 
 def _half_width(ratios: Sequence[float]) -> float:
-    from scipy.stats import t
-
     if not all(ratio > 0 and math.isfinite(ratio) for ratio in ratios):
         return math.inf
     mean_square = sum(math.log(ratio) ** 2 for ratio in ratios) / len(ratios)
-    quantile: Any = t.ppf(0.975, len(ratios) - 1)
-    return float(quantile) * math.sqrt(mean_square)
+    return t_quantile_95(len(ratios) - 1) * math.sqrt(mean_square)

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.interval import half_width_95
 from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel
 from ipa_energy.profiling.ipa_folder.experiments import IpaExperiment
 from ipa_energy.profiling.ipa_folder.notes import Note
 from ipa_energy.profiling.ipa_folder.results import DYNAMIC_JOULES, IDLE_POWER, JOULES, IpaResult
-from ipa_energy.profiling.measurement import half_width_95
 from ipa_energy.records import Quality
 
 IMPORTED = "imported"

@@ -9,10 +9,14 @@
  *   energy G CODE     answer for its energy     offset G MJ      added to its counter
  *   period 0 MS       step, default 20          frozen G 1       counter that never moves
  *   mig G 1           split into slices         model G N        its name: "Fake GPU N"
+ *
+ * Whatever pretends to work on GPU G appends a byte for every millijoule to the file that is named
+ * by FAKE_NVML_WORK with .G at its end.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 static int indices[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -95,18 +99,31 @@ int nvmlDeviceGetPowerUsage(int *device, unsigned int *milliwatts)
 }
 
 #ifndef OLD_DRIVER
+static double worked_mj(int gpu)
+{
+    const char *base = getenv("FAKE_NVML_WORK");
+    char path[4096];
+    struct stat file;
+    if (!base)
+        return 0;
+    snprintf(path, sizeof path, "%s.%d", base, gpu);
+    return stat(path, &file) == 0 ? (double)file.st_size : 0;
+}
+
 int nvmlDeviceGetTotalEnergyConsumption(int *device, unsigned long long *millijoules)
 {
     struct timespec now;
     double period_s = setting("period", 0, 20) / 1000, time_s;
-    int code = (int)setting("energy", *device, state(device));
+    int code = (int)setting("energy", *device, state(device)), frozen;
     clock_gettime(CLOCK_MONOTONIC, &now);
     time_s = now.tv_sec + now.tv_nsec * 1e-9;
     time_s = (double)(long long)(time_s / period_s) * period_s;
-    if (setting("frozen", *device, 0))
+    frozen = (int)setting("frozen", *device, 0);
+    if (frozen)
         time_s = 1000;
     *millijoules = (unsigned long long)(time_s * 1000 * setting("power", *device, 100)
-                                        + setting("offset", *device, 0));
+                                        + setting("offset", *device, 0)
+                                        + (frozen ? 0 : worked_mj(*device)));
     return code;
 }
 #endif

@@ -60,7 +60,7 @@ class FakeDriver:
             [sys.executable, "-W", "error", "-c", PRELUDE + code],
             env=kept
             | {"LD_LIBRARY_PATH": str(self.folder), "FAKE_NVML": str(control)}
-            | {"PYTHONPATH": str(Path(__file__).parents[2])}
+            | {"PYTHONPATH": str(Path(__file__).parents[1])}
             | environ,
             capture_output=True,
             text=True,
