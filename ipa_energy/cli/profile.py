@@ -39,6 +39,11 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         action="store_true",
         help="measure anew what was measured with other variants, weights, versions or settings",
     )
+    parser.add_argument(
+        "--redo-contended",
+        action="store_true",
+        help="measure anew the trials during which others used the cores",
+    )
     parser.add_argument("--stage", action="append", metavar="S", help="only this stage; repeatable")
     parser.add_argument(
         "--variant", action="append", metavar="V", help="only this variant; repeatable"
@@ -157,6 +162,7 @@ def profile(args: argparse.Namespace) -> int:
             settings=_settings(args, gpus),
             resume=args.resume,
             only_changed=args.only_changed,
+            redo_contended=args.redo_contended,
             budget=budget,
             time_limit_s=limit_s,
             seed=args.seed,

@@ -43,6 +43,10 @@ def profile_facts(
         facts["superseded"] = {
             entry.label: reasons for entry, reasons in sorted(journal.superseded.items())
         }
+    if journal.redone:
+        facts["redone"] = {
+            entry.label: len(started) for entry, started in sorted(journal.redone.items())
+        }
     facts["entries"] = {
         entry.label: entry_facts(entry, trials) for entry, trials in sorted(journal.trials.items())
     }

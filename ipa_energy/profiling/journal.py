@@ -9,6 +9,7 @@ after a kill. Nothing is ever taken out of it. Its lines ::
     {"session": …}         somebody started measuring
     {"entry": …, "trial": …}
     {"superseded": ENTRY, "reason": …}     its trials so far no longer count
+    {"redone": ENTRY, "started_utc": …}    nor does this one: others used its cores meanwhile
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Journal:
         self.sessions: list[dict[str, Any]] = []
         self.trials: dict[Entry, list[Trial]] = {}
         self.superseded: dict[Entry, list[str]] = {}
+        self.redone: dict[Entry, list[str]] = {}
         self._now: dict[str, Any] = json.loads(_dump(context))
         self._inputs_now: Inputs = json.loads(_dump(inputs))
         if path.exists():
@@ -117,6 +119,22 @@ class Journal:
             self._append({"inputs": new})
             self.inputs |= new
 
+    def redo_contended(self) -> int:
+        """Set aside every trial during which others used its cores; how many there were.
+
+        They stay in the file, and :attr:`redone` names them by the time they started.
+        """
+        contended = [
+            (entry, trial.started_utc)
+            for entry, trials in self.trials.items()
+            for trial in trials
+            if trial.contended
+        ]
+        for entry, started_utc in contended:
+            self._append({"redone": asdict(entry), "started_utc": started_utc})
+            self._redo(entry, started_utc)
+        return len(contended)
+
     def add_session(self, session: dict[str, Any]) -> None:
         """Note that somebody started measuring."""
         self.sessions.append(session)
@@ -150,12 +168,24 @@ class Journal:
             self.sessions.append(record["session"])
         elif "superseded" in record:
             self._set_aside(Entry(**record["superseded"]), record["reason"])
+        elif "redone" in record:
+            self._redo(Entry(**record["redone"]), record["started_utc"])
         else:
             self.trials.setdefault(Entry(**record["entry"]), []).append(_trial(record["trial"]))
 
     def _set_aside(self, entry: Entry, reason: str) -> None:
         self.trials.pop(entry, None)
         self.superseded.setdefault(entry, []).append(reason)
+
+    def _redo(self, entry: Entry, started_utc: str) -> None:
+        left = [
+            trial
+            for trial in self.trials.pop(entry, [])
+            if not (trial.contended and trial.started_utc == started_utc)
+        ]
+        if left:
+            self.trials[entry] = left
+        self.redone.setdefault(entry, []).append(started_utc)
 
     def _append(self, record: Mapping[str, Any]) -> None:
         append_line(self.path, _dump(record))

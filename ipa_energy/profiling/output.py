@@ -103,8 +103,9 @@ class ProfileFiles:
             )
 
     def trial_counts(self) -> dict[Entry, int]:
-        """Entry → trials on disk."""
-        return {entry: len(trials) for entry, trials in self.journal.trials.items()}
+        """Entry → trials on disk that count; 0 where all are to be measured again."""
+        nothing = dict.fromkeys(self.journal.redone, 0)
+        return nothing | {entry: len(trials) for entry, trials in self.journal.trials.items()}
 
     def has_row(self, entry: Entry) -> bool:
         """True if the table has the entry as measured."""

@@ -6,6 +6,7 @@ With a budget only a share of the grid is measured (:mod:`.fit.budget`) and the 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ __all__ = [
     "profile_pipeline",
 ]
 
+logger = logging.getLogger(__name__)
+
 GUARANTEED_TRIALS = 3
 """Fewer windows than this give no interval worth the name."""
 
@@ -69,6 +72,7 @@ def profile_pipeline(
     quick: bool = False,
     resume: bool = False,
     only_changed: bool = False,
+    redo_contended: bool = False,
     budget: float | None = None,
     time_limit_s: float | None = None,
     seed: int = 0,
@@ -98,6 +102,8 @@ def profile_pipeline(
         resume: go on with an existing table; what it has is kept and not measured again.
         only_changed: go on with an existing table, if there is one, and measure anew what was
             measured with another variant, weights, versions, settings, meter or machine.
+        redo_contended: go on with an existing table, and measure anew the trials during which
+            others used the cores; the earlier ones stay in the journal.
         budget: share of the grid to measure, above 0 and at most 1; the rest is predicted, and
             marked so. None for all of it.
         time_limit_s: begin no trial that would likely end later than this; what is left is for
@@ -151,8 +157,10 @@ def profile_pipeline(
     if gpus is not None:
         seen = probe_gpus(gpus, pipeline, gpu_shares)
         context["gpu"] = {**gpus.facts, "as_the_models_see_it": seen}
-    files = ProfileFiles(out, context, inputs, resume=resume or only_changed)
+    files = ProfileFiles(out, context, inputs, resume=resume or only_changed or redo_contended)
     files.begin(entries, renew=only_changed)
+    if redo_contended:
+        logger.info("%d contended trials are measured again", files.journal.redo_contended())
     work = Work(
         specs=specs,
         predicted=tuple(entry for entry in entries if entry not in set(measured)),
