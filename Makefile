@@ -26,6 +26,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python experiments/benchmarks/decision_time.py
+	$(BIN)/python experiments/benchmarks/front_time.py
 	$(BIN)/python experiments/benchmarks/simulation_speed.py
 	$(BIN)/python experiments/benchmarks/startup_time.py
 	$(BIN)/python experiments/benchmarks/meter_overhead.py

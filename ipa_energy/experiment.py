@@ -20,8 +20,8 @@ from ipa_energy.compare import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.hindsight import best_static_plan
+from ipa_energy.json_value import or_none
 from ipa_energy.optimizer.problem import planned_load_rps
-from ipa_energy.optimizer.solution import or_none
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planner import Planner, load_planner
 from ipa_energy.runlog import Interval, Run, RunInfo, RunLog, read_run
@@ -308,6 +308,7 @@ def _info(experiment: Experiment, name: str) -> RunInfo:
             "gamma": config.gamma,
             "energy_weight": config.energy_weight,
             "energy_metric": config.energy_metric,
+            "energy_risk": config.energy_risk,
             "energy_sla_joules": config.energy_sla_joules,
             "accuracy_method": config.accuracy_method,
             "normalize_accuracy": config.normalize_accuracy,

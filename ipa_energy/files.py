@@ -57,3 +57,18 @@ def whole_folder(path: Path, files: Mapping[str, str | bytes]) -> None:
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
+
+
+def whole_bytes(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path``; nothing is left on failure.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

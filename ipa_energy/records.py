@@ -13,6 +13,9 @@ from typing import Literal
 Quality = Literal["measured", "estimated", "imported"]
 """How a joule figure came to be. Nothing else may be written in a ``quality`` column."""
 
+EnergyRisk = Literal["mean", "upper"]
+"""Which joules a decision plans with: the mean of the trials, or the upper end of its interval."""
+
 QUALITIES: tuple[Quality, ...] = ("measured", "estimated", "imported")
 
 
@@ -35,7 +38,7 @@ class Provenance:
         meter: name of the meter that gave it (``rapl``, ``perf``, ``nvml``, ``cpu-time`` …).
         quality: ``measured``, ``estimated`` or ``imported``.
         trials: number of independent windows behind the mean.
-        ci95_j: half width of the 95 % interval of the joules per request; NaN if unknown.
+        ci95_j: half width of the 95 % interval of the dynamic joules per request; NaN if unknown.
     """
 
     meter: str
@@ -89,6 +92,15 @@ class Option:
     def has_energy(self) -> bool:
         """True if both e(o) and p(o) are known."""
         return not (math.isnan(self.dynamic_energy_j) or math.isnan(self.idle_power_w))
+
+    @property
+    def energy_ci95_j(self) -> float:
+        """Half width of the 95 % interval of ``dynamic_energy_j`` over the trials; NaN if unknown.
+
+        It is that of the joules per request at any load and number of replicas too: what waits
+        adds n·p/λ, and a profile has no interval of p.
+        """
+        return math.nan if self.provenance is None else self.provenance.ci95_j
 
     @property
     def label(self) -> str:

@@ -20,11 +20,14 @@ from ipa_energy.cli import (
     calibrate,
     compare,
     convert,
+    import_logs,
     measure,
     meters,
     optimize,
+    patch,
     profile,
     run,
+    tradeoff,
 )
 from ipa_energy.cli.output import print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, IpaEnergyError
@@ -59,7 +62,19 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--quiet", action="store_true", help="no warnings and no progress bar")
     common.add_argument("--verbose", action="store_true", help="say what is going on")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in (meters, measure, calibrate, profile, convert, optimize, run, compare):
+    for verb in (
+        meters,
+        measure,
+        calibrate,
+        profile,
+        convert,
+        import_logs,
+        optimize,
+        run,
+        compare,
+        tradeoff,
+        patch,
+    ):
         verb.add_to(verbs, common)
     return parser
 

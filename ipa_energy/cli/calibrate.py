@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.meter_choice import add_powercap_option, counter
+from ipa_energy.cli.meter_choice import counter
+from ipa_energy.cli.meter_options import add_powercap_option
 from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         metavar="JSON",
         help="write the model here, for --power-model, and not where this machine's is kept",
     )
@@ -52,7 +54,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def calibrate(args: argparse.Namespace) -> int:
     """Load, measure, fit, store; say how good the model is."""
     from ipa_energy.meters.calibration import calibrate as fit
-    from ipa_energy.meters.stored_model import store_calibration, stored_model_path
+    from ipa_energy.meters.stored_model import machine_key, store_calibration, stored_model_path
     from ipa_energy.profiling.graded_load import LoadSettings, graded_loads, record_power
 
     if not 0 < args.window < math.inf:
@@ -68,7 +70,11 @@ def calibrate(args: argparse.Namespace) -> int:
             LoadSettings(window_s=args.window, settle_s=min(1.0, args.window), rounds=args.rounds),
         )
         found = fit(
-            points, cores=cores, meter=meter.name, when=datetime.now(UTC).date().isoformat()
+            points,
+            cores=cores,
+            meter=meter.name,
+            when=datetime.now(UTC).date().isoformat(),
+            machine=machine_key(),
         )
     evidence = store_calibration(found, path)
     if args.json:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ipa_energy.cli.output import print_json
+from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
 
 
@@ -19,9 +19,13 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="what runs saved, and what it cost",
         description="Compare run folders, ours or IPA's own, with the first one as the base.",
     )
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write an interactive report")
-    parser.add_argument("--png", type=Path, metavar="DIR", help="write the figures as PNG")
+    parser.add_argument("run_dirs", type=named_path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument(
+        "--html", type=named_path, metavar="FILE", help="write an interactive report"
+    )
+    parser.add_argument(
+        "--png", type=named_path, metavar="DIR", help="write figures as PNG, SVG, CSV"
+    )
     parser.add_argument(
         "--no-hindsight",
         action="store_true",
@@ -53,9 +57,9 @@ def compare(args: argparse.Namespace) -> int:
 
         write_html(comparison, runs, args.html)
     if args.png is not None:
-        from ipa_energy.report import write_png
+        from ipa_energy.report import write_figures
 
-        write_png(comparison, runs, args.png)
+        write_figures(comparison, runs, args.png)
     if args.json:
         print_json(comparison.to_json())
         return EXIT_DONE

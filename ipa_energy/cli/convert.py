@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import print_json
+from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument(
-        "--from-ipa", nargs="+", type=Path, metavar="SERIES_DIR", help="one folder a stage"
+        "--from-ipa", nargs="+", type=named_path, metavar="SERIES_DIR", help="one folder a stage"
     )
     direction.add_argument(
         "--to-ipa",
-        type=Path,
+        type=named_path,
         metavar="DIR",
         help="IPA's data/results/profiling/nodes, or any folder; writes DIR/series/N",
     )
@@ -72,8 +73,10 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 
 def _add_from(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--accuracies", type=Path, metavar="YAML", help="IPA's accuracies.yaml")
-    group.add_argument("--out", type=Path, metavar="PROFILE.csv", help="profile to write")
+    group.add_argument(
+        "--accuracies", type=named_path, metavar="YAML", help="IPA's accuracies.yaml"
+    )
+    group.add_argument("--out", type=named_path, metavar="PROFILE.csv", help="profile to write")
     group.add_argument(
         "--reference-throughput", choices=STATISTICS, help="over the run (default: max, as IPA)"
     )
@@ -85,14 +88,14 @@ def _add_from(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--power-model",
-        type=Path,
+        type=named_path,
         metavar="JSON",
         help="of the machine profiled (default: a stated prior per core, good to ±50 %%)",
     )
 
 
 def _add_to(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--profile", type=Path, metavar="PROFILE.csv", help="profile to read")
+    group.add_argument("--profile", type=named_path, metavar="PROFILE.csv", help="profile to read")
     group.add_argument(
         "--node", nargs="+", metavar="NAME", help="IPA's model_name, one a stage (default: stage)"
     )

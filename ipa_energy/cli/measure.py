@@ -10,17 +10,23 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.meter_choice import METER_HELP, CommandMeter, add_powercap_option, command_meter
+from ipa_energy.cli.meter_choice import METER_HELP, CommandMeter, command_meter
+from ipa_energy.cli.meter_options import add_place_options
 from ipa_energy.cli.output import print_json
+from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, ConfigError
+from ipa_energy.files import whole_file
+from ipa_energy.json_value import or_none
 
 if TYPE_CHECKING:
     from ipa_energy.profiling.command.energy import CommandEnergy, CommandTrial
 
 EXIT_INTERRUPTED = 130
+
+BUSY_GROUP_RATIO = 1.1
+"""Power of a control group in the idle windows over its idle share, above which it is named."""
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -33,7 +39,9 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         usage="ipa-energy measure [options] -- CMD ...",
         description="Run a command and measure its joules: in total, and above idle. Its standard "
         "input, output and error are its own; the figures go to standard error. With --json the "
-        "figures go to standard output and the command's standard output goes to standard error.",
+        "figures go to standard output and the command's standard output goes to standard error. "
+        "A counter covers the whole machine, cpu-time the command and what it starts, or a control "
+        "group (--cgroup) while the command runs: a service, say, with its load as the command.",
         epilog="exit status: the command's, the last that is not 0 (128 + n if signal n killed "
         "it); 2 if it cannot be started or is too short for the meter, 4 without a meter, 130 "
         "interrupted",
@@ -54,17 +62,13 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     parser.add_argument(
         "--power-model",
-        type=Path,
+        type=named_path,
         metavar="JSON",
         help="of the cpu-time meter (default: this machine's calibration, else a stated prior "
         "good to ±50 %%)",
     )
-    add_powercap_option(parser)
     parser.add_argument(
-        "--prometheus", metavar="URL", help="of kepler and dcgm: the server that scrapes them"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="also write the --json object to a file"
+        "--out", type=named_path, metavar="FILE.json", help="also write the --json object to a file"
     )
     parser.add_argument(
         "command",
@@ -73,6 +77,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="with its arguments. A standard input that is a file is read anew by each run, one "
         "that is a pipe by the first run only",
     )
+    add_place_options(parser)
     parser.set_defaults(verb_function=measure)
 
 
@@ -92,11 +97,13 @@ def measure(args: argparse.Namespace) -> int:
             warm_up=args.warm_up,
             stdout_to_stderr=args.json,
             before_run=_rewinder(),
+            own_cpu_s=meter.own_cpu_s,
             on_trial=_reporter(silent=args.json or args.quiet or args.trials == 1),
         )
     document = _document(found, command, meter)
     if args.out is not None:
-        args.out.write_text(json.dumps(document, allow_nan=False, indent=2) + "\n")
+        with whole_file(args.out) as file:
+            file.write(json.dumps(document, allow_nan=False, indent=2) + "\n")
     if args.json:
         print_json(document)
     elif not found.too_short:
@@ -154,37 +161,33 @@ def _document(found: CommandEnergy, command: list[str], meter: CommandMeter) -> 
         **meter.facts,
         "trials": [_trial_document(trial) for trial in found.trials],
         "trials_in_mean": len(found.counted),
-        "energy_j": _number(found.energy_j),
-        "ci95_j": _number(found.energy_ci95_j),
-        "dynamic_energy_j": _number(found.dynamic_energy_j),
-        "dynamic_ci95_j": _number(found.dynamic_ci95_j),
-        "idle_power_w": _number(found.idle_power_w),
-        "power_w": _number(found.power_w),
-        "duration_s": _number(found.duration_s),
+        "energy_j": or_none(found.energy_j),
+        "ci95_j": or_none(found.energy_ci95_j),
+        "dynamic_energy_j": or_none(found.dynamic_energy_j),
+        "dynamic_ci95_j": or_none(found.dynamic_ci95_j),
+        "idle_power_w": or_none(found.idle_power_w),
+        "power_w": or_none(found.power_w),
+        "duration_s": or_none(found.duration_s),
         "exit_status": found.exit_status,
         "interrupted": found.interrupted,
         "fault": found.fault,
-        "warnings": _warnings(found),
+        "warnings": _warnings(found) + _busy_group(found, meter),
     }
 
 
 def _trial_document(trial: CommandTrial) -> dict[str, Any]:
     return {
-        "energy_j": _number(trial.energy_j),
-        "dynamic_energy_j": _number(trial.dynamic_energy_j),
+        "energy_j": or_none(trial.energy_j),
+        "dynamic_energy_j": or_none(trial.dynamic_energy_j),
         "duration_s": trial.duration_s,
         "exit_status": trial.exit_status,
         "cpu_s": trial.cpu_s,
-        "idle_power_w": _number(trial.idle_power_w),
-        "idle_drift_w": _number(trial.idle_drift_w),
+        "idle_power_w": or_none(trial.idle_power_w),
+        "idle_drift_w": or_none(trial.idle_drift_w),
         "domains": None if trial.energy is None else dict(trial.energy.domains),
-        "foreign_load": _number(trial.foreign_load),
+        "foreign_load": or_none(trial.foreign_load),
         "left_running": list(trial.left_running),
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _text(found: CommandEnergy, command: list[str], meter: CommandMeter) -> str:
@@ -195,13 +198,19 @@ def _text(found: CommandEnergy, command: list[str], meter: CommandMeter) -> str:
     per_run = f"{counted} trial" + ("s, mean" if counted > 1 else ", no interval")
     lines = [
         f"energy    {_joules(found.energy_j, found.energy_ci95_j)}  ({label})",
-        f"dynamic   {_joules(found.dynamic_energy_j, found.dynamic_ci95_j)}  "
-        f"above {_figure(found.idle_power_w)} W idle  ({label})",
+        _dynamic_text(found, label),
         f"power     {_figure(found.power_w)} W over {found.duration_s:.4g} s  ({label})",
     ]
     name = " ".join(shlex.join(command).split())
     head = f"ipa-energy: {name if len(name) <= 60 else name[:57] + '...'}: {per_run}"
     return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _dynamic_text(found: CommandEnergy, label: str) -> str:
+    if math.isnan(found.idle_power_w):
+        return "dynamic   unknown: there were no idle windows (--idle 0)"
+    joules = _joules(found.dynamic_energy_j, found.dynamic_ci95_j)
+    return f"dynamic   {joules}  above {_figure(found.idle_power_w)} W idle  ({label})"
 
 
 def _joules(value: float, half_width: float) -> str:
@@ -255,3 +264,15 @@ def _warnings(found: CommandEnergy) -> list[str]:
     if found.interrupted and found.trials:
         warnings.append(f"interrupted after {len(found.trials)} finished trials")
     return warnings
+
+
+def _busy_group(found: CommandEnergy, meter: CommandMeter) -> list[str]:
+    """A control group may work all the time; then its idle windows are not idle."""
+    group = meter.facts.get("cgroup")
+    if group is None or not found.idle_power_w > BUSY_GROUP_RATIO * group["idle_power_w"]:
+        return []
+    return [
+        f"the cgroup was at work in the idle windows too: it drew {found.idle_power_w:.3g} W, and "
+        f"its share of the idle machine is {group['idle_power_w']:.3g} W; its dynamic joules are "
+        "those above its work in the idle windows, its energy is the whole of it"
+    ]

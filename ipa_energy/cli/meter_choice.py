@@ -1,42 +1,35 @@
 """``--meter NAME`` → something that measures.
 
-``auto`` takes the best counter that moves under load, with the GPUs' where there are any, and the
-cpu-time estimate where the processor has none. Names joined by ``+`` are measured together. A
-counter covers the machine; cpu-time charges the measured command's own process tree.
+``auto`` takes the meter that other options are about, else the best counter that moves under load,
+with the GPUs' where there are any, and the cpu-time estimate where the processor has none. Names
+joined by ``+`` are measured together. A counter covers the machine; cpu-time charges the measured
+command's own process tree, or the control group that is named.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.cli.meter_options import chosen_meter, places_of
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 
 if TYPE_CHECKING:
     from ipa_energy.meters.base import Meter
+    from ipa_energy.meters.cgroup import CgroupMeter
     from ipa_energy.meters.cpu_time import PowerModel
     from ipa_energy.meters.discovery.sources import Places
     from ipa_energy.profiling.command.measure import TreeMeterFactory
     from ipa_energy.profiling.command.tree import CommandTree
 
 METER_HELP = (
-    "rapl, perf, nvml, cpu-time, several joined by +, or auto: the best that works here (default)"
+    "rapl, perf, nvml, kepler, dcgm, prometheus, cpu-time, several joined by +, or auto: what the "
+    "options below are about, else the best that works here (default)"
 )
-
-
-def add_powercap_option(parser: argparse.ArgumentParser) -> None:
-    """``--powercap``, for every verb that may read rapl."""
-    parser.add_argument(
-        "--powercap",
-        type=Path,
-        metavar="DIR",
-        help="of rapl: the powercap folder, where a container mounts the host's elsewhere "
-        "(default: /sys/class/powercap)",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +38,15 @@ class CommandMeter:
 
     Attributes:
         meter_for: makes the meter once the command's tree exists.
-        facts: for the JSON: ``power_model`` and ``relative_error`` of an estimate.
+        facts: for the JSON: ``power_model`` and ``relative_error`` of an estimate, ``cgroup``.
         note: for the text, after the meter's name; empty if there is nothing to add.
+        own_cpu_s: CPU seconds of what is charged.
     """
 
     meter_for: TreeMeterFactory
     facts: Mapping[str, Any]
     note: str
+    own_cpu_s: Callable[[CommandTree], float]
 
 
 @contextmanager
@@ -60,8 +55,8 @@ def command_meter(args: argparse.Namespace) -> Iterator[CommandMeter]:
 
     Args:
         args: ``meter``: ``auto``, or names of meters joined by ``+``; ``power_model``: file of the
-            cpu-time meter's model, None for this machine's; ``powercap`` and ``prometheus``:
-            where to look, None for the usual places.
+            cpu-time meter's model, None for this machine's; and where to look
+            (:func:`.meter_options.places_of`).
 
     Raises:
         ConfigError: no such meter or model.
@@ -75,25 +70,53 @@ def command_meter(args: argparse.Namespace) -> Iterator[CommandMeter]:
         open_meter,
     )
 
-    places = _places(args.powercap, args.prometheus)
-    name = args.meter if args.meter != AUTO else discover(places).auto or CPU_ESTIMATE
+    places, name = places_of(args), chosen_meter(args)
+    if name == AUTO:
+        name = discover(places).auto or CPU_ESTIMATE
     parts = name.split("+")
     model = _power_model(args.power_model) if CPU_ESTIMATE in parts else None
-    counters: dict[str, Meter] = {}
+    group = _cgroup_meter(model, places)
+    counters: dict[str, Meter] = {} if group is None else {CPU_ESTIMATE: group}
     try:
         for part in parts:
             if part != CPU_ESTIMATE:
                 counters[part] = open_meter(part, places)
         yield CommandMeter(
             lambda tree: _composed(parts, counters, model, tree),
-            {"power_model": model.to_json(), "relative_error": model.relative_error}
-            if model
-            else {},
-            f", good to ±{100 * model.relative_error:.0f} %" if model else "",
+            _facts(model, group),
+            _note(model, group),
+            (lambda _: group.cgroup.cpu_s()) if group else (lambda tree: tree.cpu_s()),
         )
     finally:
         for meter in counters.values():
             close_meter(meter)
+
+
+def _cgroup_meter(model: PowerModel | None, places: Places) -> CgroupMeter | None:
+    from ipa_energy.meters.cgroup import CgroupMeter, find_cgroup
+
+    if model is None or places.cgroup is None:
+        return None
+    group = find_cgroup(places.cgroup, places.cgroups)
+    return CgroupMeter(model, group, reserved_cores=places.reserved_cores)
+
+
+def _facts(model: PowerModel | None, group: CgroupMeter | None) -> dict[str, Any]:
+    if model is None:
+        return {}
+    facts = {"power_model": model.to_json(), "relative_error": model.relative_error}
+    if group is not None:
+        facts["cgroup"] = {
+            "folder": str(group.cgroup.folder),
+            "reserved_cores": group.reserved_cores,
+            "idle_power_w": group.reserved_cores * model.idle_w_per_core,
+        }
+    return facts
+
+
+def _note(model: PowerModel | None, group: CgroupMeter | None) -> str:
+    whose = f" of cgroup {group.cgroup.name}" if group is not None else ""
+    return f"{whose}, good to ±{100 * model.relative_error:.0f} %" if model is not None else ""
 
 
 @contextmanager
@@ -114,8 +137,10 @@ def counter(args: argparse.Namespace) -> Iterator[Meter]:
         discover,
         open_meter,
     )
+    from ipa_energy.meters.discovery.sources import Places
+    from ipa_energy.meters.rapl.powercap import POWERCAP
 
-    name, places = args.meter, _places(args.powercap, None)
+    name, places = args.meter, Places(powercap=args.powercap or POWERCAP)
     if name not in (AUTO, *CPU_COUNTERS):
         raise ConfigError(
             f"{name} is no counter of the processors' energy",
@@ -144,18 +169,10 @@ _UNCALIBRATED = (
 )
 
 
-def _places(powercap: Path | None, prometheus_url: str | None) -> Places:
-    from ipa_energy.meters.discovery.sources import Places
-    from ipa_energy.meters.rapl.powercap import POWERCAP
-
-    return Places(powercap=powercap or POWERCAP, prometheus_url=prometheus_url)
-
-
 def _power_model(path: Path | None) -> PowerModel:
-    from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.meters.stored_model import power_model_for_this_machine
+    from ipa_energy.meters.stored_model import power_model_for_this_machine, power_model_in
 
-    return power_model_for_this_machine() if path is None else PowerModel.load(path)
+    return power_model_for_this_machine() if path is None else power_model_in(path)
 
 
 def _composed(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.cli.meter_options import add_place_options, places_of
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.errors import EXIT_DONE
 
@@ -26,26 +26,15 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         epilog="states: measured (a counter that moved), estimated (a model), dead (it can be read "
         "and does not move), denied (it may not be read), absent",
     )
-    parser.add_argument(
-        "--powercap",
-        type=Path,
-        metavar="DIR",
-        help="the powercap folder, where a container mounts the host's elsewhere "
-        "(default: /sys/class/powercap)",
-    )
-    parser.add_argument(
-        "--prometheus", metavar="URL", help="server that scrapes Kepler or NVIDIA's DCGM exporter"
-    )
+    add_place_options(parser)
     parser.set_defaults(verb_function=meters)
 
 
 def meters(args: argparse.Namespace) -> int:
     """Try everything, then say what was found."""
     from ipa_energy.meters.discovery.discover import discover
-    from ipa_energy.meters.discovery.sources import Places
-    from ipa_energy.meters.rapl.powercap import POWERCAP
 
-    found = discover(Places(powercap=args.powercap or POWERCAP, prometheus_url=args.prometheus))
+    found = discover(places_of(args))
     if args.json:
         print_json(_document(found))
     else:

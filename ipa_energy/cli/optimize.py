@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import decimals, print_json, text_table
 from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
+from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="the best plan at one load",
         description="Choose variant, allocation, batch and replicas of every stage at one load.",
     )
-    parser.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml")
+    parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
     parser.add_argument(
         "--load", type=float, required=True, metavar="RPS", help="pipeline requests per second"
     )
@@ -76,6 +76,7 @@ def _document(result: Result, planner: Planner, load_rps: float) -> dict[str, An
         "pipeline": planner.config.pipeline_name,
         "latency_sla_s": planner.planned.latency_sla_s,
         "energy_sla_joules": planner.config.energy_sla_joules,
+        "energy_risk": planner.config.energy_risk,
         "excluded": {stage: dict(why) for stage, why in planner.planned.excluded.items()},
     }
 
@@ -126,6 +127,11 @@ def _plan_lines(plan: Plan, planner: Planner, title: str) -> list[str]:
         + f", {plan.cost_cores:g} cores"
         f", latency {plan.latency_s:.3f} s of {planner.planned.latency_sla_s:.3f} s"
         f", {decimals(plan.joules_per_request, 3)} J per request"
+        + (
+            f", planned as {decimals(plan.planned_joules_per_request, 3)} J (energy_risk: upper)"
+            if plan.energy_risk == "upper"
+            else ""
+        )
         + (f" of {energy_sla:g} J" if energy_sla is not None else "")
         + f" ({quality})",
     ]

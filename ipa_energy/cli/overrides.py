@@ -1,4 +1,4 @@
-"""Options that override keys of the pipeline YAML, shared by ``optimize`` and ``run``."""
+"""Options that override keys of the pipeline YAML, shared by the verbs that plan."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ KEY_OF_OPTION = {
     "profile": "profile",
     "energy_weight": "energy_weight",
     "energy_metric": "energy_metric",
+    "energy_risk": "energy_risk",
     "energy_sla_joules": "energy_sla_joules",
     "latency_sla": "latency_sla_s",
     "method": "optimization_method",
@@ -22,10 +23,21 @@ KEY_OF_OPTION = {
 """Option of the command line → key of the YAML."""
 
 
-def add_planning_options(parser: argparse.ArgumentParser) -> None:
-    """The options that bear on every decision."""
+def add_planning_options(
+    parser: argparse.ArgumentParser, *, several_profiles: bool = False
+) -> None:
+    """The options that bear on every decision; with several profiles ``profile`` is a list."""
     group = parser.add_argument_group("overrides of the YAML's keys")
-    group.add_argument("--profile", metavar="CSV", help="profile table (key: profile)")
+    if several_profiles:
+        group.add_argument(
+            "--profile",
+            nargs="+",
+            action="extend",
+            metavar="CSV",
+            help="profile table (key: profile); several are compared, the first is the study's",
+        )
+    else:
+        group.add_argument("--profile", metavar="CSV", help="profile table (key: profile)")
     group.add_argument(
         "--energy-weight", type=float, metavar="W", help="weight of the energy term; 0 is IPA"
     )
@@ -33,6 +45,11 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
         "--energy-metric",
         choices=("joules_per_request", "watts"),
         help="what the energy term counts",
+    )
+    group.add_argument(
+        "--energy-risk",
+        choices=("mean", "upper"),
+        help="which joules count: the mean of the trials, or the upper end of its 95%% interval",
     )
     group.add_argument(
         "--energy-sla-joules",

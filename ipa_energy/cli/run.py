@@ -14,6 +14,7 @@ from ipa_energy.cli.overrides import (
     add_planning_options,
     chosen_overrides,
 )
+from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
 
 BACKENDS = ("simulate",)
@@ -28,9 +29,9 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="a pipeline over a load trace",
         description="Adapt a pipeline to a load trace, interval by interval, and log everything.",
     )
-    parser.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml")
+    parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="RUN_DIR", help="run folder to write"
+        "--out", type=named_path, required=True, metavar="RUN_DIR", help="run folder to write"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the unfinished run in RUN_DIR"
@@ -41,7 +42,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     parser.add_argument(
         "--ipa-home",
-        type=Path,
+        type=named_path,
         metavar="DIR",
         help="checkout of IPA, for workload_type: twitter (default: $IPA_HOME)",
     )

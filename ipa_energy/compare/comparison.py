@@ -10,6 +10,7 @@ from typing import Any
 
 from ipa_energy.compare.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
+from ipa_energy.json_value import or_none
 from ipa_energy.runlog.reader import Run
 
 Baselines = RunMetrics | Mapping[str, RunMetrics] | None
@@ -61,20 +62,16 @@ class Comparison:
             "name": run.name,
             "to": first.name,
             **{
-                f"{key}_ratio": _finite(relative(getattr(run, key), getattr(first, key)))
+                f"{key}_ratio": or_none(relative(getattr(run, key), getattr(first, key)))
                 for key in ratios
             },
-            **{key: _finite(getattr(run, key) - getattr(first, key)) for key in gaps},
+            **{key: or_none(getattr(run, key) - getattr(first, key)) for key in gaps},
         }
 
 
 def relative(value: float, base: float) -> float:
     """``value/base − 1``; NaN if that means nothing."""
     return value / base - 1.0 if base > 0 else math.nan
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _baseline_json(baselines: Mapping[str, RunMetrics]) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ Each is defined once, here:
   objective as IPA logs it (alpha, and ranks if so configured).
 - latencies are those of answered requests, from sending to answer.
 - ``cores_mean`` and ``power_mean_w`` are over the workload, without the drain.
+- a run that served nothing (IPA's own simulation only decides) has the requests its log says were
+  offered; all of them count as answered, and what only serving can tell is not known.
 - a reconfiguration is a step at which any stage changed.
 """
 
@@ -104,6 +106,9 @@ def metrics(run: Run) -> RunMetrics:
     sla_s = run.info.latency_sla_s
     within = latency_s <= (math.inf if sla_s is None else sla_s + LOG_RESOLUTION_S)
     served, total = int(answered.sum()), len(requests)
+    attained = float(within.sum()) / total if total else math.nan
+    if total == 0:
+        served = total = _offered(run)
     idle_j, dynamic_j = _joules(run, "idle_j"), _joules(run, "dynamic_j")
     energy_j = _sum(step.energy_j for step in run.steps)
     decision_s = _known([step.decision_s for step in run.decisions])
@@ -115,7 +120,7 @@ def metrics(run: Run) -> RunMetrics:
         dropped=total - served,
         duration_s=run.duration_s,
         latency_sla_s=sla_s,
-        sla_attainment=float(within.sum()) / total if total else math.nan,
+        sla_attainment=attained,
         latency_p50_s=_percentile(latency_s, 50),
         latency_p99_s=_percentile(latency_s, 99),
         latency_mean_s=_mean(latency_s),
@@ -151,6 +156,11 @@ def count_changes(steps: Sequence[Step]) -> int:
     """Steps at which some stage runs something else than in the step before it."""
     configured = [step for step in steps if step.stages]
     return sum(before.label != after.label for before, after in pairwise(configured))
+
+
+def _offered(run: Run) -> int:
+    """Requests offered during the steps, as a log without requests counts them."""
+    return int(math.fsum(_known([step.requests for step in run.steps])))
 
 
 def _over_time(run: Run, value: Callable[[Step], float]) -> float:

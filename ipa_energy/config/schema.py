@@ -28,10 +28,11 @@ from ipa_energy.config.fields import (
 )
 from ipa_energy.config.ipa_keys import UnusedKeys, UnusedNodeKeys
 from ipa_energy.config.workload_config import WorkloadConfig, WorkloadType, parse_workload
+from ipa_energy.records import EnergyRisk
 
 Predictor = Literal["reactive", "avg", "arima", "lstm", "max", "oracle"]
 BackupPredictor = Literal["reactive", "avg", "arima", "lstm", "max"]
-OptimizationMethod = Literal["pareto", "gurobi", "highs", "brute-force"]
+OptimizationMethod = Literal["pareto", "gurobi", "highs", "brute-force", "ipa-energy"]
 AllocationMode = Literal["base", "variable", "fix"]
 BaselineMode = Literal["scale", "switch", "switch-scale"]
 
@@ -164,8 +165,25 @@ class PipelineConfig(UnusedKeys):
         default="joules_per_request",
         description="What the energy term counts, per pipeline request.",
     )
+    energy_risk: EnergyRisk = Field(
+        default="mean",
+        description="Joules that the energy term and energy_sla_joules count. mean: the mean of an"
+        " entry's trials; upper: the upper end of its 95 % interval, which covers the spread of the"
+        " trials and no error of the meter or its power model.",
+    )
     energy_sla_joules: Positive | None = Field(
         default=None, description="Hard cap on joules per pipeline request; null: none."
+    )
+    energy_estimate: Literal["cpu-time"] | None = Field(
+        default=None,
+        description="In a patched IPA: where the joules of a profile without any come from."
+        " cpu-time: from its CPU seconds; null: such a profile is refused. Not used here: a profile"
+        " CSV has no CPU seconds.",
+    )
+    strict_latency: bool = Field(
+        default=False,
+        description="In a patched IPA: charge the wait to fill the chosen batch, which IPA's own"
+        " constraint loses. Not used here: always so.",
     )
     latency_sla_s: Positive | None = Field(
         default=None,
@@ -196,7 +214,11 @@ class PipelineConfig(UnusedKeys):
     normalize_accuracy: bool = Field(
         default=True, description="Rank-normalise accuracies within each stage to 0..1 first."
     )
-    optimization_method: OptimizationMethod = Field(default="pareto", description="The solver.")
+    optimization_method: OptimizationMethod = Field(
+        default="pareto",
+        description="The solver. ipa-energy is another name of pareto: in a patched IPA it hands"
+        " the decision to it.",
+    )
 
     workload_type: WorkloadType = Field(default="bursty", description="Where the load comes from.")
     workload_config: WorkloadConfig = Field(
@@ -234,6 +256,11 @@ class PipelineConfig(UnusedKeys):
     drop_limit: Positive | None = Field(
         default=10, description="A request older than this many seconds is dropped; null: never."
     )
+
+    @field_validator("optimization_method")
+    @classmethod
+    def _solver_by_its_own_name(cls, value: str) -> str:
+        return "pareto" if value == "ipa-energy" else value
 
     @field_validator("workload_config", mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError
+from ipa_energy.interval import t_quantile_95
 from ipa_energy.meters.cpu_time import PowerModel
 
 MIN_LOADS = 4
@@ -35,9 +36,6 @@ MIN_SPAN = 0.5
 
 IDLE_UTILISATION = 0.02
 """Below it a load counts as none."""
-
-CONFIDENCE = 0.975
-"""One-sided confidence that power rises with load at all; below it the counter counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +120,12 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as it is kept beside the model."""
-        return asdict(self)
+        return asdict(self) | {"model": self.model.to_json()}
 
 
-def calibrate(points: Sequence[PowerPoint], *, cores: int, meter: str, when: str) -> Calibration:
+def calibrate(
+    points: Sequence[PowerPoint], *, cores: int, meter: str, when: str, machine: str | None = None
+) -> Calibration:
     """Fit the power model to windows of known load.
 
     Args:
@@ -133,6 +133,7 @@ def calibrate(points: Sequence[PowerPoint], *, cores: int, meter: str, when: str
         cores: of the machine.
         meter: name of the counter, for the model's source.
         when: date of the measurement, for the model's source.
+        machine: its kind, so that no other machine takes the model for its own.
 
     Raises:
         MeterUnavailableError: the points are too few or too alike, are no numbers, or power does
@@ -152,7 +153,7 @@ def calibrate(points: Sequence[PowerPoint], *, cores: int, meter: str, when: str
         f"Leave-one-out error of power {total.mean:.1%} mean, {total.worst:.1%} worst; of power "
         f"above idle {dynamic.mean:.1%} mean, {dynamic.worst:.1%} worst."
     )
-    model = PowerModel(idle_w, max_w, cores, source, max(total.worst, dynamic.worst))
+    model = PowerModel(idle_w, max_w, cores, source, max(total.worst, dynamic.worst), machine)
     return Calibration(model, meter, tuple(points), predictions, total, dynamic)
 
 
@@ -189,9 +190,8 @@ def _check(points: Sequence[PowerPoint], meter: str) -> None:
 
 
 def _check_rise(points: Sequence[PowerPoint], idle_w: float, max_w: float, meter: str) -> None:
-    """Power must rise with load beyond what noise explains (t-test of the slope)."""
+    """Power must rise with load beyond what noise explains (t-test of the slope, 97.5 %)."""
     import numpy as np
-    from scipy.special import stdtrit
 
     used = np.array([point.utilisation for point in points])
     watts = np.array([point.power_w for point in points])
@@ -200,7 +200,7 @@ def _check_rise(points: Sequence[PowerPoint], idle_w: float, max_w: float, meter
     left_w = watts - watts.mean() - slope_w * (used - used.mean())
     freedom = len(points) - 2
     error_w = math.sqrt(float(np.sum(left_w**2)) / freedom / spread)
-    margin_w = float(stdtrit(freedom, CONFIDENCE)) * error_w
+    margin_w = t_quantile_95(freedom) * error_w
     if not (max_w > idle_w and slope_w > margin_w):
         raise MeterUnavailableError(
             f"{meter} does not follow the load: {idle_w:.4g} W idle, {max_w:.4g} W at full load, "

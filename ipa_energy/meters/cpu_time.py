@@ -35,6 +35,8 @@ CLOCK_TICK_S = 0.01
 
 COUNTER = "cpu_s"
 
+_TYPES: dict[str, type | tuple[type, ...]] = {"cores": int, "source": str, "machine": str}
+
 PRIOR_MAX_W_PER_CPU = 3.0
 PRIOR_IDLE_RATIO = 0.23
 PRIOR_SOURCE = (
@@ -56,6 +58,8 @@ class PowerModel:
         cores: cores that share these watts.
         source: where the two figures come from, in words; it ends in every profile's meta file.
         relative_error: half width of the model's uncertainty as a ratio (0.5 is ±50 %).
+        machine: kind of machine it was calibrated on (:func:`.stored_model.machine_key`); None for
+            a model that was not.
     """
 
     idle_w: float
@@ -63,6 +67,7 @@ class PowerModel:
     cores: int
     source: str
     relative_error: float = UNCALIBRATED_RELATIVE_ERROR
+    machine: str | None = None
 
     def __post_init__(self) -> None:
         if self.cores < 1:
@@ -90,8 +95,8 @@ class PowerModel:
         return self.idle_w / self.cores
 
     def to_json(self) -> dict[str, Any]:
-        """The model as :meth:`from_json` reads it."""
-        return asdict(self)
+        """The model as :meth:`from_json` reads it; without ``machine`` if that is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, data: object, *, where: str | Path | None = None) -> PowerModel:
@@ -112,7 +117,7 @@ class PowerModel:
                 allowed=", ".join(names),
             )
         for name, value in data.items():
-            expected = {"cores": int, "source": str}.get(name, (int, float))
+            expected = _TYPES.get(name, (int, float))
             if isinstance(value, bool) or not isinstance(value, expected):
                 raise ConfigError(f"power model has {name} {value!r}", where=where)
         return cls(**data)
@@ -188,20 +193,34 @@ class CpuTimeMeter:
             MeterUnavailableError: the window has no length, or the CPU time fell in it because a
                 descendant ended and nobody waited for it.
         """
-        duration_s = end.time_s - start.time_s
-        if duration_s <= 0:
-            raise MeterUnavailableError(f"cpu-time: a window of {duration_s:g} s has no length")
-        cpu_s = end.counters[COUNTER] - start.counters[COUNTER]
-        if cpu_s < -CLOCK_TICK_S:
+        fall_s = start.counters[COUNTER] - end.counters[COUNTER]
+        if fall_s > CLOCK_TICK_S:
             raise MeterUnavailableError(
-                f"cpu-time: the CPU time of process {self.pid} fell by {-cpu_s:g} s; "
+                f"cpu-time: the CPU time of process {self.pid} fell by {fall_s:g} s; "
                 "a descendant ended without being waited for"
             )
-        domains = {
-            "cpu-dynamic": max(0.0, cpu_s) * self.model.dynamic_w_per_core,
-            "cpu-idle": duration_s * self.reserved_cores * self.model.idle_w_per_core,
-        }
-        return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
+        return modelled_energy(self.model, start, end, reserved_cores=self.reserved_cores)
+
+
+def modelled_energy(
+    model: PowerModel, start: Reading, end: Reading, *, reserved_cores: float
+) -> Energy:
+    """Joules of a window from its CPU seconds, as the module's equations have them.
+
+    Raises:
+        MeterUnavailableError: the window has no length.
+    """
+    duration_s = end.time_s - start.time_s
+    if not duration_s > 0:
+        raise MeterUnavailableError(f"cpu-time: a window of {duration_s:g} s has no length")
+    cpu_s = end.counters[COUNTER] - start.counters[COUNTER]
+    domains = {
+        "cpu-dynamic": max(0.0, cpu_s) * model.dynamic_w_per_core,
+        "cpu-idle": duration_s * reserved_cores * model.idle_w_per_core,
+    }
+    return Energy(
+        sum(domains.values()), duration_s, domains, CpuTimeMeter.name, CpuTimeMeter.quality
+    )
 
 
 def process_tree_cpu_s(pid: int) -> float:

@@ -7,6 +7,8 @@ happens, into a :class:`MeterFault`; whoever measures sees a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.meters.status import MeterStatus, State
 
@@ -28,3 +30,27 @@ class MeterFault(MeterUnavailableError):  # noqa: N818 - a fault, with the parts
     def status(self) -> MeterStatus:
         """The same as a row of ``ipa-energy meters``."""
         return MeterStatus(self.meter, self.state, self.reason, self.fix)
+
+
+def require_movement(
+    meter: str, moved: Mapping[str, float], duration_s: float, min_window_s: float
+) -> None:
+    """See that every domain of a machine's counters moved in a window: 0 J is never a figure.
+
+    Args:
+        meter: its name.
+        moved: domain → by how much, in any unit.
+        duration_s: of the window.
+        min_window_s: what the meter can measure.
+
+    Raises:
+        MeterFault: one did not.
+    """
+    for domain, step in moved.items():
+        if not step > 0:
+            raise MeterFault(
+                meter,
+                "dead",
+                f"{domain} did not move in {duration_s:.3g} s",
+                f"use a window of {min_window_s:g} s or more; a counter that still rests is dead",
+            )

@@ -68,12 +68,29 @@ def power_model_for_this_machine() -> PowerModel:
     cores, path = os.cpu_count() or 1, stored_model_path()
     if not path.exists():
         return stated_prior(cores)
-    model = PowerModel.load(path)
+    model = power_model_in(path)
     if model.cores != cores:
         raise ConfigError(
             f"the power model is for {model.cores} cores, and this machine has {cores}",
             where=path,
             fix="delete it, or calibrate again (ipa-energy calibrate)",
+        )
+    return model
+
+
+def power_model_in(path: Path) -> PowerModel:
+    """The model in a file, for a use on this machine.
+
+    Raises:
+        ConfigError: it cannot be read, or was calibrated on another kind of machine.
+    """
+    model = PowerModel.load(path)
+    if model.machine is not None and model.machine != machine_key():
+        raise ConfigError(
+            f"the power model was calibrated on another machine ({model.machine}; this is "
+            f"{machine_key()})",
+            where=path,
+            fix="calibrate here (ipa-energy calibrate), or leave --power-model out",
         )
     return model
 

@@ -69,6 +69,7 @@ def settings_from(config: PipelineConfig, latency_sla_s: float) -> Settings:
         gamma=config.gamma,
         energy_weight=config.energy_weight,
         energy_metric=config.energy_metric,
+        energy_risk=config.energy_risk,
         accuracy_method=config.accuracy_method,
         normalize_accuracy=config.normalize_accuracy,
         latency_sla_s=latency_sla_s,

@@ -20,9 +20,11 @@ optimal and the only variables left are binary, one an option::
     maximise  alpha·A − beta·Σ_s n_so·c_o − gamma·Σ_s b_o − energy_weight·E                   (6)
 
 *A* is the sum, average or product over the stages of the accuracies, raw or rank-normalised within
-the stage. *E* is Σ m_s·J_so (joules per pipeline request) or λ times that (watts). What is left is
-a multiple-choice knapsack: every solver of this package gets the same :class:`Problem`, a table of
-candidates per stage, and returns one candidate a stage.
+the stage. *E* is Σ m_s·J_so (joules per pipeline request) or λ times that (watts). With the energy
+risk ``upper``, :math:`e_o` is the upper end of its 95 % interval in (5) and (6) alike; a sum of
+such ends is at least as cautious as the upper end of the sum. What is left is a multiple-choice
+knapsack: every solver of this package gets the same :class:`Problem`, a table of candidates per
+stage, and returns one candidate a stage.
 
 Source of everything but (5) and the energy term: IPA, Journal of Systems Research 2024,
 arXiv 2308.12871. The waiting time is charged for the batch that is chosen, as the paper has it.
@@ -33,13 +35,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import EnergyRisk, Option, Stage
 
 AccuracyMethod = Literal["sum", "average", "multiply"]
 EnergyMetric = Literal["joules_per_request", "watts"]
@@ -73,6 +76,8 @@ class Settings:
         gamma: weight of one unit of batch size.
         energy_weight: weight of the energy term; 0 is IPA.
         energy_metric: what the energy term counts, joules per pipeline request or watts.
+        energy_risk: the joules of (5) and (6): the mean of the trials, or the upper end of its
+            95 % interval.
         accuracy_method: how stage accuracies combine.
         normalize_accuracy: rank-normalise accuracies within each stage to 0..1 first.
         latency_sla_s: cap of equation (4), None for none.
@@ -86,6 +91,7 @@ class Settings:
     gamma: float
     energy_weight: float = 0.0
     energy_metric: EnergyMetric = "joules_per_request"
+    energy_risk: EnergyRisk = "mean"
     accuracy_method: AccuracyMethod = "sum"
     normalize_accuracy: bool = False
     latency_sla_s: float | None = None
@@ -147,7 +153,8 @@ class Candidates:
         replicas: n_so of equation (2), or the fixed number.
         accuracy: score in the objective.
         delay_s: l_o + q_so, this stage's part of (4).
-        energy_j: m_s·J_so, this stage's part of (5); NaN if the profile has no energy.
+        energy_j: m_s·J_so, this stage's part of (5), of the end that ``energy_risk`` plans with;
+            NaN if the profile has no energy, or not that end.
         penalty: beta·n·c + gamma·b + energy_weight·(energy part): this stage's part of (6) but A.
     """
 
@@ -192,6 +199,36 @@ def combine_accuracy(scores: Sequence[float], method: AccuracyMethod) -> float:
     return total / len(scores) if method == "average" else total
 
 
+def require_intervals(
+    stages: Sequence[Stage], energy_risk: EnergyRisk, where: Path | None = None
+) -> None:
+    """Refuse joules without an interval where decisions plan with its upper end.
+
+    Args:
+        stages: the pipeline; options without joules are passed over.
+        energy_risk: the end that is planned with.
+        where: the profile, for the message.
+
+    Raises:
+        ConfigError: ``energy_risk`` is ``upper`` and an option with joules has no interval.
+    """
+    if energy_risk == "mean":
+        return
+    found = [(stage, option) for stage in stages for option in stage.options if option.has_energy]
+    lacking = [(stage, option) for stage, option in found if math.isnan(option.energy_ci95_j)]
+    if not lacking:
+        return
+    stage, option = lacking[0]
+    others = f", nor have {len(lacking) - 1} other entries" if len(lacking) > 1 else ""
+    raise ConfigError(
+        f"stage {stage.name}, {option.label} on {option.hardware}: its joules have no 95 %"
+        f" interval{others}, and energy_risk: upper plans with its upper end",
+        where=where,
+        allowed="a profile with energy_ci95_j in every row, which takes two trials",
+        fix="profile those entries with --trials 3, or set energy_risk: mean",
+    )
+
+
 class _Columns:
     """Everything about a stage's allowed options that no load changes."""
 
@@ -228,6 +265,8 @@ class _Columns:
         self.latency_s = column([option.latency_s for option in kept])
         self.throughput_rps = column([option.throughput_rps for option in kept])
         self.dynamic_energy_j = column([option.dynamic_energy_j for option in kept])
+        if settings.energy_risk == "upper":
+            self.dynamic_energy_j += column([option.energy_ci95_j for option in kept])
         self.idle_power_w = column([option.idle_power_w for option in kept])
 
 
@@ -264,8 +303,8 @@ class Program:
         rules: one a stage; default no rules.
 
     Raises:
-        ConfigError: a decision would need joules that the profile does not have, or a product of
-            accuracies some of which are negative.
+        ConfigError: a decision would need joules, or intervals of them, that the profile does not
+            have, or a product of accuracies some of which are negative.
     """
 
     def __init__(
@@ -352,6 +391,7 @@ class Program:
                         " when energy_weight is not 0 or energy_sla_joules is set",
                         fix="profile the pipeline with ipa-energy profile, or set energy_weight: 0",
                     )
+        require_intervals(self.stages, self.settings.energy_risk)
 
     def _check_product(self) -> None:
         if self.settings.accuracy_method != "multiply" or self.settings.normalize_accuracy:

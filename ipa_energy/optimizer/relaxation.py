@@ -48,6 +48,8 @@ def _slas(problem: Problem) -> Iterable[Relaxation]:
         needed = least_total(problem, "energy_j")
         if needed is not None:
             text = f"an energy SLA of at least {rounded_up(needed)} J"
+            if settings.energy_risk == "upper":
+                text += " (upper ends of the 95 % intervals)"
             yield Relaxation("energy_sla_joules", settings.energy_sla_joules, needed, text)
 
 

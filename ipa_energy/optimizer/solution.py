@@ -7,12 +7,12 @@ constraint.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ipa_energy.errors import InfeasibleError, IpaEnergyError
+from ipa_energy.json_value import or_none
 from ipa_energy.optimizer.problem import (
     Problem,
     Settings,
@@ -21,7 +21,7 @@ from ipa_energy.optimizer.problem import (
     combine_accuracy,
     within,
 )
-from ipa_energy.records import Option, Quality, Stage, weakest_quality
+from ipa_energy.records import EnergyRisk, Option, Quality, Stage, weakest_quality
 
 Status = Literal["optimal", "feasible", "infeasible"]
 Choice = tuple[int, ...]
@@ -29,11 +29,6 @@ Choice = tuple[int, ...]
 
 EQUAL_OBJECTIVE_RTOL = 1e-9
 """Plans whose objectives differ by less are equal: the promise that all solvers share."""
-
-
-def or_none(value: float) -> float | None:
-    """NaN as None, for JSON."""
-    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +44,8 @@ class StagePlan:
         accuracy: score of the variant in the objective (a rank if normalised).
         load_rps: λ_s, requests per second this stage sees.
         joules_per_request: J at λ_s, per request of this stage; NaN without energy in the profile.
+        planned_joules_per_request: the J that ``energy_risk`` plans with: the same, or the upper
+            end of its 95 % interval, NaN if that is unknown.
         requests_per_input: m_s.
     """
 
@@ -60,6 +57,7 @@ class StagePlan:
     accuracy: float
     load_rps: float
     joules_per_request: float
+    planned_joules_per_request: float
     requests_per_input: float
 
     @property
@@ -99,6 +97,7 @@ class StagePlan:
             "throughput_rps": option.throughput_rps,
             "accuracy": self.accuracy,
             "joules_per_request": or_none(self.joules_per_request),
+            "planned_joules_per_request": or_none(self.planned_joules_per_request),
             "power_w": or_none(self.power_w),
             "energy_quality": self.quality,
             "energy_meter": option.provenance.meter if option.provenance else None,
@@ -157,6 +156,7 @@ class Plan:
         load_rps: λ, the load it was made for.
         accuracy: A of the objective.
         accuracy_raw: the same combination of the raw accuracies (equal unless normalised).
+        energy_risk: which joules the energy term and ``energy_sla_joules`` count.
         terms: the four parts of the objective, weights included; penalties are positive.
         certificate: every constraint, checked again.
     """
@@ -165,6 +165,7 @@ class Plan:
     load_rps: float
     accuracy: float
     accuracy_raw: float
+    energy_risk: EnergyRisk
     terms: dict[str, float]
     certificate: Certificate
 
@@ -186,8 +187,16 @@ class Plan:
 
     @property
     def joules_per_request(self) -> float:
-        """Left side of (5): joules per pipeline request; NaN without energy in the profile."""
+        """Joules per pipeline request, the mean; NaN without energy in the profile."""
         return sum(stage.requests_per_input * stage.joules_per_request for stage in self.stages)
+
+    @property
+    def planned_joules_per_request(self) -> float:
+        """Left side of (5): joules per pipeline request that ``energy_risk`` plans with.
+
+        With ``upper`` the sum of the stages' upper ends; NaN if the profile lacks one.
+        """
+        return _planned_joules(self.stages)
 
     @property
     def power_w(self) -> float:
@@ -215,6 +224,8 @@ class Plan:
             "cost_cores": self.cost_cores,
             "latency_s": self.latency_s,
             "joules_per_request": or_none(self.joules_per_request),
+            "planned_joules_per_request": or_none(self.planned_joules_per_request),
+            "energy_risk": self.energy_risk,
             "power_w": or_none(self.power_w),
             "energy_quality": self.quality,
             "objective": self.objective,
@@ -254,7 +265,7 @@ def plan_of(
     raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
     energy = 0.0
     if settings.energy_weight != 0:
-        joules = sum(stage.requests_per_input * stage.joules_per_request for stage in stages)
+        joules = _planned_joules(stages)
         scale = load_rps if settings.energy_metric == "watts" else 1.0
         energy = settings.energy_weight * scale * joules
     return Plan(
@@ -262,6 +273,7 @@ def plan_of(
         load_rps=load_rps,
         accuracy=accuracy,
         accuracy_raw=raw,
+        energy_risk=settings.energy_risk,
         terms={
             "accuracy": settings.alpha * accuracy,
             "cost": settings.beta * sum(stage.cost_cores for stage in stages),
@@ -272,11 +284,17 @@ def plan_of(
     )
 
 
+def _planned_joules(stages: Sequence[StagePlan]) -> float:
+    return sum(stage.requests_per_input * stage.planned_joules_per_request for stage in stages)
+
+
 def _stage_plan(
     stage: Stage, option: Option, replicas: int, settings: Settings, load_rps: float
 ) -> StagePlan:
     stage_load_rps = stage.requests_per_input * load_rps
     scores = accuracy_scores(stage, normalize=settings.normalize_accuracy)
+    joules = option.dynamic_energy_j + replicas * option.idle_power_w / stage_load_rps
+    upper = settings.energy_risk == "upper"
     return StagePlan(
         stage=stage.name,
         node_name=stage.node_name,
@@ -285,8 +303,8 @@ def _stage_plan(
         wait_s=(option.batch - 1) / stage_load_rps,
         accuracy=scores[option.variant],
         load_rps=stage_load_rps,
-        joules_per_request=option.dynamic_energy_j
-        + replicas * option.idle_power_w / stage_load_rps,
+        joules_per_request=joules,
+        planned_joules_per_request=joules + option.energy_ci95_j if upper else joules,
         requests_per_input=stage.requests_per_input,
     )
 
@@ -323,7 +341,7 @@ def _certificate(
             )
         )
     latency_s = sum(plan.option.latency_s + plan.wait_s for plan in stages)
-    joules = sum(plan.requests_per_input * plan.joules_per_request for plan in stages)
+    joules = _planned_joules(stages)
     checks.append(
         Check(
             "latency_sla_s",

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter
-from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.discovery import discover as discovery
 from ipa_energy.meters.discovery.discover import (
     AUTO,
@@ -29,7 +28,7 @@ from ipa_energy.meters.discovery.discover import (
 )
 from ipa_energy.meters.discovery.sources import SOURCES, Places
 from ipa_energy.meters.status import MeterStatus
-from ipa_energy.meters.stored_model import power_model_for_this_machine
+from ipa_energy.meters.stored_model import power_model_for_this_machine, power_model_in
 from ipa_energy.profiling.gpus import GpuPool
 from ipa_energy.profiling.metering import (
     MeterChoice,
@@ -150,7 +149,7 @@ def _opened(
     opened: contextlib.ExitStack,
 ) -> MeterChoice:
     if part == CPU_ESTIMATE:
-        model = PowerModel.load(power_model) if power_model else power_model_for_this_machine()
+        model = power_model_in(power_model) if power_model else power_model_for_this_machine()
         return cpu_time_choice(model)
     if gpus is None or part not in OF_GPUS:
         meter = discovery.open_meter(part, places)

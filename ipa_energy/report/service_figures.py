@@ -6,17 +6,8 @@ import math
 
 import numpy as np
 
-from ipa_energy.report.figure import (
-    SECONDS,
-    Figure,
-    Json,
-    axis_of,
-    line_of,
-    name_of,
-    rounded,
-    slas,
-    times,
-)
+from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark
+from ipa_energy.report.run_lines import SECONDS, line_of, sla_line, slas
 from ipa_energy.report.series import (
     Drawn,
     Series,
@@ -31,160 +22,114 @@ def load_figure(runs: list[Drawn]) -> Figure:
     """Offered load, and what each run expected."""
     first = runs[0]
     offered = per_second(first.run.offered_rps, first.run.duration_s)
-    data: list[Json] = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "offered",
-            "x": times(offered.x),
-            "y": rounded(offered.y),
-            "line": {"color": "@muted", "width": 1},
-            "fill": "tozeroy",
-            "fillcolor": "@faint",
-            "hovertemplate": "offered at %{x:.0f} s: <b>%{y:.4~g} rps</b><extra></extra>",
-        }
-    ]
+    marks = [Line(name="offered", x=offered.x, y=offered.y, color="muted", width=1, fill=True)]
     for drawn in runs:
         predicted = stepwise(
             drawn.run, lambda step: step.predicted_load_rps if step.start_s > 0 else math.nan
         )
-        line = line_of(drawn, predicted, unit="rps", name="predicted")
-        line["line"]["shape"] = "hv"
-        data.append(line)
+        marks.append(line_of(drawn, predicted, "predicted", step=True))
     return Figure(
-        "load",
-        "Load",
-        "Requests offered each second (area), and the load that each run predicted for the next"
-        " interval (lines).",
-        data,
-        {"xaxis": axis_of(SECONDS), "yaxis": axis_of("requests per second")},
+        key="load",
+        title="Load",
+        caption="Requests offered each second (area), and the load that each run predicted for the"
+        " next interval (lines).",
+        marks=marks,
+        x=SECONDS,
+        y=Axis("load (requests/s)", from_zero=True),
     )
 
 
 def cores_figure(runs: list[Drawn]) -> Figure:
     """Reserved cores over time."""
-    data = []
+    marks = []
     for drawn in runs:
         series = (
             per_second(drawn.run.cores, drawn.run.duration_s)
             if len(drawn.run.cores)
             else stepwise(drawn.run, lambda step: step.cores)
         )
-        line = line_of(drawn, series, unit="cores")
-        line["line"]["shape"] = "hv"
-        data.append(line)
+        marks.append(line_of(drawn, series, step=True))
     return Figure(
-        "cores",
-        "Cores",
-        "Cores reserved by all replicas, those that start or drain included.",
-        data,
-        {"xaxis": axis_of(SECONDS), "yaxis": axis_of("cores")},
+        key="cores",
+        title="Cores",
+        caption="Cores reserved by all replicas, those that start or drain included.",
+        marks=marks,
+        x=SECONDS,
+        y=Axis("cost (cores)", from_zero=True),
     )
 
 
 def accuracy_figure(runs: list[Drawn]) -> Figure:
     """Pipeline accuracy over time."""
-    data = []
+    marks = []
     for drawn in runs:
         raw = stepwise(drawn.run, lambda step: step.accuracy_raw)
         if np.isnan(raw.y).all():
             raw = stepwise(drawn.run, lambda step: step.terms["accuracy"])
-        line = line_of(drawn, raw, unit="")
-        line["line"]["shape"] = "hv"
-        data.append(line)
+        marks.append(line_of(drawn, raw, step=True))
     return Figure(
-        "accuracy",
-        "Accuracy",
-        "Accuracy of the whole pipeline under the plan in force, from the variants' own figures"
-        " (for logs without those: the accuracy term of the objective).",
-        data,
-        {"xaxis": axis_of(SECONDS), "yaxis": axis_of("pipeline accuracy", rangemode="normal")},
+        key="accuracy",
+        title="Accuracy",
+        caption="Accuracy of the whole pipeline under the plan in force, from the variants' own"
+        " figures (for logs without those: the accuracy term of the objective).",
+        marks=marks,
+        x=SECONDS,
+        y=Axis("pipeline accuracy"),
     )
 
 
 def latency_figure(runs: list[Drawn]) -> Figure:
     """Latency percentiles over time, the SLA and drops."""
-    data: list[Json] = []
+    marks: list[Mark] = []
+    has_drops = False
     for drawn in runs:
         drops, (p50, p99) = latency_percentiles(drawn.run, (50, 99))
-        data.append(line_of(drawn, p99, unit="s", name="p99"))
-        data.append(line_of(drawn, p50, unit="s", name="p50", dash="dot"))
+        marks.append(line_of(drawn, p99, "p99"))
+        marks.append(line_of(drawn, p50, "p50", dash="dot"))
         if drops.any():
-            data.append(
-                {
-                    "type": "bar",
-                    "name": f"{name_of(drawn)} dropped",
-                    "legendgroup": f"run{drawn.index}",
-                    "showlegend": False,
-                    "x": times(p50.x),
-                    "y": rounded(drops),
-                    "yaxis": "y2",
-                    "marker": {"color": f"@run{drawn.index}", "line": {"width": 0}},
-                    "hovertemplate": f"<b>{name_of(drawn)}</b><br>%{{x:.0f}} s:"
-                    " <b>%{y} dropped</b><extra></extra>",
-                }
+            has_drops = True
+            marks.append(
+                Bars(
+                    name=f"{drawn.name} dropped",
+                    at=p50.x,
+                    lengths=drops,
+                    color=f"run{drawn.index}",
+                    group=f"run{drawn.index}",
+                    upright=True,
+                    legend=False,
+                    panel=1,
+                )
             )
-    for sla_s in slas(runs):
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": f"SLA {sla_s:g} s",
-                "x": [0, max(drawn.run.duration_s for drawn in runs)],
-                "y": [sla_s, sla_s],
-                "line": {"color": "@text", "width": 1.2, "dash": "dash"},
-                "hovertemplate": f"latency SLA: <b>{sla_s:g} s</b><extra></extra>",
-            }
-        )
+    last_s = max(drawn.run.duration_s for drawn in runs)
+    marks += [sla_line(sla_s, (0, last_s), (sla_s, sla_s)) for sla_s in slas(runs)]
+    latency = Axis("latency (s)", from_zero=True, share=0.75)
+    drops_axis = Axis("drops (requests)", from_zero=True, share=0.25)
     return Figure(
-        "latency",
-        "Latency",
-        "End-to-end latency of answered requests by time of sending, p99 (solid) and p50 (dotted)"
-        " of every 10 s, and the SLA (dashed). Bars beneath: requests dropped.",
-        data,
-        {
-            "xaxis": axis_of(SECONDS, anchor="y2"),
-            "yaxis": axis_of("latency (s)", domain=[0.3, 1]),
-            "yaxis2": axis_of("drops", domain=[0, 0.2], nticks=3),
-        },
-        height=380,
+        key="latency",
+        title="Latency",
+        caption="End-to-end latency of answered requests by time of sending, p99 (solid) and p50"
+        " (dotted) of every 10 s, and the SLA (dashed)."
+        + (" Bars beneath: requests dropped." if has_drops else " No request was dropped."),
+        marks=marks,
+        x=SECONDS,
+        y=(latency, drops_axis) if has_drops else latency,
+        height=380 if has_drops else 320,
     )
 
 
 def distribution_figure(runs: list[Drawn]) -> Figure:
     """Cumulative distribution of latency."""
-    data = []
+    marks = []
     for drawn in runs:
         series = latency_distribution(drawn.run)
-        line = line_of(drawn, Series(series.x, 100 * series.y), unit="%")
-        del line["meta"]
-        line["x"] = rounded(series.x)
-        line["hovertemplate"] = (
-            f"<b>{name_of(drawn)}</b><br>%{{y:.4~g}} % of all requests"
-            " within <b>%{x:.4~g} s</b><extra></extra>"
-        )
-        data.append(line)
-    data += [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": f"SLA {sla_s:g} s",
-            "x": [sla_s, sla_s],
-            "y": [0, 100],
-            "line": {"color": "@text", "width": 1.2, "dash": "dash"},
-            "hovertemplate": f"latency SLA: <b>{sla_s:g} s</b><extra></extra>",
-        }
-        for sla_s in slas(runs)
-    ]
+        marks.append(line_of(drawn, Series(series.x, 100 * series.y), run=None))
+    marks += [sla_line(sla_s, (sla_s, sla_s), (0, 100)) for sla_s in slas(runs)]
     return Figure(
-        "distribution",
-        "Distribution of latency",
-        "Share of all requests answered within a latency; a line that ends below 100 % lost the"
-        " rest.",
-        data,
-        {
-            "xaxis": axis_of("latency (s)"),
-            "yaxis": axis_of("requests answered (%)", range=[0, 101]),
-            "hovermode": "closest",
-        },
+        key="distribution",
+        title="Distribution of latency",
+        caption="Share of all requests answered within a latency; a line that ends below 100 % lost"
+        " the rest.",
+        marks=marks,
+        x=Axis("latency (s)", from_zero=True),
+        y=Axis("requests answered (%)", low=0, high=101),
     )

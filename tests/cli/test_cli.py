@@ -40,7 +40,19 @@ def finished(small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    "verb", ["meters", "measure", "calibrate", "profile", "convert", "optimize", "run", "compare"]
+    "verb",
+    [
+        "meters",
+        "measure",
+        "calibrate",
+        "profile",
+        "convert",
+        "optimize",
+        "run",
+        "compare",
+        "tradeoff",
+        "patch",
+    ],
 )
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, verb, "--help")
@@ -146,6 +158,67 @@ def test_optimize_text_says_estimated_beside_joules(
     status, out, _ = call(capsys, "optimize", small_pipeline, "--load", "7")
     assert status == 0
     assert "J per request (estimated)" in out
+
+
+def test_energy_risk_upper_plans_with_the_upper_end_and_shows_both(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The profile's half widths are a hundredth of its dynamic joules."""
+    argv = ("optimize", small_pipeline, "--load", "7", "--energy-weight", "2")
+    upper = (*argv, "--energy-risk", "upper")
+    status, found = call_json(capsys, *upper)
+    assert (status, found["energy_risk"]) == (0, "upper")
+    plan = found["plans"][0]
+    assert plan["energy_risk"] == "upper"
+    joules, planned = plan["joules_per_request"], plan["planned_joules_per_request"]
+    assert joules < planned < 1.01 * joules
+    assert plan["terms"]["energy"] == pytest.approx(2 * planned)
+    _, text, _ = call(capsys, *upper)
+    assert f"planned as {planned:.3f} J (energy_risk: upper)" in text
+    # A cap between the two is kept by the mean and broken by the upper end.
+    cap = str((joules + planned) / 2)
+    assert call_json(capsys, *upper, "--energy-sla-joules", cap)[1]["plans"] != found["plans"]
+    _, by_mean = call_json(capsys, *argv, "--energy-sla-joules", cap)
+    assert by_mean["energy_risk"] == "mean"
+    plan = by_mean["plans"][0]
+    assert plan["joules_per_request"] == plan["planned_joules_per_request"] <= float(cap)
+
+
+@pytest.mark.parametrize(
+    "verb", [("optimize", "--load", "7", "--energy-weight", "1"), ("tradeoff", "--load", "7")]
+)
+def test_energy_risk_upper_refuses_rows_of_one_trial(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str], verb: tuple[str, ...]
+) -> None:
+    profile = small_pipeline.parent / "profile.csv"
+    header, first, *rest = profile.read_text().splitlines()
+    cells = first.split(",")
+    names = header.split(",")
+    cells[names.index("energy_ci95_j")], cells[names.index("trials")] = "", "1"
+    profile.write_text("\n".join([header, ",".join(cells), *rest, ""]))
+    argv = (verb[0], small_pipeline, *verb[1:])
+    status, out, err = call(capsys, *argv, "--energy-risk", "upper")
+    assert (status, out) == (2, "")
+    assert "stage find, find-s 1c b1 on cpu: its joules have no 95 % interval" in err
+    assert "energy_risk: mean" in err
+
+
+def test_a_simulated_run_spends_the_mean_whatever_it_plans_with(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At weight 0 the decisions are the same, so the joules have to be."""
+    spent = []
+    for risk in ("mean", "upper"):
+        out = tmp_path / risk
+        status, _, err = call(
+            capsys, "run", small_pipeline, "--energy-risk", risk, "--out", out, "--quiet"
+        )
+        assert (status, err) == (0, "")
+        steps = json.loads((out / "adaptation_log.json").read_text())["timesteps"].values()
+        spent.append([(step["energy_joules"], step["config"]) for step in steps])
+        assert json.loads((out / "run.json").read_text())["settings"]["energy_risk"] == risk
+    assert spent[0] == spent[1]
+    assert sum(joules for joules, _ in spent[0]) > 0
 
 
 def test_infeasible_exits_3_with_the_cheapest_way_out(
@@ -341,8 +414,8 @@ def test_compare_writes_report_and_figures(
     assert status == 0
     assert str(html) in out
     assert html.read_text().lstrip().lower().startswith("<!doctype html>")
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in png.iterdir())
-    assert list(png.iterdir())
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in png.glob("*.png"))
+    assert {path.suffix for path in png.iterdir()} == {".png", ".svg", ".csv"}
 
 
 def test_compare_of_something_else_is_refused(

@@ -262,7 +262,7 @@ def test_overrides_win_and_none_means_not_given(tmp_path: Path) -> None:
         (
             {"optimization_method": "cplex"},
             "--method: optimization_method is the text 'cplex';"
-            " allowed: pareto | gurobi | highs | brute-force",
+            " allowed: pareto | gurobi | highs | brute-force | ipa-energy",
         ),
         (
             {"predictor_type": 3},
@@ -305,6 +305,7 @@ BAD = [
     (MINIMAL + "energy_weight: -0.1\n", 7, ["energy_weight is -0.1", "≥ 0"]),
     (MINIMAL + "energy_sla_joules: 0\n", 7, ["energy_sla_joules is 0", "> 0 or null"]),
     (MINIMAL + "energy_metric: joules\n", 7, ["the text 'joules'", "joules_per_request | watts"]),
+    (MINIMAL + "energy_risk: max\n", 7, ["energy_risk is the text 'max'", "mean | upper"]),
     (MINIMAL + "latency_sla_s: -1\n", 7, ["latency_sla_s is -1", "> 0 or null"]),
     (MINIMAL + "scaling_cap: 0\n", 7, ["scaling_cap is 0", "an integer ≥ 1"]),
     (MINIMAL + "scaling_cap: 2.5\n", 7, ["scaling_cap is 2.5", "an integer ≥ 1"]),

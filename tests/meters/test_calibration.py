@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ipa_energy.meters.cpu_time import PowerModel, stated_prior
 from ipa_energy.meters.stored_model import (
     machine_key,
     power_model_for_this_machine,
+    power_model_in,
     store_calibration,
     stored_model_path,
 )
@@ -205,6 +207,21 @@ def test_a_stored_model_that_is_broken_or_of_another_machine_is_refused() -> Non
         power_model_for_this_machine()
     path.write_text(json.dumps(stated_prior(8).to_json()))
     with pytest.raises(ConfigError, match="8 cores"):
+        power_model_for_this_machine()
+
+
+@pytest.mark.usefixtures("data_home")
+def test_a_model_calibrated_on_another_kind_of_machine_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    here = replace(stated_prior(16), machine=machine_key())
+    path.write_text(json.dumps(here.to_json()))
+    assert power_model_in(path) == here
+    path.write_text(json.dumps(here.to_json() | {"machine": "vax-780-16cpu"}))
+    with pytest.raises(ConfigError, match=r"another machine \(vax-780-16cpu; this is .*-16cpu\)"):
+        power_model_in(path)
+    stored_model_path().parent.mkdir(parents=True)
+    stored_model_path().write_text(path.read_text())  # as in a copied home directory
+    with pytest.raises(ConfigError, match="another machine"):
         power_model_for_this_machine()
 
 

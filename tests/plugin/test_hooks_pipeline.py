@@ -15,9 +15,11 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.plugin import hooks
 from ipa_energy.plugin.hooks import exact
 from ipa_energy.plugin.hooks.gurobi_terms import add_to_model
+from ipa_energy.plugin.hooks.joules import EntryEnergy, Joules
 from ipa_energy.plugin.hooks.optimizing import with_energy
 from ipa_energy.plugin.hooks.pipeline_energy import Chosen, attach, current, energy_of, find
 from ipa_energy.plugin.hooks.settings import EnergySettings
+from ipa_energy.records import Provenance
 
 STAGES = [("crop", ["n", "m"]), ("name", ["r18", "r1"])]
 
@@ -57,6 +59,39 @@ def test_watts_and_shares_by_hand() -> None:
     # 1 + 4/8 J, and two requests of 0.5 + 2·4/16 J: 3.5 J, at 8 a second 28 W.
     assert energy.joules_per_request(plan) == pytest.approx(3.5)
     assert energy.penalty(plan) == pytest.approx(28.0)
+
+
+def test_upper_ends_are_planned_with_and_means_are_logged() -> None:
+    """3/2 + 3·4/8 and 0.5/4 + 1·4/8 J are 3.625 J; each stage's interval is ±0.1 J."""
+    pipeline = chain(STAGES, by_variant)
+    settings = EnergySettings(energy_weight=2.0, energy_risk="upper", energy_sla_joules=3.7)
+    energy = attach(pipeline, settings)
+    energy.plan_for(8)
+    plan = plan_of(pipeline, [("m", 2.0, 2, 3), ("r18", 1.0, 4, 1)])
+    assert energy.joules_per_request(plan) == pytest.approx(3.625)
+    assert energy.planned_joules_per_request(plan) == pytest.approx(3.825)
+    assert energy.penalty(plan) == pytest.approx(7.65)
+    assert not energy.keeps_energy_sla(plan)
+    by_mean = attach(pipeline, EnergySettings(energy_weight=2.0, energy_sla_joules=3.7))
+    by_mean.plan_for(8)
+    assert by_mean.planned_joules_per_request(plan) == by_mean.joules_per_request(plan)
+    assert by_mean.keeps_energy_sla(plan)
+
+
+@pytest.mark.parametrize("key", ["energy_weight", "energy_sla_joules"])
+def test_upper_ends_need_an_interval_of_every_entry(key: str) -> None:
+    pipeline = chain(STAGES, by_variant)
+    model = pipeline.inference_graph[1].available_model_profiles[0]
+    once = Provenance("rapl", "measured", 1, float("nan"))
+    model.joules = Joules({2: EntryEnergy(1.0, 1.0, once), **dict(_others(model.joules))})
+    with pytest.raises(ConfigError, match="r18 at 1 cores, batch 2, have none"):
+        attach(pipeline, EnergySettings(**{key: 1.0}, energy_risk="upper"))  # type: ignore[arg-type]
+    attach(pipeline, EnergySettings(**{key: 1.0}))  # type: ignore[arg-type]
+    attach(pipeline, EnergySettings(energy_risk="upper"))
+
+
+def _others(joules: Joules) -> list[tuple[int, EntryEnergy]]:
+    return [(batch, figures) for batch, figures in joules.entries.items() if batch != 2]
 
 
 def test_a_load_under_one_is_planned_as_one() -> None:
@@ -151,6 +186,7 @@ def test_our_solver_on_their_pipeline_is_exact(seed: int) -> None:
     settings = EnergySettings(
         energy_weight=rng.choice([0, 0.5, 5]),
         energy_sla_joules=rng.choice([None, rng.uniform(2, 12)]),
+        energy_risk="upper" if seed % 2 else "mean",
         latency_sla_s=rng.uniform(0.3, 2),
     )
     given = {
@@ -208,6 +244,8 @@ def gurobi_model(pipeline: Chain) -> tuple[Any, Any, Any]:
         EnergySettings(energy_weight=1.0),
         EnergySettings(energy_weight=0.3, energy_metric="watts"),
         EnergySettings(energy_sla_joules=3.4),
+        EnergySettings(energy_weight=1.0, energy_sla_joules=3.4, energy_risk="upper"),
+        EnergySettings(energy_weight=0.3, energy_metric="watts", energy_risk="upper"),
         EnergySettings(strict_latency=True, latency_sla_s=0.75),
         EnergySettings(energy_weight=1.0, energy_sla_joules=4.0, strict_latency=True),
     ],

@@ -28,6 +28,7 @@ def test_every_key_is_taken() -> None:
     given = {
         "energy_weight": 2,
         "energy_metric": "watts",
+        "energy_risk": "upper",
         "energy_sla_joules": 1.5,
         "energy_estimate": "cpu-time",
         "strict_latency": True,
@@ -38,6 +39,7 @@ def test_every_key_is_taken() -> None:
     assert settings_from({**IPA, **given}) == EnergySettings(
         energy_weight=2.0,
         energy_metric="watts",
+        energy_risk="upper",
         energy_sla_joules=1.5,
         energy_estimate="cpu-time",
         strict_latency=True,
@@ -56,6 +58,7 @@ def test_every_key_is_taken() -> None:
         ({"energy_weight": -1}, "allowed: a finite number ≥ 0"),
         ({"energy_sla_joules": 0}, "energy_sla_joules is 0"),
         ({"energy_metric": "joules"}, "joules_per_request | watts"),
+        ({"energy_risk": "high"}, "mean | upper"),
         ({"requests_per_input": [1, 2]}, "set optimization_method: ipa-energy"),
     ],
 )

@@ -113,6 +113,7 @@ def test_rows_that_differ_in_replicas_or_load_are_one_option() -> None:
     assert option.provenance.trials == 5
     # √((0.3/5)² + (0.4·3/5)² + (0.3/5)²)
     assert option.provenance.ci95_j == pytest.approx(math.sqrt(0.0648), rel=1e-12)
+    assert option.energy_ci95_j == option.provenance.ci95_j
 
 
 def test_merged_provenance_is_that_of_the_weakest() -> None:

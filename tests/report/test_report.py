@@ -1,8 +1,10 @@
-"""The page holds everything, escapes everything, and both kinds of figures get written."""
+"""The page of a comparison holds everything and escapes everything; the figures get written."""
 
 from __future__ import annotations
 
-import itertools
+import base64
+import csv
+import gzip
 import json
 import math
 import re
@@ -14,12 +16,14 @@ import pytest
 
 from ipa_energy.compare import Comparison, compare, metrics
 from ipa_energy.errors import ConfigError
-from ipa_energy.report import series, write_html, write_png
-from ipa_energy.report.page import drawn_runs
+from ipa_energy.report import write_figures, write_html
+from ipa_energy.report.compare_page import drawn_runs
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.runlog.fake import write_fake_run
 
-HOSTILE = "<script>alert('x')</script> & </script> $a^2"
+HOSTILE = "<script>alert('x')</script> & </script> $a^2 %{x}"
+KEYS = ["trade", "load", "power", "energy", "split", "accuracy", "cores", "latency"]
+KEYS += ["distribution", "stage-0-crop", "stage-1-classification"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,21 @@ def test_page_loads_nothing(page: str) -> None:
     ours = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"\b(src|href)=|url\(|@import|https?://", ours)
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
-    assert len(page.encode()) < 6e6
+    assert len(page.encode()) < 3e6
+
+
+def test_plotly_is_inside_and_unpacks(page: str) -> None:
+    found = re.search(r'<script type="text/plain" id="plotly">(.*?)</script>', page, re.DOTALL)
+    assert found
+    script = gzip.decompress(base64.b64decode(found.group(1))).decode()
+    assert "plotly.js v" in script[:200]
+    assert len(script) > 3e6
+
+
+def test_one_comparison_is_one_file_to_the_byte(
+    page: str, comparison: Comparison, runs: list[Run], tmp_path: Path
+) -> None:
+    assert write_html(comparison, runs, tmp_path / "again.html").read_text() == page
 
 
 def test_names_from_users_are_escaped(page: str) -> None:
@@ -66,35 +84,27 @@ def test_names_from_users_are_escaped(page: str) -> None:
     assert "<b>v 1c" not in page
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &lt;/script&gt;" in page
     assert page.count("</script>") == page.count("<script")
+    templates = re.findall(r'"hovertemplate": ?"(.*?)"', page)
+    assert templates
+    assert not any("a^2 %{x}" in template for template in templates)
 
 
 def test_every_figure_has_a_text_alternative_and_data(page: str) -> None:
     data = data_of(page)
     figures = data["figures"]
     assert isinstance(figures, list)
-    keys = [figure["key"] for figure in figures]
-    assert keys == [
-        "trade",
-        "load",
-        "power",
-        "energy",
-        "split",
-        "accuracy",
-        "cores",
-        "latency",
-        "distribution",
-        "stage0",
-        "stage1",
-    ]
-    labels = re.findall(r'id="plot-(\w+)"[^>]*role="img" aria-label="([^"]+)"', page)
-    assert [key for key, _ in labels] == keys
+    assert [figure["key"] for figure in figures] == KEYS
+    labels = re.findall(r'id="plot-([\w-]+)"[^>]*role="img" aria-label="([^"]+)"', page)
+    assert [key for key, _ in labels] == KEYS
     assert all(len(label) > 40 for _, label in labels)
-    assert page.count("<figcaption>") == len(keys)
+    assert page.count("<figcaption>") == len(KEYS)
+    assert page.count('<details class="numbers"') == len(KEYS)
 
 
 def test_colours_are_names_that_the_theme_has(page: str) -> None:
     data = data_of(page)
     named = set(re.findall(r'"@(\w+)"', json.dumps(data["figures"])))
+    assert named
     colors = data["colors"]
     assert isinstance(colors, dict)
     own = {"page", "text", "muted", "faint", "line"}
@@ -104,8 +114,8 @@ def test_colours_are_names_that_the_theme_has(page: str) -> None:
 
 def test_estimates_are_called_estimates(page: str) -> None:
     assert page.count("estimated by fake") >= 3
-    assert "<strong>Estimated</strong> joules are computed from a model" in page
-    assert "<strong>Measured</strong>" not in page
+    assert "Estimated joules were computed from a model" in page
+    assert "Measured joules" not in page
 
 
 def test_logs_without_energy_have_no_energy_figures(runs: list[Run], tmp_path: Path) -> None:
@@ -131,22 +141,41 @@ def test_logs_without_energy_have_no_energy_figures(runs: list[Run], tmp_path: P
     keys = {figure["key"] for figure in figures}
     assert not keys & {"power", "energy", "split", "trade"}
     assert "no joules" in page
-    names = {path.name for path in write_png(compare([silent]), [silent], tmp_path / "png")}
+    names = {path.name for path in write_figures(compare([silent]), [silent], tmp_path / "figures")}
     assert "power.png" not in names
     assert "latency.png" in names
 
 
-def test_png_figures_are_written(comparison: Comparison, runs: list[Run], tmp_path: Path) -> None:
-    paths = write_png(comparison, runs, tmp_path / "png")
-    main = {"load", "power", "energy", "split", "accuracy", "cores", "latency", "distribution"}
-    assert {path.stem for path in paths} == main | {
-        "trade",
-        "stage-0-crop",
-        "stage-1-classification",
+def test_figures_are_written_as_png_svg_and_csv(
+    comparison: Comparison, runs: list[Run], tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "figures"
+    paths = write_figures(comparison, runs, folder)
+    assert {path.name for path in paths} == {
+        f"{key}.{kind}" for key in KEYS for kind in ("png", "svg", "csv")
     }
+    assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
     for path in paths:
-        assert path.read_bytes().startswith(b"\x89PNG")
-        assert path.stat().st_size > 5000
+        data = path.read_bytes()
+        if path.suffix == ".png":
+            assert data.startswith(b"\x89PNG")
+            assert len(data) > 5000
+        elif path.suffix == ".svg":
+            assert b"<svg" in data[:1000]
+            assert b"<dc:date>" not in data
+
+
+def test_csv_of_a_figure_is_what_the_run_logged(
+    comparison: Comparison, runs: list[Run], tmp_path: Path
+) -> None:
+    write_figures(comparison, runs, tmp_path)
+    with (tmp_path / "power.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for run in runs:
+        mine = [row for row in rows if row["series"] == run.name]
+        found = [float(row["power (W)"]) for row in mine]
+        assert found == pytest.approx(run.power_w[: len(mine)].tolist())
+        assert [float(row["time since the start (s)"]) for row in mine] == list(range(60))
 
 
 def test_page_of_other_runs_is_refused(comparison: Comparison, runs: list[Run]) -> None:
@@ -154,34 +183,11 @@ def test_page_of_other_runs_is_refused(comparison: Comparison, runs: list[Run]) 
         drawn_runs(comparison, runs[:1])
 
 
-def test_thinning_keeps_the_mean_and_the_length() -> None:
-    values = np.arange(9999.0)
-    thinned = series.per_second(values, 9999.0)
-    assert len(thinned) == 2000
-    assert thinned.x[1] == 5.0
-    assert thinned.y[0] == 2.0
-    assert thinned.y[-1] == pytest.approx(np.mean([9995.0, 9996.0, 9997.0, 9998.0]))
-
-
-def test_latency_windows_by_hand(runs: list[Run]) -> None:
-    requests = runs[0].requests
-    drops, (p50,) = series.latency_percentiles(runs[0], (50,))
-    assert drops.sum() == np.sum(requests.dropped_at >= 0)
-    first = (requests.sending_s < 10) & (requests.dropped_at < 0)
-    expected = np.median((requests.done_s - requests.sending_s)[first])
-    assert p50.y[0] == pytest.approx(expected)
-    assert p50.x.tolist() == [0, 10, 20, 30, 40, 50]
-
-
-def test_distribution_ends_at_the_share_that_was_answered(runs: list[Run]) -> None:
-    answered = np.mean(runs[0].requests.dropped_at < 0)
-    assert series.latency_distribution(runs[0]).y[-1] == pytest.approx(answered)
-
-
-def test_segments_cover_the_run_without_overlap(runs: list[Run]) -> None:
-    found = series.segments(runs[0], 0)
-    assert found[0].start_s == 0
-    assert found[-1].end_s == 60
-    for before, after in itertools.pairwise(found):
-        assert before.end_s == after.start_s
-        assert before.label != after.label
+def test_unwritable_place_is_refused_with_its_reason(
+    comparison: Comparison, runs: list[Run], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_html(comparison, runs, tmp_path / "file" / "report.html")
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_figures(comparison, runs, tmp_path / "file")

@@ -6,13 +6,16 @@ A meter joins by an entry in :data:`SOURCES`. Its module is imported when it is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Meter
+from ipa_energy.meters.cgroup import CGROUPS
 from ipa_energy.meters.discovery.busy import BusyCores
+from ipa_energy.meters.discovery.scraped import open_dcgm, open_kepler, open_query, probe_query
 from ipa_energy.meters.discovery.tried import CounterMeter, tried
 from ipa_energy.meters.fault import MeterFault
 from ipa_energy.meters.perf.meter import POWER_PMU, PerfMeter
@@ -20,7 +23,10 @@ from ipa_energy.meters.rapl.meter import RaplMeter
 from ipa_energy.meters.rapl.powercap import POWERCAP, zone_names
 from ipa_energy.meters.status import MeterStatus
 
-PROMETHEUS_FIX = "name the server that scrapes it: --prometheus http://HOST:9090"
+if TYPE_CHECKING:
+    from ipa_energy.meters.prometheus.kepler import KeplerTarget
+    from ipa_energy.meters.prometheus.meter import PrometheusMeter
+    from ipa_energy.meters.prometheus.query import WindowQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +37,29 @@ class Places:
         powercap: the kernel's powercap folder; containers mount it elsewhere.
         pmu: the kernel's folder of the power events.
         prometheus_url: server that scrapes Kepler or DCGM; None if there is none.
+        prometheus_headers: sent to it with each request.
+        kepler: whose joules ``kepler`` counts; None for all nodes.
+        dcgm_host: only this host's GPUs; None for all hosts.
+        dcgm_gpu: only the GPU with this UUID; None for all GPUs.
+        query: what ``prometheus`` asks for.
+        cgroups: where the kernel's control groups are mounted.
+        cgroup: the group that ``cpu-time`` charges (see :func:`.cgroup.find_cgroup`); None for the
+            process tree.
         pid: root of the process tree that ``cpu-time`` charges.
-        reserved_cores: cores whose idle power ``cpu-time`` charges; None for all.
+        reserved_cores: cores whose idle power ``cpu-time`` charges; None for all, or for the
+            limit of ``cgroup``.
     """
 
     powercap: Path = POWERCAP
     pmu: Path = POWER_PMU
     prometheus_url: str | None = None
+    prometheus_headers: Mapping[str, str] = field(default_factory=dict)
+    kepler: KeplerTarget | None = None
+    dcgm_host: str | None = None
+    dcgm_gpu: str | None = None
+    query: WindowQuery | None = None
+    cgroups: Path = CGROUPS
+    cgroup: str | None = None
     pid: int = field(default_factory=os.getpid)
     reserved_cores: float | None = None
 
@@ -117,70 +139,72 @@ def _open_nvml_power(places: Places) -> Meter:
     return meter
 
 
-def _open_kepler(places: Places) -> Meter:
-    from ipa_energy.meters.prometheus.kepler import kepler_meter
-    from ipa_energy.meters.prometheus.server import PrometheusServer
-
-    return kepler_meter(PrometheusServer(_url(places, "kepler")))
-
-
-def _open_dcgm(places: Places) -> Meter:
-    from ipa_energy.meters.prometheus.dcgm import dcgm_meter
-    from ipa_energy.meters.prometheus.server import PrometheusServer
-
-    return dcgm_meter(PrometheusServer(_url(places, "dcgm")))
-
-
-def _scraped(open_scraped: Callable[[Places], Meter]) -> Source:
+def _scraped(open_scraped: Callable[[Places], PrometheusMeter]) -> Source:
     """A source that a Prometheus server scrapes."""
 
     def probe(places: Places) -> MeterStatus:
-        from ipa_energy.meters.prometheus.meter import PrometheusMeter
-
         try:
-            meter = open_scraped(places)
+            return open_scraped(places).probe()
         except MeterFault as fault:
             return fault.status()
-        if not isinstance(meter, PrometheusMeter):
-            raise TypeError(f"{meter.name} is not scraped")
-        return meter.probe()
 
     return Source(probe, open_scraped)
 
 
-def _url(places: Places, name: str) -> str:
-    if places.prometheus_url is None:
-        raise MeterFault(name, "absent", "no Prometheus server is named", PROMETHEUS_FIX)
-    return places.prometheus_url
-
-
 def _probe_cpu_time(places: Places) -> MeterStatus:
+    from ipa_energy.meters.cgroup import CgroupMeter, find_cgroup
     from ipa_energy.meters.cpu_time import UNCALIBRATED_RELATIVE_ERROR, CpuTimeMeter
     from ipa_energy.meters.stored_model import power_model_for_this_machine
 
-    name = CpuTimeMeter.name
+    name, min_window_s = CpuTimeMeter.name, CpuTimeMeter.min_window_s
     try:
         model = power_model_for_this_machine()
+        if places.cgroup is not None:
+            group = find_cgroup(places.cgroup, places.cgroups)
+            meter = CgroupMeter(model, group, reserved_cores=places.reserved_cores)
+            meter.read()
+            min_window_s = meter.min_window_s
+            whose = f"of cgroup {group.name}, idle power of {meter.reserved_cores:g} cores, "
+        else:
+            whose = _charged(places)
+    except MeterFault as fault:
+        return fault.status()
     except ConfigError as error:
         return MeterStatus(name, "absent", str(error))
     prior = model.relative_error >= UNCALIBRATED_RELATIVE_ERROR
     return MeterStatus(
         name,
         "estimated",
-        f"CPU time × a power model, good to ±{model.relative_error:.0%}. {model.source}",
+        f"CPU time {whose}× a power model, good to ±{100 * model.relative_error:.0f} %. "
+        f"{model.source}",
         "calibrate it against a counter where one can be read: ipa-energy calibrate"
         if prior
         else None,
         domains=("cpu-dynamic", "cpu-idle"),
-        min_window_s=CpuTimeMeter.min_window_s,
+        min_window_s=min_window_s,
     )
 
 
+def _charged(places: Places) -> str:
+    """What CPU time can be told apart here, in words."""
+    from ipa_energy.meters.cgroup import hierarchies
+
+    found = hierarchies(places.cgroups)
+    if not found:
+        return f"of a process tree (no cgroups with CPU time under {places.cgroups}) "
+    where = ", ".join(f"version {version} at {top}" for top, version in found)
+    return f"of a process tree, or of a cgroup by --cgroup ({where}), "
+
+
 def _open_cpu_time(places: Places) -> Meter:
+    from ipa_energy.meters.cgroup import CgroupMeter, find_cgroup
     from ipa_energy.meters.cpu_time import CpuTimeMeter
     from ipa_energy.meters.stored_model import power_model_for_this_machine
 
     model = power_model_for_this_machine()
+    if places.cgroup is not None:
+        group = find_cgroup(places.cgroup, places.cgroups)
+        return CgroupMeter(model, group, reserved_cores=places.reserved_cores)
     return CpuTimeMeter(
         model, pid=places.pid, reserved_cores=places.reserved_cores or float(model.cores)
     )
@@ -191,8 +215,9 @@ SOURCES: dict[str, Source] = {
     "perf": _counter(_tried_perf),
     "nvml": Source(_probe_nvml, _open_nvml),
     "nvml-power": Source(_probe_nvml_power, _open_nvml_power),
-    "kepler": _scraped(_open_kepler),
-    "dcgm": _scraped(_open_dcgm),
+    "kepler": _scraped(open_kepler),
+    "dcgm": _scraped(open_dcgm),
+    "prometheus": Source(probe_query, open_query),
     "cpu-time": Source(_probe_cpu_time, _open_cpu_time),
 }
 """Every meter that can be opened by name, in the order they are shown in."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, Reading
-from ipa_energy.meters.fault import MeterFault
+from ipa_energy.meters.fault import MeterFault, require_movement
 from ipa_energy.meters.perf.event import (
     EnergyEvent,
     EventOpener,
@@ -117,15 +117,7 @@ class PerfMeter:
         if not set(self.domains) == set(start.counters) == set(end.counters):
             raise ConfigError("the readings were not taken by this perf meter")
         domains = {name: end.counters[name] - start.counters[name] for name in self.domains}
-        for domain, energy_j in domains.items():
-            if not energy_j > 0:
-                raise MeterFault(
-                    METER,
-                    "dead",
-                    f"{domain} did not move in {duration_s:.3g} s",
-                    f"use a window of {self.min_window_s:g} s or more; a counter that still rests "
-                    "is dead",
-                )
+        require_movement(METER, domains, duration_s, self.min_window_s)
         self._confirm(end)
         return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
 

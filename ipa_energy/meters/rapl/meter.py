@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy, Reading
-from ipa_energy.meters.fault import MeterFault
+from ipa_energy.meters.fault import MeterFault, require_movement
 from ipa_energy.meters.rapl.counter_file import METER, CounterFile, Opener, open_for_reading
 from ipa_energy.meters.rapl.keep_alive import KeepAlive
 from ipa_energy.meters.rapl.mirrors import without_mirrors
@@ -146,16 +146,8 @@ class RaplMeter:
             doubt = total.doubt_in(start.time_s, end.time_s)
             if doubt is not None:
                 raise MeterFault(METER, "dead", doubt.reason, "measure the window again")
-            moved_uj = end.counters[domain] - start.counters[domain]
-            if not moved_uj > 0:
-                raise MeterFault(
-                    METER,
-                    "dead",
-                    f"{domain} did not move in {duration_s:.3g} s",
-                    f"use a window of {self.min_window_s:g} s or more; a counter that still rests "
-                    "is dead",
-                )
-            domains[domain] = moved_uj / 1e6
+            domains[domain] = (end.counters[domain] - start.counters[domain]) / 1e6
+        require_movement(METER, domains, duration_s, self.min_window_s)
         return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
 
     def close(self) -> None:

@@ -134,6 +134,7 @@ class EnergyLog:
         return {
             "energy_weight": settings.energy_weight,
             "energy_metric": settings.energy_metric,
+            "energy_risk": settings.energy_risk,
             "energy_sla_joules": settings.energy_sla_joules,
             "energy_estimate": settings.energy_estimate,
             "strict_latency": settings.strict_latency,

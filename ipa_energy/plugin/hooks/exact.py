@@ -93,6 +93,7 @@ def _built(optimizer: Any, energy: PipelineEnergy, given: Mapping[str, Any]) -> 
             gamma=given["gamma"],
             energy_weight=settings.energy_weight,
             energy_metric=settings.energy_metric,
+            energy_risk=settings.energy_risk,
             accuracy_method=pipeline.accuracy_method,
             normalize_accuracy=pipeline.normalize_accuracy,
             latency_sla_s=float(pipeline.sla),

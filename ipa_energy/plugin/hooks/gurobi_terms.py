@@ -95,7 +95,8 @@ def _joules(energy: PipelineEnergy, pick: _Pick, replicas: Any) -> Any:
     if pick.entry is None or pick.entry.energy is None:
         return 0.0
     figures, share = pick.entry.energy, energy.share(pick.stage_index)
-    return pick.chosen * (share * figures.dynamic_energy_j) + replicas * pick.chosen * (
+    dynamic_energy_j = figures.dynamic_energy_j + energy.risk_j(figures)
+    return pick.chosen * (share * dynamic_energy_j) + replicas * pick.chosen * (
         figures.idle_power_w / energy.load_rps
     )
 

@@ -247,7 +247,7 @@ def _checked(optimal: pd.DataFrame, pipeline: Any, energy: PipelineEnergy) -> pd
 
 def _keeps_energy_sla(energy: PipelineEnergy, plan: list[Chosen]) -> bool:
     cap = energy.settings.energy_sla_joules
-    joules = energy.joules_per_request(plan)
+    joules = energy.planned_joules_per_request(plan)
     if cap is None or (joules is not None and joules <= cap + SOLVER_ATOL):
         return True
     logger.warning("a plan of %s J breaks the energy SLA of %.6g J", joules, cap)

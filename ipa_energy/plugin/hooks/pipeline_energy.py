@@ -8,6 +8,7 @@ configuration (:class:`Chosen`), never from the pipeline's state, unless the sta
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,11 +107,26 @@ class PipelineEnergy:
             total += self.share(index) * joules
         return total
 
+    def risk_j(self, figures: EntryEnergy) -> float:
+        """What ``energy_risk`` adds to an entry's joules: nothing, or half its 95 % interval."""
+        return figures.provenance.ci95_j if self.settings.energy_risk == "upper" else 0.0
+
+    def planned_joules_per_request(self, plan: Sequence[Chosen]) -> float | None:
+        """The joules per pipeline request that decisions count; None if a stage has no energy."""
+        joules = self.joules_per_request(plan)
+        if joules is None:
+            return None
+        return joules + sum(
+            self.share(index) * self.risk_j(chosen.energy)
+            for index, chosen in enumerate(plan)
+            if chosen.energy is not None
+        )
+
     def penalty(self, plan: Sequence[Chosen]) -> float:
         """energy_weight·E, to be taken off the objective."""
         if self.settings.energy_weight == 0:
             return 0.0
-        joules = self.joules_per_request(plan)
+        joules = self.planned_joules_per_request(plan)
         if joules is None:
             raise ConfigError(f"no joules for {' | '.join(label(one) for one in plan)}")
         scale = self.load_rps if self.settings.energy_metric == "watts" else 1.0
@@ -126,7 +142,7 @@ class PipelineEnergy:
     def keeps_energy_sla(self, plan: Sequence[Chosen]) -> bool:
         """True if the plan respects the cap on joules, or there is none."""
         cap = self.settings.energy_sla_joules
-        joules = self.joules_per_request(plan)
+        joules = self.planned_joules_per_request(plan)
         return cap is None or (joules is not None and within(joules, cap))
 
 
@@ -140,7 +156,8 @@ def attach(pipeline: Any, settings: EnergySettings) -> PipelineEnergy:
     """Hang settings on a pipeline, with estimates if they are asked for.
 
     Raises:
-        ConfigError: a decision would need joules that the profile does not have.
+        ConfigError: a decision would need joules, or intervals of them, that the profile does not
+            have.
     """
     models = [model for task in pipeline.inference_graph for model in task.available_model_profiles]
     stages = len(pipeline.inference_graph)
@@ -155,6 +172,8 @@ def attach(pipeline: Any, settings: EnergySettings) -> PipelineEnergy:
     lacking = [model for model in models if missing_batches(model)]
     if lacking and settings.needs_energy:
         _refuse(lacking, settings)
+    if settings.needs_energy and settings.energy_risk == "upper":
+        _require_intervals(models)
     if lacking:
         logger.info("the profile has no joules for every entry: none are logged")
     if settings.latency_sla_s is not None:
@@ -180,6 +199,21 @@ def _refuse(lacking: Sequence[Any], settings: EnergySettings) -> None:
         + ("" if estimated else ", or set energy_estimate: cpu-time")
         + ", or energy_weight: 0",
     )
+
+
+def _require_intervals(models: Sequence[Any]) -> None:
+    for model in models:
+        for batch, figures in joules_of(model).entries.items():
+            if math.isnan(figures.provenance.ci95_j):
+                cores = model.resource_allocation.cpu
+                raise ConfigError(
+                    f"energy_risk: upper plans with 95 % intervals, and the joules of {model.name}"
+                    f" at {cores:g} cores, batch {batch}, have none",
+                    where=WHERE,
+                    allowed="a profile with an interval of every entry, from several samples of"
+                    " its joules",
+                    fix="profile again with the patched profiler, or set energy_risk: mean",
+                )
 
 
 def _set_sla(pipeline: Any, latency_sla_s: float) -> None:

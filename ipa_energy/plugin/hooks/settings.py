@@ -19,6 +19,7 @@ EXACT_METHODS = ("ipa-energy", "pareto", "highs")
 KEYS = (
     "energy_weight",
     "energy_metric",
+    "energy_risk",
     "energy_sla_joules",
     "energy_estimate",
     "strict_latency",
@@ -38,6 +39,7 @@ class EnergySettings:
     Attributes:
         energy_weight: objective per joule (or watt); 0 leaves every decision IPA's.
         energy_metric: what the weight counts.
+        energy_risk: ``upper`` plans with the upper ends of the joules' 95 % intervals.
         energy_sla_joules: hard cap on joules per pipeline request; None: none.
         energy_estimate: ``cpu-time`` to estimate joules the profile lacks; None: refuse.
         strict_latency: charge the wait to fill the chosen batch, which IPA's constraint loses.
@@ -47,6 +49,7 @@ class EnergySettings:
 
     energy_weight: float = 0.0
     energy_metric: Literal["joules_per_request", "watts"] = "joules_per_request"
+    energy_risk: Literal["mean", "upper"] = "mean"
     energy_sla_joules: float | None = None
     energy_estimate: Literal["cpu-time"] | None = None
     strict_latency: bool = False

@@ -1,0 +1,165 @@
+"""The optimal plan over energy weight and load, and what several profiles pick."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ipa_energy.report.figure import Axis, Bars, Dash, Figure, Mark, Points, Symbol
+from ipa_energy.report.palette import scale_color
+from ipa_energy.tradeoff.hardware import HardwareComparison
+from ipa_energy.tradeoff.plan_map import PlanMap, Segment
+
+MOST_ENTRIES = 12
+"""More plans than this are told by hover and table, not by a legend."""
+
+ROW_PX = 17
+BEYOND = 2.5
+"""The map ends at this multiple of its largest threshold: nothing changes beyond."""
+
+_DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
+_SYMBOLS: tuple[Symbol, ...] = ("circle", "square", "diamond")
+
+
+def plan_map_figure(found: PlanMap) -> Figure:
+    """Strips of optimal plans over the weight, one a load."""
+    thresholds = sorted(weight for row in found.rows for weight in row.thresholds if weight > 0)
+    end = BEYOND * thresholds[-1] if thresholds else 1.0
+    middle = float(np.median(thresholds)) if thresholds else 1.0
+    linear_below = max(middle / 10, end / 1e4)
+    unit = "W" if found.energy_metric == "watts" else "J/request"
+    few = len(found.options) <= MOST_ENTRIES
+    told = "" if few else " Which plan it is stands in each strip's hover and in the table below."
+    return Figure(
+        key="plan-map",
+        title="The optimal plan over energy weight and load",
+        caption="Each strip is a load, each change of colour a threshold at which the optimal plan"
+        " changes, found exactly; dark plans need few joules per request, light ones many. The"
+        f" last plan of a strip stays optimal for every larger weight.{told}",
+        marks=[
+            _strips(found, options, color, legend=few)
+            for options, color in enumerate(_colors(found))
+        ],
+        x=Axis(
+            f"energy weight (objective per {unit})",
+            low=0.0,
+            high=end,
+            ticks=_ticks(linear_below, end),
+            linear_below=linear_below,
+        ),
+        y=Axis("load (requests/s)", categories=tuple(f"{row.load_rps:g}" for row in found.rows)),
+        overlay=True,
+        height=90 + ROW_PX * max(2, len(found.rows)),
+    )
+
+
+def _strips(found: PlanMap, options: int, color: str, *, legend: bool) -> Bars:
+    here = [
+        (row, segment)
+        for row in found.rows
+        for segment in row.segments
+        if segment.options == options
+    ]
+    return Bars(
+        name=found.options[options],
+        places=[f"{row.load_rps:g}" for row, _ in here],
+        starts=[segment.weight_from for _, segment in here],
+        lengths=[segment.weight_to - segment.weight_from for _, segment in here],
+        labels=[segment.plan.label for _, segment in here],
+        hover=[_hover(segment) for _, segment in here],
+        color=color,
+        legend=legend,
+    )
+
+
+def _hover(segment: Segment) -> str:
+    plan = segment.plan
+    return (
+        f"weight {range_of(segment)}\n{plan.joules_per_request:.4g} J/request ({plan.quality}),"
+        f" accuracy {plan.accuracy_raw:.4f}\n{plan.cost_cores:g} cores, latency"
+        f" {plan.latency_s:.3f} s"
+    )
+
+
+def range_of(segment: Segment) -> str:
+    """``0 to 2.8``, ``19.5 and more``."""
+    if math.isinf(segment.weight_to):
+        return f"{segment.weight_from:.4g} and more"
+    return f"{segment.weight_from:.4g} to {segment.weight_to:.4g}"
+
+
+def _colors(found: PlanMap) -> list[str]:
+    """Of each plan by its joules relative to the most frugal of its load, fewest dark."""
+    relative: list[list[float]] = [[] for _ in found.options]
+    for row in found.rows:
+        joules = [segment.plan.joules_per_request for segment in row.segments]
+        for segment, own_j in zip(row.segments, joules, strict=True):
+            relative[segment.options].append(own_j / min(joules))
+    order = np.argsort([np.mean(ratios) for ratios in relative], kind="stable").tolist()
+    last = max(1, len(order) - 1)
+    rank = {options: place for place, options in enumerate(order)}
+    return [scale_color(rank[options] / last) for options in range(len(order))]
+
+
+def _ticks(linear_below: float, end: float) -> tuple[tuple[float, str], ...]:
+    """Zero, then 1, 2 and 5 of every power of ten, as many as stand clear of each other."""
+    axis = Axis("", linear_below=linear_below)
+    whole = float(axis.places([end])[0])
+    powers = range(math.floor(math.log10(linear_below)) - 1, math.ceil(math.log10(end)) + 1)
+    kept = [0.0]
+    for value in (factor * 10.0**power for power in powers for factor in (1, 2, 5)):
+        here, before = axis.places([value, kept[-1]])
+        if value <= end and (here - before) / whole > 0.055:
+            kept.append(value)
+    return tuple((value, f"{value:.6g}") for value in kept)
+
+
+def hardware_figure(found: HardwareComparison) -> Figure:
+    """Joules per request that each profile's optimum needs, over load."""
+    quality = {profile.profile: profile.quality for profile in found.profiles}
+    weights = sorted({pick.energy_weight for pick in found.picks})
+    marks: list[Mark] = []
+    for index, profile in enumerate(found.profiles):
+        for place, weight in enumerate(weights):
+            picks = [
+                (pick.load_rps, pick.plan)
+                for pick in found.picks
+                if (pick.profile, pick.energy_weight) == (profile.profile, weight) and pick.plan
+            ]
+            kind = quality[profile.profile]
+            marks.append(
+                Points(
+                    name=f"{profile.profile} ({kind}), {weight_words(weight)}",
+                    x=[load_rps for load_rps, _ in picks],
+                    y=[plan.joules_per_request for _, plan in picks],
+                    labels=[plan.label for _, plan in picks],
+                    hover=[
+                        f"accuracy {plan.accuracy_raw:.4f}, {plan.cost_cores:g} cores, latency"
+                        f" {plan.latency_s:.3f} s"
+                        for _, plan in picks
+                    ],
+                    color=f"run{index}",
+                    hollow=kind == "estimated",
+                    symbol=_SYMBOLS[place % 3],
+                    joined=True,
+                    dash=_DASHES[place % 3],
+                    size=9,
+                )
+            )
+    return Figure(
+        key="hardware",
+        title="Joules per request by hardware",
+        caption="What the optimal plan of each profile needs, by the profile, over load; one line a"
+        " profile and energy weight. Hollow points are estimated joules, filled ones measured or"
+        " imported: two meters are not one scale.",
+        marks=marks,
+        x=Axis("load (requests/s)"),
+        y=Axis("energy (J/request)", from_zero=True),
+        height=340,
+    )
+
+
+def weight_words(weight: float) -> str:
+    """``weight 2``; what an infinite one means."""
+    return "fewest joules possible" if math.isinf(weight) else f"weight {weight:g}"

@@ -1,0 +1,183 @@
+"""A trade-off study to look at: one HTML file, or its figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ipa_energy.report.case_figures import case_figures
+from ipa_energy.report.figure import key_of
+from ipa_energy.report.image import write_images
+from ipa_energy.report.page import write_page
+from ipa_energy.report.plan_map_figures import hardware_figure, plan_map_figure
+from ipa_energy.report.provenance import meanings
+from ipa_energy.report.section import Facts, Page, Section
+from ipa_energy.report.table import Table
+from ipa_energy.report.tradeoff_tables import (
+    correlation_table,
+    front_table,
+    hardware_table,
+    map_table,
+    optimum_table,
+    points_table,
+)
+from ipa_energy.tradeoff.study import Case, Study
+
+
+def write_tradeoff_html(study: Study, path: Path) -> Path:
+    """Write the study as one self-contained HTML file.
+
+    Args:
+        study: what to show.
+        path: the file; its folder is made.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    return write_page(tradeoff_page(study), path)
+
+
+def write_tradeoff_figures(study: Study, folder: Path) -> list[Path]:
+    """Write every figure of the study into ``folder`` as PNG, SVG and CSV.
+
+    Args:
+        study: what to show.
+        folder: made if it does not exist; files of the same names are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    return write_images(tradeoff_page(study).figures, folder)
+
+
+def tradeoff_page(study: Study) -> Page:
+    """The page of a study."""
+    first, *others = study.answer or ("A trade-off study.",)
+    sections = [Section(title="The answer", points=others)] if others else []
+    if study.warnings:
+        sections.append(Section(title="What limits it", points=study.warnings, kind="warning"))
+    several = len(study.cases) > 1
+    for index, case in enumerate(study.cases, start=1):
+        suffix = key_of(f"{index}", case.name) if several else ""
+        sections += [_pictures(case, suffix), *_numbers(case, study)]
+    sections += _map_sections(study)
+    sections.append(_provenance(study))
+    return Page(
+        kind=f"Trade-off study: {study.pipeline}",
+        title=_sentence(first),
+        name=f"Trade-off study: {study.pipeline}",
+        sections=sections,
+    )
+
+
+def _sentence(text: str) -> str:
+    return (text[:1].upper() + text[1:]).replace(" %", "\u00a0%")
+
+
+def _pictures(case: Case, suffix: str) -> Section:
+    load = f"{case.load_rps:g} requests per second"
+    if case.peak_rps != case.lowest_rps:
+        load = f"{case.lowest_rps:g} to {case.peak_rps:g}, on average {load}"
+    count = "" if case.is_counted else "about "
+    text = [
+        f"{load} for {case.duration_s} s, end-to-end latency SLA {case.latency_sla_s:.3g} s."
+        f" By the profile {count}{case.feasible_plans:,} of {case.plans:,} plans keep the SLAs.",
+    ]
+    if case.conflict is not None:
+        text.append(f"No plan is feasible: {case.conflict}")
+    return Section(
+        title=f"At {case.name}",
+        text=text,
+        points=[f"Not run: {one.name}: {one.reason}" for one in case.skipped],
+        figures=case_figures(case, suffix) if case.points else (),
+    )
+
+
+def _numbers(case: Case, study: Study) -> list[Section]:
+    tables: list[Table] = []
+    if case.points:
+        tables.append(points_table(case))
+    if case.correlations:
+        tables.append(correlation_table(case.correlations))
+    if case.only_energy is not None:
+        tables.append(front_table(case.only_energy, case.hypervolume))
+    if case.optimum is not None and case.optimum.segments:
+        tables.append(optimum_table(case.optimum, "The optimal plan over the energy weight"))
+    sections = [Section(title=f"Numbers at {case.name}", tables=tables)] if tables else []
+    analysis = study.sensitivity.get(case.name)
+    if analysis:
+        title = f"Sensitivity at {case.name}"
+        sections.append(Section(title=title, points=list(analysis.lines())))
+    return sections
+
+
+def _map_sections(study: Study) -> list[Section]:
+    sections = []
+    if study.plan_map is not None:
+        sections.append(
+            Section(
+                title="Plan map",
+                figures=[plan_map_figure(study.plan_map)],
+                tables=[map_table(study.plan_map)],
+            )
+        )
+    if study.hardware_comparison is not None:
+        sections.append(
+            Section(
+                title="Hardware",
+                figures=[hardware_figure(study.hardware_comparison)],
+                tables=[hardware_table(study.hardware_comparison)],
+            )
+        )
+    return sections
+
+
+def _provenance(study: Study) -> Section:
+    return Section(
+        title="Provenance",
+        text=[*meanings([study.quality]), study.selection],
+        facts=[
+            Facts("Study", _study_facts(study)),
+            Facts("Objective", _settings(study.settings)),
+            *(
+                Facts(
+                    f"Profile {profile.profile}",
+                    {
+                        "hardware": profile.hardware,
+                        "joules": f"{profile.quality}, by {profile.meter}"
+                        if profile.quality
+                        else "none",
+                        "options": str(profile.options),
+                        "latency SLA": f"{profile.latency_sla_s:.3g} s",
+                    },
+                )
+                for profile in (
+                    study.hardware_comparison.profiles if study.hardware_comparison else ()
+                )
+            ),
+        ],
+    )
+
+
+def _study_facts(study: Study) -> Mapping[str, str]:
+    return {
+        "joules": f"{study.quality}, by {study.meter}" if study.quality else "none in the profile",
+        "profile": study.profile,
+        "hardware": study.hardware or "not recorded",
+        "backend": study.backend,
+        "trials": f"{study.trials} of each configuration, seeds from {study.seed}",
+        "versions": ", ".join(f"{name} {version}" for name, version in study.versions.items()),
+    }
+
+
+def _settings(settings: Mapping[str, object]) -> Mapping[str, str]:
+    return {
+        key: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        for key, value in settings.items()
+    }

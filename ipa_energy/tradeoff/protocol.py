@@ -1,0 +1,293 @@
+"""The steps of a study, from what is asked to the finished record.
+
+::
+
+    (1) every load     the space of feasible plans, and why it is empty if it is
+    (2) configurations chosen by rule, or the user's own with the replicas that the load needs
+    (3) trials         each configuration run, several seeds; means and intervals
+    (4) exact figures  front, counts, hypervolume, correlations over every plan
+    (5) maps           optimal plan over weight and load; several profiles side by side
+    (6) words
+
+Nothing is written before (3), and no figure is kept without its reason where it is missing.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ipa_energy
+from ipa_energy.errors import ConfigError, InfeasibleError
+from ipa_energy.optimizer.conflict import find_conflict
+from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
+from ipa_energy.optimizer.problem import Program, planned_load_rps, require_intervals
+from ipa_energy.planner import Planner
+from ipa_energy.tradeoff.correlation import correlations
+from ipa_energy.tradeoff.hardware import compare_hardware, profile_names
+from ipa_energy.tradeoff.hypervolume import Hypervolume
+from ipa_energy.tradeoff.load import StudyLoad
+from ipa_energy.tradeoff.only_energy import OnlyEnergy, count_only_energy, hypervolume_of
+from ipa_energy.tradeoff.plan_map import loads_to_map, map_row, plan_map
+from ipa_energy.tradeoff.provenance import has_energy, meter_of, quality_of
+from ipa_energy.tradeoff.remarks import nothing_to_run, remarks
+from ipa_energy.tradeoff.selection import RULE
+from ipa_energy.tradeoff.setting import Setting, setting_of
+from ipa_energy.tradeoff.study import Analysis, Case, Study
+from ipa_energy.tradeoff.trials import PROGRESS_AFTER_S, columns_of, run_points
+from ipa_energy.tradeoff.wanted import Wanted
+from ipa_energy.tradeoff.words import answer_of
+
+DEFAULT_CONFIGURATIONS = 10
+DEFAULT_TRIALS = 3
+VERSIONS_OF = ("numpy", "scipy", "moocore")
+SETTINGS_SHOWN = (
+    "alpha",
+    "beta",
+    "gamma",
+    "energy_weight",
+    "energy_metric",
+    "energy_risk",
+    "energy_sla_joules",
+    "accuracy_method",
+    "normalize_accuracy",
+    "allocation_mode",
+    "baseline_mode",
+    "scaling_cap",
+    "batching_cap",
+    "drop_limit",
+    "mode",
+)
+"""Keys of the YAML that a reader of the study needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a study is asked.
+
+    Attributes:
+        planners: of one pipeline, one a profile; the study is about the first, the others are
+            compared with it.
+        loads: at least one.
+        count: how many configurations to choose at each load.
+        wanted: the user's own configurations instead; None to choose.
+        trials: of each configuration.
+        mapped_loads_rps: loads of the plan map; None for a range around those of the study.
+        sensitivity: whether to add the sensitivity analyses.
+        folder: where the run folders go, one folder a load; None: they are not kept.
+    """
+
+    planners: Sequence[Planner]
+    loads: Sequence[StudyLoad]
+    count: int = DEFAULT_CONFIGURATIONS
+    wanted: Sequence[Wanted] | None = None
+    trials: int = DEFAULT_TRIALS
+    mapped_loads_rps: Sequence[float] | None = None
+    sensitivity: bool = False
+    folder: Path | None = None
+
+    @property
+    def planner(self) -> Planner:
+        """That of the profile the study is about."""
+        return self.planners[0]
+
+
+def conduct(question: Question, *, show_progress: bool = False) -> Study:
+    """The whole study.
+
+    Args:
+        question: what is asked.
+        show_progress: a bar on a terminal's stderr.
+
+    Raises:
+        InfeasibleError: no load has a configuration to run; nothing is written then.
+        ConfigError: a run folder is taken or cannot be written; or ``energy_risk`` plans with
+            intervals that a profile does not have.
+        ServingError: the backend failed.
+    """
+    for each in question.planners:
+        # Fronts and the plan map count joules whatever the weight is.
+        require_intervals(each.stages, each.config.energy_risk, each.profile_path)
+    planner = question.planner
+    program = _without_energy_weight(planner)
+    settings = [
+        setting_of(
+            program,
+            load,
+            question.wanted,
+            count=question.count,
+            energy_weight=planner.config.energy_weight,
+            seed=planner.config.seed,
+        )
+        for load in question.loads
+    ]
+    if not any(setting.configurations for setting in settings):
+        raise InfeasibleError(nothing_to_run(settings))
+    warnings = remarks(
+        planner.stages,
+        settings,
+        trials=question.trials,
+        count=question.count if question.wanted is None else None,
+    )
+    with _folder(question) as folder, _bar(settings, question, show=show_progress) as bar:
+        conductor = _Conductor(question, folder, bar.update)
+        cases = [conductor.case(setting) for setting in settings]
+    loads = [load.loads for load in question.loads]
+    mapped = question.mapped_loads_rps or loads_to_map([load.mean_rps for load in loads])
+    mapped = [planned_load_rps(load_rps) for load_rps in mapped]
+    is_compared = len(question.planners) > 1
+    weight = planner.config.energy_weight
+    study = Study(
+        pipeline=planner.config.pipeline_name,
+        profile=profile_names([each.profile_path for each in question.planners])[0],
+        hardware="+".join(sorted({o.hardware for stage in planner.stages for o in stage.options})),
+        backend="simulate",
+        seed=planner.config.seed,
+        trials=question.trials,
+        selection=RULE if question.wanted is None else "the configurations that were given",
+        settings=_shown_settings(planner),
+        meter=meter_of(planner.stages),
+        quality=quality_of(planner.stages),
+        cases=tuple(cases),
+        plan_map=plan_map(program, mapped, conductor.options)
+        if has_energy(planner.stages)
+        else None,
+        hardware_comparison=compare_hardware(question.planners, loads, weight)
+        if is_compared
+        else None,
+        sensitivity=dict(_sensitivity(question, cases)) if question.sensitivity else {},
+        warnings=(*warnings, *conductor.warnings),
+        versions={
+            "ipa-energy": ipa_energy.__version__,
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in VERSIONS_OF},
+        },
+    )
+    return replace(study, answer=answer_of(study))
+
+
+def _without_energy_weight(planner: Planner) -> Program:
+    program = planner.program
+    settings = replace(program.settings, energy_weight=0.0)
+    return Program(program.stages, settings, program.rules)
+
+
+class _Conductor:
+    """Steps (3) and (4), load after load.
+
+    Args:
+        question: what is asked.
+        folder: where the run folders go.
+        ran: called after each trial.
+
+    Attributes:
+        options: options seen in any row of optimal plans so far, with their indices.
+        warnings: what was found to be impossible on the way.
+    """
+
+    def __init__(self, question: Question, folder: Path, ran: Callable[[], object]) -> None:
+        self._question, self._folder, self._ran = question, folder, ran
+        self._energy = has_energy(question.planner.stages)
+        self.options: dict[str, int] = {}
+        self.warnings: list[str] = []
+
+    def case(self, setting: Setting) -> Case:
+        """One load, run and evaluated."""
+        question, load, space = self._question, setting.load, setting.space
+        points = run_points(
+            question.planner,
+            load,
+            setting.configurations,
+            trials=question.trials,
+            folder=self._folder / load.folder,
+            ran=self._ran,
+        )
+        only_energy, hypervolume = self._front_figures(setting)
+        over_points = correlations(columns_of(points), "points")
+        over_plans = correlations(space.columns, "plans")
+        return Case(
+            name=load.name,
+            load_rps=load.loads.mean_rps,
+            lowest_rps=load.loads.lowest_rps,
+            peak_rps=load.loads.peak_rps,
+            duration_s=load.workload.duration_s,
+            latency_sla_s=question.planner.planned.latency_sla_s,
+            plans=space.combinations,
+            feasible_plans=space.feasible,
+            is_counted=space.is_complete,
+            points=points,
+            skipped=setting.skipped,
+            correlations=(*over_points, *over_plans),
+            only_energy=only_energy,
+            hypervolume=hypervolume,
+            optimum=map_row(setting.problem, self.options) if self._energy else None,
+            conflict=None if len(space) else str(find_conflict(setting.problem)),
+        )
+
+    def _front_figures(self, setting: Setting) -> tuple[OnlyEnergy | None, Hypervolume | None]:
+        if not setting.space.has_energy:
+            return None, None
+        try:
+            front = pareto_front(setting.problem)
+        except FrontTooLargeError as error:
+            name = setting.load.name
+            self.warnings.append(f"at {name} the undominated plans are not counted: {error}")
+            return None, None
+        return count_only_energy(front), hypervolume_of(front)
+
+
+def _sensitivity(question: Question, cases: Sequence[Case]) -> Iterator[tuple[str, Analysis]]:
+    from ipa_energy.tradeoff.sensitivity import analyse
+
+    for case in cases:
+        if case.conflict is None:
+            yield case.name, analyse(question.planner, case.load_rps)
+
+
+def _shown_settings(planner: Planner) -> dict[str, Any]:
+    config = planner.config
+    shown = {key: getattr(config, key) for key in SETTINGS_SHOWN}
+    return {**shown, "latency_sla_s": planner.planned.latency_sla_s}
+
+
+@contextmanager
+def _folder(question: Question) -> Iterator[Path]:
+    """Where the run folders go: the user's, which must be new or empty, or a temporary one."""
+    folder = question.folder
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="ipa-energy-") as name:
+            yield Path(name)
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            "this is a file" if not folder.is_dir() else "the folder is not empty",
+            where=folder,
+            allowed="a folder that is new or empty",
+            fix="give another --out",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot be made: {error.strerror}", where=folder) from error
+    yield folder
+
+
+class _NoBar:
+    def update(self) -> None:
+        """Nothing to show."""
+
+
+def _bar(settings: Sequence[Setting], question: Question, *, show: bool) -> Any:
+    if not (show and sys.stderr.isatty()):
+        return nullcontext(_NoBar())
+    from tqdm import tqdm
+
+    total = question.trials * sum(len(setting.configurations) for setting in settings)
+    return tqdm(total=total, desc="trials", unit="run", delay=PROGRESS_AFTER_S, leave=False)

@@ -1,0 +1,205 @@
+"""Every feasible plan at one load as points in the space of its objectives.
+
+Up to :data:`MOST_PLANS` combinations of options are all looked at. Of more, a seeded uniform sample
+is, with the exact ends of every objective added, so that neither memory nor time grows with the
+product of the stages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.front import reserved_cores
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Floats, Ints, Problem
+from ipa_energy.optimizer.solution import Choice
+
+MOST_PLANS = 400_000
+SAMPLE = 200_000
+"""Combinations drawn where there are more than :data:`MOST_PLANS`; infeasible ones drop out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Feasible plans; arrays of one length P.
+
+    Attributes:
+        problem: what they are plans of.
+        choices: (P, stages) index into ``problem.stages[s]``.
+        accuracy: A of the objective.
+        accuracy_raw: the same of the raw accuracies; differs if the objective has ranks.
+        cost_cores, latency_s, joules_per_request: as the plan has them; joules are those that
+            ``energy_risk`` plans with, NaN without energy in the profile.
+        batch: geometric mean of the stages' batches.
+        combinations: how many plans there are, feasible or not.
+        is_complete: every combination was looked at.
+        feasible: how many are feasible; scaled up from the sample unless ``is_complete``.
+    """
+
+    problem: Problem
+    choices: Ints
+    accuracy: Floats
+    accuracy_raw: Floats
+    cost_cores: Floats
+    latency_s: Floats
+    joules_per_request: Floats
+    batch: Floats
+    combinations: int
+    is_complete: bool
+    feasible: int
+
+    def __len__(self) -> int:
+        return len(self.accuracy)
+
+    @property
+    def has_energy(self) -> bool:
+        """True if joules are known."""
+        return len(self) > 0 and not bool(np.isnan(self.joules_per_request).any())
+
+    @property
+    def columns(self) -> dict[str, Floats]:
+        """The four objectives by the names of :mod:`.correlation`, as points have them."""
+        return {
+            "accuracy": self.accuracy_raw,
+            "cost_cores": self.cost_cores,
+            "latency_s": self.latency_s,
+            "joules_per_request": self.joules_per_request,
+        }
+
+    def choice(self, index: int) -> Choice:
+        """The choice of one plan."""
+        return tuple(self.choices[index].tolist())
+
+
+def space_of(problem: Problem, seed: int = 0) -> Space:
+    """The feasible plans of a problem, in the order of the profile."""
+    shape = [len(candidates) for candidates in problem.stages]
+    combinations = math.prod(shape)
+    is_complete = combinations <= MOST_PLANS
+    if is_complete:
+        drawn = np.stack(np.unravel_index(np.arange(combinations), shape), axis=1)
+    else:
+        random = np.random.default_rng(seed)
+        drawn = np.stack([random.integers(length, size=SAMPLE) for length in shape], axis=1)
+    kept = drawn[_fits(problem, drawn)]
+    feasible = len(kept)
+    if not is_complete:
+        feasible = round(combinations * feasible / SAMPLE)
+        ends = np.array(_ends(problem), dtype=np.intp).reshape(-1, len(shape))
+        kept = np.unique(np.concatenate([kept, ends]), axis=0)
+        feasible = max(feasible, len(kept))
+    cores = [reserved_cores(candidates) for candidates in problem.stages]
+    batches = [np.log2(_batches(candidates)) for candidates in problem.stages]
+    return Space(
+        problem=problem,
+        choices=kept,
+        accuracy=_combined([stage.accuracy for stage in problem.stages], problem, kept),
+        accuracy_raw=_combined([_raw(stage) for stage in problem.stages], problem, kept),
+        cost_cores=_total(cores, kept),
+        latency_s=_total([stage.delay_s for stage in problem.stages], kept),
+        joules_per_request=_total([stage.energy_j for stage in problem.stages], kept),
+        batch=2.0 ** (_total(batches, kept) / max(1, len(shape))),
+        combinations=combinations,
+        is_complete=is_complete,
+        feasible=feasible,
+    )
+
+
+def objectives(problem: Problem, space: Space, energy_weight: float) -> Floats:
+    """(P,) objective (6) of every plan; NaN if joules are needed and absent.
+
+    Args:
+        problem: whose penalty holds no energy term: it is one of weight 0.
+        space: its plans.
+        energy_weight: the weight to score them with.
+    """
+    settings = problem.settings
+    penalty = _total([stage.penalty for stage in problem.stages], space.choices)
+    worth = settings.alpha * space.accuracy - penalty
+    if energy_weight == 0:
+        return worth
+    scale = problem.load_rps if settings.energy_metric == "watts" else 1.0
+    return worth - energy_weight * scale * space.joules_per_request
+
+
+def _fits(problem: Problem, choices: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    settings, fits = problem.settings, np.ones(len(choices), dtype=bool)
+    for name, cap in (
+        ("delay_s", settings.latency_sla_s),
+        ("energy_j", settings.energy_sla_joules),
+    ):
+        if cap is not None:
+            used = _total([getattr(stage, name) for stage in problem.stages], choices)
+            fits &= used <= cap + CONSTRAINT_RTOL * abs(cap)
+    return fits
+
+
+def _total(columns: list[Floats], choices: Ints) -> Floats:
+    total = np.zeros(len(choices))
+    for stage, column in enumerate(columns):
+        total = total + column[choices[:, stage]]
+    return total
+
+
+def _raw(candidates: Candidates) -> Floats:
+    options = candidates.stage.options
+    return np.array([options[index].accuracy for index in candidates.option_index])
+
+
+def _combined(columns: list[Floats], problem: Problem, choices: Ints) -> Floats:
+    """Pipeline accuracy of every choice from one array of scores a stage."""
+    method = problem.settings.accuracy_method
+    if method == "multiply":
+        product = np.ones(len(choices))
+        for stage, column in enumerate(columns):
+            product = product * column[choices[:, stage]]
+        return product
+    total = _total(columns, choices)
+    return total / len(columns) if method == "average" else total
+
+
+def _batches(candidates: Candidates) -> Floats:
+    options = candidates.stage.options
+    return np.array([options[index].batch for index in candidates.option_index], dtype=np.float64)
+
+
+def _ends(problem: Problem) -> list[Choice]:
+    """The best plan in each objective alone, exactly."""
+    wanted: list[list[Floats]] = [
+        [reserved_cores(candidates) for candidates in problem.stages],
+        [candidates.delay_s for candidates in problem.stages],
+    ]
+    joules = [candidates.energy_j for candidates in problem.stages]
+    if not any(np.isnan(column).any() for column in joules):
+        wanted.append(joules)
+    found = [best_of(problem, [np.zeros(len(c)) for c in problem.stages], alpha=1.0)]
+    found += [best_of(problem, columns, alpha=0.0) for columns in wanted]
+    return [choice for choice in found if choice is not None]
+
+
+def best_of(
+    problem: Problem, penalty: list[Floats], *, alpha: float, **limits: float | None
+) -> Choice | None:
+    """The choice that maximises ``alpha·A − Σ penalty`` under the problem's limits, exactly.
+
+    Args:
+        problem: the program at one load.
+        penalty: what to subtract, one array a stage.
+        alpha: weight of the accuracy.
+        limits: other values for ``latency_sla_s`` or ``energy_sla_joules``.
+    """
+    stages = tuple(
+        dataclasses.replace(candidates, penalty=column)
+        for candidates, column in zip(problem.stages, penalty, strict=True)
+    )
+    settings = dataclasses.replace(
+        problem.settings,
+        alpha=alpha,
+        **limits,  # type: ignore[arg-type]
+    )
+    found = pareto.solve(dataclasses.replace(problem, stages=stages, settings=settings))
+    return found[0] if found else None

@@ -1,0 +1,192 @@
+"""The user's own list of configurations, a YAML or a CSV file.
+
+A YAML list::
+
+    configurations:
+      - name: light
+        stages:
+          - {stage: crop, variant: yolov5n, cpu_cores: 1, batch: 4}
+          - {stage: classification, variant: resnet18, cpu_cores: 1, batch: 1, replicas: 2}
+
+A CSV list has the same with one stage a row, rows of one name belonging together::
+
+    name,stage,variant,cpu_cores,batch,replicas
+    light,crop,yolov5n,1,4,
+    light,classification,resnet18,1,1,2
+
+``replicas`` may be absent or empty: then they are what the load needs. ``gpu_share`` is 0 unless it
+is given. ``cpu_cores`` may be absent where the profile has the variant on one allocation.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from ipa_energy.config.fields import Positive, PositiveInteger, StrictModel, Text
+from ipa_energy.config.fields import Sequence as Listed
+from ipa_energy.config.messages import allowed_text
+from ipa_energy.config.problems import raise_all, shown
+from ipa_energy.config.yaml_source import KeyPath, read_text, read_yaml
+from ipa_energy.errors import ConfigError
+from ipa_energy.records import Stage
+from ipa_energy.tradeoff.wanted import Wanted, profiled_option
+
+Where = Callable[[KeyPath], str]
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Stage(StrictModel):
+    stage: Text
+    variant: Text
+    cpu_cores: Positive | None = None
+    gpu_share: _Share = 0.0
+    batch: PositiveInteger
+    replicas: PositiveInteger | None = None
+
+
+class _Entry(StrictModel):
+    name: Text
+    stages: Listed[_Stage]
+
+
+class _List(StrictModel):
+    configurations: Listed[_Entry]
+
+
+COLUMNS = ("name", *_Stage.model_fields)
+NEEDED = ("name", "stage", "variant", "batch")
+
+
+def read_wanted(path: Path, stages: Sequence[Stage]) -> tuple[Wanted, ...]:
+    """The configurations of a list: CSV if the file's name ends so, else YAML.
+
+    Raises:
+        ConfigError: with every mistake of the file: not such a list, a name twice, a stage missing
+            or unknown, an option that the profile does not have.
+    """
+    data, where = _csv_data(path) if path.suffix.lower() == ".csv" else _yaml_data(path)
+    try:
+        entries = _List.model_validate(data).configurations
+    except ValidationError as error:
+        raise_all([_problem(detail, where) for detail in error.errors(include_url=False)], path)
+    problems: list[ConfigError] = []
+    found: dict[str, Wanted] = {}
+    for index, entry in enumerate(entries):
+        try:
+            if entry.name in found:
+                place = where(("configurations", index))
+                raise ConfigError(f"two configurations named {entry.name}", where=place)
+            found[entry.name] = _wanted(entry, stages, index, where, path.name)
+        except ConfigError as error:
+            problems.append(error)
+    if problems:
+        raise_all(problems, path)
+    return tuple(found.values())
+
+
+def _wanted(
+    entry: _Entry, stages: Sequence[Stage], index: int, where: Where, origin: str
+) -> Wanted:
+    names = [stage.name for stage in stages]
+    given = [stage.stage for stage in entry.stages]
+    if sorted(given) != sorted(names):
+        raise ConfigError(
+            f"configuration {entry.name} has the stages {', '.join(given)}",
+            where=where(("configurations", index)),
+            allowed=f"each of {', '.join(names)} once",
+        )
+    places = [given.index(name) for name in names]
+    options = tuple(
+        profiled_option(
+            stage,
+            entry.stages[place].variant,
+            cpu_cores=entry.stages[place].cpu_cores,
+            gpu_share=entry.stages[place].gpu_share,
+            batch=entry.stages[place].batch,
+            where=where(("configurations", index, "stages", place)),
+        )
+        for stage, place in zip(stages, places, strict=True)
+    )
+    replicas = tuple(entry.stages[place].replicas for place in places)
+    return Wanted(entry.name, options, replicas, origin)
+
+
+def _problem(detail: Any, where: Where) -> ConfigError:
+    keys: KeyPath = detail["loc"]
+    name = str(keys[-1])
+    properties = _Stage.model_json_schema()["properties"]
+    if detail["type"] == "extra_forbidden":
+        known = {1: ("configurations",), 3: ("name", "stages")}.get(len(keys), COLUMNS[1:])
+        return ConfigError(f"unknown key {name}", where=where(keys), allowed=", ".join(known))
+    allowed = allowed_text(properties.get(name)) or detail["msg"].lower()
+    if detail["type"] == "missing":
+        return ConfigError(f"{name} is missing", where=where(keys[:-1]), allowed=allowed)
+    return ConfigError(f"{name} is {shown(detail['input'])}", where=where(keys), allowed=allowed)
+
+
+def _yaml_data(path: Path) -> tuple[dict[str, Any], Where]:
+    source = read_yaml(path)
+    if source.problems:
+        raise_all(source.problems, path)
+    return source.data, source.where
+
+
+def _csv_data(path: Path) -> tuple[dict[str, Any], Where]:
+    """A CSV list in the shape of the YAML's, and where each of its stages stands."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    lines: dict[str, list[int]] = {}
+    try:
+        _check_header(reader.fieldnames or (), path)
+        for row in reader:
+            place = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise ConfigError("more or fewer cells than the header has", where=place)
+            name = row.pop("name").strip()
+            cells = {column: _cell(text.strip(), column) for column, text in row.items()}
+            rows.setdefault(name, []).append({c: v for c, v in cells.items() if v != ""})
+            lines.setdefault(name, []).append(reader.line_num)
+    except csv.Error as error:
+        raise ConfigError(f"not CSV: {error}", where=f"{path}:{reader.line_num}") from error
+    names = list(rows)
+
+    def where(keys: KeyPath) -> str:
+        if len(keys) < 2:
+            return str(path)
+        stage = int(keys[3]) if len(keys) > 3 else 0
+        return f"{path}:{lines[names[int(keys[1])]][stage]}"
+
+    entries = [{"name": name, "stages": stages} for name, stages in rows.items()]
+    return {"configurations": entries}, where
+
+
+def _check_header(header: Sequence[str], path: Path) -> None:
+    unknown = [name for name in header if name not in COLUMNS]
+    missing = [name for name in NEEDED if name not in header]
+    if unknown or missing or len(set(header)) < len(header):
+        raise ConfigError(
+            f"the header is {','.join(header)!r}",
+            where=f"{path}:1",
+            allowed=f"{','.join(NEEDED)} and any of cpu_cores,gpu_share,replicas, each once",
+        )
+
+
+def _cell(text: str, column: str) -> object:
+    """The number a cell holds where its column has numbers; else its text, for the message."""
+    kinds: Mapping[str, type[int] | type[float]] = {
+        "cpu_cores": float,
+        "gpu_share": float,
+        "batch": int,
+        "replicas": int,
+    }
+    try:
+        return kinds[column](text) if column in kinds and text else text
+    except ValueError:
+        return text

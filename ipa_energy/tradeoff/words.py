@@ -1,0 +1,233 @@
+"""The answer of a study in sentences, each of them true whatever the figures are.
+
+Every sentence is made from records, names its load where there are several, and calls joules what
+they are (measured, estimated, imported). None says more than its figure: counts and hypervolumes
+hold for the profile, intervals for the trials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ipa_energy.records import Quality
+from ipa_energy.tradeoff.correlation import ENERGY, HELD_FIXED, Correlation
+from ipa_energy.tradeoff.plan_map import MapRow
+from ipa_energy.tradeoff.study import Case, Study
+
+ON_TIME = 0.99
+"""Share inside the SLA from which a configuration is said to keep it."""
+
+CLOSENESS = ((0.95, "almost one to one"), (0.8, "closely"), (0.5, "in part"), (0.0, "hardly"))
+"""Least size of a rank correlation for each word."""
+
+NAMES = {
+    "accuracy": "accuracy",
+    "cost_cores": "cores",
+    "latency_s": "latency",
+    "joules_per_request": "joules per request",
+}
+
+
+def answer_of(study: Study) -> tuple[str, ...]:
+    """What was found, most important first."""
+    found = []
+    for case in study.cases:
+        at = f"At {case.name}: " if len(study.cases) > 1 else ""
+        found += [f"{at}{sentence}" for sentence in _case_sentences(case, study)]
+    found += _hardware_sentences(study)
+    caution = _caution(study.quality, study.meter)
+    return (*found, caution) if caution else tuple(found)
+
+
+def _case_sentences(case: Case, study: Study) -> Iterator[str]:
+    if case.conflict is not None:
+        yield f"no plan is feasible: {case.conflict}."
+    yield from _verdict(case)
+    yield from _hypervolume(case)
+    yield from _together(case)
+    yield from _weights(case, study)
+    yield from _runs(case)
+
+
+def _verdict(case: Case) -> Iterator[str]:
+    counts = case.only_energy
+    if counts is None:
+        return
+    company = _company(case)
+    if counts.only_front == 0:
+        yield (
+            "energy adds no plan of its own: each of the"
+            f" {counted(counts.front, 'undominated plan')} is undominated by accuracy, cores and"
+            f" latency already{company and f'. It {company}'}."
+        )
+    else:
+        yield (
+            f"energy adds plans of its own: {counts.only_front} of {counts.front} undominated"
+            f" plans ({share(counts.only_front / counts.front)})"
+            f" {'is' if counts.only_front == 1 else 'are'} so only because energy counts"
+            f"{company and f'; it {company}'}."
+        )
+    chosen = counted(counts.supported, "plan")
+    if counts.only_supported == 0:
+        yield (
+            "no plan needs a weight on energy to be the best:"
+            f" {chosen} {'is' if counts.supported == 1 else 'are'} optimal for some weights of the"
+            " objective, and without energy as well."
+        )
+    else:
+        yield (
+            f"{counts.only_supported} of the {chosen} that some weights of the objective make"
+            f" optimal {'is' if counts.only_supported == 1 else 'are'} so only with a weight on"
+            " energy."
+        )
+
+
+def _company(case: Case) -> str:
+    """With which other objective energy goes most; empty if it varies with none."""
+    found = [
+        c
+        for c in case.correlations
+        if (c.over, c.method, c.given, c.y) == ("plans", "spearman", None, ENERGY)
+        and not math.isnan(c.value)
+    ]
+    if not found:
+        return ""
+    closest = max(found, key=lambda c: abs(c.value))
+    strength = abs(closest.value)
+    word = next(word for least, word in CLOSENESS if strength >= least)
+    return (
+        f"goes with {NAMES[closest.x]} {word} (Spearman {closest.value:+.2f} over every feasible"
+        " plan)"
+    )
+
+
+def _hypervolume(case: Case) -> Iterator[str]:
+    found = case.hypervolume
+    if found is None:
+        return
+    least = "" if found.is_exact else " (fronts thinned, so lower bounds)"
+    yield (
+        "the undominated plans cover"
+        f" {share(found.with_energy, 2)} of the trade-off box with energy as an objective and"
+        f" {share(found.without_energy, 2)} without it ({signed_share(found.gain, 2)}){least}."
+    )
+
+
+def _together(case: Case) -> Iterator[str]:
+    for over, whom in (("plans", "every feasible plan"), ("points", "the configurations run")):
+        plain: list[Correlation] = []
+        partial: list[Correlation] = []
+        for found in case.correlations:
+            if found.over != over or found.method != "spearman" or ENERGY not in (found.x, found.y):
+                continue
+            (partial if found.given else plain).append(found)
+        if not plain:
+            continue
+        text = "; ".join(f"with {NAMES[found.x]} {coefficient(found)}" for found in plain)
+        yield f"joules per request rank over {whom}: {text} (Spearman)."
+        if partial:
+            text = "; ".join(f"with {NAMES[found.x]} {coefficient(found)}" for found in partial)
+            yield f"at fixed {NAMES[HELD_FIXED]}, over {whom}: {text} (partial Spearman)."
+
+
+def _weights(case: Case, study: Study) -> Iterator[str]:
+    if case.optimum is not None and case.optimum.segments:
+        yield _row_sentence(case.optimum, study.settings.get("accuracy_method"))
+
+
+def _row_sentence(row: MapRow, method: object) -> str:
+    first, last = row.segments[0].plan, row.segments[-1].plan
+    if len(row.segments) == 1:
+        return f"one plan is optimal at every energy weight: {first.label}."
+    saved = 1 - last.joules_per_request / first.joules_per_request
+    lost = 100 * (first.accuracy_raw - last.accuracy_raw)
+    summed = ", summed over the stages" if method == "sum" else ""
+    thresholds = ", ".join(f"{weight:.3g}" for weight in row.thresholds)
+    return (
+        f"the optimal plan changes at {counted(len(row.thresholds), 'energy weight')}"
+        f" ({thresholds}): from {first.label} at {first.joules_per_request:.3g} J per request to"
+        f" {last.label} at {last.joules_per_request:.3g} J, which is {share(saved)} less"
+        f" ({last.quality}) for {_points_of_accuracy(lost)}{summed}."
+    )
+
+
+def _points_of_accuracy(lost: float) -> str:
+    if abs(lost) < 0.05:
+        return "the same accuracy"
+    return f"{abs(lost):.1f} points {'less' if lost > 0 else 'more'} accuracy"
+
+
+def _runs(case: Case) -> Iterator[str]:
+    points = [p for p in case.points if not math.isnan(p.joules_per_request.value)]
+    kept = [p for p in case.points if p.sla_attainment.value >= ON_TIME]
+    if len(points) > 1:
+        least = min(points, key=lambda point: point.joules_per_request.value)
+        most = max(points, key=lambda point: point.joules_per_request.value)
+        yield (
+            f"of the {len(points)} configurations run, {least.configuration.key} needs least with"
+            f" {least.joules_per_request.value:.3g} J per request and {most.configuration.key} most"
+            f" with {most.joules_per_request.value:.3g} J ({least.quality})."
+        )
+    if case.points:
+        yield (
+            f"{len(kept)} of {len(case.points)} answered at least {share(ON_TIME, 0)} of the"
+            f" requests inside the latency SLA of {case.latency_sla_s:.3g} s."
+        )
+
+
+def _hardware_sentences(study: Study) -> Iterator[str]:
+    compared = study.hardware_comparison
+    if compared is None:
+        return
+    quality = {profile.profile: profile.quality for profile in compared.profiles}
+    for load_rps in sorted({pick.load_rps for pick in compared.picks}):
+        weight = float(study.settings.get("energy_weight") or 0.0)
+        picks = [p for p in compared.picks if (p.load_rps, p.energy_weight) == (load_rps, weight)]
+        text = "; ".join(
+            f"{pick.profile} picks {pick.plan.label}"
+            + (
+                f" at {pick.plan.joules_per_request:.3g} J per request ({quality[pick.profile]})"
+                if not math.isnan(pick.plan.joules_per_request)
+                else " (no energy in this profile)"
+            )
+            if pick.plan
+            else f"{pick.profile} has no plan"
+            for pick in picks
+        )
+        yield f"Hardware at {load_rps:g} rps, energy weight {weight:g}: {text}."
+
+
+def _caution(quality: Quality | None, meter: str | None) -> str | None:
+    if quality is None:
+        return "The profile has no energy: nothing can be said of it here."
+    if quality == "measured":
+        return None
+    return (
+        f"The profile's joules are {quality} ({meter}): what is said of energy here is said of that"
+        f" {'estimate' if quality == 'estimated' else 'import'}."
+    )
+
+
+def coefficient(found: Correlation) -> str:
+    """``+0.53 (0.12 to 0.78)``, or why there is none."""
+    if math.isnan(found.value):
+        return f"undefined ({found.reason})"
+    if math.isnan(found.low):
+        return f"{found.value:+.2f}"
+    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 plan``, ``2 plans``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def share(value: float, digits: int = 1) -> str:
+    """A ratio as percent."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def signed_share(value: float, digits: int = 1) -> str:
+    """A change as percent, with its sign."""
+    return f"{100 * value:+.{digits}f} %"
