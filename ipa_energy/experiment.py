@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from ipa_energy.planner import Planner, load_planner
 from ipa_energy.runlog import Interval, Run, RunInfo, RunLog, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runner import Runner
+from ipa_energy.scratch import scratch_folder
 from ipa_energy.serving.base import Deployment, deployment_of
 from ipa_energy.workloads import Workload, workload_from
 
@@ -167,14 +167,14 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
     plan, conflict = best_static_plan(experiment.planner.program, experiment.workload.counts)
     if plan is None:
         logger.warning("%s: there is no best static plan: %s", run.name, conflict)
-    with tempfile.TemporaryDirectory(prefix="ipa-energy-") as folder:
+    with scratch_folder("the yardsticks are simulated") as folder:
         static_best = None
         if plan is not None:
             static_best = replace(
                 metrics(
                     run_experiment(
                         experiment,
-                        Path(folder) / "static",
+                        folder / "static",
                         name=f"best static plan of {run.name}",
                         fixed=deployment_of(plan),
                         show_progress=show_progress,
@@ -185,7 +185,7 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
         oracle = metrics(
             run_experiment(
                 knowing,
-                Path(folder) / "oracle",
+                folder / "oracle",
                 name=f"oracle of {run.name}",
                 show_progress=show_progress,
             )

@@ -7,30 +7,26 @@ import math
 
 import numpy as np
 import pytest
+from option_maker import make_option
 
 from ipa_energy.hindsight import best_static_plan
 from ipa_energy.optimizer.problem import Loads, Program, Settings
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Option, Stage
 
 COUNTS = np.array([2, 5, 9, 4, 3])
 
 
 def option(variant: str, batch: int, rate_rps: float, accuracy: float, joules: float) -> Option:
-    latency_s = batch / rate_rps
-    return Option(
-        variant=variant,
-        hardware="cpu",
-        cpu_cores=1.0,
-        gpu_share=0.0,
-        batch=batch,
-        latency_s=latency_s,
-        latency_avg_s=latency_s,
-        latency_p99_s=latency_s,
+    return make_option(
+        variant,
+        batch,
+        latency_s=batch / rate_rps,
         throughput_rps=rate_rps,
         accuracy=accuracy,
         dynamic_energy_j=joules,
         idle_power_w=0.5,
-        provenance=Provenance("fake", "estimated", 3, 0.0),
+        trials=3,
+        ci95_j=0.0,
     )
 
 

@@ -129,8 +129,8 @@ def import_logs(args: argparse.Namespace) -> int:
         print_json(_document(runs, refusals, args.out))
         return EXIT_DONE
     print(_text(runs))
-    for refusal in refusals:
-        print(f"ipa-energy: warning: left out: {refusal}", file=sys.stderr)
+    for warning in (*_warnings(runs), *(f"left out: {refusal}" for refusal in refusals)):
+        print(f"ipa-energy: warning: {warning}", file=sys.stderr)
     if args.out is not None:
         print(f"table: {args.out}")
     return EXIT_DONE
@@ -178,8 +178,17 @@ def _document(
     return {
         "logs": [run.to_json() for run in runs],
         "refused": [str(refusal) for refusal in refusals],
+        "warnings": _warnings(runs),
         "table": None if out is None else str(out),
     }
+
+
+def _warnings(runs: list[LoggedRun]) -> list[str]:
+    counted = {tuple(sorted(run.energy.domains)) for run in runs}
+    if len(counted) < 2:
+        return []
+    listed = "; ".join(", ".join(domains) for domains in sorted(counted))
+    return [f"the logs count different things and their joules do not compare: {listed}"]
 
 
 def _text(runs: list[LoggedRun]) -> str:
@@ -197,12 +206,7 @@ def _text(runs: list[LoggedRun]) -> str:
         ]
         for run in runs
     ]
-    empty = {
-        at
-        for at in range(len(header))
-        if at in (3, 4, 5, 6) and all(row[at] == "–" for row in rows)
-    }
-    kept = [at for at in range(len(header)) if at not in empty]
+    kept = [at for at in range(len(header)) if any(row[at] != "–" for row in rows)]
     table = text_table([header[at] for at in kept], [[row[at] for at in kept] for row in rows])
     return f"{table}\nquality: imported, as the tools that wrote the logs measured it"
 

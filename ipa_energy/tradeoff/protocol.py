@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -28,8 +27,9 @@ import ipa_energy
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
-from ipa_energy.optimizer.problem import Program, planned_load_rps, require_intervals
+from ipa_energy.optimizer.problem import Loads, Program, planned_load_rps, require_intervals
 from ipa_energy.planner import Planner
+from ipa_energy.scratch import scratch_folder
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.hardware import compare_hardware, profile_names
 from ipa_energy.tradeoff.hypervolume import Hypervolume
@@ -248,7 +248,8 @@ def _sensitivity(question: Question, cases: Sequence[Case]) -> Iterator[tuple[st
 
     for case in cases:
         if case.conflict is None:
-            yield case.name, analyse(question.planner, case.load_rps)
+            loads = Loads(case.lowest_rps, case.load_rps, case.peak_rps)
+            yield case.name, analyse(question.planner, loads)
 
 
 def _shown_settings(planner: Planner) -> dict[str, Any]:
@@ -262,8 +263,8 @@ def _folder(question: Question) -> Iterator[Path]:
     """Where the run folders go: the user's, which must be new or empty, or a temporary one."""
     folder = question.folder
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="ipa-energy-") as name:
-            yield Path(name)
+        with scratch_folder("the study's runs are simulated") as name:
+            yield name
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(

@@ -194,8 +194,8 @@ def _robustness(found: Sensitivity) -> Iterator[str]:
     if robust.regret_j is not None and robust.regret_j.most > 0:
         yield (
             f"what the chosen plan loses to the best, in joules' worth: {_j(robust.regret_j.mean)}"
-            f" per request in the mean, {_j(robust.regret_j.p95)} in 95 % of the draws,"
-            f" {_j(robust.regret_j.most)} at most"
+            f" per request in the mean, at most {_j(robust.regret_j.p95)} in 95 % of the draws,"
+            f" {_j(robust.regret_j.most)} in the worst one"
         )
     yield _upper(robust)
 

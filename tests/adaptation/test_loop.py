@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from option_maker import make_option
 
 from ipa_energy.adaptation.loop import Adapter, changed_stages
 from ipa_energy.optimizer.problem import Program, Settings
@@ -12,8 +15,9 @@ from ipa_energy.serving.base import DeployedStage
 
 
 def option(variant: str, batch: int, rate_rps: float = 5.0) -> Option:
-    nan = float("nan")
-    return Option(variant, "cpu", 1.0, 0.0, batch, 0.1, 0.1, 0.1, rate_rps, 0.5, nan, nan, None)
+    return make_option(
+        variant, batch, throughput_rps=rate_rps, dynamic_energy_j=math.nan, idle_power_w=math.nan
+    )
 
 
 TWINS = Stage("only", "node", (option("left", 1), option("middle", 1), option("right", 1)))

@@ -47,6 +47,7 @@ def finished(small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         "calibrate",
         "profile",
         "convert",
+        "import",
         "optimize",
         "run",
         "compare",

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
+from option_maker import make_option
 
 from ipa_energy.optimizer.problem import (
     Candidates,
@@ -14,40 +15,9 @@ from ipa_energy.optimizer.problem import (
     Settings,
     StageRules,
 )
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Stage
 
 METHODS = ("sum", "average", "multiply")
-
-
-def option(
-    variant: str = "v",
-    batch: int = 1,
-    *,
-    latency_s: float = 0.1,
-    throughput_rps: float = 10.0,
-    accuracy: float = 0.5,
-    dynamic_energy_j: float = 1.0,
-    idle_power_w: float = 2.0,
-    cpu_cores: float = 1.0,
-) -> Option:
-    """An option with plain defaults for hand-computed cases."""
-    return Option(
-        variant=variant,
-        hardware="cpu",
-        cpu_cores=cpu_cores,
-        gpu_share=0.0,
-        batch=batch,
-        latency_s=latency_s,
-        latency_avg_s=latency_s,
-        latency_p99_s=latency_s,
-        throughput_rps=throughput_rps,
-        accuracy=accuracy,
-        dynamic_energy_j=dynamic_energy_j,
-        idle_power_w=idle_power_w,
-        provenance=None
-        if math.isnan(dynamic_energy_j)
-        else Provenance("fake", "estimated", 1, math.nan),
-    )
 
 
 def without_energy(stage: Stage) -> Stage:
@@ -74,7 +44,7 @@ def random_stage(rng: np.random.Generator, name: str, *, variants: int, coarse: 
                 if coarse:
                     latency_s = float(rng.choice([0.1, 0.2, 0.3]))
                 options.append(
-                    option(
+                    make_option(
                         f"{name}{number}",
                         batch,
                         latency_s=latency_s,
@@ -172,7 +142,7 @@ def table_problem(
     candidates = []
     for number, rows in enumerate(stages):
         table = np.array(rows)
-        stage = Stage(f"s{number}", f"n{number}", tuple(option() for _ in rows))
+        stage = Stage(f"s{number}", f"n{number}", tuple(make_option() for _ in rows))
         candidates.append(
             Candidates(
                 stage=stage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from option_maker import make_option
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.allocation import base_allocation, stage_sla_s
@@ -23,20 +24,15 @@ def option(
     latency_s: float = 0.1,
     throughput_rps: float = 10.0,
 ) -> Option:
-    return Option(
-        variant=variant,
-        hardware="cpu",
-        cpu_cores=cores,
-        gpu_share=0.0,
-        batch=batch,
+    return make_option(
+        variant,
+        batch,
         latency_s=latency_s,
-        latency_avg_s=latency_s,
-        latency_p99_s=latency_s,
         throughput_rps=throughput_rps,
         accuracy=accuracy,
         dynamic_energy_j=math.nan,
         idle_power_w=math.nan,
-        provenance=None,
+        cpu_cores=cores,
     )
 
 

@@ -6,7 +6,8 @@ import dataclasses
 import itertools
 
 import pytest
-from instances import option, random_program
+from instances import random_program
+from option_maker import make_option as option
 
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.optimizer import exhaustive

@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 import pytest
-from instances import objective, option, random_program
+from instances import objective, random_program
+from option_maker import make_option as option
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from instances import option, random_problem, random_program, table_problem, without_energy
+from instances import random_problem, random_program, table_problem, without_energy
+from option_maker import make_option as option
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import beginnings
@@ -16,7 +17,7 @@ from ipa_energy.optimizer.problem import Problem, Program, Settings
 from ipa_energy.optimizer.solution import build_plan
 from ipa_energy.records import Stage
 
-SEEDS = range(250)
+SEEDS = range(150)
 RTOL = 1e-9
 
 
@@ -67,6 +68,23 @@ def test_agrees_with_every_plan_there_is(seed: int) -> None:
     problem = random_problem(seed, stages=1 + seed // 3 % 3)
     front = pareto_front(problem)
     assert_same_rows(rows_of(front), undominated(losses_of_every_plan(problem)))
+
+
+@pytest.mark.parametrize("method", ["sum", "average", "multiply"])
+@pytest.mark.parametrize("seed", range(12))
+def test_large_fronts_agree_too(seed: int, method: str) -> None:
+    figures = np.random.default_rng(seed).random((2, 20, 3))
+    rows = [[(*row, 0.0) for row in stage] for stage in figures.tolist()]
+    problem = table_problem(rows, method=method, latency_sla_s=1.5)
+    front = pareto_front(problem)
+    assert len(front) > 5
+    accuracy, delay_s, joules = figures.transpose(2, 0, 1)
+    pairs = np.add.outer(*accuracy) if method != "multiply" else np.multiply.outer(*accuracy)
+    every = np.stack([-pairs, np.add.outer(*delay_s), np.add.outer(*joules)], axis=-1)
+    every = every.reshape(-1, 3)
+    expected = undominated(every[every[:, 1] <= 1.5])
+    expected[:, 0] /= 2 if method == "average" else 1
+    assert_same_rows(rows_of(front)[:, [0, 2, 3]], expected)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -152,9 +170,9 @@ def test_the_random_problems_are_of_every_kind() -> None:
     settings = [front.problem.settings for front in fronts]
     assert {each.accuracy_method for each in settings} == {"sum", "average", "multiply"}
     assert sum(len(front) == 0 for front in fronts) > 5
-    assert sum(len(front) > 10 for front in fronts) > 20
+    assert sum(len(front) > 5 for front in fronts) > 10
     slas = [(each.latency_sla_s is None, each.energy_sla_joules is None) for each in settings]
-    assert min(slas.count((a, b)) for a in (True, False) for b in (True, False)) > 10
+    assert min(slas.count((a, b)) for a in (True, False) for b in (True, False)) > 5
 
 
 def test_a_single_plan_is_its_own_front() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from instances import option
+from option_maker import make_option as option
 
 from ipa_energy.optimizer.problem import Program, Settings, StageRules
 from ipa_energy.optimizer.solve import SOLVERS, decide

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import pytest
+from option_maker import make_option
 
 from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
@@ -17,24 +17,18 @@ from ipa_energy.optimizer.policies import (
     program_for,
     settings_from,
 )
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Option, Stage
 
 
 def option(variant: str, accuracy: float, cores: float, batch: int, latency_s: float) -> Option:
-    return Option(
-        variant=variant,
-        hardware="cpu",
-        cpu_cores=cores,
-        gpu_share=0.0,
-        batch=batch,
+    return make_option(
+        variant,
+        batch,
         latency_s=latency_s,
-        latency_avg_s=latency_s,
-        latency_p99_s=latency_s,
         throughput_rps=batch / latency_s,
         accuracy=accuracy,
-        dynamic_energy_j=1.0,
         idle_power_w=1.0,
-        provenance=Provenance("fake", "estimated", 1, math.nan),
+        cpu_cores=cores,
     )
 
 

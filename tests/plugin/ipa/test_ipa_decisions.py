@@ -58,6 +58,22 @@ def test_gurobi_and_our_solver_agree(patched: Ipa) -> None:
     assert 100 < feasible < len(asked)
 
 
+def test_gurobi_and_our_solver_agree_on_upper_ends(patched: Ipa) -> None:
+    asked = [{**case, "energy_risk": "upper"} for case in cases(16, seed=21)]
+    by_mean = [{**case, "energy_risk": "mean"} for case in asked]
+    answers = patched.run("decide", config=whole(), cases=[*asked, *by_mean])
+    dearer = 0
+    for case, answer, mean in zip(asked, answers, answers[len(asked) :], strict=False):
+        gurobi, exact = answer["gurobi"], answer["ipa-energy"]
+        assert bool(gurobi) == bool(exact), case
+        if not gurobi:
+            continue
+        assert gurobi[0]["objective"] == pytest.approx(exact[0]["objective"], rel=1e-9), case
+        assert exact[0]["objective"] <= mean["ipa-energy"][0]["objective"] + 1e-9
+        dearer += exact[0]["objective"] < mean["ipa-energy"][0]["objective"] - 1e-9
+    assert dearer > 3
+
+
 def test_a_cap_that_a_plan_just_meets_is_met(patched: Ipa) -> None:
     base = {"methods": ["gurobi"], "load": 20, "energy_weight": 5, "strict_latency": True}
     [free] = patched.run("decide", config=whole(), cases=[base])
