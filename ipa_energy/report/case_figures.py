@@ -239,5 +239,6 @@ def _front_line(points: Sequence[Point], along: str, up: str) -> list[Mark]:
             color="muted",
             dash="dot",
             width=1.2,
+            silent=True,
         )
     ]

@@ -72,6 +72,7 @@ class Line:
         group: lines of one group are shown and hidden together.
         legend: False leaves it out of the legend.
         panel: index of its y axis.
+        silent: nothing to hover: it only joins what speaks for itself.
         run: a run of the page's ``configurations``: the one in force at each x is in the hover.
         hover: further text for each point; lines are parted by newlines.
     """
@@ -87,6 +88,7 @@ class Line:
     group: str = ""
     legend: bool = True
     panel: int = 0
+    silent: bool = False
     run: int | None = None
     hover: Sequence[str] = ()
 

@@ -107,6 +107,9 @@ def _line(figure: Figure, mark: Line) -> Json:
         "line": {"color": _color(mark.color), "width": mark.width, "dash": mark.dash},
         "hovertemplate": _hover(figure, mark, "x", "y"),
     }
+    if mark.silent:
+        del trace["hovertemplate"]
+        trace["hoverinfo"] = "skip"
     if mark.step:
         trace["line"]["shape"] = "hv"
     if mark.fill:
@@ -143,6 +146,8 @@ def _points(figure: Figure, mark: Points, positions: list[str]) -> Json:
     }
     if mark.z is not None:
         trace["z"] = rounded(mark.z)
+    else:
+        trace["cliponaxis"] = False
     if mark.joined:
         trace["line"] = {"color": _color(mark.color), "width": 1.4, "dash": mark.dash}
     if mark.marks:

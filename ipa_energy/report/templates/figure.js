@@ -2,6 +2,8 @@
 (() => {
   const source = report.source;
   const narrow = window.matchMedia("(max-width: 640px)");
+  // The browser lays a page out for paper only after it has announced it: A4 and Letter hold this.
+  const PAPER_PX = 680;
   const byKey = Object.fromEntries(source.figures.map((figure) => [figure.key, figure]));
   const place = (key) => document.getElementById("plot-" + key);
 
@@ -55,7 +57,8 @@
     const shown = figure.data.filter((trace) => trace.showlegend !== false);
     if (figure.data.length < 2) return 0;
     const widest = Math.max(0, ...shown.map((trace) => measure.measureText(plain(trace.name)).width)) + 46;
-    return Math.ceil(shown.length / Math.max(1, Math.floor(width / widest)));
+    const room = width - 75 - (figure.layout.coloraxis ? 75 : 0);
+    return Math.ceil(shown.length / Math.max(1, Math.floor(room / widest)));
   }
 
   function axis(given, colors) {
@@ -102,22 +105,29 @@
 
   function drawOne(figure, printing) {
     const at = place(figure.key);
-    const width = at.clientWidth || 600;
+    const is3d = figure.layout.scene !== undefined;
+    const onScreen = at.parentElement.clientWidth;
+    const width = printing && !is3d ? PAPER_PX : onScreen || 600;
+    // The third dimension takes a new size with the next frame, which paper does not wait for.
+    at.style.zoom = printing && is3d ? Math.min(1, PAPER_PX / width) : "";
+    at.style.width = printing ? width + "px" : "";
     const colors = palette(printing);
     const beyond = Math.max(0, legendRows(figure, width) - 1);
     const wanted = Number(at.dataset.height);
-    const height = (figure.layout.scene ? Math.min(wanted, 1.1 * width) : wanted) + 20 * beyond;
+    const height = (is3d ? Math.min(wanted, 1.1 * width) : printing ? 0.8 * wanted : wanted) + 20 * beyond;
     at.style.height = height + "px";
-    const given = layout(figure, colors, height);
+    const given = { ...layout(figure, colors, height), width: printing ? width : undefined, autosize: !printing };
     // What a reader turned or hid stays so when the theme changes.
     const was = at._fullLayout;
     if (was && was.scene && given.scene) given.scene.camera = was.scene.camera;
     const data = colored(figure.data, colors);
     data.forEach((trace, index) => { if (at.data && at.data[index]) trace.visible = at.data[index].visible; });
-    return Plotly.react(at, data, given, {
+    const done = Plotly.react(at, data, given, {
       responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover",
       modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "resetCameraLastSave3d", "tableRotation", "hoverClosest3d"],
     });
+    if (printing) at._fullLayout.scene?._scene?.glplot.redraw();
+    return done;
   }
 
   let drawn = 0;
@@ -134,6 +144,7 @@
       await drawOne(figure, false);
       drawn += 1;
       document.documentElement.dataset.drawn = drawn;
+      performance.mark("figure-" + drawn);
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
   }
@@ -215,6 +226,8 @@
   for (const details of document.querySelectorAll(".numbers")) details.addEventListener("toggle", () => fill(details), { once: true });
 
   async function start() {
+    // Words and tables first; a tab in the background has no frames to wait for.
+    await new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve, 0)); setTimeout(resolve, 200); });
     const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent.trim()), (c) => c.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");

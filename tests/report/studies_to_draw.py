@@ -1,0 +1,67 @@
+"""A study with every part that a page can show, hostile names and both qualities of joules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ipa_energy.planner import load_planner
+from ipa_energy.tradeoff.load import constant_load
+from ipa_energy.tradeoff.point import Point
+from ipa_energy.tradeoff.protocol import Question, conduct
+from ipa_energy.tradeoff.study import Skipped, Study
+
+HOSTILE = '<img src=x onerror=alert(1)> </script> & $a^2 %{x} "quoted", comma'
+
+
+class Findings:
+    """A sensitivity analysis with a hostile line."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {}
+
+    def lines(self) -> Sequence[str]:
+        return [f"give up {HOSTILE}", "shadow price of the latency SLA: not binding"]
+
+
+def study_to_draw(pipeline: Path) -> Study:
+    """Two loads, two profiles; at the first load every other point is measured."""
+    second = pipeline.parent / "second.csv"
+    second.write_text((pipeline.parent / "profile.csv").read_text().replace(",cpu,", ",arm,"))
+    planners = [
+        load_planner(pipeline, {"energy_weight": 1.0} | further, policy=None)
+        for further in ({}, {"profile": str(second)})
+    ]
+    study = conduct(
+        Question(
+            planners=planners,
+            loads=[constant_load(6.0, 20), constant_load(12.0, 20)],
+            count=8,
+            wanted=None,
+            trials=3,
+            mapped_loads_rps=[2.0, 6.0, 12.0],
+            sensitivity=False,
+            folder=None,
+        ),
+        show_progress=False,
+    )
+    first, *others = study.cases
+    points = tuple(_as(point, index) for index, point in enumerate(first.points))
+    first = replace(first, points=points, skipped=(Skipped(HOSTILE, "no such variant"),))
+    return replace(
+        study,
+        pipeline=HOSTILE,
+        hardware=HOSTILE,
+        cases=(first, *others),
+        warnings=(HOSTILE,),
+        sensitivity={first.name: Findings()},
+    )
+
+
+def _as(point: Point, index: int) -> Point:
+    if index % 2:
+        return replace(point, quality="measured", meter="rapl")
+    named = replace(point.configuration, name=HOSTILE)
+    return replace(point, configuration=named)

@@ -1,0 +1,135 @@
+"""The page of a trade-off study: what it must say, and odd studies that must not break it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies_to_draw import study_to_draw
+
+from ipa_energy.report.figure import Points
+from ipa_energy.report.tradeoff_page import (
+    tradeoff_page,
+    write_tradeoff_figures,
+    write_tradeoff_html,
+)
+from ipa_energy.tradeoff.point import Estimate
+from ipa_energy.tradeoff.study import Study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    from conftest import HEADER, PIPELINE, profile_rows
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "profile.csv").write_text("\n".join([HEADER, *profile_rows(), ""]))
+    (folder / "small.yaml").write_text(PIPELINE)
+    return study_to_draw(folder / "small.yaml")
+
+
+def test_every_figure_of_every_case_is_there(study: Study) -> None:
+    kinds = ["cost-over-accuracy", "cost-accuracy-energy"]
+    kinds += [f"energy-against-{other}" for other in ("cost", "accuracy", "latency")]
+    expected = [f"{kind}-{case}" for case in ("1-6_rps", "2-12_rps") for kind in kinds]
+    assert [f.key for f in tradeoff_page(study).figures] == [*expected, "plan-map", "hardware"]
+
+
+def test_points_are_the_study_s(study: Study) -> None:
+    case = study.cases[0]
+    figures = {figure.key: figure for figure in tradeoff_page(study).figures}
+    marks = [
+        mark
+        for mark in figures["energy-against-latency-1-6_rps"].marks
+        if isinstance(mark, Points) and mark.labels
+    ]
+    assert len(marks) == len(case.points) == 8
+    for point, mark in zip(case.points, marks, strict=True):
+        assert mark.x[0] == point.latency_s.value
+        assert mark.y[0] == point.joules_per_request.value
+        assert mark.x_error is not None
+        assert mark.x_error[0] == point.latency_s.ci95
+        assert mark.values is not None
+        assert mark.values[0] == 100 * point.sla_attainment.value
+        assert mark.hollow == (point.quality == "estimated")
+        assert list(mark.labels) == [point.configuration.label]
+        assert f"joules {point.quality} by {point.meter}" in mark.hover[0]
+
+
+def test_map_holds_every_threshold(study: Study, tmp_path: Path) -> None:
+    assert study.plan_map is not None
+    write_tradeoff_figures(study, tmp_path)
+    text = (tmp_path / "plan-map.csv").read_text()
+    thresholds = [weight for row in study.plan_map.rows for weight in row.thresholds]
+    assert thresholds
+    for weight in thresholds:
+        assert repr(weight) in text
+
+
+def test_page_tells_answer_limits_and_provenance(study: Study, tmp_path: Path) -> None:
+    page = write_tradeoff_html(study, tmp_path / "new" / "study.html").read_text()
+    for words in ("The answer", "What limits it", "Sensitivity at 6 rps", "no such variant",
+                  "not binding", "Estimated joules were computed from a model",
+                  "What each hardware picks"):  # fmt: skip
+        assert words in page
+    for case in study.cases:
+        for found in case.correlations:
+            if not math.isnan(found.value):
+                assert f"{found.value:+.2f}".replace("-", "−") in page
+
+
+def data_of(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    data = json.loads(found.group(1))
+    assert isinstance(data, dict)
+    return data
+
+
+def without_energy(study: Study) -> Study:
+    unknown = Estimate(math.nan, math.nan, 3, "not logged")
+    case = study.cases[0]
+    points = tuple(
+        replace(p, joules_per_request=unknown, power_w=unknown, quality=None, meter=None,
+                on_front=None)
+        for p in case.points
+    )  # fmt: skip
+    case = replace(case, points=points, only_energy=None, hypervolume=None, optimum=None)
+    return replace(study, cases=(case,), plan_map=None, hardware_comparison=None, quality=None)
+
+
+def test_study_without_energy_draws_cost_and_accuracy_alone(study: Study, tmp_path: Path) -> None:
+    bare = without_energy(study)
+    page = write_tradeoff_html(bare, tmp_path / "study.html").read_text()
+    assert [figure["key"] for figure in data_of(page)["figures"]] == ["cost-over-accuracy"]
+    assert "none in the profile" in page
+    assert "hollow:" not in page
+
+
+def test_infeasible_study_says_so(study: Study, tmp_path: Path) -> None:
+    case = replace(
+        study.cases[0], points=(), correlations=(), only_energy=None, hypervolume=None,
+        optimum=None, feasible_plans=0, conflict="the latency SLA is too short",
+    )  # fmt: skip
+    bare = replace(study, cases=(case,), plan_map=None, hardware_comparison=None, answer=())
+    page = write_tradeoff_html(bare, tmp_path / "study.html").read_text()
+    assert "No plan is feasible: the latency SLA is too short" in page
+    assert data_of(page)["figures"] == []
+    assert write_tradeoff_figures(bare, tmp_path / "figures") == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
+def test_any_number_of_configurations_is_drawn(study: Study, count: int, tmp_path: Path) -> None:
+    case = study.cases[0]
+    points = tuple(case.points[index % len(case.points)] for index in range(count))
+    many = replace(study, cases=(replace(case, points=points),))
+    page = write_tradeoff_html(many, tmp_path / "study.html").read_text()
+    first = data_of(page)["figures"][0]
+    labelled = [trace for trace in first["data"] if trace.get("customdata")]
+    assert sum(len(trace["x"]) for trace in labelled) == count
+    assert len(first["data"]) < 20, "a legend longer than a page"
+    assert (tmp_path / "study.html").stat().st_size < 3e6
