@@ -132,7 +132,8 @@ class PowerModel:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read a power model: {error}", where=path) from error
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"cannot read a power model: {reason}", where=path) from error
         return cls.from_json(data, where=path)
 
 

@@ -139,7 +139,7 @@ def _points(axes: Any, figure: Figure, mark: Points) -> None:
     places = [_floats(mark.x), _floats(mark.y)]
     if mark.z is not None:
         places.append(_floats(mark.z))
-    colors = _point_colors(figure, mark)
+    colors = _point_colors(figure, mark) or [paper_color(mark.color)]
     if mark.joined:
         axes.plot(*places, _STYLES[mark.dash], color=paper_color(mark.color), linewidth=1.1)
     for letter in "xyz"[: len(places)]:
@@ -162,8 +162,17 @@ def _points(axes: Any, figure: Figure, mark: Points) -> None:
         facecolors="none" if mark.hollow else colors,
         edgecolors=colors,
         linewidths=1.6 if mark.hollow else 0,
-        label=_plain(mark.name) if mark.legend else None,
         zorder=3,
+    )
+    # Its own entry, because points that are nowhere lose their colour in a legend.
+    axes.plot(
+        *([] for _ in places),
+        _SYMBOLS[mark.symbol],
+        markersize=0.75 * mark.size,
+        markerfacecolor="none" if mark.hollow else colors[0],
+        markeredgecolor=colors[0],
+        markeredgewidth=1.6 if mark.hollow else 0,
+        label=_plain(mark.name) if mark.legend else None,
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ipa_energy.report.figure import Axis, Figure, Points
 
-WIDTH_PX, LETTER_PX, LINE_PX = 900.0, 7.5, 14.0
+WIDTH_PX, LETTER_PX, LINE_PX = 620.0, 7.5, 14.0
 POINT_PX = 6.0
 
 POSITIONS = {

@@ -12,6 +12,7 @@ from ipa_energy.report.page import write_page
 from ipa_energy.report.plan_map_figures import hardware_figure, plan_map_figure
 from ipa_energy.report.provenance import meanings
 from ipa_energy.report.section import Facts, Page, Section
+from ipa_energy.report.sensitivity_parts import exchange_table, front_figure
 from ipa_energy.report.table import Table
 from ipa_energy.report.tradeoff_tables import (
     correlation_table,
@@ -21,6 +22,7 @@ from ipa_energy.report.tradeoff_tables import (
     optimum_table,
     points_table,
 )
+from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study import Case, Study
 
 
@@ -65,7 +67,7 @@ def tradeoff_page(study: Study) -> Page:
     several = len(study.cases) > 1
     for index, case in enumerate(study.cases, start=1):
         suffix = key_of(f"{index}", case.name) if several else ""
-        sections += [_pictures(case, suffix), *_numbers(case, study)]
+        sections += [_pictures(case, suffix), *_numbers(case), *_sensitivity(case, study, suffix)]
     sections += _map_sections(study)
     sections.append(_provenance(study))
     return Page(
@@ -99,7 +101,7 @@ def _pictures(case: Case, suffix: str) -> Section:
     )
 
 
-def _numbers(case: Case, study: Study) -> list[Section]:
+def _numbers(case: Case) -> list[Section]:
     tables: list[Table] = []
     if case.points:
         tables.append(points_table(case))
@@ -109,12 +111,24 @@ def _numbers(case: Case, study: Study) -> list[Section]:
         tables.append(front_table(case.only_energy, case.hypervolume))
     if case.optimum is not None and case.optimum.segments:
         tables.append(optimum_table(case.optimum, "The optimal plan over the energy weight"))
-    sections = [Section(title=f"Numbers at {case.name}", tables=tables)] if tables else []
+    return [Section(title=f"Numbers at {case.name}", tables=tables)] if tables else []
+
+
+def _sensitivity(case: Case, study: Study, suffix: str) -> list[Section]:
     analysis = study.sensitivity.get(case.name)
-    if analysis:
-        title = f"Sensitivity at {case.name}"
-        sections.append(Section(title=title, points=list(analysis.lines())))
-    return sections
+    if analysis is None:
+        return []
+    figure, table = None, None
+    if isinstance(analysis, Sensitivity):
+        figure, table = front_figure(analysis, case.name, suffix), exchange_table(analysis)
+    return [
+        Section(
+            title=f"Sensitivity at {case.name}",
+            points=list(analysis.lines()),
+            tables=[table] if table else (),
+            figures=[figure] if figure else (),
+        )
+    ]
 
 
 def _map_sections(study: Study) -> list[Section]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,12 @@ def test_meters_shows_gpus_by_host_and_uuid(server: str, row: Row) -> None:
 
 def test_a_query_is_an_estimate_unless_the_user_vouches_for_it(server: str, row: Row) -> None:
     words = ("--prometheus-url", server, "--query", "live_joules_total")
-    for _ in range(20):  # until it has been scraped often enough
-        found = row("prometheus", *words)
-        if found["state"] != "dead":
+    places = places_of(build_parser().parse_args(["meters", *words]))
+    for _ in range(60):  # until it has been scraped often enough
+        if SOURCES["prometheus"].probe(places).state != "dead":
             break
+        time.sleep(0.5)
+    found = row("prometheus", *words)
     assert found["state"] == "estimated"
     assert "--query-quality measured" in found["fix"]
     assert row("prometheus", *words, "--query-quality", "measured")["state"] == "measured"

@@ -322,7 +322,7 @@ def test_script_writes_a_copy_of_the_profile(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    original = ROOT / "configs" / "profiles" / "video-epyc-2vcpu.csv"
+    original = ROOT / "configs" / "profiles" / "video-epyc-9005-2vcpu.csv"
     copy = tmp_path / "copy.csv"
     words = ["--annotations", str(write(document()))]
     words += ["--detections", str(write(found(0, 1), "results.json"))]
@@ -405,7 +405,7 @@ def test_random_network_runs_from_images_to_scores(
         assert box["category_id"] in (PERSON, DOG)
         assert 0 <= box["bbox"][0] <= 100
         assert 0 <= box["bbox"][1] <= 80
-    profile = ROOT / "configs" / "profiles" / "video-epyc-2vcpu.csv"
+    profile = ROOT / "configs" / "profiles" / "video-epyc-9005-2vcpu.csv"
     words += ["--profile", str(profile), "--profile-out", str(copy)]
     assert coco["evaluate"].main(words) == 2
     assert not copy.exists()

@@ -149,3 +149,18 @@ def test_the_real_perf_without_power_events_says_so_in_words_we_know():
     assert done.returncode == 129
     assert refusal(done.stderr) == "absent"
     assert "power" in refused(done.stderr, done.returncode).reason
+
+
+@real_perf
+def test_the_real_perf_counts_joules_here_or_its_event_is_called_dead():
+    """Some virtual machines list energy-psys, let it be read, and keep it at 0.00 J."""
+    try:
+        found = measure_command(["sleep", "0.3"])
+    except MeterUnavailableError as error:
+        if error.state in ("absent", "denied"):
+            pytest.skip(f"no power event to count: {error}")
+        assert error.state == "dead"
+        assert "stood at 0.00 J" in str(error)
+        return
+    assert found.energy.energy_j > 0
+    assert found.exit_status == 0

@@ -10,14 +10,18 @@ from ipa_energy.profiling.runtime import load_pipeline
 from ipa_energy.profiling.table import meta_path, read_profile
 
 ROOT = Path(__file__).parents[2]
-PROFILE = ROOT / "configs/profiles/video-epyc-2vcpu.csv"
+PROFILE = ROOT / "configs/profiles/video-epyc-9005-2vcpu.csv"
 VARIANTS = load_pipeline(str(ROOT / "pipelines/video")).VARIANTS
 BATCHES = (1, 2, 4, 8)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return {(row.variant, int(row.cpu_cores), row.batch): row for row in read_profile(PROFILE)}
+    return {
+        (row.variant, int(row.cpu_cores), row.batch): row
+        for row in read_profile(PROFILE)
+        if row.replicas == 1
+    }
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +33,20 @@ def names(stage):
     return [variant.name for variant in VARIANTS if variant.stage == stage]
 
 
-def test_one_core_grid_is_complete(rows):
-    wanted = {(variant.name, 1, batch) for variant in VARIANTS for batch in BATCHES}
-    assert wanted <= set(rows)
+def test_grid_is_complete(rows):
+    wanted = {(v.name, cores, batch) for v in VARIANTS for cores in (1, 2) for batch in BATCHES}
+    assert wanted == set(rows)
+
+
+def test_two_replicas_at_once_bear_out_the_model(meta):
+    check = meta["replica_check"]
+    assert len(check["entries"]) == 20
+    assert check["relative_error_max_abs"] < 0.05
+
+
+def test_nobody_else_used_the_cores_in_any_window_that_counts(meta):
+    assert meta["stability"]["contended"] == 0
+    assert not any(facts["contended"] for facts in meta["entries"].values())
 
 
 def test_accuracies_are_the_pipelines_own(rows):
@@ -78,6 +93,10 @@ def test_a_busy_core_never_draws_more_than_the_model_allows(rows, meta):
     for row in rows.values():
         power_w = row.dynamic_energy_j * row.throughput_rps
         assert 0.8 * row.cpu_cores < power_w / dynamic_w_per_core < 1.02 * row.cpu_cores
-        # The threads of a batch spin for a moment after it, which is in the idle window's mean.
-        spinning = 1.0 if row.cpu_cores == 1 else 1.1
-        assert 0.999 < row.idle_power_w / (row.cpu_cores * 0.6) < 1.01 * spinning
+
+
+def test_waiting_replicas_use_no_core(rows, meta):
+    model = meta["meter"]["power_model"]
+    for row in rows.values():
+        idle_w = row.cpu_cores * model["idle_w"] / model["cores"]
+        assert row.idle_power_w == pytest.approx(idle_w, rel=0.005)

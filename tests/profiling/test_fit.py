@@ -18,7 +18,7 @@ from ipa_energy.profiling.fit.surface import fit_surface
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.table import read_profile
 
-PROFILE = Path(__file__).parents[2] / "configs/profiles/video-epyc-2vcpu.csv"
+PROFILE = Path(__file__).parents[2] / "configs/profiles/video-epyc-9004-2vcpu.csv"
 SCALES = {"small": 0.02, "medium": 0.3, "large": 4.0}
 BATCHES, CORES = (1, 2, 4, 8, 16), (1.0, 2.0, 4.0, 8.0)
 

@@ -42,7 +42,7 @@ def study_to_draw(pipeline: Path) -> Study:
             wanted=None,
             trials=3,
             mapped_loads_rps=[2.0, 6.0, 12.0],
-            sensitivity=False,
+            sensitivity=True,
             folder=None,
         ),
         show_progress=False,
@@ -56,7 +56,7 @@ def study_to_draw(pipeline: Path) -> Study:
         hardware=HOSTILE,
         cases=(first, *others),
         warnings=(HOSTILE,),
-        sensitivity={first.name: Findings()},
+        sensitivity={first.name: Findings(), others[0].name: study.sensitivity[others[0].name]},
     )
 
 

@@ -13,12 +13,14 @@ import pytest
 from studies_to_draw import study_to_draw
 
 from ipa_energy.report.figure import Points
+from ipa_energy.report.table import cell_of
 from ipa_energy.report.tradeoff_page import (
     tradeoff_page,
     write_tradeoff_figures,
     write_tradeoff_html,
 )
 from ipa_energy.tradeoff.point import Estimate
+from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study import Study
 
 
@@ -36,7 +38,27 @@ def test_every_figure_of_every_case_is_there(study: Study) -> None:
     kinds = ["cost-over-accuracy", "cost-accuracy-energy"]
     kinds += [f"energy-against-{other}" for other in ("cost", "accuracy", "latency")]
     expected = [f"{kind}-{case}" for case in ("1-6_rps", "2-12_rps") for kind in kinds]
-    assert [f.key for f in tradeoff_page(study).figures] == [*expected, "plan-map", "hardware"]
+    expected += ["front-2-12_rps", "plan-map", "hardware"]
+    assert [f.key for f in tradeoff_page(study).figures] == expected
+
+
+def test_front_is_the_analysis_s_and_the_exchange_rates_are_told(study: Study) -> None:
+    found = study.sensitivity[study.cases[1].name]
+    assert isinstance(found, Sensitivity)
+    assert found.front is not None
+    assert found.exchanges is not None
+    page = tradeoff_page(study)
+    (figure,) = (figure for figure in page.figures if figure.key == "front-2-12_rps")
+    front, chosen = figure.marks
+    assert isinstance(front, Points)
+    assert isinstance(chosen, Points)
+    assert list(front.y) == [plan.joules_per_request for plan in found.front.shown]
+    assert list(chosen.labels) == [found.plan.label]
+    assert front.hollow
+    (section,) = (one for one in page.sections if one.title == "Sensitivity at 12 rps")
+    saved = [cell_of(row.cells[0]).key for row in section.tables[0].rows]
+    bought = [exchange.bought for exchange in found.exchanges.at_plan]
+    assert saved == [offer.saved_j if offer else 0.0 for offer in bought]
 
 
 def test_points_are_the_study_s(study: Study) -> None:

@@ -28,7 +28,7 @@ Kind = Literal["package", "dram", "psys"]
 
 NO_ZONE_FIX = (
     "modprobe intel_rapl_msr (most virtual machines have no such counter); in a container "
-    "mount the host's /sys/class/powercap and name its folder"
+    "mount the host's /sys/class/powercap and name it: --powercap DIR"
 )
 
 _ZONE = re.compile(r"^(?P<control>[a-z]+-rapl(?:-[a-z]+)?):(?P<top>\d+)(?::(?P<sub>\d+))?$")

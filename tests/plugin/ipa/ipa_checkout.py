@@ -23,7 +23,7 @@ from ipa_energy.plugin.patching import apply
 from ipa_energy.profiling.ipa_folder.export import SeriesTarget, export_profile
 from ipa_energy.profiling.table import read_profile
 
-PROFILE = Path(__file__).parents[3] / "configs" / "profiles" / "video-epyc-2vcpu.csv"
+PROFILE = Path(__file__).parents[3] / "configs" / "profiles" / "video-epyc-9004-2vcpu.csv"
 """The one place that names the profile: its joules are estimates, its times measured."""
 
 COPIED = ("optimizer", "experiments", "data/configs", "load_tester")
