@@ -30,6 +30,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python experiments/benchmarks/simulation_speed.py
 	$(BIN)/python experiments/benchmarks/startup_time.py
 	$(BIN)/python experiments/benchmarks/meter_overhead.py
+	$(BIN)/python experiments/benchmarks/report_time.py
 
 schema: $(VENV)/.core
 	$(BIN)/python -m ipa_energy.config > configs/pipeline.schema.json
