@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_pipeline import write_small_pipeline
 from studies_to_draw import HOSTILE, study_to_draw
 
 from ipa_energy.compare import compare
@@ -88,13 +89,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, study: Study) -> dict[str, P
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    from conftest import HEADER, PIPELINE, profile_rows
-
-    folder = tmp_path_factory.mktemp("pipeline")
-    (folder / "profile.csv").write_text("\n".join([HEADER, *profile_rows(), ""]))
-    path = folder / "small.yaml"
-    path.write_text(PIPELINE)
-    study = study_to_draw(path)
+    study = study_to_draw(write_small_pipeline(tmp_path_factory.mktemp("pipeline")))
     return replace(study, cases=study.cases[:1])
 
 

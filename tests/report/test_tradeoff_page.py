@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_pipeline import write_small_pipeline
 from studies_to_draw import study_to_draw
 
 from ipa_energy.report.figure import Points
@@ -26,12 +27,7 @@ from ipa_energy.tradeoff.study import Study
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    from conftest import HEADER, PIPELINE, profile_rows
-
-    folder = tmp_path_factory.mktemp("pipeline")
-    (folder / "profile.csv").write_text("\n".join([HEADER, *profile_rows(), ""]))
-    (folder / "small.yaml").write_text(PIPELINE)
-    return study_to_draw(folder / "small.yaml")
+    return study_to_draw(write_small_pipeline(tmp_path_factory.mktemp("pipeline")))
 
 
 def test_every_figure_of_every_case_is_there(study: Study) -> None:
