@@ -77,7 +77,10 @@ def missing(root: Path, python: Path) -> list[Lack]:
 
 def _probe(python: Path) -> dict[str, Any]:
     """Ask the Python that runs IPA what it has; from ``/``, so that no folder is a module."""
-    program = shutil.which(python) or str(python)
+    # A Path forgets the "./" of "./python", so what lies here goes before what is on PATH. A virtual
+    # environment's python is a link that must not be resolved.
+    found_here = python.is_file()
+    program = str(python.absolute()) if found_here else shutil.which(python) or str(python)
     command = [str(Path(program).absolute()), "-c", PROBE.read_text(encoding="utf-8"), *PACKAGES]
     try:
         done = subprocess.run(
