@@ -77,7 +77,7 @@ def missing(root: Path, python: Path) -> list[Lack]:
 
 def _probe(python: Path) -> dict[str, Any]:
     """Ask the Python that runs IPA what it has; from ``/``, so that no folder is a module."""
-    # A Path forgets the "./" of "./python", so what lies here goes before what is on PATH. A virtual
+    # A Path forgets the "./" of "./python": what lies here goes before what is on PATH. A virtual
     # environment's python is a link that must not be resolved.
     found_here = python.is_file()
     program = str(python.absolute()) if found_here else shutil.which(python) or str(python)
