@@ -26,7 +26,7 @@ _PROBE_LIMIT_S = 120.0
 PACKAGES = {
     "gurobipy": "gurobipy",
     "tensorflow": "tensorflow",
-    "kubernetes": "kubernetes",
+    "kubernetes": "'kubernetes<32'",  # later clients load lazily, which IPA does not expect
     "sklearn": "scikit-learn",
     "statsmodels": "statsmodels",
     "pandas": "pandas",
