@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ipa_energy.records import Option, Provenance
+from ipa_energy.records import Option, Provenance, Quality
 
 
 def make_option(
@@ -19,6 +19,8 @@ def make_option(
     cpu_cores: float = 1.0,
     trials: int = 1,
     ci95_j: float = math.nan,
+    meter: str = "fake",
+    quality: Quality = "estimated",
 ) -> Option:
     """An option on a CPU; without joules and without provenance if they are NaN."""
     return Option(
@@ -36,5 +38,5 @@ def make_option(
         idle_power_w=idle_power_w,
         provenance=None
         if math.isnan(dynamic_energy_j)
-        else Provenance("fake", "estimated", trials, ci95_j),
+        else Provenance(meter, quality, trials, ci95_j),
     )

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from sweep_file import Point, Value
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.journal import append_line, drop_torn_line
+from ipa_energy.profiling.journal import append_line, drop_torn_line, take_lines
 
 NAME = "journal.jsonl"
 
@@ -125,18 +125,8 @@ class SweepJournal:
 
     def _read(self) -> None:
         lines = self.path.read_bytes().decode("utf-8", errors="replace").split("\n")
-        for number, line in enumerate(lines[:-1], 1):  # the last is empty, or torn by a kill
-            try:
-                record = json.loads(line)
-                if number == 1 and not isinstance(record["context"], dict):
-                    raise TypeError("its context is no object")
-                self._take(record)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ConfigError(
-                    f"not a line of a sweep's journal: {error!r}",
-                    where=f"{self.path}:{number}",
-                    fix="move the file away, or choose another output",
-                ) from error
+        whole = lines[:-1]  # the last is empty, or torn by a kill
+        take_lines(whole, self._take, path=self.path, owner="sweep")
 
     def _take(self, record: dict[str, Any]) -> None:
         if "context" in record:

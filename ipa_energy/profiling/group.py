@@ -198,9 +198,9 @@ class ReplicaGroup:
         """
         deadline_s = time.perf_counter() + max_s
         while True:
-            start_s, cpu_s = time.perf_counter(), self._cpu_s()
+            start_s, cpu_s = time.perf_counter(), self.cpu_s()
             time.sleep(QUIET_SLICE_S)
-            used_s = self._cpu_s() - cpu_s
+            used_s = self.cpu_s() - cpu_s
             elapsed_s = time.perf_counter() - start_s
             if used_s < QUIET_SHARE * elapsed_s * len(self.core_ids):
                 return
@@ -214,7 +214,12 @@ class ReplicaGroup:
                 )
                 return
 
-    def _cpu_s(self) -> float:
+    def cpu_s(self) -> float:
+        """CPU seconds of all replicas so far.
+
+        Raises:
+            ServingError: a replica died.
+        """
         try:
             return sum(process_tree_cpu_s(replica.pid) for replica in self.replicas)
         except OSError as error:

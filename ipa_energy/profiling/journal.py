@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -146,18 +146,8 @@ class Journal:
         self.trials.setdefault(entry, []).append(trial)
 
     def _read(self) -> None:
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                record = json.loads(line)
-                if number == 1 and not isinstance(record["context"], dict):
-                    raise TypeError("its context is no object")
-                self._take(record)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ConfigError(
-                    f"not a line of a profile's journal: {error!r}",
-                    where=f"{self.path}:{number}",
-                    fix="move the file away, or choose another output",
-                ) from error
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        take_lines(lines, self._take, path=self.path, owner="profile")
 
     def _take(self, record: dict[str, Any]) -> None:
         if "context" in record:
@@ -219,6 +209,34 @@ def _difference(found: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if key not in now:
         return f"{key} {one!r}, and now there is none"
     return f"{key} {one!r}, and now it is {other!r}"
+
+
+def take_lines(
+    lines: Iterable[str], take: Callable[[dict[str, Any]], None], *, path: Path, owner: str
+) -> None:
+    """Give every line of a journal to ``take``; the first one must be its context.
+
+    Args:
+        lines: of the file, whole ones.
+        take: takes a line's record.
+        path: for messages.
+        owner: whose journal it should be, for messages.
+
+    Raises:
+        ConfigError: a line is not JSON, or ``take`` finds it no record of such a journal.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if number == 1 and not isinstance(record["context"], dict):
+                raise TypeError("its context is no object")
+            take(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"not a line of a {owner}'s journal: {error!r}",
+                where=f"{path}:{number}",
+                fix="move the file away, or choose another output",
+            ) from error
 
 
 def append_line(path: Path, line: str) -> None:

@@ -26,7 +26,6 @@ from statistics import fmean
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, Meter, Reading
-from ipa_energy.meters.cpu_time import process_tree_cpu_s
 from ipa_energy.profiling.account import Account, PartEnergy
 from ipa_energy.profiling.contention import CoreTimes, load_between, read_core_times
 from ipa_energy.profiling.group import ReplicaGroup, Served
@@ -230,5 +229,4 @@ def _idle(bench: _Bench) -> Idle:
 
 
 def _snapshot(group: ReplicaGroup, meter: Meter) -> tuple[CoreTimes, float, Reading]:
-    cpu_s = sum(process_tree_cpu_s(replica.pid) for replica in group.replicas)
-    return read_core_times(), cpu_s, meter.read()
+    return read_core_times(), group.cpu_s(), meter.read()

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from short_trials import SHORT
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
@@ -13,21 +14,10 @@ from ipa_energy.profiling import sweep as sweep_module
 from ipa_energy.profiling.runtime import Variant, load_pipeline
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
 from ipa_energy.profiling.table import meta_path, read_profile
-from ipa_energy.profiling.trial import TrialSettings
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
-SHORT = TrialSettings(
-    min_window_s=0.03,
-    max_window_s=0.1,
-    min_batches=2,
-    idle_s=0.01,
-    warm_up_min_s=0.0,
-    warm_up_max_s=0.02,
-    max_foreign_load=10.0,
-    timeout_s=20.0,
-)
 LONGER = SHORT.with_window(0.04)
 
 

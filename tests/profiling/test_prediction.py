@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from short_trials import SHORT
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
@@ -16,21 +17,10 @@ from ipa_energy.profiling.merge import _provenance, _weighted
 from ipa_energy.profiling.row import ProfileRow, format_row, parse_row
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
 from ipa_energy.profiling.table import meta_path, read_profile
-from ipa_energy.profiling.trial import TrialSettings
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
-SHORT = TrialSettings(
-    min_window_s=0.03,
-    max_window_s=0.1,
-    min_batches=2,
-    idle_s=0.01,
-    warm_up_min_s=0.0,
-    warm_up_max_s=0.02,
-    max_foreign_load=10.0,
-    timeout_s=20.0,
-)
 BATCHES = (1, 2, 4, 8)
 
 

@@ -5,23 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+from short_trials import SHORT
 
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
 from ipa_energy.profiling.table import meta_path, read_profile
-from ipa_energy.profiling.trial import TrialSettings
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
-SHORT = TrialSettings(
-    min_window_s=0.03,
-    max_window_s=0.1,
-    min_batches=2,
-    idle_s=0.01,
-    warm_up_min_s=0.0,
-    warm_up_max_s=0.02,
-    max_foreign_load=10.0,
-    timeout_s=20.0,
-)
 
 
 def sweep(out, **changes):

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
+from option_maker import make_option
 
 from ipa_energy.optimizer.problem import Problem, Program, Settings
 from ipa_energy.optimizer.solution import Plan, build_plan
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Option, Stage
 
 
-def small_option(
-    variant: str,
-    batch: int = 1,
-    *,
-    cpu_cores: float = 1.0,
-    latency_s: float = 0.1,
-    accuracy: float = 0.5,
-    dynamic_energy_j: float = 1.0,
-    idle_power_w: float = 0.0,
-    throughput_rps: float = 100.0,
-    ci95_j: float = 0.0,
-    quality: str = "estimated",
-    meter: str = "cpu-time",
-) -> Option:
-    """An option with plain defaults; NaN joules leave out the provenance."""
-    provenance = Provenance(meter, quality, 3, ci95_j)  # type: ignore[arg-type]
-    return Option(
-        variant=variant,
-        hardware="cpu",
-        cpu_cores=cpu_cores,
-        gpu_share=0.0,
-        batch=batch,
-        latency_s=latency_s,
-        latency_avg_s=latency_s,
-        latency_p99_s=latency_s,
-        throughput_rps=throughput_rps,
-        accuracy=accuracy,
-        dynamic_energy_j=dynamic_energy_j,
-        idle_power_w=idle_power_w,
-        provenance=None if np.isnan(dynamic_energy_j) else provenance,
-    )
+def small_option(variant: str, batch: int = 1, **figures: Any) -> Option:
+    """An option that waits for nothing, of a profile with three trials that do not differ."""
+    plain = {"idle_power_w": 0.0, "throughput_rps": 100.0, "trials": 3, "ci95_j": 0.0}
+    return make_option(variant, batch, **({"meter": "cpu-time"} | plain | figures))
 
 
 def one_stage(*options: Option) -> tuple[Stage, ...]:
