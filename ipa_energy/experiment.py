@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 import ipa_energy
+from ipa_energy.as_json import or_none
 from ipa_energy.compare import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
-from ipa_energy.hindsight import best_static_plan
-from ipa_energy.json_value import or_none
 from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solve import decide
-from ipa_energy.planner import Planner, load_planner
+from ipa_energy.planning.hindsight import best_static_plan
+from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.runlog import Interval, Run, RunInfo, RunLog, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runner import Runner

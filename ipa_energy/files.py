@@ -8,12 +8,16 @@ written and what the user can do about it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from ipa_energy.as_json import as_json
+from ipa_energy.errors import IpaEnergyError
 
 
 @contextmanager
@@ -72,3 +76,16 @@ def whole_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step: readers see the old one or the new one.
+
+    Raises:
+        IpaEnergyError: it cannot be written; the old file stays.
+    """
+    try:
+        with whole_file(path, sync=False) as file:
+            file.write(json.dumps(as_json(data), indent=2) + "\n")
+    except OSError as error:
+        raise IpaEnergyError(f"{path}: cannot write: {error.strerror}") from error

@@ -22,16 +22,16 @@ import numpy as np
 from ipa_energy.adaptation.loop import Adapter, Decision, changed_stages
 from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.policies import initial_deployment
 from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solution import Plan
-from ipa_energy.planner import Planner
+from ipa_energy.planning.planner import Planner
+from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Decision as LoggedDecision
 from ipa_energy.runlog import Interval, StageStep, Step
 from ipa_energy.serving.base import Backend, DeployedStage, Deployment, deployment_of
 from ipa_energy.serving.load import arrival_times_s
-from ipa_energy.serving.simulated import SimulatedBackend
+from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads import Workload
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ import numpy as np
 from ipa_energy.records import Option, Provenance, Stage
 from ipa_energy.serving.base import DeployedStage, Deployment
 from ipa_energy.serving.load import arrival_times_s
-from ipa_energy.serving.simulated import SimulatedBackend
+from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads.shapes import named_workload
 
 INTERVAL_S = 10

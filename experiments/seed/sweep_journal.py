@@ -22,7 +22,7 @@ from typing import Any, Literal
 from sweep_file import Point, Value
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.journal import append_line, drop_torn_line, take_lines
+from ipa_energy.jsonl import append_line, drop_torn_line, take_lines
 
 NAME = "journal.jsonl"
 

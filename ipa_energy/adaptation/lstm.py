@@ -28,11 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ipa_energy.arrays import Floats
 from ipa_energy.errors import ConfigError
-
-Floats = npt.NDArray[np.float64]
 
 UNITS = 25
 STEPS = 12

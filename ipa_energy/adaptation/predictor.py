@@ -24,13 +24,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from ipa_energy.adaptation import lstm
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Forecast = Callable[[Floats], float]
 """Maxima of 10 s, oldest first and at least one, to requests per second; NaN if it cannot tell."""
 
@@ -51,7 +49,7 @@ class Predictor(Protocol):
         """Name in the YAML's ``predictor_type``."""
         ...
 
-    def predict(self, history_rps: Sequence[int] | Ints, now_s: int) -> float:
+    def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
         """The load to plan for, a whole number of requests per second, at least 0.
 
         Args:
@@ -64,7 +62,7 @@ class Predictor(Protocol):
         ...
 
 
-def window_maxima(counts: Sequence[int] | Ints, step_s: int = STEP_S) -> Floats:
+def window_maxima(counts: Sequence[int] | Counts, step_s: int = STEP_S) -> Floats:
     """Maxima of consecutive windows of ``step_s`` seconds; the last window may be shorter."""
     loads = np.asarray(counts, dtype=np.float64)
     if not len(loads):
@@ -143,7 +141,7 @@ class HistoryPredictor:
     monitoring_s: int
     margin_percent: float
 
-    def predict(self, history_rps: Sequence[int] | Ints, now_s: int) -> float:
+    def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
         """See :meth:`Predictor.predict`; the time plays no part."""
         maxima = window_maxima(history_rps[-self.monitoring_s :])
         if not len(maxima):
@@ -175,11 +173,11 @@ class OraclePredictor:
         horizon_s: seconds ahead that the next plan must carry.
     """
 
-    counts: Ints
+    counts: Counts
     horizon_s: int
     name: str = ORACLE
 
-    def predict(self, history_rps: Sequence[int] | Ints, now_s: int) -> float:
+    def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
         """See :meth:`Predictor.predict`; 0 after the trace's end. The history plays no part."""
         return float(self.counts[now_s : now_s + self.horizon_s].max(initial=0))
 
@@ -191,7 +189,7 @@ def make_predictor(
     backup_duration_min: float = 2,
     monitoring_duration_min: float = 2,
     margin_percent: float = 0,
-    oracle_counts: Ints | None = None,
+    oracle_counts: Counts | None = None,
     oracle_horizon_s: int = 2 * STEP_S,
 ) -> Predictor:
     """The predictor that a pipeline YAML asks for.

@@ -12,16 +12,16 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.as_json import or_none
 from ipa_energy.cli.meter_choice import METER_HELP, CommandMeter, command_meter
 from ipa_energy.cli.meter_options import add_place_options
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.files import whole_file
-from ipa_energy.json_value import or_none
 
 if TYPE_CHECKING:
-    from ipa_energy.profiling.command.energy import CommandEnergy, CommandTrial
+    from ipa_energy.measure.energy import CommandEnergy, CommandTrial
 
 EXIT_INTERRUPTED = 130
 
@@ -83,7 +83,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def measure(args: argparse.Namespace) -> int:
     """Measure; the command's exit status passes through."""
-    from ipa_energy.profiling.command.measure import measure_command
+    from ipa_energy.measure.measure import measure_command
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if args.out is not None and not args.out.absolute().parent.is_dir():
@@ -236,7 +236,7 @@ def _too_short(found: CommandEnergy) -> str:
 
 
 def _warnings(found: CommandEnergy) -> list[str]:
-    from ipa_energy.profiling.command.energy import FOREIGN_LOAD_LIMIT
+    from ipa_energy.measure.energy import FOREIGN_LOAD_LIMIT
 
     warnings = []
     failed = [trial for trial in found.trials if trial.exit_status]

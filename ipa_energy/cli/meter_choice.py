@@ -19,12 +19,12 @@ from ipa_energy.cli.meter_options import chosen_meter, places_of
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 
 if TYPE_CHECKING:
+    from ipa_energy.measure.measure import TreeMeterFactory
+    from ipa_energy.measure.tree import CommandTree
     from ipa_energy.meters.base import Meter
     from ipa_energy.meters.cgroup import CgroupMeter
     from ipa_energy.meters.cpu_time import PowerModel
     from ipa_energy.meters.discovery.sources import Places
-    from ipa_energy.profiling.command.measure import TreeMeterFactory
-    from ipa_energy.profiling.command.tree import CommandTree
 
 METER_HELP = (
     "rapl, perf, nvml, kepler, dcgm, prometheus, cpu-time, several joined by +, or auto: what the "
@@ -178,8 +178,8 @@ def _power_model(path: Path | None) -> PowerModel:
 def _composed(
     parts: list[str], counters: Mapping[str, Meter], model: PowerModel | None, tree: CommandTree
 ) -> Meter:
+    from ipa_energy.measure.tree import TreeMeter
     from ipa_energy.meters.composite import CompositeMeter
-    from ipa_energy.profiling.command.tree import TreeMeter
 
     meters: list[Meter] = [
         TreeMeter(model, tree) if model is not None and part not in counters else counters[part]

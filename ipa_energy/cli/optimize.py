@@ -12,7 +12,7 @@ from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 
 if TYPE_CHECKING:
     from ipa_energy.optimizer.solution import Plan, Result
-    from ipa_energy.planner import Planner
+    from ipa_energy.planning.planner import Planner
 
 HIGHEST_LOAD_RPS = 1e9
 """As for a trace: beyond it the number is something else than requests per second."""
@@ -42,7 +42,7 @@ def optimize(args: argparse.Namespace) -> int:
     """Decide once and show the plans, or the conflict."""
     from ipa_energy.optimizer.problem import planned_load_rps
     from ipa_energy.optimizer.solve import decide
-    from ipa_energy.planner import load_planner
+    from ipa_energy.planning.planner import load_planner
 
     if not 0 < args.load <= HIGHEST_LOAD_RPS:
         raise ConfigError(

@@ -15,7 +15,7 @@ from ipa_energy.cli.run import BACKENDS
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
-    from ipa_energy.planner import Planner
+    from ipa_energy.planning.planner import Planner
     from ipa_energy.tradeoff.load import StudyLoad
     from ipa_energy.tradeoff.study import Study
     from ipa_energy.tradeoff.wanted import Wanted
@@ -193,7 +193,7 @@ def _check_places(args: argparse.Namespace) -> None:
 
 
 def _planners(args: argparse.Namespace) -> list[Planner]:
-    from ipa_energy.planner import load_planner
+    from ipa_energy.planning.planner import load_planner
 
     overrides: dict[str, object] = chosen_overrides(args, KEY_OF_OPTION)
     profiles = overrides.pop("profile", None)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ipa_energy.as_json import or_none
 from ipa_energy.compare.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
-from ipa_energy.json_value import or_none
 from ipa_energy.runlog.reader import Run
 
 Baselines = RunMetrics | Mapping[str, RunMetrics] | None

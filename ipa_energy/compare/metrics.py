@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from ipa_energy.arrays import Floats
 from ipa_energy.records import Quality, weakest_quality
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step
-from ipa_energy.serving.base import Floats
 
 LOG_RESOLUTION_S = 1e-6
 """Times are logged to the microsecond, so a latency this much above the SLA may be equal to it."""

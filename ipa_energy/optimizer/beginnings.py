@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipa_energy.optimizer.problem import Candidates, Floats, Ints, Problem
+from ipa_energy.arrays import Floats, Ints
+from ipa_energy.optimizer.problem import Candidates, Problem
 from ipa_energy.optimizer.sweep import pareto_points
 from ipa_energy.optimizer.table import Resource
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.dual import Priced
-from ipa_energy.optimizer.problem import Floats, Ints
 from ipa_energy.optimizer.search import Labels
 from ipa_energy.optimizer.solution import Choice
 from ipa_energy.optimizer.table import Table, suffix_sums

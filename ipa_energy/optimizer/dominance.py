@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipa_energy.optimizer.problem import Floats, Ints
+from ipa_energy.arrays import Floats, Ints
 
 _BLOCK = 128
 _PAIRWISE = 160

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ipa_energy.optimizer.problem import Floats
+from ipa_energy.arrays import Floats
 from ipa_energy.optimizer.solution import Choice
 
 _MOST_COLUMNS = 60

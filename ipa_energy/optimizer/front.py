@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.beginnings import EQUAL_RTOL, Beginnings, Growth, reserved_cores
-from ipa_energy.optimizer.problem import Floats, Ints, Problem
+from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solution import Choice, Plan, build_plan
 
 __all__ = [

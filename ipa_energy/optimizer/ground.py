@@ -8,22 +8,13 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.problem import (
-    Candidates,
-    Floats,
-    Ints,
-    Problem,
-    Program,
-    Settings,
-    StageRules,
-)
+from ipa_energy.optimizer.problem import Candidates, Problem, Program, Settings, StageRules
 from ipa_energy.records import Stage
 
 Resource = Literal["delay_s", "energy_j"]
-Bools = npt.NDArray[np.bool_]
 
 
 def is_feasible(problem: Problem) -> bool:
@@ -78,7 +69,7 @@ class Ground:
         fixed = [StageRules(replicas=rules.replicas) for rules in problem.rules]
         self._free = Program(stages, unlimited, free).at(problem.load_rps).stages
         self._fixed = Program(stages, unlimited, fixed).at(problem.load_rps).stages
-        self._allowed: list[dict[str, Bools]] = []
+        self._allowed: list[dict[str, Mask]] = []
         self.limits: list[tuple[str, ...]] = []
         for candidates, rules in zip(self._free, problem.rules, strict=True):
             allowed = _allowed(candidates, rules, problem.settings)
@@ -104,7 +95,7 @@ class Ground:
         return dataclasses.replace(self.problem, stages=stages)
 
 
-def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> dict[str, Bools]:
+def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> dict[str, Mask]:
     stage: Stage = candidates.stage
     options = stage.options
     allowed = {
@@ -122,7 +113,7 @@ def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> d
     return allowed
 
 
-def _bools(values: Sequence[bool]) -> Bools:
+def _bools(values: Sequence[bool]) -> Mask:
     return np.array(values, dtype=bool)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.arrays import Ints
 from ipa_energy.errors import LicenceError, UnavailableError
 from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
-from ipa_energy.optimizer.problem import Ints, Problem
+from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solution import Choice
 
 _NO_LICENCE = 10009

@@ -26,7 +26,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipa_energy.optimizer.problem import Floats, Ints, Problem
+from ipa_energy.arrays import Floats, Ints
+from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solution import Choice
 from ipa_energy.optimizer.table import Resource, Table
 

@@ -41,13 +41,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import EnergyRisk, Option, Stage
 
 AccuracyMethod = Literal["sum", "average", "multiply"]
 EnergyMetric = Literal["joules_per_request", "watts"]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 
 LOWEST_PLANNED_LOAD_RPS = 1.0
 """A smaller load is planned as this: joules per request have no meaning without requests."""

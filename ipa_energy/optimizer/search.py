@@ -25,8 +25,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.dominance import undominated
-from ipa_energy.optimizer.problem import Floats, Ints
 from ipa_energy.optimizer.solution import Choice
 from ipa_energy.optimizer.table import Table
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ipa_energy.as_json import or_none
 from ipa_energy.errors import InfeasibleError, IpaEnergyError
-from ipa_energy.json_value import or_none
 from ipa_energy.optimizer.problem import (
     Problem,
     Settings,

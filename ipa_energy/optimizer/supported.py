@@ -25,13 +25,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.optimizer.front import Front
-from ipa_energy.optimizer.problem import Floats, Ints
 from ipa_energy.optimizer.sweep import pareto_points
-
-Mask = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-9
 """Of an objective's range. Solvers answer to about 1e-10; what is nearer than this is a tie."""

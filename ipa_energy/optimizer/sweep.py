@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ipa_energy.optimizer.problem import Floats, Ints
+from ipa_energy.arrays import Floats, Ints
 
 _BLOCK = 512
 _LARGEST_GRID = 200_000

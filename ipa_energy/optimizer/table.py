@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.dominance import undominated
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Floats, Ints, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
 
 _CLEARLY = 4.0
 """How many times the tolerance of an SLA a bound must be beyond it before it excludes anything:

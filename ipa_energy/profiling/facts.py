@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import Any
 
+from ipa_energy.profile_table.row import ProfileRow
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.journal import Journal
 from ipa_energy.profiling.replica_check import check_replicas
-from ipa_energy.profiling.row import ProfileRow
 from ipa_energy.profiling.stability import stability
 from ipa_energy.profiling.trial import Trial
 

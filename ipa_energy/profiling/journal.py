@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.errors import ConfigError, IpaEnergyError
-from ipa_energy.files import whole_file
-from ipa_energy.json_value import or_none
+from ipa_energy.errors import ConfigError
+from ipa_energy.jsonl import append_line, drop_torn_line, dump_line, take_lines
 from ipa_energy.profiling.account import PartEnergy
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.inputs import Inputs, variant_key
@@ -54,8 +52,8 @@ class Journal:
         self.trials: dict[Entry, list[Trial]] = {}
         self.superseded: dict[Entry, list[str]] = {}
         self.redone: dict[Entry, list[str]] = {}
-        self._now: dict[str, Any] = json.loads(_dump(context))
-        self._inputs_now: Inputs = json.loads(_dump(inputs))
+        self._now: dict[str, Any] = json.loads(dump_line(context))
+        self._inputs_now: Inputs = json.loads(dump_line(inputs))
         if path.exists():
             drop_torn_line(path)
         if path.exists() and path.stat().st_size:
@@ -178,7 +176,7 @@ class Journal:
         self.redone.setdefault(entry, []).append(started_utc)
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        append_line(self.path, _dump(record))
+        append_line(self.path, dump_line(record))
 
 
 def _trial(record: dict[str, Any]) -> Trial:
@@ -209,89 +207,3 @@ def _difference(found: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if key not in now:
         return f"{key} {one!r}, and now there is none"
     return f"{key} {one!r}, and now it is {other!r}"
-
-
-def take_lines(
-    lines: Iterable[str], take: Callable[[dict[str, Any]], None], *, path: Path, owner: str
-) -> None:
-    """Give every line of a journal to ``take``; the first one must be its context.
-
-    Args:
-        lines: of the file, whole ones.
-        take: takes a line's record.
-        path: for messages.
-        owner: whose journal it should be, for messages.
-
-    Raises:
-        ConfigError: a line is not JSON, or ``take`` finds it no record of such a journal.
-    """
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            if number == 1 and not isinstance(record["context"], dict):
-                raise TypeError("its context is no object")
-            take(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"not a line of a {owner}'s journal: {error!r}",
-                where=f"{path}:{number}",
-                fix="move the file away, or choose another output",
-            ) from error
-
-
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, on disk when this returns, or not at all.
-
-    Raises:
-        IpaEnergyError: it cannot be written; what was in the file stays.
-    """
-    try:
-        with path.open("ab") as file:
-            end = file.seek(0, os.SEEK_END)
-            try:
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), end)
-                raise
-    except OSError as error:
-        raise IpaEnergyError(
-            f"{path}: cannot write: {error.strerror}; what was measured so far is kept; "
-            "fix: make room or give the right, then resume"
-        ) from error
-
-
-def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a kill left without its end."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Replace a JSON file in one step: readers see the old one or the new one.
-
-    Raises:
-        IpaEnergyError: it cannot be written; the old file stays.
-    """
-    try:
-        with whole_file(path, sync=False) as file:
-            file.write(json.dumps(_without_nan(data), indent=2) + "\n")
-    except OSError as error:
-        raise IpaEnergyError(f"{path}: cannot write: {error.strerror}") from error
-
-
-def _dump(record: Mapping[str, Any]) -> str:
-    return json.dumps(_without_nan(record), separators=(",", ":"))
-
-
-def _without_nan(value: Any) -> Any:
-    """The value with NaN as null, which is what JSON has for "not measured"."""
-    if isinstance(value, float):
-        return or_none(value)
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value

@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from ipa_energy.errors import ConfigError, ServingError
-from ipa_energy.profiling.facts import figure, profile_facts
-from ipa_energy.profiling.fit.prediction import Predicted, is_predicted
-from ipa_energy.profiling.grid import Entry, entry_of
-from ipa_energy.profiling.inputs import Inputs
-from ipa_energy.profiling.journal import GONE, Journal, write_json
-from ipa_energy.profiling.measurement import summarise
-from ipa_energy.profiling.row import SATURATED
-from ipa_energy.profiling.table import (
+from ipa_energy.files import write_json
+from ipa_energy.profile_table.row import SATURATED
+from ipa_energy.profile_table.table import (
     ProfileRow,
     append_rows,
     meta_path,
     read_profile,
     write_profile,
 )
+from ipa_energy.profiling.facts import figure, profile_facts
+from ipa_energy.profiling.fit.prediction import Predicted, is_predicted
+from ipa_energy.profiling.grid import Entry, entry_of
+from ipa_energy.profiling.inputs import Inputs
+from ipa_energy.profiling.journal import GONE, Journal
+from ipa_energy.profiling.measurement import summarise
 from ipa_energy.profiling.trial import Trial
 from ipa_energy.records import Quality
 

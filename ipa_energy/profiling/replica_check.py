@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
+from ipa_energy.profile_table.row import ProfileRow
 from ipa_energy.profiling.grid import entry_of
-from ipa_energy.profiling.row import ProfileRow
 
 
 def check_replicas(rows: Iterable[ProfileRow]) -> dict[str, Any] | None:

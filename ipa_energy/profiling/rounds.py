@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
+from ipa_energy.profile_table.row import ProfileRow
 from ipa_energy.profiling.fit.prediction import predict
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.idle import EmptyMachine
@@ -22,7 +23,6 @@ from ipa_energy.profiling.metering import MeterChoice
 from ipa_energy.profiling.output import ProfileFiles
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.replica_check import check_replicas
-from ipa_energy.profiling.row import ProfileRow
 from ipa_energy.profiling.settings import TrialSettings
 from ipa_energy.profiling.stability import Stability, stability
 from ipa_energy.profiling.trial import Trial, run_trial

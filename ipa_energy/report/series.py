@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ipa_energy.arrays import Floats
 from ipa_energy.compare.metrics import RunMetrics
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step
-from ipa_energy.serving.base import Floats
 
 MOST_POINTS = 2000
 LATENCY_WINDOW_S = 10.0

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.optimizer.problem import Settings, StageRules
 from ipa_energy.optimizer.solution import Plan, plan_of
 from ipa_energy.records import Option, Provenance, Stage
 from ipa_energy.runlog.record import Decision, Interval, RunInfo
 from ipa_energy.runlog.responses import taken
 from ipa_energy.runlog.writer import RunLog
-from ipa_energy.serving.base import Floats, Ints, Requests, Served
+from ipa_energy.serving.base import Requests, Served
 
 INTERVAL_S = 10
 START_TIME_S = 1_700_000_000.0
@@ -165,7 +166,7 @@ def _requests(
 
 
 def _served(
-    requests: Requests, inside: Ints, plan: Plan, window: tuple[float, float], sent: int
+    requests: Requests, inside: Counts, plan: Plan, window: tuple[float, float], sent: int
 ) -> Served:
     start_s, end_s = window
     seconds = int(np.ceil(end_s - start_s))

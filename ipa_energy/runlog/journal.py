@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.arrays import Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.record import Interval
 from ipa_energy.runlog.step import as_quality, log_entry
-from ipa_energy.serving.base import Floats, Requests, Served
+from ipa_energy.serving.base import Requests, Served
 
 NEVER_US = -1
 MICROSECONDS = 1_000_000

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ipa_energy.arrays import Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.folder import (
     ADAPTATION_FILE,
@@ -31,7 +32,7 @@ from ipa_energy.runlog.record import RunInfo
 from ipa_energy.runlog.responses import Responses, joined, no_requests, read_responses, taken
 from ipa_energy.runlog.run_json import read_run_json
 from ipa_energy.runlog.step import Step, number, parse_entry, start_of, with_window
-from ipa_energy.serving.base import Floats, Requests
+from ipa_energy.serving.base import Requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,10 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.journal import MICROSECONDS
-from ipa_energy.serving.base import Floats, Ints, Requests, Served
+from ipa_energy.serving.base import Requests, Served
 
 OPENING = '{"responses": ['
 _DECIMALS = 6
@@ -174,7 +175,7 @@ def _renderer(nodes: tuple[str, ...], start_s: float) -> Callable[[Requests], li
     return render
 
 
-def _digits(times_us: Ints) -> npt.NDArray[np.uint8]:
+def _digits(times_us: Counts) -> npt.NDArray[np.uint8]:
     """Microseconds as seconds with six decimals, in characters, blanks in front: (…, 17)."""
     text = np.full((*times_us.shape, len(_HOLE)), ord("."), dtype=np.uint8)
     left = times_us

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.json_value import or_none
+from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.solution import StagePlan
 from ipa_energy.records import QUALITIES, Quality, weakest_quality
 from ipa_energy.runlog.record import Interval

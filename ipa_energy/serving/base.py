@@ -15,14 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.optimizer.solution import Plan
 from ipa_energy.records import Option, Quality
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +63,10 @@ class Requests:
         served_s: (R, S) when its batch was done there; NaN if it never was.
     """
 
-    request_id: Ints
+    request_id: Counts
     sending_s: Floats
     done_s: Floats
-    dropped_at: Ints
+    dropped_at: Counts
     queued_s: Floats
     started_s: Floats
     served_s: Floats

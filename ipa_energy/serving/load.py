@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
-from ipa_energy.serving.base import Floats, Ints
 
 Mode = Literal["exponential", "equal", "step"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -52,7 +52,7 @@ def arrival_times_s(
     return np.sort(np.minimum(times_s, np.nextafter(second + 1, 0.0)))
 
 
-def _checked_counts(counts_per_s: npt.ArrayLike) -> Ints:
+def _checked_counts(counts_per_s: npt.ArrayLike) -> Counts:
     try:
         counts = np.asarray(counts_per_s, dtype=np.float64)
     except (TypeError, ValueError) as error:

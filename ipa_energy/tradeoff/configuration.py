@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.json_value import or_none
+from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.solution import Plan
 
 

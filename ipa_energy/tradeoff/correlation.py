@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ipa_energy.json_value import or_none
-from ipa_energy.optimizer.problem import Floats
+from ipa_energy.arrays import Floats
+from ipa_energy.as_json import or_none
 
 Method = Literal["pearson", "spearman"]
 Over = Literal["points", "plans"]

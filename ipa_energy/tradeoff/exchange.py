@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.arrays import Floats
 from ipa_energy.optimizer.front import Front, thin
-from ipa_energy.optimizer.problem import Floats
 from ipa_energy.tradeoff.plan_figures import PlanFigures
 
 Given = Literal["accuracy", "latency_s", "cost_cores"]

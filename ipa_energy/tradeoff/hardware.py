@@ -12,7 +12,7 @@ from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.problem import Loads, Program
 from ipa_energy.optimizer.solution import Plan, build_plan
 from ipa_energy.optimizer.solve import solve
-from ipa_energy.planner import Planner
+from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Quality
 from ipa_energy.tradeoff.provenance import has_energy, meter_of, quality_of
 from ipa_energy.tradeoff.thresholds import most_frugal

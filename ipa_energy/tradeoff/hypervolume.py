@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ipa_energy.optimizer.problem import Floats, Ints
+from ipa_energy.arrays import Floats, Ints
 
 REFERENCE = 1.1
 """Scaled coordinate of the reference point in every objective."""

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from ipa_energy.arrays import Ints
 from ipa_energy.optimizer.front import EQUAL_RTOL, Front
-from ipa_energy.optimizer.problem import Ints
 from ipa_energy.optimizer.supported import supported
 from ipa_energy.optimizer.sweep import pareto_points
 from ipa_energy.tradeoff.hypervolume import Hypervolume, hypervolumes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.json_value import or_none
+from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.front import reserved_cores
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solution import Choice, build_plan

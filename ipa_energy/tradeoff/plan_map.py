@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.json_value import or_none
+from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.solution import Plan, build_plan

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ipa_energy.as_json import or_none
 from ipa_energy.interval import half_width_95
-from ipa_energy.json_value import or_none
 from ipa_energy.records import Quality
 from ipa_energy.tradeoff.configuration import Configuration
 

@@ -28,7 +28,7 @@ from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
 from ipa_energy.optimizer.problem import Loads, Program, planned_load_rps, require_intervals
-from ipa_energy.planner import Planner
+from ipa_energy.planning.planner import Planner
 from ipa_energy.scratch import scratch_folder
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.hardware import compare_hardware, profile_names

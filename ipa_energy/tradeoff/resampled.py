@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ipa_energy.arrays import Floats
 from ipa_energy.interval import t_quantile_95
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Floats, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
 from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.records import Option
 from ipa_energy.tradeoff.plan_figures import objective

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ipa_energy.arrays import Floats
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.problem import Floats, Problem, within
+from ipa_energy.optimizer.problem import Problem, within
 from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
 from ipa_energy.tradeoff.plan_figures import PlanFigures, figures_of, joules, objective
 from ipa_energy.tradeoff.resampled import Resampled, energy_scale

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipa_energy.optimizer.problem import Floats
+from ipa_energy.arrays import Floats
 from ipa_energy.optimizer.solution import Choice
 from ipa_energy.tradeoff.space import Space, objectives
 

@@ -21,7 +21,7 @@ from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, thin
 from ipa_energy.optimizer.problem import Loads, Problem, Program, planned_load_rps, within
 from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, build_plan
-from ipa_energy.planner import Planner
+from ipa_energy.planning.planner import Planner
 from ipa_energy.records import EnergyRisk, Quality
 from ipa_energy.tradeoff.exchange import LATENCY_S, Exchanges, exchanges_of
 from ipa_energy.tradeoff.plan_figures import PlanFigures, figures_of

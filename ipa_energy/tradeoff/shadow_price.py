@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ipa_energy.json_value import or_none
+from ipa_energy.as_json import or_none
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem
 from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, Choice

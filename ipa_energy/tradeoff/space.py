@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Floats, Ints, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
 from ipa_energy.optimizer.solution import Choice
 
 MOST_PLANS = 400_000

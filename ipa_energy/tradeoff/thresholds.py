@@ -6,8 +6,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from ipa_energy.arrays import Floats
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.problem import Floats, Problem
+from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solution import Choice
 from ipa_energy.tradeoff.space import best_of
 

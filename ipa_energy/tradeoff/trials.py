@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ipa_energy.arrays import Floats
 from ipa_energy.compare import RunMetrics, metrics
 from ipa_energy.experiment import Experiment, run_experiment
-from ipa_energy.optimizer.problem import Floats
-from ipa_energy.planner import Planner
+from ipa_energy.planning.planner import Planner
 from ipa_energy.records import weakest_quality
 from ipa_energy.serving.base import deployment_of
 from ipa_energy.tradeoff.configuration import Configuration

@@ -29,12 +29,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
-from ipa_energy.workloads.trace import Counts, Workload, checked_duration_s
+from ipa_energy.workloads.trace import Workload, checked_duration_s
 
-Floats = npt.NDArray[np.float64]
 Corners = list[tuple[float, float]]
 """(second within the period, requests per second), by time; the first at 0."""
 

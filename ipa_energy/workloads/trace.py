@@ -10,11 +10,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ipa_energy.arrays import Counts
 from ipa_energy.errors import ConfigError
-
-Counts = npt.NDArray[np.int64]
 
 LONGEST_DURATION_S = 31 * 24 * 3600
 """Longest trace made or read, seconds. IPA's own trace has 22 days."""

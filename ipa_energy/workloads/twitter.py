@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ipa_energy.arrays import Counts
 from ipa_energy.config import TwitterWindow
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.workloads.trace import Counts, Workload, damped
+from ipa_energy.workloads.trace import Workload, damped
 
 TRACE_FOLDER = Path("load_tester/barazmoon/twitter")
 TEXT_NAME = "workload.txt"

@@ -86,8 +86,8 @@ def test_options_offer_what_the_program_has() -> None:
     from ipa_energy.cli import overrides
     from ipa_energy.config.loading import OPTIONS
     from ipa_energy.config.schema import PipelineConfig
-    from ipa_energy.optimizer.policies import POLICIES
     from ipa_energy.optimizer.solve import SOLVERS
+    from ipa_energy.planning.policies import POLICIES
 
     assert set(overrides.METHODS) == set(SOLVERS)
     assert set(overrides.PREDICTORS) == {*FORECASTS, ORACLE}

@@ -10,10 +10,10 @@ from short_trials import SHORT
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.profile_table.table import meta_path, read_profile
 from ipa_energy.profiling import sweep as sweep_module
 from ipa_energy.profiling.runtime import Variant, load_pipeline
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
-from ipa_energy.profiling.table import meta_path, read_profile
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))

@@ -11,12 +11,12 @@ from short_trials import SHORT
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.profile_table.merge import _provenance, _weighted
+from ipa_energy.profile_table.row import ProfileRow, format_row, parse_row
+from ipa_energy.profile_table.table import meta_path, read_profile
 from ipa_energy.profiling.fit.prediction import is_predicted, predict
 from ipa_energy.profiling.grid import Entry, entry_of
-from ipa_energy.profiling.merge import _provenance, _weighted
-from ipa_energy.profiling.row import ProfileRow, format_row, parse_row
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
-from ipa_energy.profiling.table import meta_path, read_profile
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, IpaEnergyError
+from ipa_energy.jsonl import append_line
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.profile_table.table import read_profile
 from ipa_energy.profiling.grid import Entry, visits
-from ipa_energy.profiling.journal import append_line
 from ipa_energy.profiling.metering import MeterPart
 from ipa_energy.profiling.output import profile_row
 from ipa_energy.profiling.sweep import MeterChoice, cpu_time_choice, profile_pipeline
-from ipa_energy.profiling.table import read_profile
 from ipa_energy.profiling.trial import TrialSettings
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.planner import load_planner
+from ipa_energy.planning.planner import load_planner
 from ipa_energy.tradeoff.load import constant_load
 from ipa_energy.tradeoff.point import Point
 from ipa_energy.tradeoff.protocol import Question, conduct

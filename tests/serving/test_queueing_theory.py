@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_pipelines import deployed, option, simulate, single, stage
 
-from ipa_energy.serving.simulated import SimulatedBackend
+from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 
 def test_dd1_below_saturation_never_waits():

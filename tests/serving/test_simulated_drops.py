@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tiny_pipelines import by_id, deployed, option, run, simulate, single, stage
 
-from ipa_energy.serving.simulated import SimulatedBackend
+from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 
 def test_requests_older_than_the_limit_when_their_turn_comes_are_dropped():

@@ -5,8 +5,8 @@ import pytest
 from tiny_pipelines import by_id, deployed, option, run, single, stage, total_j
 
 from ipa_energy.records import Provenance
-from ipa_energy.serving.energy_ledger import integrals, second_edges
-from ipa_energy.serving.simulated import SimulatedBackend
+from ipa_energy.serving.simulated.backend import SimulatedBackend
+from ipa_energy.serving.simulated.energy_ledger import integrals, second_edges
 
 
 def test_idle_hour_costs_n_p_3600():

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ipa_energy.arrays import Floats
 from ipa_energy.records import Option, Provenance, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, Floats, Requests, Served
-from ipa_energy.serving.simulated import SimulatedBackend
+from ipa_energy.serving.base import DeployedStage, Deployment, Requests, Served
+from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 PROVENANCE = Provenance("rapl", "measured", 5, 0.01)
 

@@ -12,7 +12,7 @@ from small_programs import every_plan, one_stage, program_of, random_small_progr
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.optimizer.front import FrontTooLargeError
 from ipa_energy.optimizer.problem import Loads
-from ipa_energy.planner import load_planner
+from ipa_energy.planning.planner import load_planner
 from ipa_energy.tradeoff import sensitivity as sensitivity_module
 from ipa_energy.tradeoff.sensitivity import Sensitivity, analyse, analyse_program
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipa_energy.as_json import or_none
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
-from ipa_energy.json_value import or_none
 from ipa_energy.meters.imports.imported import ImportedEnergy, LogFormat, import_energy
 from ipa_energy.meters.imports.power_log import PowerLogChoice
 

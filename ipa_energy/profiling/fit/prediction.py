@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.profile_table.row import FITTED, ProfileRow
 from ipa_energy.profiling.fit.shapes import Point
 from ipa_energy.profiling.fit.surface import LARGEST_LN, Prediction, Surface, fit_surface
 from ipa_energy.profiling.grid import Entry, entry_of
-from ipa_energy.profiling.row import FITTED, ProfileRow
 
 QUANTITIES: dict[str, Callable[[ProfileRow], float]] = {
     "latency_avg_s": lambda row: row.latency_avg_s,

@@ -1,0 +1,82 @@
+"""A pipeline ready to be planned for: its YAML, its profile, and the program the two make."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipa_energy.adaptation.loop import Runs
+from ipa_energy.config import PipelineConfig, load_config
+from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.solution import Plan, plan_of
+from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
+from ipa_energy.profile_table.table import read_profile, stages_from_rows
+from ipa_energy.records import Stage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Everything a decision needs.
+
+    Attributes:
+        config: the YAML with the command line's options laid over it.
+        stages: the profile as stages, first stage first.
+        planned: the program, its SLA and base allocations, and the variants that are left out.
+        profile_path: the profile table.
+    """
+
+    config: PipelineConfig
+    stages: tuple[Stage, ...]
+    planned: PlannedProgram
+    profile_path: Path
+
+    @property
+    def program(self) -> Program:
+        """The integer program, load still open."""
+        return self.planned.program
+
+    def warn_of_excluded(self) -> None:
+        """Log which variants the rules leave out, and why."""
+        for stage, variants in self.planned.excluded.items():
+            for variant, reason in variants.items():
+                logger.warning("stage %s goes on without %s: %s", stage, variant, reason)
+
+    def plan_running(self, running: Sequence[Runs], load_rps: float) -> Plan:
+        """What a configuration, one entry a stage, means at a load, whether or not it is good."""
+        picks = [
+            (stage, runs.option, runs.replicas)
+            for stage, runs in zip(self.stages, running, strict=True)
+        ]
+        return plan_of(picks, self.program.settings, self.program.rules, load_rps)
+
+
+def load_planner(
+    path: Path, overrides: Mapping[str, object] | None = None, *, policy: str | None = None
+) -> Planner:
+    """Read a pipeline YAML and its profile.
+
+    Args:
+        path: the YAML.
+        overrides: YAML key → value, from the command line.
+        policy: one of IPA's baselines laid over the YAML; None leaves it as it is.
+
+    Raises:
+        ConfigError: anything wrong with the YAML, the options or the profile.
+    """
+    config = load_config(path, overrides)
+    profile_path = config.profile
+    if profile_path is None:
+        raise ConfigError(
+            "no profile is named",
+            where=path,
+            fix="set the key profile, or give --profile CSV; ipa-energy profile measures one",
+        )
+    stages = stages_from_rows(read_profile(profile_path), config, where=profile_path)
+    if policy is not None:
+        config = apply_baseline(config, policy, stages)
+    return Planner(config, stages, program_for(config, stages), profile_path)

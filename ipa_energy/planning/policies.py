@@ -1,0 +1,246 @@
+"""From a config and its profile to the program that is solved at every decision.
+
+IPA's modes end here as :class:`~.problem.StageRules`::
+
+    allocation_mode  base      each variant on its base allocation (:mod:`.allocation`)
+                     variable  every profiled allocation is open
+                     fix       every variant on the stage's initial allocation
+    baseline_mode    scale     the stage's initial variant for good; replicas and batch are free
+                     switch    the stage's initial replicas for good; variant and batch are free
+
+and the four baselines of IPA's study are presets of these (:func:`apply_baseline`): FA2, after
+Razavi et al. 2022, scales one fixed variant; RIM, after Hu et al. 2021, switches variants on fixed
+replicas.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ipa_energy.config.schema import PipelineConfig, StageConfig
+from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.problem import Program, Settings, StageRules
+from ipa_energy.planning.base_allocation import (
+    Allocation,
+    BaseAllocation,
+    base_allocation,
+    by_rising_accuracy,
+    stage_sla_s,
+)
+from ipa_energy.records import Option, Stage
+
+logger = logging.getLogger(__name__)
+
+Policy = Literal["ipa", "fa2-low", "fa2-high", "rim-low", "rim-high"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+RIM_REPLICAS: Mapping[str, int] = {"rim-low": 1, "rim-high": 3}
+"""Replicas of every stage: 3 is what IPA's rim-high files have, 1 the least there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedProgram:
+    """A program, and what the rules found on the way to it.
+
+    Attributes:
+        program: to be asked at every load.
+        latency_sla_s: the pipeline's latency SLA, from the config or by IPA's rule.
+        stage_slas_s: stage → IPA's stage SLA, seconds.
+        base_allocations: stage → variant → (cpu_cores, gpu_share); None unless allocation_mode is
+            base.
+        excluded: stage → variant → why the rules leave it out; stages without any are not in it.
+    """
+
+    program: Program
+    latency_sla_s: float
+    stage_slas_s: Mapping[str, float]
+    base_allocations: Mapping[str, Mapping[str, Allocation]] | None
+    excluded: Mapping[str, Mapping[str, str]]
+
+
+def settings_from(config: PipelineConfig, latency_sla_s: float) -> Settings:
+    """Weights and limits of the config, with the SLA that :func:`program_for` determined."""
+    return Settings(
+        alpha=config.alpha,
+        beta=config.beta,
+        gamma=config.gamma,
+        energy_weight=config.energy_weight,
+        energy_metric=config.energy_metric,
+        energy_risk=config.energy_risk,
+        accuracy_method=config.accuracy_method,
+        normalize_accuracy=config.normalize_accuracy,
+        latency_sla_s=latency_sla_s,
+        energy_sla_joules=config.energy_sla_joules,
+        scaling_cap=config.scaling_cap,
+        batching_cap=config.batching_cap,
+    )
+
+
+def program_for(config: PipelineConfig, stages: Sequence[Stage]) -> PlannedProgram:
+    """The program of a config on a profile.
+
+    Args:
+        config: the pipeline.
+        stages: its stages in the config's order, from :func:`~ipa_energy.profile_table.table
+            .stages_from_rows`.
+
+    Raises:
+        ConfigError: a stage has no variant left, or not the one that ``baseline_mode: scale``
+            fixes; or the profile lacks joules that the config needs.
+    """
+    slas_s = {stage.name: stage_sla_s(stage, config.sla_factor) for stage in stages}
+    if config.baseline_mode == "switch-scale":
+        logger.warning("baseline_mode: switch-scale restricts nothing, as in IPA: same as null")
+    allowed = [_allocations(config, stage, slas_s[stage.name]) for stage in stages]
+    rules = [
+        _rules(config, stage_config, stage, found)
+        for stage_config, stage, found in zip(config.stages, stages, allowed, strict=True)
+    ]
+    latency_sla_s = config.latency_sla_s
+    if latency_sla_s is None:
+        latency_sla_s = sum(slas_s.values())
+    named = list(zip(stages, allowed, strict=True))
+    return PlannedProgram(
+        program=Program(stages, settings_from(config, latency_sla_s), rules),
+        latency_sla_s=latency_sla_s,
+        stage_slas_s=slas_s,
+        base_allocations=(
+            {stage.name: found.allocations for stage, found in named if found is not None}
+            if config.allocation_mode == "base"
+            else None
+        ),
+        excluded={stage.name: found.excluded for stage, found in named if found and found.excluded},
+    )
+
+
+def initial_deployment(
+    config: PipelineConfig, stages: Sequence[Stage]
+) -> tuple[tuple[Option, int], ...]:
+    """What runs before the first decision: (option, replicas) of each stage.
+
+    The YAML's ``initial_*``; where it is silent, the least accurate variant, its smallest
+    allocation, its smallest batch.
+
+    Raises:
+        ConfigError: the profile does not have it.
+    """
+    return tuple(
+        (_initial_option(stage_config, stage), stage_config.initial_replicas)
+        for stage_config, stage in zip(config.stages, stages, strict=True)
+    )
+
+
+def apply_baseline(config: PipelineConfig, policy: str, stages: Sequence[Stage]) -> PipelineConfig:
+    """The config of one of IPA's baselines; everything else (SLA, weights, caps) stays.
+
+    ``ipa`` restricts nothing. ``fa2-low`` and ``fa2-high`` fix the least and the most accurate
+    variant of each stage that ``allocation_mode`` leaves in, and start on its allocation and
+    smallest batch. ``rim-low`` and ``rim-high`` fix :data:`RIM_REPLICAS` replicas.
+
+    Raises:
+        ConfigError: there is no such policy, or a stage has no variant left.
+    """
+    if policy == "ipa":
+        return config.model_copy(update={"baseline_mode": None})
+    if policy in RIM_REPLICAS:
+        replicas = (RIM_REPLICAS[policy],) * len(stages)
+        return config.model_copy(update={"baseline_mode": "switch", "initial_replica": replicas})
+    if policy not in POLICIES:
+        raise ConfigError(f"no policy {policy}", where="--policy", allowed=" | ".join(POLICIES))
+    starts = [_extreme_option(config, stage, most=policy == "fa2-high") for stage in stages]
+    return config.model_copy(
+        update={
+            "baseline_mode": "scale",
+            "initial_active_model": tuple(option.variant for option in starts),
+            "initial_cpu_allocation": tuple(option.cpu_cores for option in starts),
+            "initial_batch": tuple(option.batch for option in starts),
+        }
+    )
+
+
+def _allocations(config: PipelineConfig, stage: Stage, sla_s: float) -> BaseAllocation | None:
+    """What ``allocation_mode`` leaves open in a stage; None: everything."""
+    if config.allocation_mode == "base":
+        return base_allocation(stage, config.threshold, sla_s)
+    if config.allocation_mode == "variable":
+        return None
+    stage_config = next(item for item in config.stages if item.name == stage.name)
+    fixed = _initial_option(stage_config, stage).allocation
+    variants = by_rising_accuracy(stage)
+    have = {
+        variant: any(option.allocation == fixed for option in options)
+        for variant, options in variants.items()
+    }
+    return BaseAllocation(
+        {variant: fixed for variant in variants if have[variant]},
+        {
+            variant: f"not profiled on the stage's initial allocation of {fixed[0]:g} cores"
+            for variant in variants
+            if not have[variant]
+        },
+    )
+
+
+def _rules(
+    config: PipelineConfig, stage_config: StageConfig, stage: Stage, allowed: BaseAllocation | None
+) -> StageRules:
+    allocations = allowed.allocations if allowed is not None else None
+    variants = replicas = None
+    if config.baseline_mode == "scale":
+        variant = stage_config.initial_variant or next(iter(_open_variants(stage, allowed)))
+        if allowed is not None and variant not in allowed.allocations:
+            reason = allowed.excluded.get(variant, "the profile does not have it")
+            raise ConfigError(
+                f"stage {stage.name}: baseline_mode: scale fixes variant {variant}, but under"
+                f" allocation_mode: {config.allocation_mode} it is out: {reason}",
+                where="initial_active_model",
+                allowed=", ".join(allowed.allocations),
+            )
+        variants = frozenset({variant})
+    elif config.baseline_mode == "switch":
+        replicas = stage_config.initial_replicas
+    return StageRules(allocations=allocations, variants=variants, replicas=replicas)
+
+
+def _initial_option(config: StageConfig, stage: Stage) -> Option:
+    variant = config.initial_variant or next(iter(by_rising_accuracy(stage)))
+    fitting = [
+        option
+        for option in stage.options
+        if option.variant == variant
+        and config.initial_cpu_cores in (None, option.cpu_cores)
+        and config.initial_batch in (None, option.batch)
+    ]
+    if not fitting:
+        raise ConfigError(
+            f"stage {stage.name}: the profile has no {variant} at"
+            f" {_any_or(config.initial_cpu_cores)} cores and batch {_any_or(config.initial_batch)}",
+            where="initial_active_model, initial_cpu_allocation, initial_batch",
+            allowed=", ".join(option.label for option in stage.options),
+        )
+    return min(fitting, key=lambda option: (*option.allocation, option.batch))
+
+
+def _any_or(value: float | None) -> str:
+    return "any" if value is None else f"{value:g}"
+
+
+def _extreme_option(config: PipelineConfig, stage: Stage, *, most: bool) -> Option:
+    """Smallest batch of the least or most accurate variant left in, on its allocation."""
+    allowed = _allocations(config, stage, stage_sla_s(stage, config.sla_factor))
+    variant = list(_open_variants(stage, allowed))[-1 if most else 0]
+    open_ = [
+        option
+        for option in stage.options
+        if option.variant == variant
+        and (allowed is None or allowed.allocations[variant] == option.allocation)
+    ]
+    return min(open_, key=lambda option: (*option.allocation, option.batch))
+
+
+def _open_variants(stage: Stage, allowed: BaseAllocation | None) -> Iterable[str]:
+    """The variants left in, by rising accuracy."""
+    return by_rising_accuracy(stage) if allowed is None else allowed.allocations

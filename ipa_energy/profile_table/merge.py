@@ -1,0 +1,163 @@
+"""From rows of a profile to the stages of a pipeline.
+
+Rows that differ only in replicas or load measure one option. What one replica does alone is read
+off the row with the fewest replicas at the lowest load: there neither queues nor neighbours are in
+the latency. Energy comes from all of them: dynamic joules and idle watts are properties of the
+option, so more rows mean a better mean, weighted by trials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ipa_energy.config.problems import raise_all
+from ipa_energy.config.schema import PipelineConfig, StageConfig
+from ipa_energy.errors import ConfigError
+from ipa_energy.profile_table.row import ProfileRow
+from ipa_energy.records import Option, Provenance, Stage, weakest_quality
+
+
+def stages_from_rows(
+    rows: Iterable[ProfileRow], config: PipelineConfig, where: str | Path | None = None
+) -> tuple[Stage, ...]:
+    """The pipeline's stages, in the order of the config, with everything the profile offers.
+
+    Options keep the order in which the profile first has them. ``reference_latency`` chooses
+    l(o); ``latency_margin`` and ``throughput_margin`` are applied to it and to h(o). With
+    ``only_measured_profiles: false`` h(o) is batch / latency, as IPA computes it then, without the
+    throughput margin. Rows of stages that the config does not name are left out.
+
+    Args:
+        rows: of one profile.
+        config: the pipeline.
+        where: the profile's path, for messages.
+
+    Raises:
+        ConfigError: the profile lacks a stage, or an initial variant, allocation or batch, that
+            the config names; the message lists what it has.
+    """
+    grouped: dict[str, dict[tuple[object, ...], list[ProfileRow]]] = {}
+    for row in rows:
+        grouped.setdefault(row.stage, {}).setdefault(row.option_key, []).append(row)
+    problems = []
+    stages = []
+    for stage_config in config.stages:
+        if stage_config.name not in grouped:
+            problems.append(
+                ConfigError(
+                    f"the profile has no stage {stage_config.name}",
+                    where=where,
+                    allowed=f"a profile with that stage; this one has {_listed(grouped)}",
+                    fix="name the stages in task_name as the profile does",
+                )
+            )
+            continue
+        options = tuple(_option(group, config) for group in grouped[stage_config.name].values())
+        stage = Stage(
+            stage_config.name, stage_config.node_name, options, stage_config.requests_per_input
+        )
+        stages.append(stage)
+        problems += _missing_initial(stage, stage_config, where)
+    if problems:
+        raise_all(problems, where or "profile")
+    return tuple(stages)
+
+
+def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:
+    alone = min(rows, key=lambda row: (row.replicas, row.load_rps))
+    p99 = config.reference_latency == "p99"
+    latency_s = alone.latency_p99_s if p99 else alone.latency_avg_s
+    latency_s *= (100 + config.latency_margin) / 100
+    if config.only_measured_profiles:
+        throughput_rps = alone.throughput_rps * (100 + config.throughput_margin) / 100
+    else:
+        throughput_rps = alone.batch / latency_s
+    metered = [row for row in rows if row.has_energy]
+    return Option(
+        variant=alone.variant,
+        hardware=alone.hardware,
+        cpu_cores=alone.cpu_cores,
+        gpu_share=alone.gpu_share,
+        batch=alone.batch,
+        latency_s=latency_s,
+        latency_avg_s=alone.latency_avg_s,
+        latency_p99_s=alone.latency_p99_s,
+        throughput_rps=throughput_rps,
+        accuracy=alone.accuracy,
+        dynamic_energy_j=_weighted([row.dynamic_energy_j for row in metered], metered),
+        idle_power_w=_weighted([row.idle_power_w for row in metered], metered),
+        provenance=_provenance(metered),
+    )
+
+
+def _weighted(values: Sequence[float], rows: Sequence[ProfileRow]) -> float:
+    """Mean of ``values`` weighted by the rows' trials; NaN of none."""
+    if not rows:
+        return math.nan
+    weights = _weights(rows)
+    return sum(value * weight for value, weight in zip(values, weights, strict=True))
+
+
+def _weights(rows: Sequence[ProfileRow]) -> list[float]:
+    """Shares of the rows in a mean: by trials, and equal where there are only predictions.
+
+    A prediction has 0 trials and never dilutes a measurement.
+    """
+    total = sum(row.trials for row in rows)
+    return [row.trials / total if total else 1 / len(rows) for row in rows]
+
+
+def _provenance(rows: Sequence[ProfileRow]) -> Provenance | None:
+    """Where the mean comes from; its interval is that of a weighted mean of independent parts."""
+    rows = [row for row, weight in zip(rows, _weights(rows), strict=True) if weight > 0]
+    quality = weakest_quality([row.quality for row in rows if row.quality is not None])
+    if quality is None:
+        return None
+    weights = _weights(rows)
+    return Provenance(
+        meter="+".join(sorted({row.meter for row in rows})),
+        quality=quality,
+        trials=sum(row.trials for row in rows),
+        ci95_j=math.hypot(
+            *(row.energy_ci95_j * weight for row, weight in zip(rows, weights, strict=True))
+        ),
+    )
+
+
+def _missing_initial(
+    stage: Stage, config: StageConfig, where: str | Path | None
+) -> list[ConfigError]:
+    """Whether the profile can run what the YAML starts with."""
+    variant, cores, batch = config.initial_variant, config.initial_cpu_cores, config.initial_batch
+    if variant is None:
+        return []
+    of_variant = [option for option in stage.options if option.variant == variant]
+    if not of_variant:
+        variants = dict.fromkeys(option.variant for option in stage.options)
+        return [
+            ConfigError(
+                f"stage {stage.name}: the profile has no variant {variant}, which"
+                " initial_active_model names",
+                where=where,
+                allowed=_listed(variants),
+            )
+        ]
+    for option in of_variant:
+        if cores in (None, option.cpu_cores) and batch in (None, option.batch):
+            return []
+    wanted = [f"{cores:g} cores"] if cores is not None else []
+    wanted += [f"batch {batch}"] if batch is not None else []
+    return [
+        ConfigError(
+            f"stage {stage.name}: the profile has no {variant} at {', '.join(wanted)}, which"
+            " initial_cpu_allocation and initial_batch name",
+            where=where,
+            allowed=_listed(f"{option.cpu_cores:g}c b{option.batch}" for option in of_variant),
+        )
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names)) or "nothing"

@@ -1,0 +1,260 @@
+"""The profile table: one CSV row an entry, read strictly and written so that a kill costs one row.
+
+:func:`write_profile` replaces a file whole or not at all. :func:`append_rows` only ever adds, with
+an fsync, so that what was measured stays measured; a kill in the middle of a line leaves a torn
+one, which :func:`read_profile` skips and the next append cuts off, both with a warning.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ipa_energy.config.problems import raise_all
+from ipa_energy.config.yaml_source import read_text
+from ipa_energy.errors import ConfigError
+from ipa_energy.files import whole_file
+from ipa_energy.profile_table.merge import stages_from_rows
+from ipa_energy.profile_table.row import COLUMNS, ProfileRow, format_row, parse_row
+
+__all__ = [
+    "COLUMNS",
+    "ProfileRow",
+    "append_rows",
+    "meta_path",
+    "read_profile",
+    "stages_from_rows",
+    "write_profile",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def meta_path(path: str | Path) -> Path:
+    """Where the provenance block of a profile is: ``PROFILE.meta.json`` beside ``PROFILE.csv``."""
+    return Path(path).with_suffix(".meta.json")
+
+
+def read_profile(path: str | Path, *, partial: bool = False) -> list[ProfileRow]:
+    """Every row of a profile, in the order of the file. BOM, CRLF and any column order are fine.
+
+    Args:
+        path: the file.
+        partial: True for a file that :func:`append_rows` is still filling: if a kill left no row
+            in it yet, or not even a whole header, the answer is an empty list.
+
+    Raises:
+        ConfigError: with every mistake of the file, each with line, column and what is allowed.
+    """
+    path = Path(path)
+    text = read_text(path)
+    if partial and "\n" not in text and ",".join(COLUMNS).startswith(text):
+        return []
+    lines = _split(text, path)
+    if not lines:
+        raise ConfigError("the file is empty", where=path, allowed=f"a header: {','.join(COLUMNS)}")
+    order = _column_order(lines[0][1], path)
+    rows: list[ProfileRow] = []
+    problems: list[ConfigError] = []
+    seen: dict[tuple[object, ...], int] = {}
+    for number, cells in lines[1:]:
+        found = _row(cells, order, f"{path}:{number}")
+        if isinstance(found, ProfileRow):
+            found = _unless_repeated(found, seen, path, number)
+        if isinstance(found, ProfileRow):
+            rows.append(found)
+        elif number == lines[-1][0] and not text.endswith(("\n", "\r")):
+            logger.warning("%s:%d: a torn last line is skipped: %s", path, number, ",".join(cells))
+        else:
+            problems += found
+    problems += _differing_accuracies(rows, path)
+    if problems:
+        raise_all(problems, path)
+    if not rows and not partial:
+        raise ConfigError("the profile has no rows", where=path, allowed="at least one entry")
+    return rows
+
+
+def write_profile(path: str | Path, rows: Iterable[ProfileRow]) -> None:
+    """Write a whole profile; the file appears complete or, if this fails, is left as it was.
+
+    Raises:
+        ConfigError: it cannot be written there, or a row would be refused when read.
+    """
+    path = Path(path)
+    content = _csv_text([COLUMNS]) + _csv_text(_checked(rows, path))
+    try:
+        with whole_file(path) as file:
+            if path.exists():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+            file.write(content)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def append_rows(path: str | Path, rows: Sequence[ProfileRow]) -> None:
+    """Add rows at the end, header first if the file is new, on the disk when this returns.
+
+    Raises:
+        ConfigError: the file has another header or cannot be written, or a row would be refused
+            when read; nothing is added then.
+    """
+    path = Path(path)
+    body = _csv_text(_checked(rows, path))
+    try:
+        with path.open("a+b") as file:
+            end = _end_of_whole_lines(file, path)
+            content = body if end else _csv_text([COLUMNS]) + body
+            file.truncate(end)
+            try:
+                file.write(content.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _checked(rows: Iterable[ProfileRow], path: Path) -> list[list[str]]:
+    """The cells of rows that will be read back; better to learn of a bad row now than then."""
+    lines = []
+    problems: list[ConfigError] = []
+    for number, row in enumerate(rows, 1):
+        cells = format_row(row)
+        found = parse_row(cells, f"{path}, row {number} to be written")
+        if isinstance(found, list):
+            problems += found
+        lines.append(cells)
+    if problems:
+        raise_all(problems, path)
+    return lines
+
+
+def _csv_text(lines: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def _split(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of every line that is not empty."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = []
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise ConfigError(f"not CSV: {error}", where=f"{path}:{reader.line_num}") from error
+    return lines
+
+
+def _column_order(header: list[str], path: Path) -> list[int]:
+    """For each of our columns, where it is in the file."""
+    names = [name.strip() for name in header]
+    where = f"{path}:1"
+    problems = []
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    missing = [name for name in COLUMNS if name not in names]
+    extra = [name for name in names if name not in COLUMNS]
+    for kind, columns in (("repeated", repeated), ("missing", missing), ("unknown", extra)):
+        if columns:
+            what = f"{kind} column{'s' * (len(columns) > 1)} {', '.join(columns)}"
+            problems.append(ConfigError(what, where=where, allowed=",".join(COLUMNS)))
+    if problems:
+        raise_all(problems, path)
+    return [names.index(name) for name in COLUMNS]
+
+
+def _row(cells: list[str], order: list[int], where: str) -> ProfileRow | list[ConfigError]:
+    if len(cells) != len(order):
+        what = f"{len(cells)} cells in this line"
+        return [ConfigError(what, where=where, allowed=f"{len(order)}, as in the header")]
+    return parse_row([cells[index] for index in order], where)
+
+
+def _unless_repeated(
+    row: ProfileRow, seen: dict[tuple[object, ...], int], path: Path, number: int
+) -> ProfileRow | list[ConfigError]:
+    key = (*row.option_key, row.replicas, row.load_rps)
+    first = seen.setdefault(key, number)
+    if first == number:
+        return row
+    return [
+        ConfigError(
+            f"{row.stage} {row.variant} on {row.hardware}, {row.cpu_cores:g} cores, batch"
+            f" {row.batch}, {row.replicas} replicas at {row.load_rps:g} rps repeats line {first}",
+            where=f"{path}:{number}",
+            allowed="one row an entry",
+            fix="remove one of the two",
+        )
+    ]
+
+
+def _differing_accuracies(rows: list[ProfileRow], path: Path) -> list[ConfigError]:
+    accuracies: dict[tuple[str, str], float] = {}
+    problems = {}
+    for row in rows:
+        key = (row.stage, row.variant)
+        first = accuracies.setdefault(key, row.accuracy)
+        if first != row.accuracy:
+            problems[key] = ConfigError(
+                f"{row.stage} {row.variant} has accuracy {first:g} and {row.accuracy:g}",
+                where=path,
+                allowed="one accuracy for all rows of a variant",
+            )
+    return list(problems.values())
+
+
+def _end_of_whole_lines(file: io.BufferedRandom, path: Path) -> int:
+    """Where to append: after the last whole line, a missing newline put in if it was whole."""
+    file.seek(0)
+    content = file.read()
+    if not content.strip():
+        return 0
+    header, newline, _ = content.partition(b"\n")
+    ours = ",".join(COLUMNS).encode()
+    if not newline and ours.startswith(header):
+        logger.warning("%s: a torn header is written anew", path)
+        return 0
+    if header.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r") != ours:
+        raise ConfigError(
+            "the file has another header",
+            where=f"{path}:1",
+            allowed=",".join(COLUMNS),
+            fix="append to another file, or rewrite this one with these columns in this order",
+        )
+    if content.endswith(b"\n"):
+        return len(content)
+    return _end_without_torn_line(file, content, path)
+
+
+def _end_without_torn_line(file: io.BufferedRandom, content: bytes, path: Path) -> int:
+    start = content.rfind(b"\n") + 1
+    last = content[start:].decode(errors="replace")
+    cells = next(csv.reader([last]), [])
+    if isinstance(_row(cells, list(range(len(COLUMNS))), str(path)), ProfileRow):
+        file.write(b"\n")
+        file.flush()
+        return len(content) + 1
+    number = content[:start].count(b"\n") + 1
+    logger.warning("%s:%d: a torn last line is cut off: %s", path, number, last)
+    return start
+
+
+def _cannot_write(path: Path, error: OSError) -> ConfigError:
+    fixes = {
+        errno.ENOENT: f"create the folder {path.parent}",
+        errno.ENOSPC: "free some space",
+        errno.EACCES: "choose a place you may write to",
+        errno.EROFS: "choose a place you may write to",
+    }
+    fix = fixes.get(error.errno or 0)
+    return ConfigError(f"cannot be written: {error.strerror}", where=path, fix=fix)

@@ -1,0 +1,201 @@
+"""A pipeline simulated batch by batch: queues, time-outs, replicas, drops, changes, joules.
+
+::
+
+    sent ─▶ queue ─▶ batch ─▶ replica ─▶ queue ─▶ batch ─▶ replica ─▶ done
+            └ stage 1 ────────────────┘  └ stage 2 ────────────────┘
+
+Each stage has one queue, first come, first served, as IPA's central queue. A batch starts as soon
+as a replica is free and b requests wait, or the oldest one has waited the stage's time-out. The
+batch takes a random time from the profile (:mod:`.service_time`) and spends k·e(k) joules above
+idle; every replica that exists holds its idle watts (:mod:`.energy_ledger`). A request that was
+sent longer ago than the drop limit when its batch is formed is dropped there. (First come, first
+served with such drops wastes work under lasting overload, as in IPA: the first stage serves what is
+just young enough, and the next one drops it.)
+
+The time-out decides whether the wait a plan counts with, q = (b − 1)/λ, comes true. A longer one
+lets the oldest request of a lull wait longer than planned; a shorter one starts batches before they
+are full, which is faster and costs more joules a request than planned. Give None for a stage to use
+each plan's own q there.
+
+The events are in :mod:`.simulation`. A run replays exactly: nothing is random but through the seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ipa_energy.arrays import Floats
+from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.solution import Plan
+from ipa_energy.records import Stage
+from ipa_energy.serving.base import DeployedStage, Deployment, Served, deployment_of
+from ipa_energy.serving.simulated.service_time import server_of
+from ipa_energy.serving.simulated.simulation import Simulation
+
+RECONFIGURATION_S = 8.0
+"""Time until new replicas are ready; about what IPA's take."""
+
+BATCH_TIMEOUT_S = 1.0
+"""IPA's ``max_batch_time`` in every shipped configuration."""
+
+
+class SimulatedBackend:
+    """:class:`.base.Backend` as a discrete-event simulation.
+
+    Args:
+        stages: the pipeline with its whole profile, first stage first.
+        initial: what runs, ready, at time 0.
+        seed: of service times and of the rounding of a fractional ``requests_per_input``.
+        drop_limit_s: requests older than this are dropped when their batch is formed; None: never.
+        reconfiguration_s: time from :meth:`apply` until new replicas are ready.
+        batch_timeout_s: one a stage: longest time the oldest request waits for its batch to fill
+            while a replica is free; None: the wait that the running plan counts with. Default 1 s
+            everywhere.
+
+    Raises:
+        ConfigError: a time or the seed is negative, the numbers of stages differ, or ``initial`` is
+            not in the profile.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        initial: Plan | Deployment,
+        *,
+        seed: int,
+        drop_limit_s: float | None = None,
+        reconfiguration_s: float = RECONFIGURATION_S,
+        batch_timeout_s: Sequence[float | None] | None = None,
+    ) -> None:
+        timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
+        _check_settings(len(stages), seed, drop_limit_s, reconfiguration_s, timeouts)
+        self._stages = tuple(stages)
+        self._now_s = 0.0
+        self._simulation = Simulation(
+            self._stages,
+            self._checked(initial),
+            seed=seed,
+            drop_limit_s=math.inf if drop_limit_s is None else drop_limit_s,
+            reconfiguration_s=reconfiguration_s,
+            batch_timeout_s=timeouts,
+        )
+
+    @property
+    def name(self) -> str:
+        """``simulate``."""
+        return "simulate"
+
+    @property
+    def now_s(self) -> float:
+        """Simulated seconds since the start of the run."""
+        return self._now_s
+
+    def apply(self, plan: Plan | Deployment) -> None:
+        """Start moving to ``plan`` now (see :mod:`.replicas`); returns at once.
+
+        Raises:
+            ConfigError: the plan is for another pipeline, or not in the profile.
+        """
+        self._simulation.retarget(self._checked(plan), self._now_s)
+
+    def serve(self, sending_s: Floats, until_s: float) -> Served:
+        """Offer requests and run the clock; see :meth:`.base.Backend.serve`.
+
+        Raises:
+            ConfigError: the window ends before it begins, or a request is sent outside it.
+        """
+        if not self._now_s <= until_s < math.inf:
+            raise ConfigError(
+                f"window from {self._now_s:g} s to {until_s:g} s", allowed="a later, finite end"
+            )
+        sending_s = np.asarray(sending_s, dtype=np.float64)
+        if len(sending_s):
+            self._check_sending(sending_s, until_s)
+            self._simulation.send(sending_s, self._now_s)
+        self._simulation.run_before(until_s)
+        return self._close(until_s)
+
+    def finish(self) -> Served:
+        """Run until the last request has left; the window ends then."""
+        return self._close(self._simulation.drain(self._now_s))
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _close(self, until_s: float) -> Served:
+        """Everything about the window from the last close to ``until_s``."""
+        start_s, self._now_s = self._now_s, until_s
+        spent = self._simulation.ledger.close(start_s, until_s)
+        return Served(
+            start_s=start_s,
+            end_s=until_s,
+            requests=self._simulation.log.close(),
+            idle_j=spent.idle_j,
+            dynamic_j=spent.dynamic_j,
+            power_w=spent.power_w,
+            cores=spent.cores,
+            in_flight=self._simulation.log.in_flight,
+            meter="+".join(sorted(spent.meters)) if spent.meters else None,
+            quality="estimated" if spent.meters else None,
+        )
+
+    def _check_sending(self, sending_s: Floats, until_s: float) -> None:
+        inside = sending_s[0] >= self._now_s and sending_s[-1] < until_s
+        if not (inside and bool((np.diff(sending_s) >= 0).all())):
+            raise ConfigError(
+                f"sending times from {sending_s[0]:g} s to {sending_s[-1]:g} s",
+                allowed=f"ascending times from {self._now_s:g} s to below {until_s:g} s",
+            )
+
+    def _checked(self, target: Plan | Deployment) -> Deployment:
+        """``target`` as a deployment of this pipeline."""
+        deployment = deployment_of(target) if isinstance(target, Plan) else target
+        names = [deployed.stage for deployed in deployment]
+        if names != [stage.name for stage in self._stages]:
+            raise ConfigError(
+                f"a plan for the stages {', '.join(names)}",
+                allowed=", ".join(stage.name for stage in self._stages),
+            )
+        for stage, deployed in zip(self._stages, deployment, strict=True):
+            _check_deployed(stage, deployed)
+        return deployment
+
+
+def _check_deployed(stage: Stage, deployed: DeployedStage) -> None:
+    option = deployed.option
+    batches = sorted(o.batch for o in stage.options if server_of(o) == server_of(option))
+    if option.batch not in batches:
+        raise ConfigError(
+            f"stage {stage.name} is to run {option.label}, which is not in the profile",
+            allowed=", ".join(sorted(o.label for o in stage.options)),
+        )
+    if deployed.replicas < 1:
+        raise ConfigError(
+            f"stage {stage.name} is to run on {deployed.replicas} replicas", allowed="at least 1"
+        )
+
+
+def _check_settings(
+    stages: int,
+    seed: int,
+    drop_limit_s: float | None,
+    reconfiguration_s: float,
+    batch_timeout_s: Sequence[float | None],
+) -> None:
+    if len(batch_timeout_s) != stages:
+        raise ConfigError(
+            f"{len(batch_timeout_s)} batch time-outs", allowed=f"one a stage, {stages}"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed of {seed}", allowed="a whole number from 0")
+    if drop_limit_s is not None and not drop_limit_s > 0:
+        raise ConfigError(f"drop limit of {drop_limit_s:g} s", allowed="above 0 s, or none")
+    if not (math.isfinite(reconfiguration_s) and reconfiguration_s >= 0):
+        raise ConfigError(f"reconfiguration of {reconfiguration_s:g} s", allowed="0 s or more")
+    for timeout_s in batch_timeout_s:
+        if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s >= 0):
+            raise ConfigError(f"batch time-out of {timeout_s:g} s", allowed="0 s or more, or none")

@@ -1,0 +1,168 @@
+"""Joules of a simulated run: watts that replicas hold over time, and what each batch adds.
+
+Both are piecewise constant, so every figure is an exact integral, whatever the windows: a batch
+that runs across the end of a window is paid for in both, in proportion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ipa_energy.arrays import Floats
+from ipa_energy.records import Option
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a stage's replicas hold from ``since_s`` on, until the next entry.
+
+    Attributes:
+        since_s: from when.
+        power_w: idle watts of all of them; NaN if the profile of one has none.
+        cores: cores reserved by all of them.
+        meters: meters behind their joules; None if the profile of one has no joules.
+    """
+
+    since_s: float
+    power_w: float
+    cores: float
+    meters: frozenset[str] | None
+
+
+def held(since_s: float, replicas: Iterable[tuple[Option, int]]) -> Held:
+    """What ``replicas``, pairs of (option, count), hold."""
+    power_w = cores = 0.0
+    meters: frozenset[str] | None = frozenset()
+    for option, count in replicas:
+        if count == 0:
+            continue
+        power_w += count * option.idle_power_w
+        cores += count * option.cpu_cores
+        if not option.has_energy or option.provenance is None:
+            meters = None
+        elif meters is not None:
+            meters |= {option.provenance.meter}
+    return Held(since_s, power_w, cores, meters)
+
+
+@dataclass(slots=True)
+class _StageLedger:
+    """One stage's entries since the last close; columns of ``starts_s`` … belong to its batches."""
+
+    holding: list[Held]
+    starts_s: list[float] = field(default_factory=list)
+    ends_s: list[float] = field(default_factory=list)
+    energies_j: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """One window's energy and cores; the fields are those of :class:`.base.Served`."""
+
+    idle_j: Floats
+    dynamic_j: Floats
+    power_w: Floats
+    cores: Floats
+    meters: frozenset[str] | None
+
+
+class EnergyLedger:
+    """Entries of every stage, closed window by window."""
+
+    def __init__(self, holding: Iterable[Held]) -> None:
+        self._stages = [_StageLedger([first]) for first in holding]
+
+    def hold(self, stage: int, entry: Held) -> None:
+        """From ``entry.since_s`` on, the stage's replicas hold what ``entry`` says."""
+        self._stages[stage].holding.append(entry)
+
+    def batch(self, stage: int, start_s: float, end_s: float, energy_j: float) -> None:
+        """A batch spends ``energy_j`` above idle, evenly from ``start_s`` to ``end_s``."""
+        ledger = self._stages[stage]
+        ledger.starts_s.append(start_s)
+        ledger.ends_s.append(end_s)
+        ledger.energies_j.append(energy_j)
+
+    def close(self, start_s: float, end_s: float) -> Spent:
+        """The window's figures; what reaches beyond ``end_s`` is kept for the next window."""
+        edges_s = second_edges(start_s, end_s)
+        idle_j = np.zeros(len(self._stages))
+        dynamic_j = np.zeros(len(self._stages))
+        energy_j, core_seconds = np.zeros(len(edges_s) - 1), np.zeros(len(edges_s) - 1)
+        meters: frozenset[str] | None = frozenset()
+        for index, ledger in enumerate(self._stages):
+            since_s = np.array([entry.since_s for entry in ledger.holding])
+            until_s = np.append(since_s[1:], end_s)
+            power_w = np.array([entry.power_w for entry in ledger.holding])
+            cores = np.array([entry.cores for entry in ledger.holding])
+            length_s = until_s - since_s.clip(min=start_s)
+            real = length_s > 0
+            idle_j[index] = (power_w[real] * length_s[real]).sum()
+            energy_j += integrals(since_s, until_s, power_w, edges_s)
+            core_seconds += integrals(since_s, until_s, cores, edges_s)
+            for entry, exists in zip(ledger.holding, real, strict=True):
+                if exists:
+                    meters = (
+                        None if meters is None or entry.meters is None else meters | entry.meters
+                    )
+            dynamic_j[index], by_second_j = _close_batches(ledger, edges_s)
+            energy_j += by_second_j
+            del ledger.holding[:-1]
+        width_s = np.diff(edges_s)
+        return Spent(idle_j, dynamic_j, energy_j / width_s, core_seconds / width_s, meters)
+
+
+def _close_batches(ledger: _StageLedger, edges_s: Floats) -> tuple[float, Floats]:
+    """(joules of the batches within the edges, the same by second); keeps those that go on."""
+    if not ledger.starts_s:
+        return 0.0, np.zeros(len(edges_s) - 1)
+    starts_s, ends_s = np.array(ledger.starts_s), np.array(ledger.ends_s)
+    energies_j = np.array(ledger.energies_j)
+    first_s, last_s = edges_s[0], edges_s[-1]
+    length_s = ends_s - starts_s
+    share = (ends_s.clip(max=last_s) - starts_s.clip(min=first_s)) / length_s
+    by_second_j = integrals(starts_s, ends_s, energies_j / length_s, edges_s)
+    going_on = ends_s > last_s
+    ledger.starts_s = starts_s[going_on].tolist()
+    ledger.ends_s = ends_s[going_on].tolist()
+    ledger.energies_j = energies_j[going_on].tolist()
+    return float((energies_j * share).sum()), by_second_j
+
+
+def second_edges(start_s: float, end_s: float) -> Floats:
+    """Edges of the seconds of a window, counted from its start; the last may be shorter."""
+    seconds = max(0, math.ceil(end_s - start_s))
+    edges_s = start_s + np.arange(seconds + 1, dtype=np.float64)
+    edges_s[-1] = end_s
+    return edges_s
+
+
+def integrals(starts: Floats, ends: Floats, rates: Floats, edges: Floats) -> Floats:
+    """Integral of Σ rates·[starts ≤ t < ends] between neighbouring ``edges``.
+
+    Args:
+        starts: (N,) beginnings of intervals.
+        ends: (N,) their ends.
+        rates: (N,) the constant rate in each.
+        edges: (E + 1,) ascending.
+
+    Returns:
+        (E,) one integral a bin.
+    """
+    bins = len(edges) - 1
+    starts, ends = np.maximum(starts, edges[0]), np.minimum(ends, edges[-1])
+    real = ends > starts
+    starts, ends, rates = starts[real], ends[real], rates[real]
+    first = np.searchsorted(edges, starts, side="right") - 1
+    spans = np.searchsorted(edges, ends, side="left") - first
+    interval = np.repeat(np.arange(len(starts)), spans)
+    nth = np.arange(len(interval)) - np.repeat(np.cumsum(spans) - spans, spans)
+    where = first[interval] + nth
+    overlap = np.minimum(ends[interval], edges[where + 1]) - np.maximum(
+        starts[interval], edges[where]
+    )
+    return np.bincount(where, weights=rates[interval] * overlap, minlength=bins).astype(np.float64)
