@@ -11,8 +11,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
-
 
 def or_none(value: float) -> float | None:
     """The number; None if it is NaN or infinite."""
@@ -47,7 +45,7 @@ def _of_container(value: Any) -> Any:
         return [as_json(item) for item in value]
     if isinstance(value, set | frozenset):
         return [as_json(item) for item in sorted(value)]
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):  # NumPy's, without importing it for --help
         return as_json(value.tolist())
     if isinstance(value, PurePath):
         return str(value)

@@ -60,3 +60,43 @@ SOLVERS: dict[str, Named] = {
     "brute-force": Named("every plan, small programs", "ipa_energy.optimizer.exhaustive:solve"),
 }
 """``solve(problem, top_k) -> choices``, best first."""
+
+PREDICTORS: dict[str, Named] = {
+    "reactive": Named("the last ten seconds", "ipa_energy.adaptation.predictor:forecast_reactive"),
+    "avg": Named("the mean of the maxima", "ipa_energy.adaptation.predictor:forecast_avg"),
+    "arima": Named(
+        "ARIMA(1, 0, 0) of the maxima", "ipa_energy.adaptation.predictor:forecast_arima"
+    ),
+    "lstm": Named("IPA's network, in NumPy", "ipa_energy.adaptation.predictor:forecast_lstm"),
+    "max": Named("the largest of the maxima", "ipa_energy.adaptation.predictor:forecast_max"),
+    "oracle": Named("knows the trace", "ipa_energy.adaptation.predictor:OraclePredictor"),
+}
+"""A function ``forecast(maxima) -> load_rps`` of the last minutes' maxima of ten seconds each,
+oldest first, to which backup and margin are added; or a class ``Predictor(trace, horizon_s)`` that
+predicts by itself from the counts of the whole trace, which only a simulation has."""
+
+
+def backup_predictors() -> tuple[str, ...]:
+    """Names in :data:`PREDICTORS` that can stand in for another: those that need no trace."""
+    return tuple(name for name, entry in PREDICTORS.items() if not isinstance(entry.load(), type))
+
+
+WORKLOADS: dict[str, Named] = {
+    "static": Named("a constant load", "ipa_energy.workloads.choice:static_of"),
+    "twitter": Named("IPA's trace, in a checkout", "ipa_energy.workloads.choice:twitter_of"),
+    "bursty": Named("a burst every 20 minutes", "ipa_energy.workloads.choice:shape_of"),
+    "steady-low": Named("about 5 requests a second", "ipa_energy.workloads.choice:shape_of"),
+    "steady-high": Named("about 29 requests a second", "ipa_energy.workloads.choice:shape_of"),
+    "fluctuating": Named("a rise every 10 minutes", "ipa_energy.workloads.choice:shape_of"),
+    "csv": Named("a CSV of requests per second", "ipa_energy.workloads.choice:csv_of"),
+}
+"""``make(config, ipa_home) -> Workload``; its parameters are ``config.workload_config``, its seed
+``config.seed``."""
+
+BACKENDS: dict[str, Named] = {
+    "simulate": Named(
+        "a simulation in virtual time", "ipa_energy.serving.simulated.backend:serving"
+    ),
+}
+"""``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and
+the clock that it runs by."""

@@ -19,15 +19,16 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ipa_energy.adaptation import lstm
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
+from ipa_energy.registries import PREDICTORS, backup_predictors
 
 Forecast = Callable[[Floats], float]
 """Maxima of 10 s, oldest first and at least one, to requests per second; NaN if it cannot tell."""
@@ -111,32 +112,21 @@ def forecast_lstm(maxima: Floats) -> float:
     return float(lstm.forecast(lstm.padded(maxima)[None], lstm.load_weights())[0])
 
 
-FORECASTS: dict[str, Forecast] = {
-    "reactive": forecast_reactive,
-    "max": forecast_max,
-    "avg": forecast_avg,
-    "arima": forecast_arima,
-    "lstm": forecast_lstm,
-}
-"""Name in ``predictor_type`` and ``backup_predictor_type`` → forecast."""
-
-ORACLE = "oracle"
-
-
 @dataclass(frozen=True, slots=True)
 class HistoryPredictor:
     """A forecast from the history, with IPA's backup and margin.
 
     Attributes:
-        name: name of the forecast.
-        backup_name: of the forecast used while the history is short, or when the first one fails.
+        name: name of the first forecast.
+        forecasts: (name, forecast) of the one asked for, of the backup used while the history is
+            short or when the first one fails, and of the maximum, which never does.
         backup_maxima: length of history, in maxima, from which ``name`` is used.
         monitoring_s: seconds of history that are looked at.
         margin_percent: added to the forecast, percent.
     """
 
     name: str
-    backup_name: str
+    forecasts: tuple[tuple[str, Forecast], ...]
     backup_maxima: int
     monitoring_s: int
     margin_percent: float
@@ -150,36 +140,34 @@ class HistoryPredictor:
         return float(max(0, round(forecast_rps * (1 + self.margin_percent / 100))))
 
     def _forecast(self, maxima: Floats, now_s: int) -> float:
-        names = [self.backup_name, "max"]
-        if len(maxima) >= self.backup_maxima:
-            names.insert(0, self.name)
-        for name in names:
-            forecast_rps = FORECASTS[name](maxima)
+        usable = self.forecasts[0 if len(maxima) >= self.backup_maxima else 1 :]
+        for name, forecast in usable:
+            forecast_rps = forecast(maxima)
             if math.isfinite(forecast_rps):
                 break
             logger.warning(
                 "second %d: %s has no forecast from %d maxima of %d s, using the next in %s",
-                now_s, name, len(maxima), STEP_S, names,
+                now_s, name, len(maxima), STEP_S, [name for name, _ in usable],
             )  # fmt: skip
         return forecast_rps
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class OraclePredictor:
     """Knows the trace: the largest load of the coming seconds, without margin or backup.
 
-    Attributes:
-        counts: requests of every second of the run.
+    Args:
+        trace: requests of every second of the run.
         horizon_s: seconds ahead that the next plan must carry.
     """
 
-    counts: Counts
-    horizon_s: int
-    name: str = ORACLE
+    name = "oracle"
+
+    def __init__(self, trace: Counts, horizon_s: int) -> None:
+        self.trace, self.horizon_s = trace, horizon_s
 
     def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
         """See :meth:`Predictor.predict`; 0 after the trace's end. The history plays no part."""
-        return float(self.counts[now_s : now_s + self.horizon_s].max(initial=0))
+        return float(self.trace[now_s : now_s + self.horizon_s].max(initial=0))
 
 
 def make_predictor(
@@ -189,31 +177,37 @@ def make_predictor(
     backup_duration_min: float = 2,
     monitoring_duration_min: float = 2,
     margin_percent: float = 0,
-    oracle_counts: Counts | None = None,
-    oracle_horizon_s: int = 2 * STEP_S,
+    trace: Counts | None = None,
+    horizon_s: int = 2 * STEP_S,
 ) -> Predictor:
     """The predictor that a pipeline YAML asks for.
 
     Args:
-        name: ``predictor_type``: one of :data:`FORECASTS`, or ``oracle``.
-        backup_name: ``backup_predictor_type``: one of :data:`FORECASTS`.
+        name: ``predictor_type``: a name in :data:`~ipa_energy.registries.PREDICTORS`.
+        backup_name: ``backup_predictor_type``: one that needs no trace.
         backup_duration_min: ``backup_predictor_duration``: minutes of history from which ``name``
             takes over.
         monitoring_duration_min: ``monitoring_duration``: minutes of history looked at.
         margin_percent: ``predictor_margin``: added to the forecast.
-        oracle_counts: requests of every second of the run, for ``oracle`` only.
-        oracle_horizon_s: seconds ahead the oracle looks: those until the next plan serves.
+        trace: requests of every second of the run, for predictors that know it (``oracle``); None
+            if nobody does.
+        horizon_s: seconds ahead that these look: those until the next plan serves.
 
     Raises:
         ConfigError: an unknown name, a duration or margin that is impossible, LSTM weights that
-            cannot be read, or an oracle without a trace.
+            cannot be read, or a predictor that needs a trace and gets none.
     """
-    _check_name("predictor_type", name, [*FORECASTS, ORACLE])
-    _check_name("backup_predictor_type", backup_name, list(FORECASTS))
-    if name == ORACLE:
-        if oracle_counts is None:
-            raise ConfigError("the oracle has no trace", where="predictor_type")
-        return OraclePredictor(np.asarray(oracle_counts, dtype=np.int64), oracle_horizon_s)
+    first = _found("predictor_type", name, PREDICTORS)
+    backup = _found("backup_predictor_type", backup_name, backup_predictors())
+    if isinstance(first, type):
+        if trace is None:
+            raise ConfigError(
+                f"the {name} has no trace",
+                where="predictor_type",
+                allowed=", ".join(backup_predictors()),
+            )
+        predictor: Predictor = first(np.asarray(trace, dtype=np.int64), horizon_s)
+        return predictor
     monitoring_s = int(monitoring_duration_min * 60)
     if monitoring_s < 1:
         raise ConfigError(
@@ -230,9 +224,11 @@ def make_predictor(
         )  # fmt: skip
     if "lstm" in (name, backup_name):
         lstm.load_weights()
-    return HistoryPredictor(name, backup_name, backup_maxima, monitoring_s, margin_percent)
+    forecasts = ((name, first), (backup_name, backup), ("max", forecast_max))
+    return HistoryPredictor(name, forecasts, backup_maxima, monitoring_s, margin_percent)
 
 
-def _check_name(key: str, name: str, names: list[str]) -> None:
+def _found(key: str, name: str, names: Iterable[str]) -> Any:
     if name not in names:
         raise ConfigError(f"there is no predictor {name!r}", where=key, allowed=", ".join(names))
+    return PREDICTORS[name].load()

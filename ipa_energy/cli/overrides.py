@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterable
 
 METHODS = ("pareto", "gurobi", "highs", "brute-force")
-PREDICTORS = ("reactive", "max", "avg", "arima", "lstm", "oracle")
 POLICIES = ("ipa", "fa2-low", "fa2-high", "rim-low", "rim-high")
 
 KEY_OF_OPTION = {

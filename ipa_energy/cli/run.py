@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.overrides import (
-    KEY_OF_OPTION,
-    PREDICTORS,
-    add_planning_options,
-    chosen_overrides,
-)
+from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
+from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
 
-BACKENDS = ("simulate",)
+NOT_NAMED_ALONE = ("static", "twitter", "csv")
+"""Workloads that need a ``workload_config``."""
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -38,7 +35,10 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     parser.add_argument("--name", help="what tables and plots call it (default: the folder's name)")
     parser.add_argument(
-        "--backend", choices=BACKENDS, default="simulate", help="what serves (default: simulate)"
+        "--backend",
+        choices=tuple(BACKENDS),
+        default="simulate",
+        help="what serves (default: simulate)",
     )
     parser.add_argument(
         "--ipa-home",
@@ -51,9 +51,10 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     group.add_argument(
         "--workload",
         metavar="NAME|FILE",
-        help="bursty, steady-low, steady-high, fluctuating, or a CSV of requests per second",
+        help=", ".join([name for name in WORKLOADS if name not in NOT_NAMED_ALONE])
+        + ", or a CSV of requests per second",
     )
-    group.add_argument("--predictor", choices=PREDICTORS, help="of the load")
+    group.add_argument("--predictor", choices=tuple(PREDICTORS), help="of the load")
     group.add_argument("--seed", type=int, metavar="N", help="of everything random")
     parser.set_defaults(verb_function=run)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
 from ipa_energy.cli.path import named_path
-from ipa_energy.cli.run import BACKENDS
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.registries import BACKENDS
 
 if TYPE_CHECKING:
     from ipa_energy.planning.planner import Planner
@@ -111,7 +111,10 @@ def _add_configurations(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--trials", type=int, default=3, metavar="N", help="of each (default: 3)")
     group.add_argument(
-        "--backend", choices=BACKENDS, default="simulate", help="what serves (default: simulate)"
+        "--backend",
+        choices=tuple(BACKENDS),
+        default="simulate",
+        help="what serves (default: simulate)",
     )
 
 

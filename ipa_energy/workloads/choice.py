@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from ipa_energy.config import (
     CsvWorkload,
@@ -10,10 +11,14 @@ from ipa_energy.config import (
     ShapeWorkload,
     StaticWorkload,
 )
+from ipa_energy.errors import ConfigError
+from ipa_energy.registries import WORKLOADS, named
 from ipa_energy.workloads.csv_file import csv_workload
 from ipa_energy.workloads.shapes import DEFAULT_DURATION_S, named_workload
 from ipa_energy.workloads.trace import Workload, static_workload
 from ipa_energy.workloads.twitter import twitter_workload
+
+Asked = TypeVar("Asked")
 
 
 def workload_from(config: PipelineConfig, ipa_home: Path | None = None) -> Workload:
@@ -30,16 +35,45 @@ def workload_from(config: PipelineConfig, ipa_home: Path | None = None) -> Workl
         ConfigError: the trace cannot be made or read as asked; the message has file and line.
         UnavailableError: IPA's trace is asked for and there is no checkout.
     """
-    wanted = config.workload_config
-    if isinstance(wanted, StaticWorkload):
-        return static_workload(wanted.loads_to_test, wanted.load_duration)
-    if isinstance(wanted, CsvWorkload):
-        return csv_workload(wanted.path, wanted.damping_factor)
-    if isinstance(wanted, ShapeWorkload) or wanted is None:
-        shape = wanted or ShapeWorkload()
-        return named_workload(
-            config.workload_type,
-            seed=config.seed if shape.seed is None else shape.seed,
-            duration_s=DEFAULT_DURATION_S if shape.duration_s is None else shape.duration_s,
+    make = named(WORKLOADS, config.workload_type, kind="workload", where="workload_type")
+    workload: Workload = make(config, ipa_home)
+    return workload
+
+
+def static_of(config: PipelineConfig, _: Path | None) -> Workload:
+    """``workload_type: static``."""
+    asked = _of_type(config, StaticWorkload)
+    return static_workload(asked.loads_to_test, asked.load_duration)
+
+
+def csv_of(config: PipelineConfig, _: Path | None) -> Workload:
+    """``workload_type: csv``."""
+    asked = _of_type(config, CsvWorkload)
+    return csv_workload(asked.path, asked.damping_factor)
+
+
+def twitter_of(config: PipelineConfig, ipa_home: Path | None) -> Workload:
+    """``workload_type: twitter``."""
+    return twitter_workload(ipa_home, _of_type(config, tuple))
+
+
+def shape_of(config: PipelineConfig, _: Path | None) -> Workload:
+    """``workload_type``: one of :data:`.shapes.SHAPES`."""
+    asked = config.workload_config
+    shape = asked if isinstance(asked, ShapeWorkload) else ShapeWorkload()
+    return named_workload(
+        config.workload_type,
+        seed=config.seed if shape.seed is None else shape.seed,
+        duration_s=DEFAULT_DURATION_S if shape.duration_s is None else shape.duration_s,
+    )
+
+
+def _of_type(config: PipelineConfig, kind: type[Asked]) -> Asked:
+    """What ``workload_config`` holds; its shape was checked when the config was loaded."""
+    asked = config.workload_config
+    if not isinstance(asked, kind):
+        raise ConfigError(
+            f"workload_type {config.workload_type} has no such workload_config",
+            where="workload_config",
         )
-    return twitter_workload(ipa_home, wanted)
+    return asked

@@ -5,15 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ipa_energy.adaptation import predictor as module
 from ipa_energy.adaptation.predictor import (
-    FORECASTS,
     forecast_arima,
     forecast_avg,
     make_predictor,
     window_maxima,
 )
 from ipa_energy.errors import ConfigError
+from ipa_energy.registries import PREDICTORS, Named, backup_predictors
 from ipa_energy.workloads import named_workload
 
 
@@ -49,7 +48,7 @@ def test_avg_of_a_constant_load_is_the_load() -> None:
     assert forecast_avg(np.full(12, 10.0)) == 10  # IPA: 10 / 12
 
 
-@pytest.mark.parametrize("name", [name for name in FORECASTS if name != "lstm"])
+@pytest.mark.parametrize("name", [name for name in backup_predictors() if name != "lstm"])
 def test_a_constant_load_is_predicted_exactly(name: str) -> None:
     assert make_predictor(name).predict([10] * 120, 120) == 10
 
@@ -87,17 +86,17 @@ def test_the_margin_is_added_and_the_sum_rounded(margin_percent: float, expected
 
 
 def test_an_idle_history_predicts_zero() -> None:
-    for name in FORECASTS:
+    for name in backup_predictors():
         assert make_predictor(name).predict([0] * 120, 120) == 0
 
 
-@pytest.mark.parametrize("name", FORECASTS)
+@pytest.mark.parametrize("name", backup_predictors())
 def test_an_empty_history_is_a_mistake_of_the_caller(name: str) -> None:
     with pytest.raises(ValueError, match="no load was seen before second 0"):
         make_predictor(name).predict([], 0)
 
 
-@pytest.mark.parametrize("name", FORECASTS)
+@pytest.mark.parametrize("name", backup_predictors())
 @pytest.mark.parametrize("shape", ["bursty", "steady-low"])
 def test_predictions_are_whole_finite_and_near_the_load(name: str, shape: str) -> None:
     counts = named_workload(shape, seed=1).counts
@@ -140,7 +139,7 @@ def test_arima_survives_histories_that_are_hard_to_fit() -> None:
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def fail(name: str) -> None:
-        monkeypatch.setitem(module.FORECASTS, name, lambda _maxima: math.nan)
+        monkeypatch.setitem(PREDICTORS, name, Named("fails", lambda _maxima: math.nan))
 
     return fail
 
@@ -172,7 +171,7 @@ def test_a_fit_that_raises_is_no_forecast(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_oracle_knows_what_comes() -> None:
     counts = np.array([1, 2, 9, 4, 5, 6, 3])
-    oracle = make_predictor("oracle", oracle_counts=counts, oracle_horizon_s=3, margin_percent=50)
+    oracle = make_predictor("oracle", trace=counts, horizon_s=3, margin_percent=50)
     assert [oracle.predict([], now_s) for now_s in range(8)] == [9, 9, 9, 6, 6, 6, 3, 0]
 
 
@@ -203,3 +202,11 @@ def test_a_predictor_that_will_never_serve_is_warned_about(
     with caplog.at_level(logging.WARNING):
         make_predictor("lstm", backup_duration_min=3, monitoring_duration_min=2)
     assert "max is used for the whole run and lstm never" in caplog.text
+
+
+def test_a_predictor_registered_while_the_program_runs_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(PREDICTORS, "first", Named("oldest", lambda maxima: float(maxima[0])))
+    assert make_predictor("first", margin_percent=100).predict(HISTORY, 120) == 20
+    assert make_predictor("lstm", backup_name="first").predict([7] + [3] * 30, 31) == 7

@@ -82,7 +82,6 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_options_offer_what_the_program_has() -> None:
     """The lists are written out because --help must import none of the modules that have them."""
-    from ipa_energy.adaptation.predictor import FORECASTS, ORACLE
     from ipa_energy.cli import overrides
     from ipa_energy.config.loading import OPTIONS
     from ipa_energy.config.schema import PipelineConfig
@@ -90,7 +89,6 @@ def test_options_offer_what_the_program_has() -> None:
     from ipa_energy.planning.policies import POLICIES
 
     assert set(overrides.METHODS) == set(SOLVERS)
-    assert set(overrides.PREDICTORS) == {*FORECASTS, ORACLE}
     assert overrides.POLICIES == POLICIES
     keys = set(overrides.KEY_OF_OPTION.values())
     assert keys <= set(PipelineConfig.model_fields)
