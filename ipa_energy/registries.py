@@ -100,3 +100,11 @@ BACKENDS: dict[str, Named] = {
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and
 the clock that it runs by."""
+
+PIPELINES: dict[str, Named] = {
+    "video": Named("crop → classification, YOLOv5 and ResNet", "video"),
+}
+"""Folder with a ``pipeline.py``, by its name among those shipped or by its path; or its module.
+
+Not imported here but by each replica's own process (:mod:`ipa_energy.profiling.runtime`).
+"""

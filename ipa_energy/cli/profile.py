@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ipa_energy.profiling.settings import TrialSettings
     from ipa_energy.profiling.sweep import Sweep
 
-PIPELINES_FOLDER = "pipelines"
-
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
@@ -97,7 +95,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "--models",
         type=named_path,
         metavar="DIR",
-        help=f"folder of the pipeline's models (default: {PIPELINES_FOLDER}/NAME)",
+        help="folder of the pipeline's models (default: pipelines/NAME)",
     )
     parser.add_argument(
         "--weights",
@@ -140,7 +138,7 @@ def profile(args: argparse.Namespace) -> int:
         raise ConfigError(
             "replicas are charged by their own processes", where="--cgroup", fix="leave it out"
         )
-    models = str(args.models or _models_folder(config, args.pipeline))
+    models = str(args.models or _models(config, args.pipeline))
     weights = _weights(args.weights)
     gpus = _gpus(shares, replicas)
     meter_of = replica_meter(name, gpus=gpus, power_model=args.power_model, places=places)
@@ -242,19 +240,12 @@ def _document(sweep: Sweep, out: Path) -> dict[str, Any]:
     }
 
 
-def _models_folder(config: PipelineConfig, path: Path) -> Path:
+def _models(config: PipelineConfig, path: Path) -> str:
+    from ipa_energy.profiling.runtime import find_pipeline
+
     name = config.pipeline_folder_name or config.pipeline_name
-    places = [Path.cwd(), path.resolve().parent, path.resolve().parent.parent]
-    places.append(Path(__file__).resolve().parents[2])
-    for place in places:
-        folder = place / PIPELINES_FOLDER / name
-        if (folder / "pipeline.py").is_file():
-            return folder
-    raise ConfigError(
-        f"no models for the pipeline {name}: no folder {PIPELINES_FOLDER}/{name}",
-        where=path,
-        fix="give the folder with its pipeline.py as --models DIR",
-    )
+    beside = path.resolve().parent
+    return find_pipeline(name, near=(Path.cwd(), beside, beside.parent), where=path)
 
 
 def _weights(given: list[str]) -> dict[str, str]:

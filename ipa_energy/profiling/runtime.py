@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ipa_energy.errors import ConfigError, UnavailableError
+from ipa_energy.registries import PIPELINES
+from ipa_energy.shipped import shipped_folder
 
 Runner = Callable[[Any], Any]
 """Serves one batch: preprocessed input in, output out, ``len(output)`` being the batch size."""
@@ -95,6 +97,8 @@ class GpuPipeline(Pipeline, Protocol):
 GPU_DEVICE = "cuda"
 """How a pipeline is told to build for the GPU."""
 
+PIPELINES_FOLDER = "pipelines"
+
 GPU_NAMES = ("gpu", "peak_gpu_memory_bytes")
 
 
@@ -112,6 +116,34 @@ def gpu_pipeline(pipeline: Pipeline) -> GpuPipeline:
             allowed="a pipeline with the names of GpuPipeline (pipelines/README.md)",
         )
     return cast(GpuPipeline, pipeline)
+
+
+def find_pipeline(name: str, near: Sequence[Path] = (), where: str | Path | None = None) -> str:
+    """What :func:`load_pipeline` takes for the pipeline called ``name``.
+
+    Args:
+        name: a folder ``pipelines/NAME`` somewhere in ``near``, or a key of
+            :data:`~ipa_energy.registries.PIPELINES`.
+        near: folders that come before those shipped, in order.
+        where: the file that names it, for messages.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for place in near:
+        folder = place / PIPELINES_FOLDER / name
+        if (folder / "pipeline.py").is_file():
+            return str(folder)
+    if name not in PIPELINES:
+        raise ConfigError(
+            f"no models for the pipeline {name}: no folder {PIPELINES_FOLDER}/{name}",
+            where=where,
+            allowed=f"{', '.join(PIPELINES)}, or a folder of one's own",
+            fix="give the folder with its pipeline.py as --models DIR",
+        )
+    target = str(PIPELINES[name].target)
+    shipped = shipped_folder(PIPELINES_FOLDER) / target
+    return str(shipped) if shipped.is_dir() else target
 
 
 def load_pipeline(reference: str) -> Pipeline:

@@ -19,7 +19,8 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.profiling.runtime import GPU_DEVICE, Runner, Variant
-from pipelines.video.variants import VARIANTS
+
+from .variants import VARIANTS
 
 __all__ = [
     "REQUIRES",

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.profiling.runtime import find_variant, load_pipeline
+from ipa_energy.profiling.runtime import find_pipeline, find_variant, load_pipeline
+from ipa_energy.registries import PIPELINES, Named
 
 COMPLETE = "VARIANTS = ()\ndef build(): ...\ndef sample(): ...\ndef versions(): ...\n"
 
@@ -55,3 +56,22 @@ def test_variant_is_found_by_stage_and_name():
     assert find_variant(pipeline, "work", "steady").name == "steady"
     with pytest.raises(ConfigError, match="work/steady"):
         find_variant(pipeline, "other", "steady")
+
+
+def test_a_pipeline_is_found_near_before_it_is_found_among_those_shipped(tmp_path: Path) -> None:
+    shipped = Path(find_pipeline("video", near=[tmp_path]))
+    assert (shipped / "pipeline.py").is_file()
+    own = tmp_path / "pipelines" / "video"
+    own.mkdir(parents=True)
+    (own / "pipeline.py").touch()
+    assert Path(find_pipeline("video", near=[tmp_path])) == own
+
+
+def test_an_entry_added_while_the_program_runs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PIPELINES, "mine", Named("of my own", "my_package.models"))
+    assert find_pipeline("mine") == "my_package.models"
+
+
+def test_an_unknown_pipeline_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"no models for the pipeline audio[\s\S]*video"):
+        find_pipeline("audio")
