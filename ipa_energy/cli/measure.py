@@ -21,7 +21,7 @@ from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.files import whole_file
 
 if TYPE_CHECKING:
-    from ipa_energy.measure.energy import CommandEnergy, CommandTrial
+    from ipa_energy.measuring.command import CommandEnergy, CommandTrial
 
 EXIT_INTERRUPTED = 130
 
@@ -83,7 +83,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def measure(args: argparse.Namespace) -> int:
     """Measure; the command's exit status passes through."""
-    from ipa_energy.measure.measure import measure_command
+    from ipa_energy.measuring.command import measure_command
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if args.out is not None and not args.out.absolute().parent.is_dir():
@@ -236,7 +236,7 @@ def _too_short(found: CommandEnergy) -> str:
 
 
 def _warnings(found: CommandEnergy) -> list[str]:
-    from ipa_energy.measure.energy import FOREIGN_LOAD_LIMIT
+    from ipa_energy.measuring.command import FOREIGN_LOAD_LIMIT
 
     warnings = []
     failed = [trial for trial in found.trials if trial.exit_status]

@@ -19,8 +19,8 @@ from ipa_energy.cli.meter_options import chosen_meter, places_of
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 
 if TYPE_CHECKING:
-    from ipa_energy.measure.measure import TreeMeterFactory
-    from ipa_energy.measure.tree import CommandTree
+    from ipa_energy.measuring.command import TreeMeterFactory
+    from ipa_energy.measuring.process_tree import CommandTree
     from ipa_energy.meters.base import Meter
     from ipa_energy.meters.cgroup import CgroupMeter
     from ipa_energy.meters.cpu_time import PowerModel
@@ -178,7 +178,7 @@ def _power_model(path: Path | None) -> PowerModel:
 def _composed(
     parts: list[str], counters: Mapping[str, Meter], model: PowerModel | None, tree: CommandTree
 ) -> Meter:
-    from ipa_energy.measure.tree import TreeMeter
+    from ipa_energy.measuring.process_tree import TreeMeter
     from ipa_energy.meters.composite import CompositeMeter
 
     meters: list[Meter] = [

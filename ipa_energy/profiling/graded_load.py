@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.measure.contention import load_between, read_core_times
+from ipa_energy.measuring.core_load import load_between, read_core_times
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import process_tree_cpu_s

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.measure.contention import CoreTimes, load_between, read_core_times
+from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.profiling.account import Account, PartEnergy
 from ipa_energy.profiling.group import ReplicaGroup, Served

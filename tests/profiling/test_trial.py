@@ -11,7 +11,7 @@ import pytest
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
 from ipa_energy.interval import half_width_95
-from ipa_energy.measure.contention import CoreTimes, load_between, read_core_times
+from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.measurement import summarise

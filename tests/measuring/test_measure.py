@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.measure import measure as command
-from ipa_energy.measure.contention import CoreTimes
-from ipa_energy.measure.energy import CommandEnergy, CommandTrial
-from ipa_energy.measure.measure import measure_command
-from ipa_energy.measure.tree import CommandTree, TreeMeter
+from ipa_energy.measuring import command
+from ipa_energy.measuring.command import CommandEnergy, CommandTrial, measure_command
+from ipa_energy.measuring.core_load import CoreTimes
+from ipa_energy.measuring.process_tree import CommandTree, TreeMeter
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter

@@ -3,7 +3,7 @@
 The command keeps the caller's own standard input, output and error, so its output passes through
 byte by byte, a terminal stays a terminal, and no pipe can fill up. Its CPU time is complete when it
 has ended: that of all processes which were waited for, by whomever in the tree, in microseconds
-(the kernel's resource usage), plus that of processes which outlive it (:mod:`.main`).
+(the kernel's resource usage), plus that of processes which outlive it (:mod:`.subreaper`).
 What a service outside the tree does on its behalf (``docker run``, ``systemd-run``) is not in it,
 and neither are children of a program that ignores SIGCHLD: the kernel forgets their time.
 """
@@ -23,13 +23,13 @@ from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.measure import main as command_main
+from ipa_energy.measuring import subreaper
 from ipa_energy.meters.base import Reading
 from ipa_energy.meters.cpu_time import COUNTER, CpuTimeMeter, PowerModel, process_tree_cpu_s
 
 logger = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S = command_main.STOP_GRACE_S + 2 * command_main.TERMINATE_GRACE_S
+STOP_TIMEOUT_S = subreaper.STOP_GRACE_S + 2 * subreaper.TERMINATE_GRACE_S
 """A command that was told to stop has ended by then, unless the kernel itself holds it."""
 
 STDERR_FD = 2
@@ -47,7 +47,7 @@ class CommandTree:
         self._answers_fd, answers_fd = os.pipe()
         self._unread = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", command_main.__file__, str(requests_fd), str(answers_fd)],
+            [sys.executable, "-I", "-S", subreaper.__file__, str(requests_fd), str(answers_fd)],
             stdout=STDERR_FD if stdout_to_stderr else None,
             pass_fds=[requests_fd, answers_fd, *_inheritable_fds()],
         )
