@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.table import meta_path, read_profile, write_profile
+from ipa_energy.profile_table.profile_csv import meta_path, read_profile, write_profile
 
 
 def with_accuracy(

@@ -14,7 +14,7 @@ from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
     from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.profile_table.ipa_folder.folder import SeriesImport
+    from ipa_energy.profile_table.ipa_import import SeriesImport
 
 STATISTICS = ("max", "p99", "avg")
 DEFAULT_LOAD = 20
@@ -125,8 +125,7 @@ def _option(name: str) -> str:
 
 
 def _from_ipa(args: argparse.Namespace) -> int:
-    from ipa_energy.profile_table.ipa_folder.folder import import_profile
-    from ipa_energy.profile_table.ipa_folder.row import ImportChoice
+    from ipa_energy.profile_table.ipa_import import ImportChoice, import_profile
 
     choice = ImportChoice(
         accuracies=args.accuracies,
@@ -167,8 +166,8 @@ def _summary(series: SeriesImport) -> str:
 
 
 def _to_ipa(args: argparse.Namespace) -> int:
-    from ipa_energy.profile_table.ipa_folder.export import SeriesTarget, export_profile
-    from ipa_energy.profile_table.table import read_profile
+    from ipa_energy.profile_table.ipa_export import SeriesTarget, export_profile
+    from ipa_energy.profile_table.profile_csv import read_profile
 
     rows = read_profile(args.profile)
     stages = args.stage or list(dict.fromkeys(row.stage for row in rows))
@@ -230,7 +229,7 @@ def _whole_load(text: str | None) -> int:
 
 def _recorded_pipeline(profile: Path) -> str:
     """The pipeline that the profile's meta file names, else the profile's own name."""
-    from ipa_energy.profile_table.table import meta_path
+    from ipa_energy.profile_table.profile_csv import meta_path
 
     try:
         meta = json.loads(meta_path(profile).read_text(encoding="utf-8"))

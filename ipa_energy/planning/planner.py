@@ -13,7 +13,8 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.solution import Plan, plan_of
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
-from ipa_energy.profile_table.table import read_profile, stages_from_rows
+from ipa_energy.profile_table.profile_csv import read_profile
+from ipa_energy.profile_table.stages import stages_from_rows
 from ipa_energy.records import Stage
 
 logger = logging.getLogger(__name__)

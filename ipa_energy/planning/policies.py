@@ -84,7 +84,7 @@ def program_for(config: PipelineConfig, stages: Sequence[Stage]) -> PlannedProgr
 
     Args:
         config: the pipeline.
-        stages: its stages in the config's order, from :func:`~ipa_energy.profile_table.table
+        stages: its stages in the config's order, from :func:`~ipa_energy.profile_table.profile_csv
             .stages_from_rows`.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from ipa_energy.profile_table.row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.journal import Journal
 from ipa_energy.profiling.replica_check import check_replicas

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profiling.runtime import Pipeline, Variant
 
 

@@ -16,14 +16,8 @@ from typing import Any, cast
 
 from ipa_energy.errors import ConfigError, ServingError
 from ipa_energy.files import write_json
-from ipa_energy.profile_table.row import SATURATED
-from ipa_energy.profile_table.table import (
-    ProfileRow,
-    append_rows,
-    meta_path,
-    read_profile,
-    write_profile,
-)
+from ipa_energy.profile_table.profile_csv import append_rows, meta_path, read_profile, write_profile
+from ipa_energy.profile_table.profile_row import SATURATED, ProfileRow
 from ipa_energy.profiling.facts import figure, profile_facts
 from ipa_energy.profiling.fit.prediction import Predicted, is_predicted
 from ipa_energy.profiling.grid import Entry, entry_of

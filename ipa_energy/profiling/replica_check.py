@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from ipa_energy.profile_table.row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profiling.grid import entry_of
 
 

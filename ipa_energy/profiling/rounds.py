@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
-from ipa_energy.profile_table.row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profiling.fit.prediction import predict
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.idle import EmptyMachine

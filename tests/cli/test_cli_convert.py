@@ -12,7 +12,7 @@ import pytest
 
 from ipa_energy.cli import convert
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.table import read_profile
+from ipa_energy.profile_table.profile_csv import read_profile
 
 
 def call(*words: str | Path) -> int:

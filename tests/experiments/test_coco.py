@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.profile_table.table import meta_path, read_profile
+from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 
 ROOT = Path(__file__).parents[2]
 MODULES = (

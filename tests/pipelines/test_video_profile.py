@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa_energy.profile_table.table import meta_path, read_profile
+from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.runtime import load_pipeline
 
 ROOT = Path(__file__).parents[2]

@@ -20,13 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.ipa_folder.experiments import MAPPER_FILE
-from ipa_energy.profile_table.ipa_folder.export import SeriesTarget, export_profile
-from ipa_energy.profile_table.ipa_folder.folder import import_profile
-from ipa_energy.profile_table.ipa_folder.responses import model_latencies, responses_for
-from ipa_energy.profile_table.ipa_folder.row import ImportChoice
-from ipa_energy.profile_table.row import ProfileRow
-from ipa_energy.profile_table.table import meta_path, read_profile
+from ipa_energy.profile_table.ipa_export import SeriesTarget, export_profile
+from ipa_energy.profile_table.ipa_import import ImportChoice, import_profile
+from ipa_energy.profile_table.ipa_results import model_latencies, responses_for
+from ipa_energy.profile_table.ipa_tables import MAPPER_FILE
+from ipa_energy.profile_table.profile_csv import meta_path, read_profile
+from ipa_energy.profile_table.profile_row import ProfileRow
 
 
 @given(avg_s=st.floats(1e-4, 100), ratio=st.floats(1, 97), pace_rps=st.floats(1, 1000))

@@ -13,11 +13,9 @@ import pytest
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.cpu_time import PowerModel
-from ipa_energy.profile_table.ipa_folder.accuracies import read_accuracies
-from ipa_energy.profile_table.ipa_folder.experiments import COLUMNS
-from ipa_energy.profile_table.ipa_folder.folder import SeriesImport, read_series
-from ipa_energy.profile_table.ipa_folder.notes import NOTES_FILE, Note
-from ipa_energy.profile_table.ipa_folder.row import ImportChoice
+from ipa_energy.profile_table.ipa_import import ImportChoice, SeriesImport, read_series
+from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
+from ipa_energy.profile_table.ipa_tables import COLUMNS, read_accuracies
 
 ACCURACIES = """\
 # IPA's own file has variants named by integers, elsewhere

@@ -15,14 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.table import (
-    COLUMNS,
-    ProfileRow,
-    append_rows,
-    meta_path,
-    read_profile,
-    write_profile,
-)
+from ipa_energy.profile_table.profile_csv import append_rows, meta_path, read_profile, write_profile
+from ipa_energy.profile_table.profile_row import COLUMNS, ProfileRow
 from ipa_energy.records import QUALITIES
 
 HEADER = (

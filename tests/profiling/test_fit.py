@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.table import read_profile
+from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling.fit.budget import within_budget
 from ipa_energy.profiling.fit.prediction import QUANTITIES, is_predicted, predict
 from ipa_energy.profiling.fit.shapes import Point, shapes_for

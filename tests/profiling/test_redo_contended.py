@@ -8,7 +8,7 @@ import pytest
 from short_trials import SHORT
 
 from ipa_energy.meters.cpu_time import PowerModel
-from ipa_energy.profile_table.table import meta_path, read_profile
+from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))

@@ -11,7 +11,7 @@ import pytest
 from ipa_energy.errors import ConfigError, ServingError
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.profile_table.table import meta_path, read_profile
+from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.metering import MeterPart, cpu_time_choice, machine_choice
 from ipa_energy.profiling.output import at_load, profile_row

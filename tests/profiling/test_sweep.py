@@ -18,7 +18,7 @@ from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.jsonl import append_line
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.profile_table.table import read_profile
+from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.metering import MeterPart
 from ipa_energy.profiling.output import profile_row

@@ -19,7 +19,7 @@ from ipa_energy.records import Provenance, Quality
 
 if TYPE_CHECKING:
     from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.profile_table.row import ProfileRow
+    from ipa_energy.profile_table.profile_row import ProfileRow
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +158,8 @@ def read_energy(
         source: the series and the load to pick by.
         power_model: estimate what was not recorded; None to leave it out.
     """
-    from ipa_energy.profile_table.ipa_folder.experiments import load_label, read_experiments
-    from ipa_energy.profile_table.ipa_folder.notes import Note, read_notes
+    from ipa_energy.profile_table.ipa_joules import Note, read_notes
+    from ipa_energy.profile_table.ipa_tables import load_label, read_experiments
 
     try:
         notes = read_notes(source.folder)
@@ -182,8 +182,8 @@ def read_energy(
 def _row(
     source: ProfileSource, experiment: Any, note: Any, power_model: PowerModel | None
 ) -> ProfileRow | None:
-    from ipa_energy.profile_table.ipa_folder.results import UnusableError, read_result
-    from ipa_energy.profile_table.ipa_folder.row import ImportChoice, row_of
+    from ipa_energy.profile_table.ipa_import import ImportChoice, row_of
+    from ipa_energy.profile_table.ipa_results import UnusableError, read_result
 
     path = source.folder / f"{experiment.number}.json"
     try:

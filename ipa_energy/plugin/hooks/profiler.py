@@ -179,8 +179,8 @@ class Profiling:
 
     def add_to(self, results: dict[str, Any], path: Path) -> None:
         """Put the last load test's joules into a report, and where they come from beside it."""
-        from ipa_energy.profile_table.ipa_folder.notes import NOTES_FILE, Note
-        from ipa_energy.profile_table.ipa_folder.results import DYNAMIC_JOULES, IDLE_POWER, JOULES
+        from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
+        from ipa_energy.profile_table.ipa_results import DYNAMIC_JOULES, IDLE_POWER, JOULES
 
         last, self._last = self._last, None
         if last is None:
@@ -319,6 +319,6 @@ def _ipa_prometheus() -> str:
 
 
 def _answered(responses: Any, node: str) -> int:
-    from ipa_energy.profile_table.ipa_folder.responses import model_latencies
+    from ipa_energy.profile_table.ipa_results import model_latencies
 
     return len(model_latencies(responses, node, "load test")[0])

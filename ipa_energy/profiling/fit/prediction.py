@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.row import FITTED, ProfileRow
+from ipa_energy.profile_table.profile_row import FITTED, ProfileRow
 from ipa_energy.profiling.fit.shapes import Point
 from ipa_energy.profiling.fit.surface import LARGEST_LN, Prediction, Surface, fit_surface
 from ipa_energy.profiling.grid import Entry, entry_of

@@ -20,8 +20,8 @@ import yaml
 from ipa_energy.plugin.checkout import open_checkout
 from ipa_energy.plugin.manifest import bundled_patches, load_patch_set
 from ipa_energy.plugin.patching import apply
-from ipa_energy.profile_table.ipa_folder.export import SeriesTarget, export_profile
-from ipa_energy.profile_table.table import read_profile
+from ipa_energy.profile_table.ipa_export import SeriesTarget, export_profile
+from ipa_energy.profile_table.profile_csv import read_profile
 
 PROFILE = Path(__file__).parents[3] / "configs" / "profiles" / "video-epyc-9004-2vcpu.csv"
 """The one place that names the profile: its joules are estimates, its times measured."""

@@ -75,7 +75,7 @@ def test_weight_1_lowers_the_joules(weight_0: Path, weight_1: Path) -> None:
 def test_every_joule_of_the_log_follows_from_the_profile(weight_1: Path) -> None:
     from ipa_checkout import PROFILE, SERIES
 
-    from ipa_energy.profile_table.table import read_profile
+    from ipa_energy.profile_table.profile_csv import read_profile
 
     rows = {(r.stage, r.variant, r.cpu_cores, r.batch): r for r in read_profile(PROFILE)}
     for key, step in steps_of(weight_1).items():

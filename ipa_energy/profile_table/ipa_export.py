@@ -30,17 +30,16 @@ from typing import Any
 from ipa_energy.config.yaml_source import dump_yaml
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_folder
-from ipa_energy.profile_table.ipa_folder.accuracies import accuracies_yaml
-from ipa_energy.profile_table.ipa_folder.experiments import MAPPER_FILE, mapper_csv
-from ipa_energy.profile_table.ipa_folder.notes import NOTES_FILE, Note
-from ipa_energy.profile_table.ipa_folder.responses import responses_for
-from ipa_energy.profile_table.ipa_folder.results import (
+from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
+from ipa_energy.profile_table.ipa_results import (
     CPU_COUNT,
     DYNAMIC_JOULES,
     IDLE_POWER,
     JOULES,
+    responses_for,
 )
-from ipa_energy.profile_table.row import ProfileRow
+from ipa_energy.profile_table.ipa_tables import MAPPER_FILE, accuracies_yaml, mapper_csv
+from ipa_energy.profile_table.profile_row import ProfileRow
 
 logger = logging.getLogger(__name__)
 

@@ -19,18 +19,7 @@ from ipa_energy.config.problems import raise_all
 from ipa_energy.config.yaml_source import read_text
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
-from ipa_energy.profile_table.merge import stages_from_rows
-from ipa_energy.profile_table.row import COLUMNS, ProfileRow, format_row, parse_row
-
-__all__ = [
-    "COLUMNS",
-    "ProfileRow",
-    "append_rows",
-    "meta_path",
-    "read_profile",
-    "stages_from_rows",
-    "write_profile",
-]
+from ipa_energy.profile_table.profile_row import COLUMNS, ProfileRow, format_row, parse_row
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import pytest
 
 from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.table import ProfileRow, stages_from_rows
+from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profile_table.stages import stages_from_rows
 
 ROW = ProfileRow(
     "crop", "small", "cpu", 1.0, 0.0, 2, 1, 5.0, 0.1, 0.2, 8.0, 0.28, 1.5, 2.0, 1.9, 0.3, 1,

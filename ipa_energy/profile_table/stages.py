@@ -15,7 +15,7 @@ from pathlib import Path
 from ipa_energy.config.problems import raise_all
 from ipa_energy.config.schema import PipelineConfig, StageConfig
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.records import Option, Provenance, Stage, weakest_quality
 
 

@@ -1,1 +1,0 @@
-"""Profiles from and to IPA's profiling folders."""
