@@ -108,3 +108,13 @@ PIPELINES: dict[str, Named] = {
 
 Not imported here but by each replica's own process (:mod:`ipa_energy.profiling.runtime`).
 """
+
+_POLICY = "ipa_energy.planning.policies"
+POLICIES: dict[str, Named] = {
+    "ipa": Named("IPA itself", f"{_POLICY}:unrestricted"),
+    "fa2-low": Named("FA2 on the least accurate variants", f"{_POLICY}:fa2_low"),
+    "fa2-high": Named("FA2 on the most accurate variants", f"{_POLICY}:fa2_high"),
+    "rim-low": Named("RIM on 1 replica", f"{_POLICY}:rim_low"),
+    "rim-high": Named("RIM on 3 replicas", f"{_POLICY}:rim_high"),
+}
+"""``policy(config, stages) -> config``: a preset of modes laid over the YAML."""

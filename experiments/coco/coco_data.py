@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.config.problems import shown
-from ipa_energy.config.yaml_source import read_text
+from ipa_energy.config.source import read_text, shown
 from ipa_energy.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa_energy.config.yaml_source import read_text
+from ipa_energy.config.source import read_text
 from ipa_energy.errors import ConfigError
 from ipa_energy.profiling.runtime import load_pipeline
 

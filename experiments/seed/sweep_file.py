@@ -25,8 +25,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ipa_energy.config.problems import raise_all, shown
-from ipa_energy.config.yaml_source import YamlSource, read_yaml
+from ipa_energy.config.source import YamlSource, raise_all, read_yaml, shown
 from ipa_energy.errors import ConfigError
 
 Value = str | int | float

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-METHODS = ("pareto", "gurobi", "highs", "brute-force")
-POLICIES = ("ipa", "fa2-low", "fa2-high", "rim-low", "rim-high")
+from ipa_energy.registries import POLICIES, SOLVERS, Named
 
 KEY_OF_OPTION = {
     "profile": "profile",
@@ -18,6 +17,7 @@ KEY_OF_OPTION = {
     "method": "optimization_method",
     "predictor": "predictor_type",
     "seed": "seed",
+    "set": "set",
 }
 """Option of the command line → key of the YAML."""
 
@@ -62,11 +62,28 @@ def add_planning_options(
         metavar="S",
         help="end-to-end latency SLA in seconds",
     )
-    group.add_argument("--method", choices=METHODS, help="solver (key: optimization_method)")
+    group.add_argument(
+        "--method",
+        choices=[*SOLVERS],
+        help=f"solver (key: optimization_method): {explained(SOLVERS)}",
+    )
     group.add_argument(
         "--policy",
-        choices=POLICIES,
-        help="IPA itself, or one of the baselines of its paper (default: what the YAML says)",
+        choices=[*POLICIES],
+        help=f"{explained(POLICIES)} (default: what the YAML says)",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any other key of the YAML, its value written as there; may be repeated",
+    )
+
+
+def explained(registry: Mapping[str, Named]) -> str:
+    """The names of a registry with what each is, for a help text."""
+    return ", ".join(f"{name} ({entry.help})" for name, entry in registry.items()).replace(
+        "%", "%%"
     )
 
 

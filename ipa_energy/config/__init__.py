@@ -2,18 +2,16 @@
 
 ::
 
-    file ── yaml_source ──> data + lines ── schema, checks ──> PipelineConfig ── .stages
+    file ── source ──> data + lines ── schema ──> PipelineConfig ── .stages
                                   └─────────── messages ──> ConfigError with file:line
 """
 
 from __future__ import annotations
 
-from ipa_energy.config.loading import dump_config, load_config
-from ipa_energy.config.messages import json_schema
+from ipa_energy.config.loading import dump_config, json_schema, load_config
 from ipa_energy.config.schema import NodeConfig, PipelineConfig, StageConfig
-from ipa_energy.config.workload_config import (
+from ipa_energy.config.workload import (
     SHAPES,
-    WORKLOAD_TYPES,
     CsvWorkload,
     ShapeWorkload,
     StaticWorkload,
@@ -22,7 +20,6 @@ from ipa_energy.config.workload_config import (
 
 __all__ = [
     "SHAPES",
-    "WORKLOAD_TYPES",
     "CsvWorkload",
     "NodeConfig",
     "PipelineConfig",

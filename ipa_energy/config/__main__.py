@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from ipa_energy.config.messages import json_schema
+from ipa_energy.config.loading import json_schema
 
 
 def schema_text() -> str:

@@ -1,22 +1,42 @@
-"""From a YAML file and the options of a command line to a :class:`PipelineConfig`, and back."""
+"""From a YAML file and the options of a command line to a :class:`PipelineConfig`, and back.
+
+Pydantic's findings become messages that name the file, the line, the key and what is allowed. What
+is allowed is read off the JSON schema of the model, so that a message, the schema file for editors
+and the validation cannot disagree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from ipa_energy.config.messages import problems_of
-from ipa_energy.config.problems import raise_all
-from ipa_energy.config.schema import PipelineConfig
-from ipa_energy.config.workload_config import WORKLOAD_TYPES, CsvWorkload
-from ipa_energy.config.yaml_source import KeyPath, YamlSource, dump_yaml, read_yaml
+from ipa_energy.config.fields import QUOTED
+from ipa_energy.config.schema import WHOLE, PipelineConfig
+from ipa_energy.config.source import (
+    KeyPath,
+    YamlSource,
+    dump_yaml,
+    raise_all,
+    read_value,
+    read_yaml,
+    shown,
+)
+from ipa_energy.config.workload import MODELS, CsvWorkload
 from ipa_energy.errors import ConfigError
+from ipa_energy.registries import PREDICTORS, SOLVERS, WORKLOADS
+
+Schema = dict[str, Any]
 
 WORKLOAD = "workload"
 """An override of its own: the name of a workload, or the path of a CSV."""
+
+SET = "set"
+"""An override of its own: the texts ``KEY=VALUE`` of the options ``--set``."""
 
 OPTIONS: Mapping[str, str] = {
     "latency_sla_s": "--latency-sla",
@@ -28,6 +48,7 @@ OPTIONS: Mapping[str, str] = {
 LARGEST_WHOLE = 1e15
 """Floats above this may not be whole numbers of what was meant; they are dumped as floats."""
 
+_DEFAULT_WORKLOAD = PipelineConfig.model_fields["workload_type"].default
 _PROFILING_KEYS = {"model_variants", "cpu_request", "max_batch_size", "repetition", "node_name"}
 
 
@@ -37,9 +58,9 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
     Args:
         path: the file.
         overrides: key → value, validated as the file's keys are; None as a value means "not
-            given". Beside the YAML's keys there is ``workload``: a ``workload_type`` (whose
+            given". Beside the YAML's keys there are ``workload``: a ``workload_type`` (whose
             ``workload_config`` the file may hold), else the path of a CSV, divided by the
-            ``damping_factor`` of the file's own workload.
+            ``damping_factor`` of the file's own workload; and ``set``: a list of ``KEY=VALUE``.
 
     Paths come back absolute: those of the file are looked up beside it, then in the working folder;
     those of an override in the working folder.
@@ -51,11 +72,14 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
     source = read_yaml(path)
     _refuse_profiling_config(source)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    data: dict[str, Any] = {**source.data, **given}
     options = {key: OPTIONS.get(key, f"--{key.replace('_', '-')}") for key in given}
     if WORKLOAD in given:
-        data |= _workload_keys(str(data.pop(WORKLOAD)), source)
+        given |= _workload_keys(str(given.pop(WORKLOAD)), source)
         options |= dict.fromkeys(("workload_type", "workload_config"), f"--{WORKLOAD}")
+    for key, value in _set_keys(given.pop(SET, ()), options).items():
+        given[key] = value
+        options[key] = f"--set {key}"
+    data: dict[str, Any] = {**source.data, **given}
 
     def where(keys: KeyPath) -> str:
         return options.get(str(keys[0]), source.where(keys)) if keys else source.where(keys)
@@ -118,7 +142,7 @@ def _refuse_profiling_config(source: YamlSource) -> None:
 
 def _workload_keys(workload: str, source: YamlSource) -> dict[str, Any]:
     in_file = source.data.get("workload_config")
-    if workload in WORKLOAD_TYPES:
+    if workload in WORKLOADS:
         same = source.data.get("workload_type") == workload
         return {"workload_type": workload, "workload_config": in_file if same else None}
     first = in_file[0] if isinstance(in_file, list) and in_file else in_file
@@ -127,6 +151,21 @@ def _workload_keys(workload: str, source: YamlSource) -> dict[str, Any]:
         "workload_type": "csv",
         "workload_config": {"path": workload, "damping_factor": damping},
     }
+
+
+def _set_keys(texts: Any, options: Mapping[str, str]) -> dict[str, Any]:
+    """What ``--set KEY=VALUE`` gives; ``options`` are the keys that other options give."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not (equals and key):
+            raise ConfigError(f"it is {shown(text)}", where="--set", allowed="KEY=VALUE")
+        if key in found or key in options:
+            other = options.get(key, "another --set")
+            raise ConfigError(f"{other} gives it too", where=f"--set {key}", fix="leave one out")
+        found[key] = read_value(value, f"--set {key}")
+    return found
 
 
 def _with_absolute_paths(
@@ -147,3 +186,183 @@ def _absolute(path: Path, folder: Path, *, given: bool) -> Path:
     if given or (not (folder / path).exists() and path.exists()):
         return path.absolute()
     return (folder / path).absolute()
+
+
+def json_schema() -> Schema:
+    """The JSON schema (draft 2020-12) of a pipeline YAML, for editors and for messages.
+
+    Its choices are the names that the registries hold now.
+    """
+    return _json_schema(tuple(SOLVERS), tuple(PREDICTORS), tuple(WORKLOADS))
+
+
+@cache
+def _json_schema(*names: tuple[str, ...]) -> Schema:
+    schema = PipelineConfig.model_json_schema()
+    if any(name not in MODELS for name in names[-1]):
+        free = {"type": "object", "description": "Of a workload that is registered from outside."}
+        schema["properties"]["workload_config"]["anyOf"].append(free)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "ipa-energy pipeline"
+    return schema
+
+
+def problems_of(
+    error: ValidationError, data: object, where: Callable[[KeyPath], str]
+) -> list[ConfigError]:
+    """One message for each mistake pydantic found in ``data``.
+
+    Args:
+        error: what pydantic raised.
+        data: what it was given.
+        where: key path → the place to name in the message.
+    """
+    found: dict[KeyPath, Any] = {}
+    for detail in error.errors(include_url=False):
+        # Of a union, the branch that got deepest is the one that was meant; the others are noise.
+        found.setdefault(_key_path(detail["loc"], data, detail["type"]), detail)
+    deepest = {
+        keys: detail
+        for keys, detail in found.items()
+        if not any(other[: len(keys)] == keys for other in found if len(other) > len(keys))
+    }
+    kind = data.get("workload_type", _DEFAULT_WORKLOAD) if isinstance(data, dict) else None
+    return [_message(keys, detail, where(keys), kind) for keys, detail in deepest.items()]
+
+
+def _key_path(loc: tuple[str | int, ...], data: object, kind: str) -> KeyPath:
+    """``loc`` without the names of union branches that pydantic puts into it."""
+    keys: list[str | int] = []
+    absent = loc[-1:] if kind in ("missing", WHOLE) else ()
+    for part in loc:
+        try:
+            data = data[part]  # type: ignore[index]
+        except (LookupError, TypeError):
+            continue
+        keys.append(part)
+    if absent and (not keys or keys[-1] != absent[0]):
+        keys.append(absent[0])
+    return tuple(keys)
+
+
+def _message(keys: KeyPath, detail: Any, where: str, workload_type: Any) -> ConfigError:
+    name = _name(keys)
+    if detail["type"] == WHOLE:
+        context = detail["ctx"]
+        return ConfigError(
+            context["what"], where=where, allowed=context["allowed"], fix=context["fix"]
+        )
+    if detail["type"] == "extra_forbidden":
+        return _unknown(keys, where, workload_type)
+    allowed = allowed_text(_schema_at(keys))
+    if detail["type"] == "missing":
+        return ConfigError(f"key {name} is missing", where=where, allowed=allowed)
+    value = detail["input"]
+    return ConfigError(
+        f"{name} is {shown(value)}", where=where, allowed=allowed, fix=_fix(value, allowed or "")
+    )
+
+
+def _fix(value: object, allowed: str) -> str | None:
+    if isinstance(value, str):
+        meant = ("number" in allowed or "integer" in allowed) and _is_number(value)
+        return "write the number without quotes" if meant else None
+    text = allowed.startswith(("text", "a name")) and not isinstance(
+        value, dict | list | type(None)
+    )
+    return "put it in quotes" if text else None
+
+
+def _unknown(keys: KeyPath, where: str, workload_type: Any) -> ConfigError:
+    if keys[0] == "workload_config" and workload_type in MODELS:
+        known = list(MODELS[workload_type].model_fields)
+    else:
+        known = list(_resolve(_schema_at(keys[:-1]) or {}).get("properties", {}))
+    near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.6)
+    what = f"unknown key {_name(keys)}"
+    if near:
+        return ConfigError(f"{what}: did you mean {near[0]}?", where=where)
+    allowed = ", ".join(known) if len(keys) > 1 else "the keys of configs/pipeline.schema.json"
+    return ConfigError(what, where=where, allowed=allowed, fix="remove the key")
+
+
+def _name(keys: Iterable[str | int]) -> str:
+    name = ""
+    for key in keys:
+        name += f"[{key}]" if isinstance(key, int) else f".{key}" if name else key
+    return name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _resolve(schema: Schema) -> Schema:
+    reference = schema.get("$ref")
+    if reference is None:
+        return schema
+    definition: Schema = json_schema()["$defs"][reference.rsplit("/", 1)[-1]]
+    return definition
+
+
+def _schema_at(keys: KeyPath, schema: Schema | None = None) -> Schema | None:
+    schema = _resolve(json_schema() if schema is None else schema)
+    if not keys:
+        return schema
+    for branch in schema.get("anyOf", ()):
+        inner = _schema_at(keys, branch)
+        if inner is not None:
+            return inner
+    key, rest = keys[0], keys[1:]
+    child = schema.get("items") if isinstance(key, int) else schema.get("properties", {}).get(key)
+    return None if child is None else _schema_at(rest, child)
+
+
+def allowed_text(schema: Schema | None) -> str | None:
+    """What a JSON schema allows, in words; None if it says nothing."""
+    if schema is None:
+        return None
+    schema = _resolve(schema)
+    kind = schema.get("type")
+    text: str
+    if "x-allowed" in schema:
+        text = schema["x-allowed"]
+    elif "enum" in schema or "const" in schema:
+        text = " | ".join(map(str, schema.get("enum", [schema.get("const")])))
+    elif "anyOf" in schema:
+        text = _union_text(schema["anyOf"])
+    elif kind in ("number", "integer"):
+        text = _number_text(schema)
+    elif kind == "array":
+        text = f"a list, each entry {allowed_text(schema.get('items'))}"
+    else:
+        text = {"boolean": "true or false", "null": "null", "string": "text"}.get(
+            str(kind), "a mapping"
+        )
+    return text
+
+
+def _union_text(branches: list[Schema]) -> str:
+    meant = [branch for branch in branches if branch.get("x-allowed") != QUOTED]
+    texts = dict.fromkeys(text for text in map(allowed_text, meant) if text)
+    quoted = ", in quotes or not" if len(meant) < len(branches) else ""
+    return " or ".join(texts) + quoted
+
+
+def _number_text(schema: Schema) -> str:
+    bounds = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+        )
+        if key in schema
+    ]
+    noun = "an integer" if schema["type"] == "integer" else "a finite number"
+    return " ".join([noun, " and ".join(bounds)]) if bounds else noun

@@ -6,17 +6,19 @@ Field = YAML key. IPA's parallel lists (``task_name``, ``initial_replica`` …) 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from ipa_energy.config.checks import check_whole
 from ipa_energy.config.fields import (
     FilePath,
     Name,
     NaturalInteger,
     NonNegative,
+    OneOf,
     Percent,
     Positive,
     PositiveInteger,
@@ -25,19 +27,39 @@ from ipa_energy.config.fields import (
     QuotedPositiveInteger,
     Sequence,
     Text,
+    UnusedKeys,
+    UnusedNodeKeys,
 )
-from ipa_energy.config.ipa_keys import UnusedKeys, UnusedNodeKeys
-from ipa_energy.config.workload_config import WorkloadConfig, WorkloadType, parse_workload
+from ipa_energy.config.source import KeyPath
+from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
 from ipa_energy.records import EnergyRisk
+from ipa_energy.registries import PREDICTORS, SOLVERS, WORKLOADS, backup_predictors
 
-Predictor = Literal["reactive", "avg", "arima", "lstm", "max", "oracle"]
-BackupPredictor = Literal["reactive", "avg", "arima", "lstm", "max"]
-OptimizationMethod = Literal["pareto", "gurobi", "highs", "brute-force", "ipa-energy"]
+Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
+BackupPredictor = Annotated[str, OneOf(backup_predictors)]
+WorkloadType = Annotated[str, OneOf(lambda: WORKLOADS)]
+OptimizationMethod = Annotated[str, OneOf(lambda: [*SOLVERS, "ipa-energy"])]
 AllocationMode = Literal["base", "variable", "fix"]
 BaselineMode = Literal["scale", "switch", "switch-scale"]
 
 DEFAULT_BATCH_TIMEOUT_S = 1.0
 """IPA's ``max_batch_time: '1'``, the same in all of its files."""
+
+WHOLE = "whole"
+"""Error type of what :func:`contradictions` finds; its context holds ``allowed`` and ``fix``."""
+
+_PARALLEL = (
+    "task_name",
+    "model_name",
+    "requests_per_input",
+    "initial_active_model",
+    "initial_cpu_allocation",
+    "initial_replica",
+    "initial_batch",
+    "profiling_series",
+    "profiling_load",
+    "from_storage",
+)
 
 
 class NodeConfig(UnusedNodeKeys):
@@ -272,7 +294,7 @@ class PipelineConfig(UnusedKeys):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        problems = check_whole(self)
+        problems = contradictions(self)
         if problems:
             raise ValidationError.from_exception_data("PipelineConfig", problems)
         return self
@@ -316,3 +338,87 @@ class PipelineConfig(UnusedKeys):
             batch_timeout_s=DEFAULT_BATCH_TIMEOUT_S if timeout_s is None else timeout_s,
             requests_per_input=self.requests_per_input[index] if self.requests_per_input else 1.0,
         )
+
+
+def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
+    """What no single key can tell: lists of one length, names used once, a workload that is there.
+
+    Empty if keys that are each fine alone are fine together.
+    """
+    return [*_lengths(config), *_names(config), *_workload(config)]
+
+
+def _problem(
+    keys: KeyPath, what: str, *, allowed: str | None = None, fix: str | None = None
+) -> InitErrorDetails:
+    context = {"what": what, "allowed": allowed, "fix": fix}
+    return InitErrorDetails(type=PydanticCustomError(WHOLE, "{what}", context), loc=keys, input="")
+
+
+def _lengths(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    stages = len(config.node_names)
+    if stages == 0:
+        yield _problem(
+            ("nodes",),
+            "the pipeline has no stages: key nodes is missing",
+            allowed="a list of nodes, each with a node_name",
+        )
+        return
+    reference = "nodes" if config.nodes else "model_name" if config.model_name else "task_name"
+    if config.number_tasks not in (None, stages):
+        yield _problem(
+            ("number_tasks",),
+            f"number_tasks is {config.number_tasks}, but {reference} lists {stages}",
+            allowed=f"{stages}, or leave the key out",
+        )
+    for key in _PARALLEL:
+        values = getattr(config, key)
+        if isinstance(values, tuple) and len(values) != stages:
+            yield _problem(
+                (key,),
+                f"{key} lists {len(values)}, but {reference} lists {stages}",
+                allowed=f"a list of {stages}, one entry per stage",
+            )
+
+
+def _names(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    tasks = config.task_name or ()
+    yield from _repeated([("task_name", index) for index in range(len(tasks))], tasks)
+    if config.nodes:
+        places: list[KeyPath] = [("nodes", i, "node_name") for i in range(len(config.nodes))]
+        yield from _repeated(places, config.node_names)
+    elif config.model_name:
+        places = [("model_name", i) for i in range(len(config.model_name))]
+        yield from _repeated(places, config.model_name)
+
+
+def _repeated(places: list[KeyPath], names: tuple[str, ...]) -> Iterator[InitErrorDetails]:
+    for index, (place, name) in enumerate(zip(places, names, strict=True)):
+        if name in names[:index]:
+            yield _problem(
+                place,
+                f"{place[0]}: {name} is there twice",
+                allowed="a name of its own for each stage",
+            )
+
+
+def _workload(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    keys = {
+        "static": "a mapping with loads_to_test (rps) and load_duration (s)",
+        "twitter": "a list of windows, each with start and end (s) and damping_factor",
+        "csv": "a mapping with path",
+    }
+    if config.workload_config is None and config.workload_type in keys:
+        yield _problem(
+            ("workload_type",),
+            f"workload_type: {config.workload_type} needs a workload_config",
+            allowed=keys[config.workload_type],
+        )
+    if isinstance(config.workload_config, tuple):
+        for index, window in enumerate(config.workload_config):
+            if isinstance(window, TwitterWindow) and window.end <= window.start:
+                yield _problem(
+                    ("workload_config", index, "end"),
+                    f"end is {window.end} s, but start is {window.start} s",
+                    allowed=f"an integer above {window.start}",
+                )

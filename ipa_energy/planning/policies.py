@@ -8,9 +8,9 @@ IPA's modes end here as :class:`~.problem.StageRules`::
     baseline_mode    scale     the stage's initial variant for good; replicas and batch are free
                      switch    the stage's initial replicas for good; variant and batch are free
 
-and the four baselines of IPA's study are presets of these (:func:`apply_baseline`): FA2, after
-Razavi et al. 2022, scales one fixed variant; RIM, after Hu et al. 2021, switches variants on fixed
-replicas.
+and the four baselines of IPA's study are presets of these (``POLICIES`` of
+:mod:`ipa_energy.registries`): FA2, after Razavi et al. 2022, scales one fixed variant; RIM, after
+Hu et al. 2021, switches variants on fixed replicas. SLA, weights and caps stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from ipa_energy.config.schema import PipelineConfig, StageConfig
 from ipa_energy.errors import ConfigError
@@ -31,14 +30,9 @@ from ipa_energy.planning.base_allocation import (
     stage_sla_s,
 )
 from ipa_energy.records import Option, Stage
+from ipa_energy.registries import POLICIES
 
 logger = logging.getLogger(__name__)
-
-Policy = Literal["ipa", "fa2-low", "fa2-high", "rim-low", "rim-high"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
-
-RIM_REPLICAS: Mapping[str, int] = {"rim-low": 1, "rim-high": 3}
-"""Replicas of every stage: 3 is what IPA's rim-high files have, 1 the least there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +128,56 @@ def initial_deployment(
 
 
 def apply_baseline(config: PipelineConfig, policy: str, stages: Sequence[Stage]) -> PipelineConfig:
-    """The config of one of IPA's baselines; everything else (SLA, weights, caps) stays.
-
-    ``ipa`` restricts nothing. ``fa2-low`` and ``fa2-high`` fix the least and the most accurate
-    variant of each stage that ``allocation_mode`` leaves in, and start on its allocation and
-    smallest batch. ``rim-low`` and ``rim-high`` fix :data:`RIM_REPLICAS` replicas.
+    """The config of one of :data:`~ipa_energy.registries.POLICIES`.
 
     Raises:
         ConfigError: there is no such policy, or a stage has no variant left.
     """
-    if policy == "ipa":
-        return config.model_copy(update={"baseline_mode": None})
-    if policy in RIM_REPLICAS:
-        replicas = (RIM_REPLICAS[policy],) * len(stages)
-        return config.model_copy(update={"baseline_mode": "switch", "initial_replica": replicas})
     if policy not in POLICIES:
         raise ConfigError(f"no policy {policy}", where="--policy", allowed=" | ".join(POLICIES))
-    starts = [_extreme_option(config, stage, most=policy == "fa2-high") for stage in stages]
+    changed: PipelineConfig = POLICIES[policy].load()(config, stages)
+    return changed
+
+
+def unrestricted(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """IPA itself: no baseline, whatever the YAML says."""
+    del stages
+    return config.model_copy(update={"baseline_mode": None})
+
+
+def fa2_low(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """The least accurate variant of each stage for good."""
+    return _fixed_variants(config, stages, most=False)
+
+
+def fa2_high(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """The most accurate variant of each stage for good."""
+    return _fixed_variants(config, stages, most=True)
+
+
+def rim_low(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """One replica of each stage for good: the fewest there are."""
+    return _fixed_replicas(config, stages, 1)
+
+
+def rim_high(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """Three replicas of each stage for good, as in IPA's rim-high files."""
+    return _fixed_replicas(config, stages, 3)
+
+
+def _fixed_replicas(
+    config: PipelineConfig, stages: Sequence[Stage], replicas: int
+) -> PipelineConfig:
+    return config.model_copy(
+        update={"baseline_mode": "switch", "initial_replica": (replicas,) * len(stages)}
+    )
+
+
+def _fixed_variants(
+    config: PipelineConfig, stages: Sequence[Stage], *, most: bool
+) -> PipelineConfig:
+    """Of the variants that ``allocation_mode`` leaves in, on its allocation, smallest batch."""
+    starts = [_extreme_option(config, stage, most=most) for stage in stages]
     return config.model_copy(
         update={
             "baseline_mode": "scale",

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.config.yaml_source import dump_yaml
+from ipa_energy.config.source import dump_yaml
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_folder
 from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note

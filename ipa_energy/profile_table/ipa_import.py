@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ipa_energy.config.problems import raise_all
+from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import write_json
 from ipa_energy.meters.cpu_time import PowerModel

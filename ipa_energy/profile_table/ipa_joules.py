@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ipa_energy.config.yaml_source import read_text
+from ipa_energy.config.source import read_text
 from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.config.yaml_source import read_text
+from ipa_energy.config.source import read_text
 from ipa_energy.errors import ConfigError
 
 JOULES = "joules_per_request"

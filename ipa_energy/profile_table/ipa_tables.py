@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.config.problems import raise_all, shown
-from ipa_energy.config.yaml_source import YamlSource, dump_yaml, read_text, read_yaml
+from ipa_energy.config.source import YamlSource, dump_yaml, raise_all, read_text, read_yaml, shown
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_row import ProfileRow
 

@@ -15,8 +15,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ipa_energy.config.problems import raise_all
-from ipa_energy.config.yaml_source import read_text
+from ipa_energy.config.source import raise_all, read_text
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
 from ipa_energy.profile_table.profile_row import COLUMNS, ProfileRow, format_row, parse_row

@@ -30,9 +30,8 @@ from pydantic import Field, ValidationError
 
 from ipa_energy.config.fields import Positive, PositiveInteger, StrictModel, Text
 from ipa_energy.config.fields import Sequence as Listed
-from ipa_energy.config.messages import allowed_text
-from ipa_energy.config.problems import raise_all, shown
-from ipa_energy.config.yaml_source import KeyPath, read_text, read_yaml
+from ipa_energy.config.loading import allowed_text
+from ipa_energy.config.source import KeyPath, raise_all, read_text, read_yaml, shown
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Stage
 from ipa_energy.tradeoff.wanted import Wanted, profiled_option

@@ -278,6 +278,35 @@ def test_a_bad_override_is_told_by_its_option(
     assert message(write(tmp_path, MINIMAL), overrides) == told
 
 
+def test_set_gives_any_key_by_the_rules_of_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "energy_sla_joules: 3\n")
+    texts = ["gamma=1e-6", "energy_sla_joules=", "metadata='7'"]
+    config = load_config(path, {"set": texts, "seed": 4})
+    assert (config.gamma, config.energy_sla_joules, config.metadata) == (1e-6, None, "7")
+    assert config.seed == 4
+    config = load_config(path, {"set": ["initial_batch=[1, 4]", "baseline_mode=switch"]})
+    assert (config.initial_batch, config.baseline_mode) == ((1, 4), "switch")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"set": ["gama=1"]}, "--set gama: unknown key gama: did you mean gamma?"),
+        ({"set": ["gamma=-1"]}, "--set gamma: gamma is -1; allowed: a finite number ≥ 0"),
+        ({"set": ["gamma"]}, "--set: it is the text 'gamma'; allowed: KEY=VALUE"),
+        ({"set": ["gamma=[1"]}, "--set gamma: the text '[1' is not YAML"),
+        ({"set": ["metadata=2024-13-02"]}, "--set metadata: the text '2024-13-02': month"),
+        ({"set": ["seed=1"], "seed": 2}, "--set seed: --seed gives it too; fix: leave one out"),
+        ({"set": ["seed=1", "seed=2"]}, "--set seed: another --set gives it too; fix: leave one"),
+        ({"set": ["workload_type=csv"], "workload": "bursty"}, "--set workload_type: --workload"),
+    ],
+)
+def test_a_bad_set_is_told_by_its_key(
+    tmp_path: Path, overrides: dict[str, object], told: str
+) -> None:
+    assert message(write(tmp_path, MINIMAL), overrides).startswith(told)
+
+
 def test_workload_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path, IPA_STYLE)

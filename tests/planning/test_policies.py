@@ -11,13 +11,13 @@ from option_maker import make_option
 from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.planning.policies import (
-    POLICIES,
     apply_baseline,
     initial_deployment,
     program_for,
     settings_from,
 )
 from ipa_energy.records import Option, Stage
+from ipa_energy.registries import POLICIES
 
 
 def option(variant: str, accuracy: float, cores: float, batch: int, latency_s: float) -> Option:

@@ -107,9 +107,9 @@ def _validated(given: Mapping[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError, create_model
 
     from ipa_energy.config.fields import StrictModel
-    from ipa_energy.config.messages import problems_of
-    from ipa_energy.config.problems import raise_all
+    from ipa_energy.config.loading import problems_of
     from ipa_energy.config.schema import PipelineConfig
+    from ipa_energy.config.source import raise_all
 
     known: dict[str, Any] = {
         key: (PipelineConfig.model_fields[key].annotation, PipelineConfig.model_fields[key])

@@ -7,20 +7,24 @@ document into nodes, which know their lines, and builds plain data from them.
 One deviation from YAML 1.1 as PyYAML has it: ``1e-6`` is a number here, as in YAML 1.2 and as
 everyone who writes it means. :func:`dump_yaml` quotes texts that look like that, so that a dump
 reads back equal.
+
+A file with five wrong keys should take one round to mend, not five: readers collect a
+:class:`~ipa_energy.errors.ConfigError` per mistake, and :func:`raise_all` raises them as one.
 """
 
 from __future__ import annotations
 
+import datetime
 import logging
 import re
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
-from ipa_energy.config.problems import shown
 from ipa_energy.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -31,6 +35,12 @@ KeyPath = tuple[str | int, ...]
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _EXPONENT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+
+MOST_SHOWN = 10
+"""More mistakes than this are counted, not listed: the rest is likely the same one again."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 class _Loader(yaml.SafeLoader):
@@ -124,6 +134,26 @@ def read_yaml(path: Path) -> YamlSource:
     except RecursionError:
         raise ConfigError("nested too deeply, or an alias of itself", where=path) from None
     return source
+
+
+def read_value(text: str, where: str) -> Any:
+    """One YAML value that stands on a command line, by the rules of a file.
+
+    Raises:
+        ConfigError: it is not YAML; ``where`` is what the message names.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{shown(text)} is not YAML", where=where) from error
+    source = YamlSource(Path(where), {})
+    try:
+        value = None if node is None else _Builder(source).value(node, ())
+    except RecursionError:
+        raise ConfigError("an alias of itself", where=where) from None
+    if source.problems:
+        raise ConfigError(str(source.problems[0]).partition(": ")[2], where=where)
+    return value
 
 
 def dump_yaml(data: dict[str, Any]) -> str:
@@ -235,3 +265,33 @@ def _merged_nodes(node: yaml.Node) -> Iterator[yaml.MappingNode]:
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _merged_nodes(item)
+
+
+def shown(value: object) -> str:
+    """A value from a file as a message shows it: short, and telling text from numbers."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = _SHORT.repr(value)
+    if isinstance(value, str):
+        text = f"the text {text}"
+    elif isinstance(value, dict):
+        text = "a mapping"
+    elif isinstance(value, list | tuple):
+        text = f"a list of {len(value)}"
+    elif isinstance(value, datetime.date):
+        text = f"the date {value}"
+    return text
+
+
+def raise_all(problems: Sequence[ConfigError], where: str | Path) -> NoReturn:
+    """Raise the one problem as it is, or all of them as one error with a line each.
+
+    Raises:
+        ConfigError: always; ``problems`` must not be empty.
+    """
+    if len(problems) == 1:
+        raise problems[0]
+    lines = [f"{len(problems)} problems", *(str(problem) for problem in problems[:MOST_SHOWN])]
+    if len(problems) > MOST_SHOWN:
+        lines.append(f"… and {len(problems) - MOST_SHOWN} more")
+    raise ConfigError("\n  ".join(lines), where=where)
