@@ -53,9 +53,9 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def calibrate(args: argparse.Namespace) -> int:
     """Load, measure, fit, store; say how good the model is."""
+    from ipa_energy.measuring.graded_load import LoadSettings, graded_loads, record_power
     from ipa_energy.meters.calibration import calibrate as fit
     from ipa_energy.meters.stored_model import machine_key, store_calibration, stored_model_path
-    from ipa_energy.profiling.graded_load import LoadSettings, graded_loads, record_power
 
     if not 0 < args.window < math.inf:
         raise ConfigError(f"{args.window:g} s", where="--window", allowed="more than 0")

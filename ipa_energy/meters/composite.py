@@ -104,7 +104,7 @@ class CompositeMeter:
         """
         domains: dict[str, float] = {}
         qualities: list[Quality] = []
-        pairs = zip(self._parts_of(start), self._parts_of(end), strict=True)
+        pairs = zip(_parts_of(start, self), _parts_of(end, self), strict=True)
         for part, (first, last) in zip(self.parts, pairs, strict=True):
             energy = part.energy_between(first, last)
             qualities.append(energy.quality)
@@ -112,11 +112,6 @@ class CompositeMeter:
         duration_s = end.time_s - start.time_s
         total_j = math.fsum(domains.values())
         return Energy(total_j, duration_s, domains, self.name, _weakest(qualities))
-
-    def _parts_of(self, reading: Reading) -> tuple[Reading, ...]:
-        if not isinstance(reading, CompositeReading) or len(reading.parts) != len(self.parts):
-            raise ConfigError(f"a reading that was not taken by {self.name}")
-        return reading.parts
 
 
 def combined_status(parts: Sequence[MeterStatus]) -> MeterStatus:
@@ -151,3 +146,54 @@ def _weakest(qualities: list[Quality]) -> Quality:
     if weakest is None:
         raise ConfigError("a composite meter without parts")
     return weakest
+
+
+class SumMeter:
+    """Several meters of one kind read together; a :class:`~ipa_energy.meters.base.Meter`.
+
+    Args:
+        meters: at least one, all of the same name and quality.
+    """
+
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self.parts = tuple(meters)
+        self.name: str = meters[0].name
+        self.quality: Quality = meters[0].quality
+        self.min_window_s: float = max(meter.min_window_s for meter in meters)
+
+    def read(self) -> CompositeReading:
+        """All counters now, named ``INDEX:COUNTER``, at the time of the first.
+
+        Raises:
+            MeterUnavailableError: one of them cannot be read.
+        """
+        readings = tuple(meter.read() for meter in self.parts)
+        counters = {
+            f"{index}:{name}": value
+            for index, reading in enumerate(readings)
+            for name, value in reading.counters.items()
+        }
+        return CompositeReading(readings[0].time_s, counters, readings)
+
+    def energy_between(self, start: Reading, end: Reading) -> Energy:
+        """Joules of the window, summed over the meters by domain.
+
+        Raises:
+            ConfigError: a reading is not this meter's own.
+            MeterUnavailableError: one of them cannot tell.
+        """
+        domains: dict[str, float] = {}
+        duration_s = 0.0
+        pairs = zip(_parts_of(start, self), _parts_of(end, self), strict=True)
+        for meter, (first, last) in zip(self.parts, pairs, strict=True):
+            part = meter.energy_between(first, last)
+            duration_s = part.duration_s
+            for name, energy_j in part.domains.items():
+                domains[name] = domains.get(name, 0.0) + energy_j
+        return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
+
+
+def _parts_of(reading: Reading, meter: CompositeMeter | SumMeter) -> tuple[Reading, ...]:
+    if not isinstance(reading, CompositeReading) or len(reading.parts) != len(meter.parts):
+        raise ConfigError(f"a reading that was not taken by {meter.name}")
+    return reading.parts

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ipa_energy.meters.base import Energy, Meter
+from ipa_energy.meters.composite import SumMeter
 from ipa_energy.profiling.group import ReplicaGroup
 from ipa_energy.profiling.idle import EmptyMachine, Idle
 from ipa_energy.profiling.metering import Counted, MeterPart, by_part, combined
 from ipa_energy.profiling.replica import Replica
 from ipa_energy.profiling.settings import TrialSettings
-from ipa_energy.profiling.sum_meter import SumMeter
 from ipa_energy.records import Quality
 
 Watts = Mapping[str, float]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter
+from ipa_energy.meters.composite import SumMeter
 from ipa_energy.meters.discovery import discover as discovery
 from ipa_energy.meters.discovery.discover import (
     AUTO,
@@ -37,7 +38,6 @@ from ipa_energy.profiling.metering import (
     joined,
     machine_choice,
 )
-from ipa_energy.profiling.sum_meter import SumMeter
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ import pytest
 
 from ipa_energy.cli import main
 from ipa_energy.cli.meter_choice import counter
+from ipa_energy.measuring.graded_load import IDLE, Load
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel, process_tree_cpu_s
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.stored_model import machine_key
-from ipa_energy.profiling.graded_load import IDLE, Load
 from ipa_energy.profiling.replica_meter import replica_meter
 
 MODEL = PowerModel(idle_w=8.0, max_w=40.0, cores=4, source="made up", relative_error=0.5)
@@ -410,7 +410,7 @@ def test_calibrate_against_a_counter_in_files_and_everything_uses_the_model(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr("ipa_energy.meters.calibration.MIN_SPAN", 0.02)  # others work here too
     loads = [IDLE, *(Load("integers", 1, duty) for duty in (1.0, 0.75, 0.5, 0.25))]
-    monkeypatch.setattr("ipa_energy.profiling.graded_load.graded_loads", lambda _: loads)
+    monkeypatch.setattr("ipa_energy.measuring.graded_load.graded_loads", lambda _: loads)
     found = json.loads(
         call(
             "calibrate", "--powercap", zone.root, "--window", "0.3", "--rounds", "1", "--json"
@@ -443,7 +443,7 @@ def test_calibrate_json_has_model_points_and_errors(
 ) -> None:
     points = [PowerPoint(f"load {n}", n / 4, 10.0 + 5 * n + n % 2) for n in range(5)]
     monkeypatch.setattr("ipa_energy.cli.calibrate.counter", lambda _: nullcontext(FakeMeter()))
-    monkeypatch.setattr("ipa_energy.profiling.graded_load.record_power", lambda *_, **__: points)
+    monkeypatch.setattr("ipa_energy.measuring.graded_load.record_power", lambda *_, **__: points)
     out = tmp_path / "model.json"
     done = call("calibrate", "--out", out, "--json")
     found = json.loads(done.stdout)
@@ -462,7 +462,7 @@ def test_calibrate_refuses_a_counter_that_does_not_follow_the_load(
 ) -> None:
     points = [PowerPoint(f"load {n}", n / 4, 10.0) for n in range(5)]
     monkeypatch.setattr("ipa_energy.cli.calibrate.counter", lambda _: nullcontext(FakeMeter()))
-    monkeypatch.setattr("ipa_energy.profiling.graded_load.record_power", lambda *_, **__: points)
+    monkeypatch.setattr("ipa_energy.measuring.graded_load.record_power", lambda *_, **__: points)
     out = tmp_path / "model.json"
     done = call("calibrate", "--out", out)
     assert done.returncode == 4

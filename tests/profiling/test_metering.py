@@ -8,6 +8,7 @@ import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy
+from ipa_energy.meters.composite import SumMeter
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.account import Account
@@ -24,7 +25,6 @@ from ipa_energy.profiling.metering import (
     machine_choice,
 )
 from ipa_energy.profiling.settings import TrialSettings
-from ipa_energy.profiling.sum_meter import SumMeter
 
 ENTRY = Entry("work", "steady", "cpu", 2, 4)
 

@@ -8,10 +8,7 @@ import time
 import pytest
 
 from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.meters import calibration
-from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel, process_tree_cpu_s
-from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.profiling.graded_load import (
+from ipa_energy.measuring.graded_load import (
     IDLE,
     Load,
     LoadSettings,
@@ -19,6 +16,9 @@ from ipa_energy.profiling.graded_load import (
     record_power,
     running,
 )
+from ipa_energy.meters import calibration
+from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel, process_tree_cpu_s
+from ipa_energy.meters.fake import FakeMeter
 
 SHORT = LoadSettings(window_s=0.3, settle_s=0.05, rounds=1)
 

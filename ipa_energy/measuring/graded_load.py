@@ -25,11 +25,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ipa_energy.errors import MeterUnavailableError
+from ipa_energy.measuring import load_process
 from ipa_energy.measuring.core_load import load_between, read_core_times
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
-from ipa_energy.profiling import load_main
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Load:
     """What runs during a window.
 
     Attributes:
-        work: ``integers`` or ``matrices`` (:mod:`.load_main`).
+        work: ``integers`` or ``matrices`` (:mod:`.load_process`).
         workers: processes, one core each.
         duty: share of the time that each is busy.
     """
@@ -65,7 +65,7 @@ IDLE = Load("integers", 0, 0.0)
 def graded_loads(cores: int) -> list[Load]:
     """Loads over the whole range: part of the cores all the time, all of them part of the time."""
     loads = [IDLE]
-    for work in load_main.WORK:
+    for work in load_process.WORK:
         loads += [Load(work, cores, duty) for duty in (1.0, 0.75, 0.5, 0.25)]
         some = {max(1, round(cores * share)) for share in (0.25, 0.5, 0.75)} - {cores}
         loads += [Load(work, workers, 1.0) for workers in sorted(some)]
@@ -159,7 +159,7 @@ def _record(
 @contextmanager
 def running(load: Load) -> Iterator[list[int]]:
     """The load's worker processes, ready; they end with the block."""
-    command = [sys.executable, "-P", load_main.__file__, load.work, str(load.duty)]
+    command = [sys.executable, "-P", load_process.__file__, load.work, str(load.duty)]
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(load.workers):
