@@ -17,6 +17,11 @@ def or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def fields_of(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass as they are, for a ``to_json`` that shows more than these."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
 def as_json(value: Any) -> Any:
     """``value`` in objects, lists, texts, numbers, booleans and null.
 
@@ -34,7 +39,7 @@ def as_json(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return as_json(value.to_json())
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+        return {name: as_json(item) for name, item in fields_of(value).items()}
     return _of_container(value)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
 from ipa_energy.cli.path import named_path
@@ -16,9 +17,9 @@ from ipa_energy.registries import BACKENDS
 
 if TYPE_CHECKING:
     from ipa_energy.planning.planner import Planner
-    from ipa_energy.tradeoff.load import StudyLoad
+    from ipa_energy.tradeoff.named_configurations import NamedConfiguration
     from ipa_energy.tradeoff.study import Study
-    from ipa_energy.tradeoff.wanted import Wanted
+    from ipa_energy.tradeoff.trials import StudyLoad
 
 HIGHEST_LOAD_RPS = 1e6
 """A load is served request by request here: beyond it a trial would not end."""
@@ -120,7 +121,7 @@ def _add_configurations(parser: argparse.ArgumentParser) -> None:
 
 def tradeoff(args: argparse.Namespace) -> int:
     """Conduct the study, write what was asked for, print the answer."""
-    from ipa_energy.tradeoff.protocol import DEFAULT_CONFIGURATIONS, Question, conduct
+    from ipa_energy.tradeoff.conduct import DEFAULT_CONFIGURATIONS, Question, conduct
 
     _check_numbers(args)
     _check_places(args)
@@ -132,7 +133,7 @@ def tradeoff(args: argparse.Namespace) -> int:
             planners=planners,
             loads=_loads(args, planners[0]),
             count=args.configurations or DEFAULT_CONFIGURATIONS,
-            wanted=_wanted(args, planners[0]),
+            named=_named(args, planners[0]),
             trials=args.trials,
             mapped_loads_rps=args.map_loads,
             sensitivity=args.sensitivity,
@@ -142,7 +143,7 @@ def tradeoff(args: argparse.Namespace) -> int:
     )
     _write(study, args)
     if args.json:
-        print_json(study.to_json())
+        print_json(as_json(study))
         return EXIT_DONE
     from ipa_energy.cli.tradeoff_text import study_text
 
@@ -215,7 +216,7 @@ def _planners(args: argparse.Namespace) -> list[Planner]:
 
 
 def _loads(args: argparse.Namespace, planner: Planner) -> list[StudyLoad]:
-    from ipa_energy.tradeoff.load import DEFAULT_DURATION_S, constant_load, trace_load
+    from ipa_energy.tradeoff.trials import DEFAULT_DURATION_S, constant_load, trace_load
     from ipa_energy.workloads import workload_from
 
     duration_s = DEFAULT_DURATION_S if args.duration is None else args.duration
@@ -226,22 +227,22 @@ def _loads(args: argparse.Namespace, planner: Planner) -> list[StudyLoad]:
     return found
 
 
-def _wanted(args: argparse.Namespace, planner: Planner) -> tuple[Wanted, ...] | None:
+def _named(args: argparse.Namespace, planner: Planner) -> tuple[NamedConfiguration, ...] | None:
     if args.list is not None:
-        from ipa_energy.tradeoff.wanted_list import read_wanted
+        from ipa_energy.tradeoff.named_configurations import read_configurations
 
-        return read_wanted(args.list, planner.stages)
+        return read_configurations(args.list, planner.stages)
     if args.from_run is not None:
         from ipa_energy.runlog import read_run
-        from ipa_energy.tradeoff.wanted import wanted_of_run
+        from ipa_energy.tradeoff.named_configurations import configurations_of_run
 
-        return wanted_of_run(read_run(args.from_run), planner.stages)
+        return configurations_of_run(read_run(args.from_run), planner.stages)
     return None
 
 
 def _write(study: Study, args: argparse.Namespace) -> None:
     if args.csv is not None:
-        from ipa_energy.tradeoff.points_csv import write_points
+        from ipa_energy.tradeoff.study_tables import write_points
 
         write_points(study, args.csv)
     if args.html is not None:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ipa_energy.cli.output import decimals, text_table
-from ipa_energy.tradeoff.words import coefficient
+from ipa_energy.tradeoff.sentences import coefficient, sensitivity_sentences
 
 if TYPE_CHECKING:
     from ipa_energy.tradeoff.correlation import Correlation
-    from ipa_energy.tradeoff.hardware import HardwareComparison
-    from ipa_energy.tradeoff.plan_map import MapRow
-    from ipa_energy.tradeoff.point import Estimate
+    from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow
     from ipa_energy.tradeoff.study import Case, Study
+    from ipa_energy.tradeoff.trials import Estimate
 
 
 WIDTH = 100
@@ -34,7 +33,7 @@ def study_text(study: Study) -> str:
     if study.hardware_comparison is not None:
         parts += [_hardware_part(study.hardware_comparison)]
     for name, analysis in study.sensitivity.items():
-        parts += [f"sensitivity at {name}\n" + "\n".join(analysis.lines())]
+        parts += [f"sensitivity at {name}\n" + "\n".join(sensitivity_sentences(analysis))]
     if study.warnings:
         parts.append("\n".join(f"note: {warning}" for warning in study.warnings))
     return "\n\n".join(parts)

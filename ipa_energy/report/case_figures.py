@@ -9,8 +9,8 @@ import numpy as np
 
 from ipa_energy.compare.table import significant
 from ipa_energy.report.figure import Axis, Figure, Line, Mark, Numbers, Points, Scale, key_of
-from ipa_energy.tradeoff.point import Estimate, Point
 from ipa_energy.tradeoff.study import Case
+from ipa_energy.tradeoff.trials import Estimate, Point
 
 MOST_ENTRIES = 14
 """So many configurations have a legend entry each; more share one, and the hover tells them."""

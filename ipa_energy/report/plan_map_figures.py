@@ -8,8 +8,7 @@ import numpy as np
 
 from ipa_energy.report.figure import Axis, Bars, Dash, Figure, Mark, Points, Symbol
 from ipa_energy.report.palette import scale_color
-from ipa_energy.tradeoff.hardware import HardwareComparison
-from ipa_energy.tradeoff.plan_map import PlanMap, Segment
+from ipa_energy.tradeoff.plan_map import HardwareComparison, PlanMap, Segment
 
 MOST_ENTRIES = 12
 """More plans than this are told by hover and table, not by a legend."""

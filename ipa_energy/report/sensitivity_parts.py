@@ -7,8 +7,8 @@ import math
 from ipa_energy.compare.table import significant
 from ipa_energy.report.figure import Axis, Figure, Points, Scale, key_of
 from ipa_energy.report.table import Cell, Head, Row, Table
-from ipa_energy.tradeoff.exchange import Exchange, Offer
-from ipa_energy.tradeoff.plan_figures import PlanFigures
+from ipa_energy.tradeoff.plan_space import PlanFigures
+from ipa_energy.tradeoff.prices import Exchange, Offer
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 
 GIVEN = {

@@ -22,7 +22,7 @@ from ipa_energy.report.tradeoff_tables import (
     optimum_table,
     points_table,
 )
-from ipa_energy.tradeoff.sensitivity import Sensitivity
+from ipa_energy.tradeoff.sentences import sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 
 
@@ -118,13 +118,11 @@ def _sensitivity(case: Case, study: Study, suffix: str) -> list[Section]:
     analysis = study.sensitivity.get(case.name)
     if analysis is None:
         return []
-    figure, table = None, None
-    if isinstance(analysis, Sensitivity):
-        figure, table = front_figure(analysis, case.name, suffix), exchange_table(analysis)
+    figure, table = front_figure(analysis, case.name, suffix), exchange_table(analysis)
     return [
         Section(
             title=f"Sensitivity at {case.name}",
-            points=list(analysis.lines()),
+            points=sensitivity_sentences(analysis),
             tables=[table] if table else (),
             figures=[figure] if figure else (),
         )

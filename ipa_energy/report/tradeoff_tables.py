@@ -9,12 +9,10 @@ from ipa_energy.compare.table import fixed, significant
 from ipa_energy.report.plan_map_figures import range_of, weight_words
 from ipa_energy.report.table import Cell, Head, Row, Table
 from ipa_energy.tradeoff.correlation import Correlation
-from ipa_energy.tradeoff.hardware import HardwareComparison
-from ipa_energy.tradeoff.hypervolume import Hypervolume
-from ipa_energy.tradeoff.only_energy import OnlyEnergy
-from ipa_energy.tradeoff.plan_map import MapRow, PlanMap
-from ipa_energy.tradeoff.point import Estimate, Point
+from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy
+from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow, PlanMap
 from ipa_energy.tradeoff.study import Case
+from ipa_energy.tradeoff.trials import Estimate, Point
 
 NAMES = {
     "accuracy": "accuracy",

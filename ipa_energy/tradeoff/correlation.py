@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ipa_energy.arrays import Floats
-from ipa_energy.as_json import or_none
 
 Method = Literal["pearson", "spearman"]
 Over = Literal["points", "plans"]
@@ -68,21 +67,6 @@ class Correlation:
     high: float
     n: int
     reason: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The coefficient as ``tradeoff --json`` shows it."""
-        return {
-            "over": self.over,
-            "method": self.method,
-            "x": self.x,
-            "y": self.y,
-            "given": self.given,
-            "value": or_none(self.value),
-            "low": or_none(self.low),
-            "high": or_none(self.high),
-            "n": self.n,
-            "reason": self.reason,
-        }
 
 
 def correlations(columns: Mapping[str, Floats], over: Over) -> tuple[Correlation, ...]:

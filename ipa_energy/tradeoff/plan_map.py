@@ -1,4 +1,4 @@
-r"""The optimal plan over the energy weight and over the load, with exact thresholds.
+r"""The optimal plan over the energy weight, over the load and over profiles, with exact thresholds.
 
 At a fixed load a plan with gain *G* (the objective without its energy term) and energy term *E*
 (per unit of weight) is worth the line :math:`G - wE`, and the optimum over all plans
@@ -11,21 +11,129 @@ the crossing is a threshold, or it finds a plan above it and both halves are sea
 (Eisner and Severance, Journal of the ACM 23, 1976). No grid of weights is involved.
 
 The line for ever larger weights is that of the plan with the least *E*, and among those the best
-*G*: two further exact decisions (:mod:`.thresholds`).
+*G*: two further exact decisions.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from ipa_energy.as_json import or_none
+from ipa_energy.arrays import Floats
+from ipa_energy.as_json import fields_of
+from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
-from ipa_energy.optimizer.problem import Problem, Program
-from ipa_energy.optimizer.solution import Plan, build_plan
-from ipa_energy.tradeoff.thresholds import optimal_lines
+from ipa_energy.optimizer.problem import Loads, Problem, Program
+from ipa_energy.optimizer.solution import Choice, Plan, build_plan
+from ipa_energy.optimizer.solve import solve
+from ipa_energy.planning.planner import Planner
+from ipa_energy.records import Quality, Stage, weakest_quality
+from ipa_energy.tradeoff.plan_space import best_of
+
+TOLERANCE = 1e-10
+"""Objectives closer than this share of their terms are equal: rounding, not a better plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A plan's objective over the energy weight w: ``gain − w·energy``.
+
+    Attributes:
+        choice: the plan.
+        gain: its objective without the energy term.
+        energy: its energy term per unit of weight: joules per request, or watts.
+    """
+
+    choice: Choice
+    gain: float
+    energy: float
+
+    def at(self, weight: float) -> float:
+        """The objective at a weight."""
+        return self.gain - weight * self.energy
+
+
+def optimal_lines(problem: Problem) -> list[tuple[float, Line]]:
+    """Every plan that is optimal in a range of weights, with the weight from which it is.
+
+    By rising weight, the first from 0; a range too narrow for an objective to tell it from a single
+    weight is left out. Empty if nothing is feasible.
+
+    Args:
+        problem: the program with an energy weight of 0, of a profile with joules.
+    """
+    first, last = pareto.solve(problem), most_frugal(problem)
+    if not first or last is None:
+        return []
+    left, right = _line(problem, first[0]), _line(problem, last)
+    return _without_points([(0.0, left), *_between(problem, left, right)])
+
+
+def _between(problem: Problem, left: Line, right: Line) -> list[tuple[float, Line]]:
+    """(weight from which it is optimal, line) of those right of ``left``, up to ``right``."""
+    if left.energy - right.energy <= TOLERANCE * abs(left.energy):
+        return []
+    # A plan of equal gain and less energy crosses at 0, up to rounding to its left.
+    weight = max(0.0, (left.gain - right.gain) / (left.energy - right.energy))
+    choice = pareto.solve(_weighted(problem, weight))[0]
+    middle = _line(problem, choice)
+    room = TOLERANCE * max(1.0, abs(left.gain), weight * abs(left.energy))
+    better = middle.at(weight) - max(left.at(weight), right.at(weight)) > room
+    if not better or not right.energy < middle.energy < left.energy:
+        return [(weight, right)]
+    return [*_between(problem, left, middle), *_between(problem, middle, right)]
+
+
+def most_frugal(problem: Problem) -> Choice | None:
+    """The plan of least energy, of those the best without energy; None if nothing is feasible."""
+    joules = [candidates.energy_j for candidates in problem.stages]
+    least = best_of(problem, joules, alpha=0.0)
+    if least is None:
+        return None
+    penalty = [candidates.penalty for candidates in problem.stages]
+    cap_j = _total(joules, least) * (1 + TOLERANCE)
+    alpha = problem.settings.alpha
+    return best_of(problem, penalty, alpha=alpha, energy_sla_joules=cap_j) or least
+
+
+def _line(problem: Problem, choice: Choice) -> Line:
+    scores = [float(c.accuracy[at]) for c, at in zip(problem.stages, choice, strict=True)]
+    penalty = _total([candidates.penalty for candidates in problem.stages], choice)
+    energy = _scale(problem) * _total([c.energy_j for c in problem.stages], choice)
+    return Line(
+        choice, problem.settings.alpha * problem.combined_accuracy(scores) - penalty, energy
+    )
+
+
+def _weighted(problem: Problem, weight: float) -> Problem:
+    stages = tuple(
+        dataclasses.replace(c, penalty=c.penalty + weight * _scale(problem) * c.energy_j)
+        for c in problem.stages
+    )
+    return dataclasses.replace(problem, stages=stages)
+
+
+def _scale(problem: Problem) -> float:
+    return problem.load_rps if problem.settings.energy_metric == "watts" else 1.0
+
+
+def _total(columns: list[Floats], choice: Choice) -> float:
+    return sum(float(column[at]) for column, at in zip(columns, choice, strict=True))
+
+
+def _without_points(lines: list[tuple[float, Line]]) -> list[tuple[float, Line]]:
+    """Without the lines whose range is a single weight, up to rounding."""
+    ends = [weight for weight, _ in lines[1:]] + [math.inf]
+    kept: list[tuple[float, Line]] = []
+    for (start, line), end in zip(lines, ends, strict=True):
+        room = TOLERANCE * max(1.0, abs(line.gain), start * abs(line.energy))
+        if (end - start) * max(abs(line.energy), TOLERANCE) > room:
+            kept.append((start if kept else 0.0, line))
+    return kept
 
 
 def options_label(plan: Plan) -> str:
@@ -50,19 +158,15 @@ class Segment:
     plan: Plan
 
     def to_json(self) -> dict[str, Any]:
-        """The segment as ``tradeoff --json`` shows it."""
-        plan = self.plan
+        """The segment as ``tradeoff --json`` shows it: of its plan the figures alone."""
+        own, plan = fields_of(self), self.plan
+        del own["plan"]
+        names = ("label", "accuracy", "accuracy_raw", "cost_cores", "latency_s")
         return {
-            "weight_from": self.weight_from,
-            "weight_to": None if math.isinf(self.weight_to) else self.weight_to,
-            "options": self.options,
-            "label": plan.label,
+            **own,
+            **{name: getattr(plan, name) for name in names},
             "replicas": [stage.replicas for stage in plan.stages],
-            "accuracy": plan.accuracy,
-            "accuracy_raw": plan.accuracy_raw,
-            "cost_cores": plan.cost_cores,
-            "latency_s": plan.latency_s,
-            "joules_per_request": or_none(plan.joules_per_request),
+            "joules_per_request": plan.joules_per_request,
             "energy_quality": plan.quality,
         }
 
@@ -88,12 +192,7 @@ class MapRow:
 
     def to_json(self) -> dict[str, Any]:
         """The row as ``tradeoff --json`` shows it."""
-        return {
-            "load_rps": self.load_rps,
-            "thresholds": list(self.thresholds),
-            "segments": [segment.to_json() for segment in self.segments],
-            "reason": self.reason,
-        }
+        return {**fields_of(self), "thresholds": self.thresholds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +209,6 @@ class Region:
     loads_rps: tuple[float, float]
     weight_from: float
     weight_to: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The region as ``tradeoff --json`` shows it."""
-        return {
-            "options": self.options,
-            "loads_rps": list(self.loads_rps),
-            "weight_from": self.weight_from,
-            "weight_to": None if math.isinf(self.weight_to) else self.weight_to,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +237,7 @@ class PlanMap:
 
     def to_json(self) -> dict[str, Any]:
         """The map as ``tradeoff --json`` shows it."""
-        return {
-            "energy_metric": self.energy_metric,
-            "options": list(self.options),
-            "rows": [row.to_json() for row in self.rows],
-            "regions": [region.to_json() for region in self.regions],
-        }
+        return {**fields_of(self), "regions": self.regions}
 
 
 def _merged(options: int, rows: Sequence[MapRow]) -> list[Region]:
@@ -225,3 +310,149 @@ def loads_to_map(loads_rps: Sequence[float]) -> tuple[float, ...]:
     highest = math.ceil(1.5 * max(loads_rps))
     step = max(1, math.ceil(highest / MOST_LOADS))
     return tuple(sorted({*map(float, range(step, highest + 1, step)), 1.0, *loads_rps}))
+
+
+def has_energy(stages: Sequence[Stage]) -> bool:
+    """True if every option of every stage has joules."""
+    return all(option.has_energy for stage in stages for option in stage.options)
+
+
+def meter_of(stages: Sequence[Stage]) -> str | None:
+    """The meters behind the joules, joined by ``+``; None without energy."""
+    options = [option for stage in stages for option in stage.options]
+    return "+".join(sorted({o.provenance.meter for o in options if o.provenance})) or None
+
+
+def quality_of(stages: Sequence[Stage]) -> Quality | None:
+    """The weakest quality of the joules; None if any option has none."""
+    if not has_energy(stages):
+        return None
+    options = [option for stage in stages for option in stage.options]
+    return weakest_quality([o.provenance.quality for o in options if o.provenance])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiled:
+    """One of the profiles that are compared.
+
+    Attributes:
+        profile: its file name, unique in the comparison.
+        hardware: what it was taken on, by its rows.
+        meter: meters behind its joules; None without energy.
+        quality: weakest quality of them; None without energy.
+        options: profiled options of all stages.
+        latency_sla_s: the SLA it is planned with; IPA's own rule makes it depend on the profile.
+    """
+
+    profile: str
+    hardware: str
+    meter: str | None
+    quality: Quality | None
+    options: int
+    latency_sla_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """What one profile's optimum is at one load and weight.
+
+    Attributes:
+        profile: of :attr:`HardwareComparison.profiles`.
+        load_rps: the load.
+        energy_weight: the weight; infinity for the least joules that any plan needs (null in JSON).
+        plan: the optimal plan; None if there is none.
+        reason: why there is none; None if there is one.
+    """
+
+    profile: str
+    load_rps: float
+    energy_weight: float
+    plan: Plan | None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The pick as ``tradeoff --json`` shows it."""
+        return {**fields_of(self), "label": self.plan.label if self.plan else None}
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareComparison:
+    """The profiles and their picks.
+
+    Attributes:
+        profiles: two or more, in the order of the command line.
+        picks: by load, then by weight, then in the order of the profiles.
+    """
+
+    profiles: tuple[Profiled, ...]
+    picks: tuple[Pick, ...]
+
+
+def compare_hardware(
+    planners: Sequence[Planner], loads: Sequence[Loads], energy_weight: float
+) -> HardwareComparison:
+    """What each planner picks at each load without energy, with the weight, and for energy alone.
+
+    Args:
+        planners: of one pipeline, each with its own profile; two or more.
+        loads: the loads of the study.
+        energy_weight: the YAML's; left out if it is 0.
+    """
+    names = profile_names([planner.profile_path for planner in planners])
+    weights = sorted({0.0, energy_weight, math.inf})
+    return HardwareComparison(
+        profiles=tuple(
+            _profiled(name, planner) for name, planner in zip(names, planners, strict=True)
+        ),
+        picks=tuple(
+            _pick(name, planner, load, weight)
+            for load in loads
+            for weight in weights
+            for name, planner in zip(names, planners, strict=True)
+        ),
+    )
+
+
+def profile_names(paths: Sequence[Path]) -> list[str]:
+    """File names, with as many folders before them as it takes to tell them apart."""
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return names
+    return [str(path) for path in paths]
+
+
+def _profiled(name: str, planner: Planner) -> Profiled:
+    options = [option for stage in planner.stages for option in stage.options]
+    return Profiled(
+        profile=name,
+        hardware="+".join(sorted({option.hardware for option in options})),
+        meter=meter_of(planner.stages),
+        quality=quality_of(planner.stages),
+        options=len(options),
+        latency_sla_s=planner.planned.latency_sla_s,
+    )
+
+
+def _pick(name: str, planner: Planner, loads: Loads, weight: float) -> Pick:
+    def picked(plan: Plan | None, reason: str | None = None) -> Pick:
+        return Pick(
+            profile=name,
+            load_rps=loads.mean_rps,
+            energy_weight=weight,
+            plan=plan,
+            reason=reason,
+        )
+
+    if weight > 0 and not has_energy(planner.stages):
+        return picked(None, "no energy in the profile")
+    program = planner.program
+    weighted = replace(program.settings, energy_weight=weight if math.isfinite(weight) else 0.0)
+    problem = Program(program.stages, weighted, program.rules).over(loads)
+    if math.isfinite(weight):
+        result = solve(problem)
+        return picked(result.best) if result.plans else picked(None, str(result.conflict))
+    choice = most_frugal(problem)
+    if choice is None:
+        return picked(None, str(find_conflict(problem)))
+    return picked(build_plan(problem, choice))

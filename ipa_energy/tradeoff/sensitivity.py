@@ -9,12 +9,12 @@ joules (:mod:`.robustness`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ipa_energy.as_json import fields_of
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
@@ -23,11 +23,16 @@ from ipa_energy.optimizer.problem import Loads, Problem, Program, planned_load_r
 from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, build_plan
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import EnergyRisk, Quality
-from ipa_energy.tradeoff.exchange import LATENCY_S, Exchanges, exchanges_of
-from ipa_energy.tradeoff.plan_figures import PlanFigures, figures_of
+from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of
+from ipa_energy.tradeoff.prices import (
+    LATENCY_S,
+    SLAS,
+    Exchanges,
+    ShadowPrice,
+    exchanges_of,
+    shadow_price,
+)
 from ipa_energy.tradeoff.robustness import DRAWS, Robustness, robustness_of
-from ipa_energy.tradeoff.sensitivity_words import sentences
-from ipa_energy.tradeoff.shadow_price import SLAS, ShadowPrice, shadow_price
 
 POINTS_SHOWN = 20
 """Points of the front in the record; they cover it, its ends included."""
@@ -54,17 +59,6 @@ class FrontSummary:
     ranges: dict[str, tuple[float, float]]
     shown: tuple[PlanFigures, ...]
     holds_plan: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as ``tradeoff --json`` shows it."""
-        return {
-            "size": self.size,
-            "combinations": self.combinations,
-            "has_energy": self.has_energy,
-            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
-            "shown": [point.to_json() for point in self.shown],
-            "holds_plan": self.holds_plan,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,23 +92,8 @@ class Sensitivity:
 
     def to_json(self) -> dict[str, Any]:
         """The analyses as ``tradeoff --json`` shows them."""
-        return {
-            "load_rps": self.load_rps,
-            "plan": self.plan.to_json(),
-            "energy_quality": self.quality,
-            "energy_weight": self.energy_weight,
-            "energy_risk": self.energy_risk,
-            "accuracy_is_raw": self.accuracy_is_raw,
-            "front": self.front.to_json() if self.front else None,
-            "exchanges": self.exchanges.to_json() if self.exchanges else None,
-            "shadow_prices": [price.to_json() for price in self.shadow_prices],
-            "robustness": self.robustness.to_json() if self.robustness else None,
-            "reasons": dict(self.reasons),
-        }
-
-    def lines(self) -> Sequence[str]:
-        """The analyses in words, one finding a line."""
-        return sentences(self)
+        own = fields_of(self)
+        return {"energy_quality": own.pop("quality"), **own}
 
 
 def analyse(planner: Planner, load: float | Loads, *, draws: int = DRAWS) -> Sensitivity:

@@ -19,63 +19,17 @@ null in the JSON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ipa_energy.records import Quality
-from ipa_energy.tradeoff.configuration import Configuration
 from ipa_energy.tradeoff.correlation import Correlation
-from ipa_energy.tradeoff.hardware import HardwareComparison
-from ipa_energy.tradeoff.hypervolume import Hypervolume
-from ipa_energy.tradeoff.only_energy import OnlyEnergy
-from ipa_energy.tradeoff.plan_map import MapRow, PlanMap
-from ipa_energy.tradeoff.point import Estimate, Point
-
-__all__ = [
-    "Analysis",
-    "Case",
-    "Configuration",
-    "Correlation",
-    "Estimate",
-    "HardwareComparison",
-    "Hypervolume",
-    "MapRow",
-    "OnlyEnergy",
-    "PlanMap",
-    "Point",
-    "Skipped",
-    "Study",
-]
-
-
-class Analysis(Protocol):
-    """A sensitivity analysis, as :mod:`.sensitivity` makes it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The analysis as ``tradeoff --json`` shows it."""
-        ...
-
-    def lines(self) -> Sequence[str]:
-        """The analysis in words, one finding a line."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A configuration that was asked for and not run.
-
-    Attributes:
-        name: what the list calls it, or its label.
-        reason: why, in a sentence.
-    """
-
-    name: str
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as ``tradeoff --json`` shows it."""
-        return {"name": self.name, "reason": self.reason}
+from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy
+from ipa_energy.tradeoff.named_configurations import Skipped
+from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow, PlanMap
+from ipa_energy.tradeoff.sensitivity import Sensitivity
+from ipa_energy.tradeoff.trials import Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,27 +73,6 @@ class Case:
     optimum: MapRow | None = None
     conflict: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The case as ``tradeoff --json`` shows it."""
-        return {
-            "name": self.name,
-            "load_rps": self.load_rps,
-            "lowest_rps": self.lowest_rps,
-            "peak_rps": self.peak_rps,
-            "duration_s": self.duration_s,
-            "latency_sla_s": self.latency_sla_s,
-            "plans": self.plans,
-            "feasible_plans": self.feasible_plans,
-            "is_counted": self.is_counted,
-            "points": [point.to_json() for point in self.points],
-            "skipped": [skipped.to_json() for skipped in self.skipped],
-            "correlations": [correlation.to_json() for correlation in self.correlations],
-            "only_energy": self.only_energy.to_json() if self.only_energy else None,
-            "hypervolume": self.hypervolume.to_json() if self.hypervolume else None,
-            "optimum": self.optimum.to_json() if self.optimum else None,
-            "conflict": self.conflict,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
@@ -178,30 +111,7 @@ class Study:
     cases: tuple[Case, ...]
     plan_map: PlanMap | None = None
     hardware_comparison: HardwareComparison | None = None
-    sensitivity: Mapping[str, Analysis] = field(default_factory=dict)
+    sensitivity: Mapping[str, Sensitivity] = field(default_factory=dict)
     answer: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The study as ``tradeoff --json`` shows it."""
-        compared = self.hardware_comparison
-        return {
-            "pipeline": self.pipeline,
-            "profile": self.profile,
-            "hardware": self.hardware,
-            "backend": self.backend,
-            "seed": self.seed,
-            "trials": self.trials,
-            "selection": self.selection,
-            "settings": dict(self.settings),
-            "meter": self.meter,
-            "quality": self.quality,
-            "cases": [case.to_json() for case in self.cases],
-            "plan_map": self.plan_map.to_json() if self.plan_map else None,
-            "hardware_comparison": compared.to_json() if compared else None,
-            "sensitivity": {name: found.to_json() for name, found in self.sensitivity.items()},
-            "answer": list(self.answer),
-            "warnings": list(self.warnings),
-            "versions": dict(self.versions),
-        }

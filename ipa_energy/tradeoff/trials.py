@@ -1,4 +1,4 @@
-"""Running the configurations of one case, each several times, and averaging.
+"""What a study runs, and what running it came to.
 
 Trial k runs with the seed ``seed + k``: arrivals inside each second and service times differ, the
 requests per second do not. Each trial is a whole run folder, as ``ipa-energy run`` writes it, of a
@@ -8,21 +8,207 @@ deployment that stays the same from the first second to the last.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ipa_energy.arrays import Floats
+from ipa_energy.as_json import fields_of
 from ipa_energy.compare import RunMetrics, metrics
 from ipa_energy.experiment import Experiment, run_experiment
+from ipa_energy.interval import half_width_95
+from ipa_energy.optimizer.problem import Loads, planned_load_rps
+from ipa_energy.optimizer.solution import Plan
 from ipa_energy.planning.planner import Planner
-from ipa_energy.records import weakest_quality
+from ipa_energy.records import Quality, weakest_quality
 from ipa_energy.serving.base import deployment_of
-from ipa_energy.tradeoff.configuration import Configuration
-from ipa_energy.tradeoff.load import StudyLoad
-from ipa_energy.tradeoff.point import Estimate, Point
+from ipa_energy.workloads import Workload, static_workload
+
+DEFAULT_DURATION_S = 120
+"""Length of a constant load: long enough that the start from an empty system does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLoad:
+    """What the configurations of one case are given.
+
+    Attributes:
+        name: ``10 rps``, or the name of the trace.
+        workload: requests per second.
+        loads: what their plans are made for: replicas carry the peak, batches wait longest where
+            the load is lowest, joules are those of the mean. All equal for a constant load.
+    """
+
+    name: str
+    workload: Workload
+    loads: Loads
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder."""
+        return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-.") or "load"
+
+
+def constant_load(load_rps: float, duration_s: int = DEFAULT_DURATION_S) -> StudyLoad:
+    """A constant load.
+
+    Raises:
+        ConfigError: the load is not a positive number, or the duration is out of range.
+    """
+    workload = static_workload(load_rps, duration_s)
+    planned = planned_load_rps(load_rps)
+    return StudyLoad(f"{load_rps:g} rps", workload, Loads(planned, planned, planned))
+
+
+def trace_load(workload: Workload) -> StudyLoad:
+    """A trace."""
+    return StudyLoad(workload.name, workload, Loads.of(workload.counts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Variant, allocation, batch and replicas of every stage, for one case of the study.
+
+    Attributes:
+        key: a short label, unique in its case and free of markup: ``C1``, ``C2`` …
+        name: what the user's list calls it; else its plan's label.
+        origin: why it is in the study, e.g. ``least energy`` or ``farthest from the others``.
+        plan: what it means by the profile at the case's load, certificate included.
+    """
+
+    key: str
+    name: str
+    origin: str
+    plan: Plan
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 1c b4 x3 | resnet18 1c b2 x1``."""
+        return self.plan.label
+
+    @property
+    def profile_ci95_j(self) -> float:
+        """Half width of the profile's 95 % interval of the pipeline's joules per request.
+
+        The stages' own half widths, each times m_s, added in quadrature: they were profiled
+        independently of each other. NaN if any of them is unknown.
+        """
+        parts = [
+            stage.requests_per_input
+            * (stage.option.provenance.ci95_j if stage.option.provenance else math.nan)
+            for stage in self.plan.stages
+        ]
+        return math.sqrt(math.fsum(part * part for part in parts))
+
+    @property
+    def meter(self) -> str | None:
+        """Meters behind the profile's joules, joined by ``+``; None without energy."""
+        meters = {s.option.provenance.meter for s in self.plan.stages if s.option.provenance}
+        return "+".join(sorted(meters)) or None
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as ``tradeoff --json`` shows it."""
+        return {
+            **fields_of(self),
+            "label": self.label,
+            "profile_ci95_j": self.profile_ci95_j,
+            "meter": self.meter,
+        }
+
+
+ONE_TRIAL = "one trial has no spread"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over trials.
+
+    Attributes:
+        value: the mean; NaN if any trial lacks the figure.
+        ci95: half width of its 95 % t-interval; NaN if it has none.
+        trials: how many there were.
+        reason: why there is no value, or no interval; None if both are there.
+    """
+
+    value: float
+    ci95: float
+    trials: int
+    reason: str | None = None
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval; NaN without one."""
+        return self.value - self.ci95
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval; NaN without one."""
+        return self.value + self.ci95
+
+    @classmethod
+    def of(cls, values: Sequence[float], *, absent: str = "not logged") -> Estimate:
+        """Mean and Student's t interval of independent trials.
+
+        Args:
+            values: one a trial, at least one.
+            absent: the reason to give if a value is NaN.
+        """
+        count = len(values)
+        if any(math.isnan(value) for value in values):
+            return cls(math.nan, math.nan, count, absent)
+        mean = math.fsum(values) / count
+        if count == 1:
+            return cls(mean, math.nan, 1, ONE_TRIAL)
+        return cls(mean, half_width_95(values), count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One configuration as it was run; the definitions are those of :mod:`ipa_energy.compare`.
+
+    The intervals tell how far the trials (seeds of arrivals and service times) differ. They say
+    nothing of how good the profile is: that is ``configuration.profile_ci95_j``.
+
+    Attributes:
+        configuration: what was run.
+        accuracy: pipeline accuracy of the raw accuracies; the same in every trial.
+        cost_cores: cores reserved; the same in every trial.
+        latency_s: mean latency of answered requests.
+        latency_p99_s: their 99th percentile.
+        sla_attainment: share of all requests answered inside the end-to-end latency SLA, 0..1.
+        answered: share of all requests that were answered at all, 0..1.
+        joules_per_request: all joules, idle included, over answered requests.
+        power_w: mean watts over the load.
+        meter, quality: provenance of the joules and watts of the run.
+        on_front: no other point of the case is at least as good in accuracy, cost, mean latency
+            and energy, and better in one; None without energy.
+        on_front_without_energy: the same in accuracy, cost and mean latency alone.
+    """
+
+    configuration: Configuration
+    accuracy: float
+    cost_cores: float
+    latency_s: Estimate
+    latency_p99_s: Estimate
+    sla_attainment: Estimate
+    answered: Estimate
+    joules_per_request: Estimate
+    power_w: Estimate
+    meter: str | None
+    quality: Quality | None
+    on_front: bool | None = None
+    on_front_without_energy: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The point as ``tradeoff --json`` shows it, its configuration's figures among its own."""
+        own = fields_of(self)
+        run = {"run_meter": own.pop("meter"), "run_quality": own.pop("quality")}
+        return {**own.pop("configuration").to_json(), **own, **run}
+
 
 NOBODY = "no request was answered"
 PROGRESS_AFTER_S = 2.0

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ipa_energy.planning.planner import load_planner
-from ipa_energy.tradeoff.load import constant_load
-from ipa_energy.tradeoff.point import Point
-from ipa_energy.tradeoff.protocol import Question, conduct
-from ipa_energy.tradeoff.study import Skipped, Study
+from ipa_energy.tradeoff.conduct import Question, conduct
+from ipa_energy.tradeoff.named_configurations import Skipped
+from ipa_energy.tradeoff.sensitivity import Sensitivity
+from ipa_energy.tradeoff.study import Study
+from ipa_energy.tradeoff.trials import Point, constant_load
 
 HOSTILE = '<img src=x onerror=alert(1)> </script> & $a^2 %{x} "quoted", comma'
-
-
-class Findings:
-    """A sensitivity analysis with a hostile line."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {}
-
-    def lines(self) -> Sequence[str]:
-        return [f"give up {HOSTILE}", "shadow price of the latency SLA: not binding"]
 
 
 def study_to_draw(pipeline: Path) -> Study:
@@ -39,7 +28,7 @@ def study_to_draw(pipeline: Path) -> Study:
             planners=planners,
             loads=[constant_load(6.0, 20), constant_load(12.0, 20)],
             count=8,
-            wanted=None,
+            named=None,
             trials=3,
             mapped_loads_rps=[2.0, 6.0, 12.0],
             sensitivity=True,
@@ -56,8 +45,15 @@ def study_to_draw(pipeline: Path) -> Study:
         hardware=HOSTILE,
         cases=(first, *others),
         warnings=(HOSTILE,),
-        sensitivity={first.name: Findings(), others[0].name: study.sensitivity[others[0].name]},
+        sensitivity={**study.sensitivity, first.name: _hostile(study.sensitivity[first.name])},
     )
+
+
+def _hostile(found: Sensitivity) -> Sensitivity:
+    """With markup for a plan's name, and neither front nor exchange rates."""
+    plan = replace(found.plan, label=HOSTILE)
+    reasons = {"front": HOSTILE, "exchanges": HOSTILE}
+    return replace(found, plan=plan, front=None, exchanges=None, reasons=reasons)
 
 
 def _as(point: Point, index: int) -> Point:

@@ -20,9 +20,9 @@ from ipa_energy.report.tradeoff_page import (
     write_tradeoff_figures,
     write_tradeoff_html,
 )
-from ipa_energy.tradeoff.point import Estimate
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study import Study
+from ipa_energy.tradeoff.trials import Estimate
 
 
 @pytest.fixture(scope="module")

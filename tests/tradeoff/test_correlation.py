@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
+from ipa_energy.as_json import as_json
 from ipa_energy.tradeoff.correlation import Correlation, Over, correlations
 
 
@@ -117,7 +118,7 @@ def test_a_constant_column_is_undefined_and_says_so(method: str) -> None:
     one = found(columns, "accuracy", method=method)
     assert math.isnan(one.value)
     assert one.reason == "accuracy is the same in all 5 points"
-    assert one.to_json()["value"] is None
+    assert as_json(one)["value"] is None
 
 
 def test_two_points_are_not_correlated() -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
+from ipa_energy.as_json import as_json
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.solution import Plan
-from ipa_energy.tradeoff.exchange import LATENCY_S, Exchange, Exchanges
+from ipa_energy.tradeoff.prices import LATENCY_S, Exchange, Exchanges
 from ipa_energy.tradeoff.sensitivity import analyse_program
 
 SEEDS = range(120)
@@ -84,7 +85,7 @@ def test_nothing_to_give_up_where_there_is_one_plan() -> None:
         assert exchange.first is None
         assert exchange.most is None
     assert [summary.with_saving for summary in found.along_front] == [0, 0, 0]
-    assert all(value is None for value in (found.to_json()["along_front"][0]["median_j"],))
+    assert all(value is None for value in (as_json(found)["along_front"][0]["median_j"],))
 
 
 def losses(plan: Plan) -> dict[str, float]:

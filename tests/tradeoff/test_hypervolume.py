@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from small_programs import every_plan, random_small_program
 
+from ipa_energy.as_json import as_json
 from ipa_energy.optimizer.front import pareto_front
-from ipa_energy.tradeoff import hypervolume
-from ipa_energy.tradeoff.hypervolume import hypervolumes, share_of_box
-from ipa_energy.tradeoff.only_energy import blind_front, hypervolume_of
+from ipa_energy.tradeoff import energy_added
+from ipa_energy.tradeoff.energy_added import blind_front, hypervolume_of, hypervolumes, share_of_box
 
 
 def test_one_point_covers_the_box() -> None:
@@ -52,7 +52,7 @@ def test_accuracy_is_better_when_larger() -> None:
     assert found.with_energy == pytest.approx(0.21 / 1.21)
     assert found.without_energy == pytest.approx(0.11 / 1.21)
     assert found.gain == pytest.approx(0.21 / 0.11 - 1)
-    assert found.to_json()["points_without_energy"] == 1
+    assert as_json(found)["points_without_energy"] == 1
 
 
 def test_points_in_four_dimensions_against_counted_cells() -> None:
@@ -88,7 +88,7 @@ def test_a_thinned_front_covers_no_more_and_says_so(monkeypatch: pytest.MonkeyPa
         "joules_per_request": np.ones(400),
     }
     whole = hypervolumes(columns, np.arange(400))
-    monkeypatch.setattr(hypervolume, "MOST_POINTS", 100)
+    monkeypatch.setattr(energy_added, "MOST_POINTS", 100)
     thinned = hypervolumes(columns, np.arange(400))
     assert (whole.is_exact, thinned.is_exact) == (True, False)
     assert 0.97 * whole.with_energy < thinned.with_energy < whole.with_energy

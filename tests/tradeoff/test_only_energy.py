@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
+from ipa_energy.as_json import as_json
 from ipa_energy.optimizer.front import pareto_front
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.solution import Plan
 from ipa_energy.optimizer.solve import solve
-from ipa_energy.tradeoff.only_energy import count_only_energy
+from ipa_energy.tradeoff.energy_added import count_only_energy
 
 Vector = tuple[float, ...]
 
@@ -66,7 +67,7 @@ def test_a_plan_that_only_energy_recommends() -> None:
     assert counts.supported_without_energy == 2
     (example,) = counts.examples
     assert example.label == "frugal 2c b1 x1"
-    assert example.to_json()["joules_per_request"] == pytest.approx(1.0)
+    assert as_json(example)["joules_per_request"] == pytest.approx(1.0)
 
 
 def test_the_weights_of_an_example_choose_it() -> None:

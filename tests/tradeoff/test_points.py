@@ -10,17 +10,23 @@ import pytest
 from scipy import stats
 from small_programs import one_stage, small_option
 
+from ipa_energy.as_json import as_json
 from ipa_energy.compare import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.problem import Settings, StageRules
 from ipa_energy.optimizer.solution import plan_of
 from ipa_energy.runlog import read_run
 from ipa_energy.serving.base import deployment_of
-from ipa_energy.tradeoff.configuration import Configuration
-from ipa_energy.tradeoff.load import constant_load, trace_load
-from ipa_energy.tradeoff.point import Estimate, Point
-from ipa_energy.tradeoff.setting import setting_of
-from ipa_energy.tradeoff.trials import run_points, with_fronts
+from ipa_energy.tradeoff.conduct import setting_of
+from ipa_energy.tradeoff.trials import (
+    Configuration,
+    Estimate,
+    Point,
+    constant_load,
+    run_points,
+    trace_load,
+    with_fronts,
+)
 from ipa_energy.workloads import Workload
 
 
@@ -45,7 +51,7 @@ def test_one_trial_has_no_interval() -> None:
 def test_a_gap_in_a_trial_is_no_mean() -> None:
     found = Estimate.of([3.0, math.nan], absent="nobody answered")
     assert math.isnan(found.value)
-    assert found.to_json() == {
+    assert as_json(found) == {
         "value": None,
         "ci95": None,
         "trials": 2,

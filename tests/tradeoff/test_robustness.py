@@ -14,9 +14,8 @@ from small_programs import every_plan, one_stage, program_of, random_small_progr
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.records import Stage
-from ipa_energy.tradeoff import resampled as resampled_module
-from ipa_energy.tradeoff.resampled import Resampled
-from ipa_energy.tradeoff.robustness import Robustness, robustness_of
+from ipa_energy.tradeoff import robustness as robustness_module
+from ipa_energy.tradeoff.robustness import Resampled, Robustness, robustness_of
 
 DRAWS = 4000
 """Enough that a share is known to within 0.025 (three standard errors)."""
@@ -146,7 +145,7 @@ def test_joules_are_never_negative() -> None:
 def test_the_best_of_each_draw_is_that_of_all_plans(
     seed: int, ranked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resampled_module, "RANKED", ranked)
+    monkeypatch.setattr(robustness_module, "RANKED", ranked)
     program, load_rps = random_small_program(seed)
     program = with_intervals(program, seed)
     problem = program.at(load_rps)

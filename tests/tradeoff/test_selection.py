@@ -7,8 +7,7 @@ import pytest
 from small_programs import one_stage, program_of, random_small_program, small_option
 
 from ipa_energy.optimizer.solution import Choice
-from ipa_energy.tradeoff.selection import FARTHEST, selected
-from ipa_energy.tradeoff.space import Space, space_of
+from ipa_energy.tradeoff.plan_space import FARTHEST, Space, selected, space_of
 
 
 def chosen(space: Space, count: int, seed: int = 0, weight: float = 0.0) -> dict[Choice, str]:

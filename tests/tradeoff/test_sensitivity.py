@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
+from ipa_energy.as_json import as_json
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.optimizer.front import FrontTooLargeError
 from ipa_energy.optimizer.problem import Loads
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.tradeoff import sensitivity as sensitivity_module
 from ipa_energy.tradeoff.sensitivity import Sensitivity, analyse, analyse_program
+from ipa_energy.tradeoff.sentences import sensitivity_sentences
 
 STAGES = one_stage(
     small_option("large", accuracy=0.8, dynamic_energy_j=10.0, latency_s=0.4, ci95_j=1.0),
@@ -24,8 +26,8 @@ STAGES = one_stage(
 
 
 def text_of(found: Sensitivity) -> str:
-    json.dumps(found.to_json(), allow_nan=False)
-    return "\n".join(found.lines())
+    json.dumps(as_json(found), allow_nan=False)
+    return "\n".join(sensitivity_sentences(found))
 
 
 def test_it_says_what_each_analysis_found() -> None:

@@ -8,10 +8,11 @@ import math
 import pytest
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
+from ipa_energy.as_json import as_json
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.solution import Plan
-from ipa_energy.tradeoff.shadow_price import SLAS, ShadowPrice, Sla, shadow_price
+from ipa_energy.tradeoff.prices import SLAS, ShadowPrice, Sla, shadow_price
 
 SEEDS = range(200)
 
@@ -70,7 +71,7 @@ def test_an_sla_that_is_not_set_has_no_distance() -> None:
     assert price.tightened is not None
     assert price.tightened.limit == pytest.approx(6.0)
     assert price.tightened.objective_change == pytest.approx(-0.4)
-    assert price.to_json()["tightened"]["objective_per_unit"] is None
+    assert as_json(price)["tightened"]["objective_per_unit"] is None
 
 
 def test_an_sla_exactly_at_the_plan_has_no_way_down() -> None:
@@ -103,7 +104,7 @@ def test_without_joules_there_is_no_price_of_energy() -> None:
     latency = price_of(problem, "latency_sla_s")
     assert latency.relaxed is not None
     assert latency.relaxed.limit == pytest.approx(0.9)
-    assert latency.to_json()["relaxed"]["joules_change"] is None
+    assert as_json(latency)["relaxed"]["joules_change"] is None
 
 
 def used(plan: Plan, sla: Sla) -> float:

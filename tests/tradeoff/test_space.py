@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
-from ipa_energy.tradeoff import space
-from ipa_energy.tradeoff.space import objectives, space_of
+from ipa_energy.tradeoff import plan_space
+from ipa_energy.tradeoff.plan_space import objectives, space_of
 
 FIGURES = ("accuracy", "accuracy_raw", "cost_cores", "latency_s", "joules_per_request")
 
@@ -44,8 +44,8 @@ def test_a_sample_holds_the_exact_ends(seed: int, monkeypatch: pytest.MonkeyPatc
     program, load_rps = random_small_program(seed)
     problem = program.at(load_rps)
     whole = space_of(problem)
-    monkeypatch.setattr(space, "MOST_PLANS", 0)
-    monkeypatch.setattr(space, "SAMPLE", 5)
+    monkeypatch.setattr(plan_space, "MOST_PLANS", 0)
+    monkeypatch.setattr(plan_space, "SAMPLE", 5)
     sampled = space_of(problem, seed=3)
     assert not sampled.is_complete
     assert len(sampled) <= 5 + 4
@@ -61,8 +61,8 @@ def test_a_sample_holds_the_exact_ends(seed: int, monkeypatch: pytest.MonkeyPatc
 
 def test_one_seed_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     program, load_rps = random_small_program(4)
-    monkeypatch.setattr(space, "MOST_PLANS", 0)
-    monkeypatch.setattr(space, "SAMPLE", 8)
+    monkeypatch.setattr(plan_space, "MOST_PLANS", 0)
+    monkeypatch.setattr(plan_space, "SAMPLE", 8)
     first, second = (space_of(program.at(load_rps), seed=7) for _ in range(2))
     assert first.choices.tolist() == second.choices.tolist()
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
+from ipa_energy.as_json import as_json
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.tradeoff.plan_map import loads_to_map, map_row, plan_map
-from ipa_energy.tradeoff.thresholds import most_frugal, optimal_lines
+from ipa_energy.tradeoff.plan_map import loads_to_map, map_row, most_frugal, optimal_lines, plan_map
 
 SEEDS = range(150)
 
@@ -28,7 +28,7 @@ def test_thresholds_computed_by_hand() -> None:
     assert variants == ["large", "middle", "small"]
     assert row.segments[0].weight_from == 0.0
     assert math.isinf(row.segments[-1].weight_to)
-    assert row.to_json()["segments"][-1]["weight_to"] is None
+    assert as_json(row)["segments"][-1]["weight_to"] is None
 
 
 def test_a_plan_under_the_others_lines_is_never_optimal() -> None:

@@ -10,11 +10,10 @@ import pytest
 from small_programs import one_stage, program_of, small_option
 
 from ipa_energy.tradeoff.correlation import Correlation
-from ipa_energy.tradeoff.hypervolume import Hypervolume
-from ipa_energy.tradeoff.only_energy import OnlyEnergy
+from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy
 from ipa_energy.tradeoff.plan_map import map_row
+from ipa_energy.tradeoff.sentences import answer_of, coefficient, counted
 from ipa_energy.tradeoff.study import Case, Study
-from ipa_energy.tradeoff.words import answer_of, coefficient, counted
 
 
 def counts(

@@ -1,8 +1,20 @@
-"""Every feasible plan at one load as points in the space of its objectives.
+"""The plans of one load: every feasible one as a point, one plan's figures, and which are run.
 
 Up to :data:`MOST_PLANS` combinations of options are all looked at. Of more, a seeded uniform sample
 is, with the exact ends of every objective added, so that neither memory nor time grows with the
 product of the stages.
+
+The rule by which N of them are run (:data:`RULE`):
+
+1. the best plan of the objective with the YAML's weights, and with an energy weight of 0;
+2. the best in each objective alone: most accurate, fewest cores, fastest, least energy (equal ones
+   by the objective);
+3. again and again the plan whose nearest chosen neighbour is farthest away (greedy max-min:
+   Gonzalez, Theoretical Computer Science 38, 1985), until there are N or nothing new is left.
+
+Distance is Euclidean over accuracy and the logarithms of cores, latency, joules and batch, each
+scaled to 0..1 over the feasible plans, so that twice the batch or half the joules is as far at the
+light end as at the heavy one. The seed decides between plans that are equally far.
 """
 
 from __future__ import annotations
@@ -17,7 +29,7 @@ from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
-from ipa_energy.optimizer.solution import Choice
+from ipa_energy.optimizer.solution import Choice, build_plan
 
 MOST_PLANS = 400_000
 SAMPLE = 200_000
@@ -204,3 +216,142 @@ def best_of(
     )
     found = pareto.solve(dataclasses.replace(problem, stages=stages, settings=settings))
     return found[0] if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFigures:
+    """What a plan runs and what it comes to.
+
+    Attributes:
+        label: what it runs.
+        accuracy: of the pipeline, raw; see :func:`figures_of`.
+        cost_cores: reserved cores.
+        latency_s: model latency and batch wait; of a trace at its lowest load.
+        joules_per_request: of the end that ``energy_risk`` plans with; NaN without energy in the
+            profile.
+        objective: equation (6).
+    """
+
+    label: str
+    accuracy: float
+    cost_cores: float
+    latency_s: float
+    joules_per_request: float
+    objective: float
+
+
+def figures_of(problem: Problem, choice: Choice) -> PlanFigures:
+    """The figures of a choice; the accuracies are the raw ones of the profile."""
+    parts = list(zip(problem.stages, choice, strict=True))
+    cores = sum(float(reserved_cores(candidates)[at]) for candidates, at in parts)
+    plan = build_plan(problem, choice)
+    return PlanFigures(
+        label=plan.label,
+        accuracy=plan.accuracy_raw,
+        cost_cores=cores,
+        latency_s=latency_s(problem, choice),
+        joules_per_request=joules(problem, choice),
+        objective=objective(problem, choice),
+    )
+
+
+def objective(problem: Problem, choice: Choice) -> float:
+    """Equation (6) of a choice."""
+    parts = list(zip(problem.stages, choice, strict=True))
+    scores = [float(candidates.accuracy[at]) for candidates, at in parts]
+    penalty = sum(float(candidates.penalty[at]) for candidates, at in parts)
+    return problem.settings.alpha * problem.combined_accuracy(scores) - penalty
+
+
+def latency_s(problem: Problem, choice: Choice) -> float:
+    """Left side of (4)."""
+    return sum(float(c.delay_s[at]) for c, at in zip(problem.stages, choice, strict=True))
+
+
+def joules(problem: Problem, choice: Choice) -> float:
+    """Left side of (5); NaN without energy in the profile."""
+    return sum(float(c.energy_j[at]) for c, at in zip(problem.stages, choice, strict=True))
+
+
+RULE = (
+    "best plans of the objective (with the weights given, and without energy), best plan in each"
+    " of accuracy, cores, latency and energy alone, then greedily the plan farthest from those"
+    " chosen, over scaled accuracy and log cores, latency, joules and batch"
+)
+
+FARTHEST = "farthest from the others"
+_SAME = 1e-9
+"""Distances nearer than this are equal; a plan this near to a chosen one is the same point."""
+
+
+def selected(space: Space, count: int, *, energy_weight: float, seed: int) -> dict[Choice, str]:
+    """At most ``count`` choices, each with why it is in, in the order in which they were chosen.
+
+    Args:
+        space: the feasible plans, of a problem whose energy weight is 0.
+        count: how many to choose; fewer come back if no more differ in any objective or batch.
+        energy_weight: the YAML's.
+        seed: of the choice between equally far plans.
+    """
+    chosen: dict[int, str] = {}
+    if len(space) == 0:
+        return {}
+    scaled = _scaled(space)
+    for origin, index in _best_in_each(space, energy_weight):
+        chosen[index] = f"{chosen[index]}, {origin}" if index in chosen else origin
+    chosen = dict(list(chosen.items())[:count])
+    random = np.random.default_rng(seed)
+    nearest = np.full(len(space), np.inf)
+    for index in chosen:
+        nearest = np.minimum(nearest, _distances(scaled, index))
+    while len(chosen) < count:
+        farthest = float(nearest.max())
+        if farthest <= _SAME:
+            break
+        index = int(random.choice(np.flatnonzero(nearest >= farthest - _SAME)))
+        chosen[index] = FARTHEST
+        nearest = np.minimum(nearest, _distances(scaled, index))
+    return {space.choice(index): origin for index, origin in chosen.items()}
+
+
+def _best_in_each(space: Space, energy_weight: float) -> list[tuple[str, int]]:
+    """(why, index) of the plans of the rule's first two steps."""
+    without = objectives(space.problem, space, 0.0)
+    worth = without
+    found = []
+    if energy_weight != 0:
+        worth = objectives(space.problem, space, energy_weight)
+        found.append((f"best at energy weight {energy_weight:g}", int(np.argmax(worth))))
+    found.append(("best without energy", int(np.argmax(without))))
+    columns = {
+        "most accurate": -space.accuracy,
+        "fewest cores": space.cost_cores,
+        "fastest": space.latency_s,
+    }
+    if space.has_energy:
+        columns["least energy"] = space.joules_per_request
+    for origin, column in columns.items():
+        found.append((origin, int(np.lexsort((-worth, column))[0])))
+    return found
+
+
+def _scaled(space: Space) -> Floats:
+    """(P, objectives) 0..1; an objective that does not vary is 0 everywhere."""
+    ratios = [space.cost_cores, space.latency_s, space.batch]
+    if space.has_energy:
+        ratios.append(space.joules_per_request)
+    scaled = []
+    for column in (space.accuracy, *(_logarithm(ratio) for ratio in ratios)):
+        span = float(np.ptp(column))
+        scaled.append((column - column.min()) / span if span > _SAME else np.zeros(len(column)))
+    return np.stack(scaled, axis=1)
+
+
+def _logarithm(values: Floats) -> Floats:
+    """Logarithms; the values themselves if one of them is 0, whose logarithm is −∞."""
+    return np.log(values) if values.min() > 0 else values
+
+
+def _distances(scaled: Floats, index: int) -> Floats:
+    found: Floats = np.linalg.norm(scaled - scaled[index], axis=1)
+    return found

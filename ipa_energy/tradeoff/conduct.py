@@ -27,23 +27,169 @@ import ipa_energy
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
-from ipa_energy.optimizer.problem import Loads, Program, planned_load_rps, require_intervals
+from ipa_energy.optimizer.problem import (
+    Loads,
+    Problem,
+    Program,
+    planned_load_rps,
+    require_intervals,
+)
+from ipa_energy.optimizer.solution import build_plan
 from ipa_energy.planning.planner import Planner
+from ipa_energy.records import Stage
 from ipa_energy.scratch import scratch_folder
 from ipa_energy.tradeoff.correlation import correlations
-from ipa_energy.tradeoff.hardware import compare_hardware, profile_names
-from ipa_energy.tradeoff.hypervolume import Hypervolume
-from ipa_energy.tradeoff.load import StudyLoad
-from ipa_energy.tradeoff.only_energy import OnlyEnergy, count_only_energy, hypervolume_of
-from ipa_energy.tradeoff.plan_map import loads_to_map, map_row, plan_map
-from ipa_energy.tradeoff.provenance import has_energy, meter_of, quality_of
-from ipa_energy.tradeoff.remarks import nothing_to_run, remarks
-from ipa_energy.tradeoff.selection import RULE
-from ipa_energy.tradeoff.setting import Setting, setting_of
-from ipa_energy.tradeoff.study import Analysis, Case, Study
-from ipa_energy.tradeoff.trials import PROGRESS_AFTER_S, columns_of, run_points
-from ipa_energy.tradeoff.wanted import Wanted
-from ipa_energy.tradeoff.words import answer_of
+from ipa_energy.tradeoff.energy_added import (
+    Hypervolume,
+    OnlyEnergy,
+    count_only_energy,
+    hypervolume_of,
+)
+from ipa_energy.tradeoff.named_configurations import NamedConfiguration, Skipped, with_replicas
+from ipa_energy.tradeoff.plan_map import (
+    compare_hardware,
+    has_energy,
+    loads_to_map,
+    map_row,
+    meter_of,
+    plan_map,
+    profile_names,
+    quality_of,
+)
+from ipa_energy.tradeoff.plan_space import RULE, Space, selected, space_of
+from ipa_energy.tradeoff.sensitivity import Sensitivity, analyse
+from ipa_energy.tradeoff.sentences import answer_of
+from ipa_energy.tradeoff.study import Case, Study
+from ipa_energy.tradeoff.trials import (
+    PROGRESS_AFTER_S,
+    Configuration,
+    StudyLoad,
+    columns_of,
+    run_points,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is known before the first trial.
+
+    Attributes:
+        load: the load.
+        problem: the program at it, with an energy weight of 0.
+        space: its feasible plans.
+        configurations: what to run; empty if nothing can be.
+        skipped: the user's configurations that cannot be run here.
+    """
+
+    load: StudyLoad
+    problem: Problem
+    space: Space
+    configurations: tuple[Configuration, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+
+def setting_of(
+    program: Program,
+    load: StudyLoad,
+    named: Sequence[NamedConfiguration] | None,
+    *,
+    count: int,
+    energy_weight: float,
+    seed: int,
+) -> Setting:
+    """The setting of a load.
+
+    Args:
+        program: with an energy weight of 0.
+        load: the load.
+        named: the user's configurations; None to choose ``count`` of them.
+        count: how many to choose.
+        energy_weight: the YAML's, whose best plan is one of the chosen.
+        seed: of the choice.
+    """
+    problem = program.over(load.loads)
+    space = space_of(problem, seed)
+    if named is not None:
+        found, skipped = with_replicas(named, program, load.loads)
+        return Setting(load, problem, space, tuple(found), tuple(skipped))
+    chosen = selected(space, count, energy_weight=energy_weight, seed=seed)
+    configurations = []
+    for number, (choice, origin) in enumerate(chosen.items(), start=1):
+        plan = build_plan(problem, choice)
+        configurations.append(
+            Configuration(key=f"C{number}", name=plan.label, origin=origin, plan=plan)
+        )
+    return Setting(load, problem, space, tuple(configurations))
+
+
+def nothing_to_run(settings: Sequence[Setting]) -> str:
+    """Why no load has any configuration to run."""
+    reasons = []
+    for setting in settings:
+        why = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in setting.skipped)
+        reasons.append(f"at {setting.load.name} {why or find_conflict(setting.problem)}")
+    return "there is no configuration to run: " + "; ".join(reasons)
+
+
+def limits_known(
+    stages: Sequence[Stage], settings: Sequence[Setting], *, trials: int, count: int | None
+) -> list[str]:
+    """A sentence for each thing that the study cannot do.
+
+    Args:
+        stages: of the profile.
+        settings: the loads.
+        trials: of each configuration.
+        count: how many configurations were to be chosen; None if the user gave them.
+    """
+    found = [*_energy(stages)]
+    if any(setting.problem.settings.energy_risk == "upper" for setting in settings):
+        found.append(
+            "energy_risk is upper: configurations, fronts, correlations over plans and optimal"
+            " plans count the upper ends of the joules' 95 % intervals; joules shown are means"
+        )
+    if trials == 1:
+        found.append("one trial has no spread: the points have no intervals")
+    for setting in settings:
+        found += [f"at {setting.load.name} {text}" for text in _of(setting, count)]
+    return found
+
+
+def _energy(stages: Sequence[Stage]) -> Iterator[str]:
+    for stage in stages:
+        for option in stage.options:
+            if not option.has_energy:
+                yield (
+                    f"the profile has no joules for {option.label} of stage {stage.name}: the study"
+                    " goes on without energy; ipa-energy profile measures it"
+                )
+                return
+
+
+def _of(setting: Setting, count: int | None) -> Iterator[str]:
+    for skipped in setting.skipped:
+        yield f"{skipped.name} is left out: {skipped.reason}"
+    for configuration in setting.configurations:
+        broken = [c.constraint for c in configuration.plan.certificate.checks if not c.holds]
+        if broken:
+            yield (
+                f"{configuration.name} breaks {', '.join(broken)} by the profile; it is run all"
+                " the same"
+            )
+    chosen = len(setting.configurations)
+    if chosen == 0 and not setting.skipped:
+        yield f"nothing is run: {find_conflict(setting.problem)}"
+    elif count is not None and 0 < chosen < count:
+        yield (
+            f"only {chosen} configurations differ in accuracy, cores, latency, energy or batch, so"
+            f" {chosen} are run instead of {count}"
+        )
+    if not setting.space.is_complete:
+        yield (
+            f"there are {setting.space.combinations:,} plans: configurations are chosen from, and"
+            " correlations taken over, a seeded sample of them; fronts and thresholds are exact"
+        )
+
 
 DEFAULT_CONFIGURATIONS = 10
 DEFAULT_TRIALS = 3
@@ -77,7 +223,7 @@ class Question:
             compared with it.
         loads: at least one.
         count: how many configurations to choose at each load.
-        wanted: the user's own configurations instead; None to choose.
+        named: the user's own configurations instead; None to choose.
         trials: of each configuration.
         mapped_loads_rps: loads of the plan map; None for a range around those of the study.
         sensitivity: whether to add the sensitivity analyses.
@@ -87,7 +233,7 @@ class Question:
     planners: Sequence[Planner]
     loads: Sequence[StudyLoad]
     count: int = DEFAULT_CONFIGURATIONS
-    wanted: Sequence[Wanted] | None = None
+    named: Sequence[NamedConfiguration] | None = None
     trials: int = DEFAULT_TRIALS
     mapped_loads_rps: Sequence[float] | None = None
     sensitivity: bool = False
@@ -121,7 +267,7 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         setting_of(
             program,
             load,
-            question.wanted,
+            question.named,
             count=question.count,
             energy_weight=planner.config.energy_weight,
             seed=planner.config.seed,
@@ -130,11 +276,11 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
     ]
     if not any(setting.configurations for setting in settings):
         raise InfeasibleError(nothing_to_run(settings))
-    warnings = remarks(
+    warnings = limits_known(
         planner.stages,
         settings,
         trials=question.trials,
-        count=question.count if question.wanted is None else None,
+        count=question.count if question.named is None else None,
     )
     with _folder(question) as folder, _bar(settings, question, show=show_progress) as bar:
         conductor = _Conductor(question, folder, bar.update)
@@ -151,7 +297,7 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         backend="simulate",
         seed=planner.config.seed,
         trials=question.trials,
-        selection=RULE if question.wanted is None else "the configurations that were given",
+        selection=RULE if question.named is None else "the configurations that were given",
         settings=_shown_settings(planner),
         meter=meter_of(planner.stages),
         quality=quality_of(planner.stages),
@@ -243,9 +389,7 @@ class _Conductor:
         return count_only_energy(front), hypervolume_of(front)
 
 
-def _sensitivity(question: Question, cases: Sequence[Case]) -> Iterator[tuple[str, Analysis]]:
-    from ipa_energy.tradeoff.sensitivity import analyse
-
+def _sensitivity(question: Question, cases: Sequence[Case]) -> Iterator[tuple[str, Sensitivity]]:
     for case in cases:
         if case.conflict is None:
             loads = Loads(case.lowest_rps, case.load_rps, case.peak_rps)

@@ -6,15 +6,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from small_programs import program_of, small_option
 
+from ipa_energy.energy import replicas_needed
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Loads
 from ipa_energy.records import Stage
-from ipa_energy.tradeoff.deployable import deployable, replicas_needed
-from ipa_energy.tradeoff.wanted import Wanted, wanted_of_run
-from ipa_energy.tradeoff.wanted_list import read_wanted
+from ipa_energy.tradeoff.named_configurations import (
+    NamedConfiguration,
+    configurations_of_run,
+    read_configurations,
+    with_replicas,
+)
 
 STAGES = (
     Stage(
@@ -51,10 +56,10 @@ heavy,name,n,,1,
 """
 
 
-def listed(tmp_path: Path, text: str, suffix: str = "yaml") -> tuple[Wanted, ...]:
+def listed(tmp_path: Path, text: str, suffix: str = "yaml") -> tuple[NamedConfiguration, ...]:
     path = tmp_path / f"list.{suffix}"
     path.write_text(text)
-    return read_wanted(path, STAGES)
+    return read_configurations(path, STAGES)
 
 
 @pytest.mark.parametrize(("text", "suffix"), [(YAML, "yaml"), (CSV, "csv"), (CSV, "CSV")])
@@ -124,20 +129,32 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         listed(tmp_path, YAML.replace("batch: 4", "batch: 3").replace("variant: l", "variant: z"))
 
 
+def needed(stage: int, load_rps: float) -> float:
+    option = STAGES[stage].options[0]
+    share = STAGES[stage].requests_per_input * load_rps
+    return float(replicas_needed(share, np.array(option.throughput_rps)))
+
+
 def test_replicas_are_those_that_the_load_needs() -> None:
     # 6 rps of 5 rps a replica, and twice the requests of 10 rps a replica
-    assert replicas_needed(STAGES[0], STAGES[0].options[0], 6.0) == 2
-    assert replicas_needed(STAGES[1], STAGES[1].options[0], 5.0) == 1
-    assert replicas_needed(STAGES[1], STAGES[1].options[0], 5.1) == 2
-    assert replicas_needed(STAGES[1], STAGES[1].options[0], 0.1) == 1
+    assert needed(0, 6.0) == 2
+    assert needed(1, 5.0) == 1
+    assert needed(1, 5.1) == 2
+    assert needed(1, 0.1) == 1
 
 
-def wanted(name: str, replicas: tuple[int | None, ...] = (None, None), first: int = 0) -> Wanted:
-    return Wanted(name, (STAGES[0].options[first], STAGES[1].options[0]), replicas, "list")
+def wanted(
+    name: str, replicas: tuple[int | None, ...] = (None, None), first: int = 0
+) -> NamedConfiguration:
+    return NamedConfiguration(
+        name, (STAGES[0].options[first], STAGES[1].options[0]), replicas, "list"
+    )
 
 
 def test_a_configuration_gets_its_plan_and_key() -> None:
-    found, skipped = deployable([wanted("a"), wanted("b", (7, None))], program_of(STAGES), loads(6))
+    found, skipped = with_replicas(
+        [wanted("a"), wanted("b", (7, None))], program_of(STAGES), loads(6)
+    )
     assert skipped == []
     assert [one.key for one in found] == ["C1", "C2"]
     assert found[0].label == "s 1c b1 x2 | n 1c b1 x2"
@@ -146,20 +163,22 @@ def test_a_configuration_gets_its_plan_and_key() -> None:
 
 def test_one_that_cannot_carry_the_load_is_left_out_with_the_reason() -> None:
     asked = [wanted("few", (1, None)), wanted("fine"), wanted("many", first=2)]
-    found, skipped = deployable(asked, program_of(STAGES, scaling_cap=2), loads(6))
+    found, skipped = with_replicas(asked, program_of(STAGES, scaling_cap=2), loads(6))
     assert [one.name for one in found] == ["fine"]
     assert "1 of s 1c b1 in stage find carry 5 rps, not 6: it takes 2" in skipped[0].reason
     assert "needs 3 replicas of l 1c b1, and scaling_cap is 2" in skipped[1].reason
 
 
 def test_one_that_breaks_an_sla_is_kept() -> None:
-    found, skipped = deployable([wanted("slow")], program_of(STAGES, latency_sla_s=0.5), loads(6))
+    found, skipped = with_replicas(
+        [wanted("slow")], program_of(STAGES, latency_sla_s=0.5), loads(6)
+    )
     assert skipped == []
     assert not found[0].plan.certificate.holds
 
 
 def test_replicas_carry_the_peak_of_a_trace() -> None:
-    found, _ = deployable([wanted("a")], program_of(STAGES), Loads(1.0, 3.0, 11.0))
+    found, _ = with_replicas([wanted("a")], program_of(STAGES), Loads(1.0, 3.0, 11.0))
     assert found[0].plan.stages[0].replicas == 3
     assert found[0].plan.load_rps == 3.0
 
@@ -177,9 +196,9 @@ def logged(second: float, *picks: tuple[str, float, int, int]) -> SimpleNamespac
     return SimpleNamespace(start_s=second, stages=stages)
 
 
-def of_log(*steps: SimpleNamespace) -> tuple[Wanted, ...]:
+def of_log(*steps: SimpleNamespace) -> tuple[NamedConfiguration, ...]:
     run: Any = SimpleNamespace(name="r", path=Path("r"), steps=steps)
-    return wanted_of_run(run, STAGES)
+    return configurations_of_run(run, STAGES)
 
 
 def test_a_log_gives_each_choice_of_options_once_from_its_first_use() -> None:

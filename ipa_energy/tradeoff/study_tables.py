@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
-from ipa_energy.tradeoff.point import Estimate, Point
 from ipa_energy.tradeoff.study import Case, Study
+from ipa_energy.tradeoff.trials import Estimate, Point
 
 ESTIMATES = (
     "latency_s",

@@ -1,4 +1,4 @@
-"""The user's own list of configurations, a YAML or a CSV file.
+"""Configurations that the user names: from a run's log or from a list, as the profile has them.
 
 A YAML list::
 
@@ -23,18 +23,135 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from ipa_energy.config.fields import Positive, PositiveInteger, StrictModel, Text
 from ipa_energy.config.fields import Sequence as Listed
 from ipa_energy.config.loading import allowed_text
 from ipa_energy.config.source import KeyPath, raise_all, read_text, read_yaml, shown
+from ipa_energy.energy import replicas_needed
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import Stage
-from ipa_energy.tradeoff.wanted import Wanted, profiled_option
+from ipa_energy.optimizer.problem import Loads, Program
+from ipa_energy.optimizer.solution import Plan, plan_of
+from ipa_energy.records import Option, Stage
+from ipa_energy.runlog import Run
+from ipa_energy.tradeoff.trials import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A configuration that was asked for and not run.
+
+    Attributes:
+        name: what the list calls it, or its label.
+        reason: why, in a sentence.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedConfiguration:
+    """A named configuration.
+
+    Attributes:
+        name: what the user or the log calls it.
+        options: of each stage, first stage first.
+        replicas: of each stage; None: what the load needs.
+        origin: where it is from, for people.
+    """
+
+    name: str
+    options: tuple[Option, ...]
+    replicas: tuple[int | None, ...]
+    origin: str
+
+
+def configurations_of_run(run: Run, stages: Sequence[Stage]) -> tuple[NamedConfiguration, ...]:
+    """The distinct configurations of a run's adaptation log, in order of first use.
+
+    Steps that differ in replicas alone are one configuration: here it gets the replicas that the
+    study's load needs.
+
+    Raises:
+        ConfigError: the log has other stages, an option that the profile does not have, or no
+            configuration at all.
+    """
+    found: dict[tuple[Option, ...], NamedConfiguration] = {}
+    for step in run.steps:
+        if not step.stages:  # an infeasible step of IPA's own log
+            continue
+        if len(step.stages) != len(stages):
+            raise ConfigError(
+                f"the log has {len(step.stages)} stages, the pipeline {len(stages)}",
+                where=run.path,
+                fix="give a run of this pipeline",
+            )
+        options = tuple(
+            profiled_option(
+                stage,
+                logged.variant,
+                cpu_cores=logged.cpu_cores,
+                gpu_share=logged.gpu_share,
+                batch=logged.batch,
+                where=str(run.path),
+            )
+            for stage, logged in zip(stages, step.stages, strict=True)
+        )
+        if options not in found:
+            name = " | ".join(option.label for option in options)
+            origin = f"run {run.name}, second {step.start_s:g}"
+            found[options] = NamedConfiguration(name, options, (None,) * len(options), origin)
+    if not found:
+        raise ConfigError("no step of the log has a configuration", where=run.path)
+    return tuple(found.values())
+
+
+def profiled_option(
+    stage: Stage,
+    variant: str,
+    *,
+    cpu_cores: float | None,
+    gpu_share: float,
+    batch: int,
+    where: str,
+) -> Option:
+    """The option of a stage's profile; ``cpu_cores`` may be None if that leaves one.
+
+    Raises:
+        ConfigError: the profile has none, or several.
+    """
+    fitting = [
+        option
+        for option in stage.options
+        if (option.variant, option.batch, option.gpu_share) == (variant, batch, gpu_share)
+        and cpu_cores in (None, option.cpu_cores)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    cores = "" if cpu_cores is None else f" on {cpu_cores:g} cores"
+    gpu = f" and {gpu_share:g} of a GPU" if gpu_share else ""
+    what = f"{variant}{cores}{gpu} at batch {batch}"
+    if fitting:
+        raise ConfigError(
+            f"stage {stage.name}: the profile has {what} on several allocations",
+            where=where,
+            allowed=", ".join(option.label for option in fitting),
+            fix="give cpu_cores",
+        )
+    same = [option for option in stage.options if option.variant == variant]
+    raise ConfigError(
+        f"stage {stage.name}: the profile has no {what}",
+        where=where,
+        allowed=", ".join(option.label for option in same or stage.options),
+    )
+
 
 Where = Callable[[KeyPath], str]
 
@@ -63,7 +180,7 @@ COLUMNS = ("name", *_Stage.model_fields)
 NEEDED = ("name", "stage", "variant", "batch")
 
 
-def read_wanted(path: Path, stages: Sequence[Stage]) -> tuple[Wanted, ...]:
+def read_configurations(path: Path, stages: Sequence[Stage]) -> tuple[NamedConfiguration, ...]:
     """The configurations of a list: CSV if the file's name ends so, else YAML.
 
     Raises:
@@ -76,13 +193,13 @@ def read_wanted(path: Path, stages: Sequence[Stage]) -> tuple[Wanted, ...]:
     except ValidationError as error:
         raise_all([_problem(detail, where) for detail in error.errors(include_url=False)], path)
     problems: list[ConfigError] = []
-    found: dict[str, Wanted] = {}
+    found: dict[str, NamedConfiguration] = {}
     for index, entry in enumerate(entries):
         try:
             if entry.name in found:
                 place = where(("configurations", index))
                 raise ConfigError(f"two configurations named {entry.name}", where=place)
-            found[entry.name] = _wanted(entry, stages, index, where, path.name)
+            found[entry.name] = _named(entry, stages, index, where, path.name)
         except ConfigError as error:
             problems.append(error)
     if problems:
@@ -90,9 +207,9 @@ def read_wanted(path: Path, stages: Sequence[Stage]) -> tuple[Wanted, ...]:
     return tuple(found.values())
 
 
-def _wanted(
+def _named(
     entry: _Entry, stages: Sequence[Stage], index: int, where: Where, origin: str
-) -> Wanted:
+) -> NamedConfiguration:
     names = [stage.name for stage in stages]
     given = [stage.stage for stage in entry.stages]
     if sorted(given) != sorted(names):
@@ -114,7 +231,7 @@ def _wanted(
         for stage, place in zip(stages, places, strict=True)
     )
     replicas = tuple(entry.stages[place].replicas for place in places)
-    return Wanted(entry.name, options, replicas, origin)
+    return NamedConfiguration(entry.name, options, replicas, origin)
 
 
 def _problem(detail: Any, where: Where) -> ConfigError:
@@ -189,3 +306,46 @@ def _cell(text: str, column: str) -> object:
         return kinds[column](text) if column in kinds and text else text
     except ValueError:
         return text
+
+
+def with_replicas(
+    named: Sequence[NamedConfiguration], program: Program, loads: Loads
+) -> tuple[list[Configuration], list[Skipped]]:
+    """Those configurations that carry the load, each with its replicas; and the others.
+
+    One that breaks an SLA by the profile stays in: the user asked for it, and the share of requests
+    inside the SLA will tell.
+    """
+    found: list[Configuration] = []
+    skipped: list[Skipped] = []
+    for one in named:
+        plan = _plan(one, program, loads)
+        if isinstance(plan, Skipped):
+            skipped.append(plan)
+            continue
+        key = f"C{len(found) + 1}"
+        found.append(Configuration(key=key, name=one.name, origin=one.origin, plan=plan))
+    return found, skipped
+
+
+def _plan(named: NamedConfiguration, program: Program, loads: Loads) -> Plan | Skipped:
+    picks = []
+    for stage, option, given in zip(program.stages, named.options, named.replicas, strict=True):
+        load_rps = stage.requests_per_input * loads.peak_rps
+        needed = int(replicas_needed(load_rps, np.array(option.throughput_rps)))
+        replicas = needed if given is None else given
+        if replicas < needed:
+            capacity_rps = replicas * option.throughput_rps / stage.requests_per_input
+            return Skipped(
+                named.name,
+                f"{replicas} of {option.label} in stage {stage.name} carry"
+                f" {capacity_rps:.3g} rps, not {loads.peak_rps:g}: it takes {needed}",
+            )
+        if given is None and needed > program.settings.scaling_cap:
+            return Skipped(
+                named.name,
+                f"stage {stage.name} needs {needed} replicas of {option.label}, and scaling_cap is"
+                f" {program.settings.scaling_cap}",
+            )
+        picks.append((stage, option, replicas))
+    return plan_of(picks, program.settings, program.rules, loads.mean_rps)
