@@ -16,8 +16,8 @@ from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 if TYPE_CHECKING:
     from ipa_energy.config import PipelineConfig
     from ipa_energy.profiling.gpus import GpuPool
-    from ipa_energy.profiling.settings import TrialSettings
     from ipa_energy.profiling.sweep import Sweep
+    from ipa_energy.profiling.trial_settings import TrialSettings
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -125,7 +125,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def profile(args: argparse.Namespace) -> int:
     """Measure; entries that fail are named and do not stop the others."""
     from ipa_energy.config import load_config
-    from ipa_energy.profiling.fit.budget import parse_share
+    from ipa_energy.profiling.grid import parse_share
     from ipa_energy.profiling.replica_meter import replica_meter
     from ipa_energy.profiling.sweep import profile_pipeline
 
@@ -181,7 +181,7 @@ def _gpus(shares: Sequence[float], replicas: Sequence[int]) -> GpuPool | None:
 
 
 def _settings(args: argparse.Namespace, gpus: GpuPool | None) -> TrialSettings:
-    from ipa_energy.profiling.settings import TrialSettings
+    from ipa_energy.profiling.trial_settings import TrialSettings
 
     settings = TrialSettings().quick() if args.quick else TrialSettings()
     if gpus is not None:

@@ -194,7 +194,7 @@ def _probe(slot: GpuSlot, pipeline: str) -> dict[str, Any]:
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ipa_energy.profiling.gpu_main", pipeline],
+            [sys.executable, "-m", "ipa_energy.profiling.replica_main", pipeline],
             env=os.environ | {"PYTHONPATH": path} | slot.environ,
             capture_output=True,
             text=True,

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 
 from ipa_energy.meters.base import Energy, Meter, Reading
-from ipa_energy.profiling.settings import TrialSettings
+from ipa_energy.profiling.trial_settings import TrialSettings
 
 FALL_RATIO = 0.98
 """A slice below this share of the lowest before is a lower one; less is a counter's steps."""

@@ -1,9 +1,9 @@
 """The child's side of a replica: pin, load, then run batches on command.
 
-Started as ``python -m ipa_energy.profiling.replica_main``. Commands come as JSON lines on standard
-input, answers go as JSON lines to what was standard output; anything a library prints goes to
-standard error instead. The affinity and the thread counts are set before the pipeline's libraries
-are imported, because they look at both when they load.
+Started as ``python -m ipa_energy.profiling.replica_main [PIPELINE]``. Commands come as JSON lines
+on standard input, answers go as JSON lines to what was standard output; anything a library prints
+goes to standard error instead. The affinity and the thread counts are set before the pipeline's
+libraries are imported, because they look at both when they load.
 """
 
 from __future__ import annotations
@@ -32,10 +32,32 @@ Answer = dict[str, Any]
 
 
 def main() -> None:
-    """Serve commands until standard input ends."""
+    """Say what a pipeline sees of the GPU, if one is named; else serve until the input ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    if sys.argv[1:]:
+        _answer(answers, _gpu_seen_by(sys.argv[1]))
+    else:
+        _serve(answers)
+
+
+def _gpu_seen_by(reference: str) -> Answer:
+    """What ``gpu()`` of the pipeline returns, or the reason why it cannot.
+
+    Asked in a process of its own: whoever looks makes a CUDA context, which draws watts until it
+    ends.
+    """
+    from ipa_energy.errors import IpaEnergyError
+    from ipa_energy.profiling.runtime import gpu_pipeline, load_pipeline
+
+    try:
+        return gpu_pipeline(load_pipeline(reference)).gpu()
+    except IpaEnergyError as error:
+        return {"error": str(error)}
+
+
+def _serve(answers: TextIO) -> None:
     spec = json.loads(sys.stdin.readline())
     try:
         run_batch, size, gpu_memory = _load(spec)

@@ -30,14 +30,14 @@ from ipa_energy.meters.discovery.discover import (
 from ipa_energy.meters.discovery.sources import SOURCES, Places
 from ipa_energy.meters.status import MeterStatus
 from ipa_energy.meters.stored_model import power_model_for_this_machine, power_model_in
-from ipa_energy.profiling.gpus import GpuPool
-from ipa_energy.profiling.metering import (
+from ipa_energy.profiling.charging import (
     MeterChoice,
     cpu_time_choice,
     gpu_choice,
     joined,
     machine_choice,
 )
+from ipa_energy.profiling.gpus import GpuPool
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 Every round visits every entry once, in an order of its own drawn from the seed: an entry's trials
 lie far apart, and drift of the machine does not pass for a difference between variants. A trial is
-on disk when it ends (:mod:`.journal`), an entry's row joins the table when its last trial is in,
-and rounds that were killed go on where they stopped.
+on disk when it ends (:mod:`.trial_journal`), an entry's row joins the table when its last trial is
+in, and rounds that were killed go on where they stopped.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
 from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profiling.charging import MeterChoice
 from ipa_energy.profiling.fit.prediction import predict
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.idle import EmptyMachine
-from ipa_energy.profiling.metering import MeterChoice
-from ipa_energy.profiling.output import ProfileFiles
+from ipa_energy.profiling.profile_files import ProfileFiles
+from ipa_energy.profiling.profile_meta import check_replicas
 from ipa_energy.profiling.replica import ReplicaSpec
-from ipa_energy.profiling.replica_check import check_replicas
-from ipa_energy.profiling.settings import TrialSettings
 from ipa_energy.profiling.stability import Stability, stability
 from ipa_energy.profiling.trial import Trial, run_trial
+from ipa_energy.profiling.trial_settings import TrialSettings
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Sweep:
         stability: drift and outliers over all windows of the profile.
         fit: stage → quantity → the fit behind the predicted rows and its held-out error.
         replica_check: the model J = e + n·p/λ against measured replicas and loads
-            (:mod:`.replica_check`); None without such entries.
+            (:mod:`.profile_meta`); None without such entries.
         remaining: trials that the time limit left for another call.
     """
 

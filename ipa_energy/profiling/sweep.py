@@ -1,6 +1,6 @@
 """A pipeline's profile: what was asked for, checked, then measured (:mod:`.rounds`).
 
-With a budget only a share of the grid is measured (:mod:`.fit.budget`) and the rest is predicted
+With a budget only a share of the grid is measured (:mod:`.grid`) and the rest is predicted
 (:mod:`.fit.prediction`). Whatever can be refused is refused before anything is written.
 """
 
@@ -13,20 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.cores import Placement, placements, read_topology
-from ipa_energy.profiling.fit.budget import within_budget
-from ipa_energy.profiling.gpus import GpuPool, GpuSlot, check_shares, probe_gpus
-from ipa_energy.profiling.grid import Entry, chosen_variants, grid
-from ipa_energy.profiling.idle import EmptyMachine
-from ipa_energy.profiling.inputs import RANDOM_WEIGHTS, inputs_of
-from ipa_energy.profiling.machine import describe_machine
-from ipa_energy.profiling.metering import (
+from ipa_energy.profiling.charging import (
     MeterChoice,
     check_settings,
     cpu_time_choice,
     machine_choice,
 )
-from ipa_energy.profiling.output import ProfileFiles
+from ipa_energy.profiling.cores import Placement, placements, read_topology
+from ipa_energy.profiling.gpus import GpuPool, GpuSlot, check_shares, probe_gpus
+from ipa_energy.profiling.grid import Entry, chosen_variants, grid, within_budget
+from ipa_energy.profiling.idle import EmptyMachine
+from ipa_energy.profiling.profile_files import ProfileFiles
+from ipa_energy.profiling.profile_meta import describe_machine
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.rounds import Failure, Sweep, Work, measure
 from ipa_energy.profiling.runtime import (
@@ -34,7 +32,8 @@ from ipa_energy.profiling.runtime import (
     gpu_pipeline,
     load_pipeline,
 )
-from ipa_energy.profiling.settings import TrialSettings
+from ipa_energy.profiling.trial_journal import RANDOM_WEIGHTS, inputs_of
+from ipa_energy.profiling.trial_settings import TrialSettings
 
 __all__ = [
     "Failure",

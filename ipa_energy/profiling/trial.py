@@ -27,12 +27,11 @@ from statistics import fmean
 from ipa_energy.errors import ConfigError
 from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.base import Energy, Meter, Reading
-from ipa_energy.profiling.account import Account, PartEnergy
-from ipa_energy.profiling.group import ReplicaGroup, Served
+from ipa_energy.profiling.charging import Account, MeterPart, PartEnergy, check_window
 from ipa_energy.profiling.idle import EmptyMachine, Idle, idle_window
-from ipa_energy.profiling.metering import MeterPart, check_window
 from ipa_energy.profiling.replica import ReplicaSpec
-from ipa_energy.profiling.settings import TrialSettings
+from ipa_energy.profiling.replica_group import ReplicaGroup, Served
+from ipa_energy.profiling.trial_settings import TrialSettings
 
 __all__ = ["Trial", "TrialSettings", "run_trial"]
 

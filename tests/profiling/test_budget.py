@@ -6,8 +6,7 @@ from collections import Counter
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.fit.budget import parse_share, within_budget
-from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.grid import Entry, parse_share, within_budget
 
 BATCHES, CORES = (1, 2, 4, 8), (1, 2)
 

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_csv import read_profile
-from ipa_energy.profiling.fit.budget import within_budget
 from ipa_energy.profiling.fit.prediction import QUANTITIES, is_predicted, predict
 from ipa_energy.profiling.fit.shapes import Point, shapes_for
 from ipa_energy.profiling.fit.surface import fit_surface
-from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.grid import Entry, within_budget
 
 PROFILE = Path(__file__).parents[2] / "configs/profiles/video-epyc-9004-2vcpu.csv"
 SCALES = {"small": 0.02, "medium": 0.3, "large": 4.0}

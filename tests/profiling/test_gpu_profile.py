@@ -18,8 +18,8 @@ import dataclasses
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.gpus import find_gpus
-from ipa_energy.profiling.metering import cpu_time_choice, gpu_choice, joined, machine_choice
-from ipa_energy.profiling.settings import TrialSettings
+from ipa_energy.profiling.charging import cpu_time_choice, gpu_choice, joined, machine_choice
+from ipa_energy.profiling.trial_settings import TrialSettings
 from ipa_energy.profiling.sweep import profile_pipeline
 
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")

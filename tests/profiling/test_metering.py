@@ -11,10 +11,8 @@ from ipa_energy.meters.base import Energy
 from ipa_energy.meters.composite import SumMeter
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.profiling.account import Account
-from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.idle import EmptyMachine, Idle
-from ipa_energy.profiling.metering import (
+from ipa_energy.profiling.charging import (
+    Account,
     MeterChoice,
     MeterPart,
     check_settings,
@@ -24,7 +22,9 @@ from ipa_energy.profiling.metering import (
     joined,
     machine_choice,
 )
-from ipa_energy.profiling.settings import TrialSettings
+from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.idle import EmptyMachine, Idle
+from ipa_energy.profiling.trial_settings import TrialSettings
 
 ENTRY = Entry("work", "steady", "cpu", 2, 4)
 

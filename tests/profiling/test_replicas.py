@@ -12,11 +12,11 @@ from ipa_energy.errors import ConfigError, ServingError
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
+from ipa_energy.profiling.charging import MeterPart, cpu_time_choice, machine_choice
+from ipa_energy.profiling.entry_rows import at_load, profile_row
 from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.metering import MeterPart, cpu_time_choice, machine_choice
-from ipa_energy.profiling.output import at_load, profile_row
+from ipa_energy.profiling.profile_meta import check_replicas
 from ipa_energy.profiling.replica import ReplicaSpec
-from ipa_energy.profiling.replica_check import check_replicas
 from ipa_energy.profiling.sweep import profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 

@@ -19,9 +19,9 @@ from ipa_energy.jsonl import append_line
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profile_table.profile_csv import read_profile
+from ipa_energy.profiling.charging import MeterPart
+from ipa_energy.profiling.entry_rows import profile_row
 from ipa_energy.profiling.grid import Entry, visits
-from ipa_energy.profiling.metering import MeterPart
-from ipa_energy.profiling.output import profile_row
 from ipa_energy.profiling.sweep import MeterChoice, cpu_time_choice, profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings
 

@@ -14,8 +14,9 @@ from ipa_energy.interval import half_width_95
 from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.profiling.measurement import summarise
-from ipa_energy.profiling.metering import MeterPart, cpu_time_choice
+from ipa_energy.profiling.charging import MeterPart, cpu_time_choice
+from ipa_energy.profiling.entry_rows import profile_row
+from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.replica import Replica, ReplicaSpec
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 
@@ -38,6 +39,7 @@ def spec(variant, batch=1, **changes):
     return ReplicaSpec(PIPELINE, "work", variant, batch, (CORE,), **changes)
 
 
+ONE = Entry("work", "steady", "cpu", 1, 1)
 CPU_TIME = cpu_time_choice(MODEL).parts
 
 
@@ -61,8 +63,8 @@ def test_trial_of_known_work_has_its_cpu_time_and_joules():
 
 
 def test_three_times_the_work_takes_three_times_the_joules():
-    once = summarise([run_trial(spec("steady"), CPU_TIME, SHORT)], 1)
-    thrice = summarise([run_trial(spec("slower"), CPU_TIME, SHORT)], 1)
+    once = profile_row(ONE, [run_trial(spec("steady"), CPU_TIME, SHORT)], 0.5)
+    thrice = profile_row(ONE, [run_trial(spec("slower"), CPU_TIME, SHORT)], 0.5)
     assert thrice.dynamic_energy_j / once.dynamic_energy_j == pytest.approx(3.0, rel=0.25)
 
 
@@ -186,7 +188,7 @@ def test_dynamic_joules_are_those_above_idle():
     assert found.idle_power_w == pytest.approx(10.0)
     assert found.dynamic_energy_j == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(MeterUnavailableError, match="dead"):
-        summarise([found], 1)
+        profile_row(ONE, [found], 0.5)
 
 
 def test_contended_window_is_repeated_then_kept_and_marked():
@@ -227,7 +229,7 @@ def test_summary_of_trials_by_hand(make_trial):
         make_trial(latencies_s=[0.2, 0.2], busy_s=0.6, dynamic_energy_j=8.0, idle_power_w=2.0),
         make_trial(latencies_s=[0.2], busy_s=0.2, dynamic_energy_j=6.0),
     ]
-    found = summarise(trials, batch=2)
+    found = profile_row(Entry("work", "steady", "cpu", 1, 2), trials, 0.5)
     assert found.latency_avg_s == pytest.approx(0.2)
     # Sorted .1 .2 .2 .2 .3: the 99th percentile is 96 % of the way from the fourth to the fifth.
     assert found.latency_p99_s == pytest.approx(0.296)
@@ -235,12 +237,12 @@ def test_summary_of_trials_by_hand(make_trial):
     # Joules per request 1, 2 and 3: mean 2, standard error 1/√3, t(0.975, 2) = 4.3027.
     assert found.dynamic_energy_j == pytest.approx(2.0)
     assert found.energy_ci95_j == pytest.approx(4.302653 / math.sqrt(3))
-    assert found.idle_power_w == pytest.approx(4 / 3)
-    assert (found.trials, found.batches) == (3, 5)
+    assert found.idle_power_w == 1.33333  # six digits
+    assert found.trials == 3
 
 
 def test_one_trial_has_no_interval(make_trial):
-    assert math.isnan(summarise([make_trial()], 1).energy_ci95_j)
+    assert math.isnan(profile_row(ONE, [make_trial()], 0.5).energy_ci95_j)
     assert math.isnan(half_width_95([]))
 
 

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from ipa_energy.errors import ConfigError, ServingError
+from ipa_energy.errors import ConfigError
 from ipa_energy.files import write_json
 from ipa_energy.profile_table.profile_csv import append_rows, meta_path, read_profile, write_profile
-from ipa_energy.profile_table.profile_row import SATURATED, ProfileRow
-from ipa_energy.profiling.facts import figure, profile_facts
+from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profiling.entry_rows import at_load, profile_row
 from ipa_energy.profiling.fit.prediction import Predicted, is_predicted
 from ipa_energy.profiling.grid import Entry, entry_of
-from ipa_energy.profiling.inputs import Inputs
-from ipa_energy.profiling.journal import GONE, Journal
-from ipa_energy.profiling.measurement import summarise
-from ipa_energy.profiling.trial import Trial
-from ipa_energy.records import Quality
+from ipa_energy.profiling.profile_meta import profile_meta
+from ipa_energy.profiling.trial_journal import GONE, Inputs, Journal
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +57,7 @@ class ProfileFiles:
             )
         self.journal = Journal(journal, context, inputs)
         rows = read_profile(table, partial=True) if table.exists() else []
-        self._rows: dict[RowKey, ProfileRow] = {_key(row): row for row in rows}
+        self._rows: dict[RowKey, ProfileRow] = {row_key(row): row for row in rows}
         if len(self._rows) < len(rows):
             raise ConfigError(
                 "the table has several saturated rows of one option and number of replicas: "
@@ -131,7 +127,7 @@ class ProfileFiles:
         """Put predicted rows in the place of earlier ones; the meta file names them first."""
         if not predicted.rows:
             return
-        new = {_key(row): row for row in predicted.rows}
+        new = {row_key(row): row for row in predicted.rows}
         families = {entry_of(row).family for row in predicted.rows}
         kept = {
             key: row
@@ -146,12 +142,12 @@ class ProfileFiles:
 
     def write_meta(self) -> None:
         """Bring the meta file up to date."""
-        write_json(self.meta, profile_facts(self.journal, self.rows, self._fit))
+        write_json(self.meta, profile_meta(self.journal, self.rows, self._fit))
 
     def _replace(self, rows: Iterable[ProfileRow]) -> None:
         rows = list(rows)
         write_profile(self.table, rows)
-        self._rows = {_key(row): row for row in rows}
+        self._rows = {row_key(row): row for row in rows}
         labels = {entry_of(row).label for row in rows if is_predicted(row)}
         if self._fit is not None:
             left = {k: v for k, v in self._fit["entries"].items() if k in labels}
@@ -186,53 +182,6 @@ class ProfileFiles:
         return fit if isinstance(fit, dict) and "entries" in fit else None
 
 
-def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> ProfileRow:
-    """The row of a finished entry: saturated replicas, so the load is their throughput."""
-    found = summarise(trials, entry.batch)
-    throughput_rps = figure(found.throughput_rps)
-    load_rps = figure(entry.replicas * throughput_rps)
-    dynamic_energy_j, idle_power_w = figure(found.dynamic_energy_j), figure(found.idle_power_w)
-    return ProfileRow(
-        stage=entry.stage,
-        variant=entry.variant,
-        hardware=entry.hardware,
-        cpu_cores=float(entry.cpu_cores),
-        gpu_share=entry.gpu_share,
-        batch=entry.batch,
-        replicas=entry.replicas,
-        load_rps=load_rps,
-        latency_avg_s=figure(found.latency_avg_s),
-        # One long stall among hundreds of batches lifts their mean above their p99; to plan with
-        # less than the mean would be to plan with less than was seen.
-        latency_p99_s=figure(max(found.latency_p99_s, found.latency_avg_s)),
-        throughput_rps=throughput_rps,
-        accuracy=accuracy,
-        dynamic_energy_j=dynamic_energy_j,
-        idle_power_w=idle_power_w,
-        joules_per_request=figure(dynamic_energy_j + entry.replicas * idle_power_w / load_rps),
-        energy_ci95_j=figure(found.energy_ci95_j),
-        trials=found.trials,
-        meter=trials[0].meter,
-        quality=cast(Quality, trials[0].quality),
-    )
-
-
-def at_load(row: ProfileRow, load_rps: float, throughput_rps: float) -> ProfileRow:
-    """The row of trials under a set load: J at that load, and what a replica serves saturated.
-
-    Raises:
-        ServingError: the load is saturation, or near it.
-    """
-    if load_rps >= SATURATED * row.replicas * throughput_rps:
-        raise ServingError(
-            f"a load of {load_rps:g} rps saturates {row.replicas} replicas, which serve "
-            f"{row.replicas * throughput_rps:g} rps"
-        )
-    joules = row.dynamic_energy_j + row.replicas * row.idle_power_w / load_rps
-    return replace(
-        row, load_rps=load_rps, throughput_rps=throughput_rps, joules_per_request=figure(joules)
-    )
-
-
-def _key(row: ProfileRow) -> RowKey:
+def row_key(row: ProfileRow) -> RowKey:
+    """Of a row; :attr:`.grid.Entry.key` is that of its entry."""
     return (*row.option_key, row.replicas, 0.0 if row.is_saturated else row.load_rps)

@@ -14,18 +14,19 @@ after a kill. Nothing is ever taken out of it. Its lines ::
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.jsonl import append_line, drop_torn_line, dump_line, take_lines
-from ipa_energy.profiling.account import PartEnergy
+from ipa_energy.profiling.charging import PartEnergy
 from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.inputs import Inputs, variant_key
+from ipa_energy.profiling.runtime import Variant
 from ipa_energy.profiling.trial import Trial
 
 GONE = "the pipeline has no more "
@@ -38,7 +39,7 @@ class Journal:
     Args:
         path: the file; its folder must exist.
         context: what every figure depends on: machine, meter, versions, settings.
-        inputs: what the figures of each variant depend on (:mod:`.inputs`).
+        inputs: what the figures of each variant depend on (:mod:`.trial_journal`).
 
     Raises:
         ConfigError: the file holds something else.
@@ -207,3 +208,55 @@ def _difference(found: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if key not in now:
         return f"{key} {one!r}, and now there is none"
     return f"{key} {one!r}, and now it is {other!r}"
+
+
+Inputs = dict[str, dict[str, Any]]
+"""``stage/variant`` → its inputs, as JSON has them."""
+
+RANDOM_WEIGHTS = "random"
+
+
+def inputs_of(variants: Sequence[Variant], weights: Mapping[str, str]) -> Inputs:
+    """The inputs of every variant; weights by their content, not their name.
+
+    Args:
+        variants: all of the pipeline's.
+        weights: variant → weights file.
+
+    Raises:
+        ConfigError: a weights file cannot be read, or is for no variant of the pipeline.
+    """
+    stray = sorted(set(weights) - {variant.name for variant in variants})
+    if stray:
+        raise ConfigError(
+            f"weights for {stray[0]}, which the pipeline does not have",
+            allowed=", ".join(variant.name for variant in variants),
+        )
+    return {
+        variant_key(variant.stage, variant.name): {
+            "accuracy": variant.accuracy,
+            "input_shape": list(variant.input_shape),
+            "weights": weights_digest(weights[variant.name])
+            if variant.name in weights
+            else RANDOM_WEIGHTS,
+        }
+        for variant in variants
+    }
+
+
+def variant_key(stage: str, variant: str) -> str:
+    """How a variant is named in the journal and the meta file."""
+    return f"{stage}/{variant}"
+
+
+def weights_digest(path: str) -> str:
+    """``sha256:…`` of a weights file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise ConfigError(f"cannot read weights: {error.strerror}", where=path) from error
