@@ -1,13 +1,18 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make run     core install only, then the main job: the video pipeline with and without energy
 #   make test    full install, lint, then every test
+# and while you work:
+#   make check   lint and the fast tests, under a minute on two cores
+#   make long    every test, those on random cases with SEEDS seeds each
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 ENERGY_WEIGHT ?= 2
 
-.PHONY: run test lint bench schema clean
+SEEDS ?= 500
+
+.PHONY: run test check long coverage lint bench schema clean
 
 run: $(VENV)/.core
 	rm -rf $(RUNS)/video-ipa $(RUNS)/video-energy
@@ -17,6 +22,15 @@ run: $(VENV)/.core
 
 test: lint
 	$(BIN)/pytest -n auto
+
+check: lint
+	$(BIN)/pytest -n auto -m "not slow"
+
+long: lint
+	IPA_ENERGY_SEEDS=$(SEEDS) $(BIN)/pytest -n auto
+
+coverage: $(VENV)/.dev
+	$(BIN)/pytest -n auto --cov --cov-report term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and which tests are slow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,39 @@ from pathlib import Path
 
 import pytest
 from small_pipeline import write_small_pipeline
+
+TESTS = Path(__file__).parent
+
+SLOW = (
+    "adaptation/test_lstm.py",
+    "cli/test_cli_convert.py",
+    "cli/test_cli_measure.py",
+    "cli/test_cli_meter_options.py",
+    "cli/test_cli_profile.py",
+    "cli/test_cli_tradeoff.py",
+    "experiments",
+    "measuring",
+    "meters",
+    "pipelines",
+    "plugin",
+    "profiling",
+    "report",
+)
+"""Folders and files of tests that wait, measure, draw or start programs; ``make test`` has them."""
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Without pytest-timeout, tests run without a time-out."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds a test may take; needs pytest-timeout")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what stands in :data:`SLOW`."""
+    places = [TESTS / place for place in SLOW]
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in places):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from instances import objective, random_program
 from option_maker import make_option as option
+from seeds import seeds
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
@@ -177,7 +178,7 @@ def test_joules_shown_at_weight_zero_need_intervals_too() -> None:
     require_intervals(program(without).stages, "upper")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(15))
 def test_nothing_changes_where_joules_do_not_count(seed: int) -> None:
     """Even for joules without an interval, which is what the instances have."""
     found, load_rps = random_program(seed)
@@ -190,7 +191,7 @@ def test_nothing_changes_where_joules_do_not_count(seed: int) -> None:
     assert upper.conflict == mean.conflict
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(15))
 def test_intervals_of_zero_are_the_mean(seed: int) -> None:
     found, load_rps = random_program(seed)
     mean, upper = found.at(load_rps), risky(found, 0.0).at(load_rps)

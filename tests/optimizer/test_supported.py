@@ -7,12 +7,13 @@ import itertools
 import numpy as np
 import pytest
 from instances import random_problem, table_problem
+from seeds import seeds
 
 from ipa_energy.optimizer import supported as supported_module
 from ipa_energy.optimizer.front import Front, pareto_front
 from ipa_energy.optimizer.supported import Supported, supported
 
-SEEDS = range(120)
+SEEDS = seeds(15)
 
 
 def line_of(rows: list[tuple[float, float]]) -> Front:
@@ -73,12 +74,12 @@ def test_joules_that_the_profile_lacks_are_not_weighed() -> None:
 
 
 def test_the_random_fronts_have_points_of_every_kind() -> None:
-    found = [supported(pareto_front(random_problem(s, stages=1 + s % 2))) for s in SEEDS]
+    found = [supported(pareto_front(random_problem(s, stages=1 + s % 2))) for s in range(120)]
     masks = np.concatenate([each.mask for each in found])
     alone = np.concatenate([each.alone for each in found])
     assert (~masks).sum() > 50
     assert alone.sum() > 50
-    blind = [supported(pareto_front(random_problem(s, stages=2)), False) for s in SEEDS]
+    blind = [supported(pareto_front(random_problem(s, stages=2)), False) for s in range(120)]
     assert sum(int((each.mask & ~each.alone).sum()) for each in blind) > 5
 
 
@@ -137,7 +138,7 @@ def grid(width: int) -> np.ndarray:
     return np.array([*inner, *(corner / corner.sum() for corner in corners)])
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(10))
 def test_the_hull_only_saves_work(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     front = pareto_front(random_problem(seed, stages=2))
     found = supported(front)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from seeds import seeds
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.plugin.blob import git_blob_hash, line_end, split_lines
@@ -100,7 +101,7 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(10))
 def test_apply_then_revert_is_nothing(seed: int, tmp_path: Path) -> None:
     checkout, patches, files = random_tree(random.Random(seed), tmp_path)
     assert state_of(checkout, patches).state == "clean"
@@ -112,7 +113,7 @@ def test_apply_then_revert_is_nothing(seed: int, tmp_path: Path) -> None:
     assert contents(tmp_path) == files
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_edits_never_end_in_a_half_patched_tree(seed: int, tmp_path: Path) -> None:
     rng = random.Random(1000 + seed)
     checkout, patches, files = random_tree(rng, tmp_path)
@@ -136,7 +137,7 @@ def test_edits_never_end_in_a_half_patched_tree(seed: int, tmp_path: Path) -> No
     assert contents(tmp_path) == edited
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_edits_after_apply_stay_or_revert_is_refused(seed: int, tmp_path: Path) -> None:
     rng = random.Random(5000 + seed)
     checkout, patches, _ = random_tree(rng, tmp_path)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from seeds import seeds
 from tiny_pipelines import deployed, option, simulate, single, stage
 
 from ipa_energy.serving.simulated.backend import SimulatedBackend
@@ -119,7 +120,7 @@ def recursion(entered, sent, *, replicas, batch, timeout_s, latency_s, limit_s):
     return started, done
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(12))
 def test_two_stages_equal_a_batch_by_batch_recursion(seed):
     rng = np.random.default_rng(seed)
     count = 150

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from seeds import seeds
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
 from ipa_energy.as_json import as_json
@@ -14,7 +15,7 @@ from ipa_energy.optimizer.solution import Plan
 from ipa_energy.tradeoff.prices import LATENCY_S, Exchange, Exchanges
 from ipa_energy.tradeoff.sensitivity import analyse_program
 
-SEEDS = range(120)
+SEEDS = seeds(20)
 ROOM = 1e-7
 
 

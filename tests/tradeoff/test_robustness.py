@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from seeds import seeds
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
 from ipa_energy.optimizer import pareto
@@ -141,7 +142,7 @@ def test_joules_are_never_negative() -> None:
 
 
 @pytest.mark.parametrize("ranked", [1, 3, 100])
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(15))
 def test_the_best_of_each_draw_is_that_of_all_plans(
     seed: int, ranked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import pytest
+from seeds import seeds
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
 from ipa_energy.as_json import as_json
@@ -14,7 +15,7 @@ from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.solution import Plan
 from ipa_energy.tradeoff.prices import SLAS, ShadowPrice, Sla, shadow_price
 
-SEEDS = range(200)
+SEEDS = seeds(20)
 
 
 def price_of(problem: Problem, sla: Sla) -> ShadowPrice:

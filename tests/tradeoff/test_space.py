@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from seeds import seeds
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
 from ipa_energy.tradeoff import plan_space
@@ -12,7 +13,7 @@ from ipa_energy.tradeoff.plan_space import objectives, space_of
 FIGURES = ("accuracy", "accuracy_raw", "cost_cores", "latency_s", "joules_per_request")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(15))
 def test_the_space_is_every_feasible_plan(seed: int) -> None:
     program, load_rps = random_small_program(seed)
     found = space_of(program.at(load_rps))

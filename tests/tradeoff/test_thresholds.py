@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from seeds import seeds
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
 from ipa_energy.as_json import as_json
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.tradeoff.plan_map import loads_to_map, map_row, most_frugal, optimal_lines, plan_map
 
-SEEDS = range(150)
+SEEDS = seeds(20)
 
 
 def test_thresholds_computed_by_hand() -> None:
