@@ -14,7 +14,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling.fit.prediction import QUANTITIES, is_predicted, predict
 from ipa_energy.profiling.fit.shapes import Point, shapes_for
-from ipa_energy.profiling.fit.surface import fit_surface
+from ipa_energy.profiling.fit.surface import _half_width, fit_surface
 from ipa_energy.profiling.grid import Entry, within_budget
 
 PROFILE = Path(__file__).parents[2] / "configs/profiles/video-epyc-9004-2vcpu.csv"
@@ -239,3 +239,8 @@ def test_held_out_entries_of_the_real_profile_are_predicted_better_than_by_ipa(h
 
 def test_intervals_of_the_real_profile_hold_what_was_measured(held_out):
     assert np.mean(held_out.inside) >= 0.85
+
+
+def test_the_interval_has_one_degree_of_freedom_less_than_held_out_points_by_hand():
+    # ln ratios ± ln 1.1 have a root mean square of ln 1.1; t(0.975, 3) = 3.182446.
+    assert _half_width([1.1, 1 / 1.1, 1.1, 1 / 1.1]) == pytest.approx(3.182446 * math.log(1.1))

@@ -17,6 +17,7 @@ from ipa_energy.profiling.entry_rows import at_load, profile_row
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.profile_meta import check_replicas
 from ipa_energy.profiling.replica import ReplicaSpec
+from ipa_energy.profiling.replica_group import HELD, ReplicaGroup
 from ipa_energy.profiling.sweep import profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 
@@ -340,3 +341,29 @@ def test_dead_machine_meter_gives_no_row(two_cores, tmp_path):
     )
     assert result.rows == ()
     assert "dead" in result.failures[0].reason
+
+
+class Late:
+    """A replica that takes longer than its pace allows, by a known share."""
+
+    def __init__(self, held):
+        self._held = held
+
+    def start_paced(self, *, batches, period_s):
+        self._latencies_s, self._busy_s = [period_s] * batches, batches * period_s / self._held
+
+    def answer(self):
+        memory = {"peak_memory_bytes": 1, "peak_gpu_memory_bytes": None}
+        return {"latencies_s": self._latencies_s, "busy_s": self._busy_s, **memory}
+
+
+@pytest.mark.parametrize("held", [0.96, 0.94])
+def test_a_load_that_was_served_too_late_was_not_held(held):
+    with ReplicaGroup(specs((0,)), timeout_s=1.0) as group:
+        group.replicas, group.batch_s = [Late(held)], 0.1
+        if held > HELD:
+            assert group.paced(8.0, min_s=1.0, min_batches=5, max_s=2.0).busy_s > 1.0
+        else:
+            with pytest.raises(ServingError, match=r"a load of 8 rps .* which serve 7\.52 rps"):
+                group.paced(8.0, min_s=1.0, min_batches=5, max_s=2.0)
+    assert HELD == 0.95

@@ -95,3 +95,12 @@ def test_negative_joules_of_a_window_do_not_become_a_ratio(make_trial):
     found = stability({entry: trials})
     assert found.drift["dynamic_j_per_request"] is None
     assert not any(math.isnan(outlier.z) for outlier in found.outliers)
+
+
+def test_the_spread_leaves_out_each_entrys_median_window_by_hand(profile):
+    found = stability(profile((1.0, 1.01, 0.97), (1.0, 1.02, 0.96), (1.0, 1.5, 1.01)))
+    # |r| without the medians' zeros: 0.0099 0.01 0.02 0.03 0.04 0.485, whose median is 0.025; with
+    # them it would be 0.01.
+    (outlier,) = (o for o in found.outliers if o.quantity == "latency_avg_s")
+    assert (outlier.entry, outlier.window) == ("s/v2 cpu 1c b1", 1)
+    assert outlier.z == pytest.approx((1.5 / 1.01 - 1) / (1.4826 * 0.025))

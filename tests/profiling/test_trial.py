@@ -12,6 +12,7 @@ import pytest
 from ipa_energy.errors import MeterUnavailableError, ServingError
 from ipa_energy.interval import half_width_95
 from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
+from ipa_energy.meters.base import Energy, Reading
 from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling.charging import MeterPart, cpu_time_choice
@@ -250,3 +251,30 @@ def test_quick_settings_are_shorter_in_every_way():
     full, quick = TrialSettings(), TrialSettings().quick()
     for name in ("min_window_s", "max_window_s", "min_batches", "warm_up_max_s", "retries"):
         assert getattr(quick, name) < getattr(full, name)
+
+
+class Shows:
+    """A meter that shows given watts, window after window."""
+
+    name, quality, min_window_s = "shows", "measured", 0.0
+
+    def __init__(self, *powers_w):
+        self._powers_w = iter(powers_w)
+
+    def read(self):
+        return Reading(time.perf_counter(), {})
+
+    def energy_between(self, start, end):
+        duration_s = end.time_s - start.time_s
+        energy_j = next(self._powers_w) * duration_s
+        return Energy(energy_j, duration_s, {"all": energy_j}, self.name, self.quality)
+
+
+def test_idle_power_is_the_mean_of_before_and_after():
+    loading, before, after, window = 50.0, 4.0, 8.0, 20.0  # in the order of the questions
+    meter = Shows(loading, before, after, window)
+    found = run_trial(spec("steady"), [MeterPart(lambda pid, cores: meter)], SHORT)
+    assert found.idle_power_w == pytest.approx(6.0)
+    assert found.idle_drift_w == pytest.approx(4.0)
+    # 14 W above idle, over a window that begins and ends with the meter's own reads.
+    assert found.dynamic_energy_j == pytest.approx(14.0 * found.busy_s, rel=0.2)
