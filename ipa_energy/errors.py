@@ -9,6 +9,8 @@
         ├── MeterUnavailableError      no such energy counter, or no right to read it
         ├── LicenceError               the solver's licence is missing or too small
         └── ServingError               a server did not start, or died
+            ├── TryAgainError          it may work in a moment: the runner tries again
+            └── GiveUpError            it never will: the run stops, finished intervals stay
 
 A message names the thing, the value with its unit, where it was found, what is allowed, and the
 fix. :class:`ConfigError` takes these as separate arguments so that none is forgotten.
@@ -81,3 +83,17 @@ class LicenceError(UnavailableError):
 
 class ServingError(UnavailableError):
     """A serving backend cannot be reached, did not start, or died."""
+
+
+class TryAgainError(ServingError):
+    """A backend failed at something that may work in a moment: a conflict, a time-out, no room.
+
+    The runner tries again a few times, a little later each time; what runs goes on meanwhile.
+    """
+
+
+class GiveUpError(ServingError):
+    """A backend failed at something that trying again does not mend: no right, no such thing.
+
+    The run stops, what it finished stays. Any other :class:`ServingError` counts as one.
+    """

@@ -6,16 +6,14 @@ import logging
 import platform
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import ipa_energy
-from ipa_energy.as_json import or_none
 from ipa_energy.compare import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
@@ -23,11 +21,12 @@ from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.planning.planner import Planner, load_planner
-from ipa_energy.runlog import Interval, Run, RunInfo, RunLog, read_run
+from ipa_energy.registries import BACKENDS, named
+from ipa_energy.runlog import Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
-from ipa_energy.runner import Runner
-from ipa_energy.scratch import scratch_folder
-from ipa_energy.serving.base import Deployment, deployment_of
+from ipa_energy.runner import Runner, initial_configuration
+from ipa_energy.serving.base import Deployment, Setting, deployment_of
+from ipa_energy.serving.load import TraceLoad
 from ipa_energy.workloads import Workload, workload_from
 
 logger = logging.getLogger(__name__)
@@ -70,54 +69,79 @@ def load_experiment(
 
 def run_experiment(
     experiment: Experiment,
-    out: Path,
+    out: Path | None = None,
     *,
     name: str | None = None,
     fixed: Deployment | None = None,
+    backend: str = "simulate",
     resume: bool = False,
     show_progress: bool = False,
 ) -> Run:
-    """Run to the end and return what the run folder says.
+    """Run to the end and return the run, which stands in a folder too if one is named.
 
     Args:
         experiment: what to run.
-        out: the run folder: new, or with ``resume`` one that an unfinished run left.
+        out: the run folder: new, or with ``resume`` one that an unfinished run left; None writes
+            nothing and gives the same run.
         name: what tables and plots call it; default the folder's name.
         fixed: a configuration to keep from the first second to the last.
+        backend: what serves, a name in :data:`~ipa_energy.registries.BACKENDS`.
         resume: go on with the run in ``out``.
         show_progress: a progress bar on a terminal's stderr.
 
     Raises:
-        ConfigError: the folder is taken, holds another run, or cannot be written.
+        ConfigError: the folder is taken, holds another run, or cannot be written; there is no
+            such backend.
         InfeasibleError: no load of the trace has a feasible plan; nothing is written.
         LicenceError: the solver's licence is missing or too small; nothing is written.
         ServingError: the backend failed; the finished intervals stay.
     """
+    make = named(BACKENDS, backend, kind="backend", where="--backend")
     if not resume and fixed is None:
         _check_feasible(experiment)
-    log = _resumed(experiment, out) if resume else _created(experiment, out, name or out.name)
-    if log.is_complete:
+    log: RunLog | RunInMemory
+    if resume and out is not None:
+        log = _resumed(experiment, out)
+    else:
+        info = _info(experiment, name or (out.name if out else "run"), backend)
+        log = RunInMemory(info) if out is None else _created(experiment, out, info)
+    if isinstance(log, RunLog) and log.is_complete:
         logger.warning("%s: the run is complete already, there is nothing to resume", out)
-        return read_run(out)
-    runner = Runner(experiment.planner, experiment.workload, fixed=fixed)
-    totals = _Totals()
-    done = len(log.finished)
-    steps = [finished.step for finished in log.finished]
+        return read_run(log.path)
     with log:
         try:
-            intervals = runner.intervals(steps, show_progress=show_progress)
-            for index, interval in enumerate(intervals):
-                totals.add(interval)
-                if index >= done:
-                    log.append_interval(interval)
-            log.complete(totals.to_json())
+            setting = _setting(experiment, fixed, log.elapsed_s if resume else 0.0)
+            with closing(make(setting)) as serving:
+                _go(Runner(experiment.planner, serving, fixed=fixed), log, show_progress)
         except IpaEnergyError as error:
             with suppress(ConfigError):  # the disk that refused the interval refuses this as well
                 log.fail(str(error))
             raise
-        finally:
-            runner.backend.close()
-    return read_run(out)
+    if isinstance(log, RunLog):
+        return read_run(log.path)
+    profile = experiment.planner.profile_path.read_bytes()
+    workload = _workload_csv(experiment.workload)
+    return log.run(_config_yaml(experiment), workload.encode(), profile)
+
+
+def _setting(experiment: Experiment, fixed: Deployment | None, resumed_at_s: float) -> Setting:
+    planner, config = experiment.planner, experiment.planner.config
+    load = TraceLoad(experiment.workload.counts, mode=config.mode, seed=config.seed)
+    start = fixed or initial_configuration(planner)
+    return Setting(config, planner.stages, start, load, resumed_at_s)
+
+
+def _go(runner: Runner, log: RunLog | RunInMemory, show_progress: bool) -> None:
+    """Run or go on, and log every interval that is not in the log yet."""
+    is_replay = runner.backend.resumes == "replay"
+    totals = Totals() if is_replay else log.totals
+    done = len(log.finished) if is_replay else 0
+    for index, interval in enumerate(runner.intervals(log.finished, show_progress=show_progress)):
+        status = interval.decision.status if interval.decision else None
+        totals.add(interval.served, status, interval.reconfigured)
+        if index >= done:
+            log.append_interval(interval)
+    log.complete(totals.to_json())
 
 
 def _check_feasible(experiment: Experiment) -> None:
@@ -159,85 +183,33 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
     None if the folder does not hold them, as IPA's own do not.
     """
     needed = (CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE)
-    if not all((run.path / name).exists() for name in needed):
+    if run.path is None or not all((run.path / name).exists() for name in needed):
         return None
     experiment = load_experiment(run.path / CONFIG_FILE)
     config = experiment.planner.config.model_copy(update={"predictor_type": "oracle"})
     knowing = replace(experiment, planner=replace(experiment.planner, config=config))
     plan, conflict = best_static_plan(experiment.planner.program, experiment.workload.counts)
+    static_best = None
     if plan is None:
         logger.warning("%s: there is no best static plan: %s", run.name, conflict)
-    with scratch_folder("the yardsticks are simulated") as folder:
-        static_best = None
-        if plan is not None:
-            static_best = replace(
-                metrics(
-                    run_experiment(
-                        experiment,
-                        folder / "static",
-                        name=f"best static plan of {run.name}",
-                        fixed=deployment_of(plan),
-                        show_progress=show_progress,
-                    )
-                ),
-                detail=plan.label,
-            )
-        oracle = metrics(
-            run_experiment(
-                knowing,
-                folder / "oracle",
-                name=f"oracle of {run.name}",
-                show_progress=show_progress,
-            )
+    else:
+        static = run_experiment(
+            experiment,
+            name=f"best static plan of {run.name}",
+            fixed=deployment_of(plan),
+            show_progress=show_progress,
         )
-    return Yardsticks(static_best, oracle)
+        static_best = replace(metrics(static), detail=plan.label)
+    oracle = run_experiment(knowing, name=f"oracle of {run.name}", show_progress=show_progress)
+    return Yardsticks(static_best, metrics(oracle))
 
 
-@dataclass(slots=True)
-class _Totals:
-    """Sums over a run, for ``run.json``."""
-
-    requests: int = 0
-    dropped: int = 0
-    reconfigurations: int = 0
-    infeasible_steps: int = 0
-    idle_j: float = 0.0
-    dynamic_j: float = 0.0
-    decisions: int = 0
-
-    def add(self, interval: Interval) -> None:
-        served = interval.served
-        self.requests += len(served.requests)
-        self.dropped += int((served.requests.dropped_at >= 0).sum())
-        self.reconfigurations += bool(interval.reconfigured)
-        self.idle_j += float(served.idle_j.sum())
-        self.dynamic_j += float(served.dynamic_j.sum())
-        if interval.decision is not None:
-            self.decisions += 1
-            self.infeasible_steps += interval.decision.status == "infeasible"
-
-    def to_json(self) -> dict[str, Any]:
-        energy_j = self.idle_j + self.dynamic_j
-        served = self.requests - self.dropped
-        return {
-            "requests": self.requests,
-            "dropped": self.dropped,
-            "decisions": self.decisions,
-            "infeasible_steps": self.infeasible_steps,
-            "reconfigurations": self.reconfigurations,
-            "idle_j": or_none(self.idle_j),
-            "dynamic_j": or_none(self.dynamic_j),
-            "energy_j": or_none(energy_j),
-            "joules_per_request": or_none(energy_j / served) if served else None,
-        }
-
-
-def _created(experiment: Experiment, out: Path, name: str) -> RunLog:
+def _created(experiment: Experiment, out: Path, info: RunInfo) -> RunLog:
     profile = experiment.planner.profile_path.read_bytes()
     return RunLog.create(
         out,
         config_yaml=_config_yaml(experiment),
-        info=_info(experiment, name),
+        info=info,
         attachments={PROFILE_FILE: profile, WORKLOAD_FILE: _workload_csv(experiment.workload)},
     )
 
@@ -277,7 +249,7 @@ def _workload_csv(workload: Workload) -> str:
     return "\n".join(["second,requests", *lines, ""])
 
 
-def _info(experiment: Experiment, name: str) -> RunInfo:
+def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
     planner, config = experiment.planner, experiment.planner.config
     options = [option for stage in planner.stages for option in stage.options]
     meters = sorted({option.provenance.meter for option in options if option.provenance})
@@ -295,7 +267,7 @@ def _info(experiment: Experiment, name: str) -> RunInfo:
             stage: {variant: cores for variant, (cores, _) in allocations.items()}
             for stage, allocations in (planned.base_allocations or {}).items()
         },
-        backend="simulate",
+        backend=backend,
         seed=config.seed,
         meter="+".join(meters) or None,
         quality="estimated" if meters else None,

@@ -95,7 +95,7 @@ WORKLOADS: dict[str, Named] = {
 
 BACKENDS: dict[str, Named] = {
     "simulate": Named(
-        "a simulation in virtual time", "ipa_energy.serving.simulated.backend:serving"
+        "a simulation in virtual time", "ipa_energy.serving.simulated.backend:simulated"
     ),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and

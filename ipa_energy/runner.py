@@ -1,68 +1,91 @@
-"""The loop of one run: decide, apply, serve, interval after interval.
+"""The loop of one run: look, decide, deploy, wait, collect, interval after interval.
 
 ::
 
-    workload ─> arrivals ─┬──────────────> backend ──served──> interval
-                          └─> adapter ──plan──┘ │                 ↑
-                                 ↑──────────────┴── decision ─────┘
+    load ───> backend ──collect──> served ──> interval
+                │  ↑                             ↑
+       received │  │ deploy                      │
+                ↓  │                             │
+              adapter ──────── decision ─────────┘
 
 The first interval runs the YAML's initial configuration; after that each begins with a decision
-(the numbered steps of :meth:`Runner.intervals`). Intervals that an earlier, killed run finished are
-replayed: served again with the decisions of its log, which gives a simulation the same state.
+(the numbered phases of :meth:`Runner.intervals`). The load goes on meanwhile: a decision that takes
+longer than an interval lengthens it. A run that was killed goes on as its backend says: by replay
+(the logged decisions are served again, which gives a simulation the same state) or by adoption
+(what runs is taken over; the time in between is a gap in the log).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
-import numpy as np
-
-from ipa_energy.adaptation.loop import Adapter, Decision, changed_stages
+from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.adaptation.predictor import make_predictor
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, TryAgainError
 from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solution import Plan
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Option, Stage
-from ipa_energy.runlog import Decision as LoggedDecision
-from ipa_energy.runlog import Interval, StageStep, Step
-from ipa_energy.serving.base import Backend, DeployedStage, Deployment, deployment_of
-from ipa_energy.serving.load import arrival_times_s
-from ipa_energy.serving.simulated.backend import SimulatedBackend
-from ipa_energy.workloads import Workload
+from ipa_energy.runlog import Finished, Interval, StageStep, Step
+from ipa_energy.serving.base import (
+    Decision,
+    DeployedStage,
+    Deployment,
+    Serving,
+    adopted,
+    changed_stages,
+    deployment_of,
+    short_of,
+)
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_AFTER_S = 2.0
 
+RETRY_AFTER_S = (0.5, 1.0, 2.0, 4.0)
+"""Waits before what may work in a moment is tried again; after the last one it has failed."""
+
+Answer = TypeVar("Answer")
+
 
 class Runner:
-    """One run of a pipeline over a workload on the simulated backend.
+    """One run of a pipeline.
 
     Args:
         planner: config, profile and program.
-        workload: requests per second.
-        fixed: what to run from the first second to the last without any adaptation; None for the
+        serving: the backend, which runs the initial configuration (or ``fixed``) already, the load,
+            and the clock.
+        fixed: what runs from the first second to the last without any adaptation; None for the
             adaptive system.
 
     Attributes:
-        backend: what serves.
+        running: what is deployed, or being deployed.
         infeasible_steps: decisions of this call so far that found no plan.
     """
 
     def __init__(
-        self, planner: Planner, workload: Workload, *, fixed: Deployment | None = None
+        self,
+        planner: Planner,
+        serving: Serving,
+        *,
+        fixed: Deployment | None = None,
     ) -> None:
         config = planner.config
         self.planner = planner
-        self.counts = workload.counts
+        self.backend, self.load, self.clock = serving.backend, serving.load, serving.clock
         self.interval_s = config.adaptation_interval
+        self.monitoring_s = int(config.monitoring_duration * 60)
         self.is_fixed = fixed is not None
         self.infeasible_steps = 0
-        self.running = fixed or _initial(planner)
+        self.running = fixed or initial_configuration(planner)
         self.adapter = Adapter(
             planner.program,
             make_predictor(
@@ -71,91 +94,179 @@ class Runner:
                 backup_duration_min=config.backup_predictor_duration,
                 monitoring_duration_min=config.monitoring_duration,
                 margin_percent=config.predictor_margin,
-                trace=self.counts,
-                horizon_s=self.interval_s + int(np.ceil(config.reconfiguration_s)),
+                trace=self.load.trace,
+                horizon_s=self.interval_s + math.ceil(config.reconfiguration_s),
             ),
             method=config.optimization_method,
-            monitoring_s=int(config.monitoring_duration * 60),
-        )
-        self.backend: Backend = SimulatedBackend(
-            planner.stages,
-            self.running,
-            seed=config.seed,
-            drop_limit_s=config.drop_limit,
-            reconfiguration_s=config.reconfiguration_s,
-            batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
         )
 
     def intervals(
-        self, replayed: Sequence[Step | None] = (), *, show_progress: bool = False
+        self, finished: Sequence[Finished] = (), *, show_progress: bool = False
     ) -> Iterator[Interval]:
-        """Every interval in time, then the drain.
+        """Every interval in time, then the drain; replayed ones included, adopted ones not.
 
         Args:
-            replayed: the steps of the intervals that an earlier run finished, in order.
+            finished: the intervals that an earlier, killed run finished, in order.
             show_progress: a bar on stderr if that is a terminal.
         """
-        config, counts = self.planner.config, self.counts
-        sending_s = arrival_times_s(counts, mode=config.mode, seed=config.seed)
-        first_load_rps = float(counts[: self.interval_s].mean())
-        plan = self.planner.plan_running(self.running, planned_load_rps(first_load_rps))
-        starts = range(0, len(counts), self.interval_s)
-        for index, start_s in enumerate(_with_progress(starts, show=show_progress)):
-            before, decision = self.running, None
-            if start_s > 0 and not self.is_fixed:
-                # (1) decide, or take what was decided
-                plan, decision = (
-                    self._replay(replayed[index])
-                    if index < len(replayed)
-                    else self._decide(start_s)
+        self.load.start()
+        replayed = finished if self.backend.resumes == "replay" else ()
+        start_s, gap_s = 0, 0.0
+        if finished and self.backend.resumes == "adopt":
+            start_s, gap_s = self._adopt(finished)
+        plan = self.planner.plan_running(self.running, planned_load_rps(self._first_load_rps()))
+        duration_s = self.load.duration_s
+        with self._progress(show=show_progress) as bar:
+            for index in range(sys.maxsize):
+                if start_s >= duration_s:
+                    break
+                before, decision = self.running, None
+                if start_s > 0 and (gap_s or not self.is_fixed):
+                    # (1) look and decide, or take what was decided
+                    decision = (
+                        self._logged(replayed[index].step)
+                        if index < len(replayed)
+                        else self._decide(start_s, plan)
+                    )
+                    # (2) start moving there; what runs stays if that fails
+                    plan, decision = self._deploy(decision, start_s)
+                # (3) wait for the interval's end while the backend serves
+                end_s = self._end_of(start_s)
+                self.clock.wait_until(end_s)
+                # (4) collect what was served
+                served = self._again_if_told(partial(self.backend.collect, float(end_s)))
+                yield Interval(
+                    timestep_s=start_s,
+                    plan=plan,
+                    decision=decision,
+                    served=served,
+                    reconfigured=tuple(changed_stages(self.running, before)),
+                    gap_s=gap_s,
                 )
-            # (2) start moving there
-            self.running = deployment_of(plan)
-            changed = changed_stages(self.running, before)
-            if changed:
-                self.backend.apply(plan)
-            # (3) serve the interval
-            end_s = min(start_s + self.interval_s, len(counts))
-            first, last = np.searchsorted(sending_s, [start_s, end_s])
-            served = self.backend.serve(sending_s[first:last], float(end_s))
-            names = tuple(plan.stages[stage].stage for stage in changed)
-            yield Interval(
-                timestep_s=start_s, plan=plan, decision=decision, served=served, reconfigured=names
-            )
+                start_s, gap_s = end_s, 0.0
+                bar.update(1)
         if self.infeasible_steps > 1:
             logger.warning("%d of the steps had no feasible plan", self.infeasible_steps)
-        # (4) let what is under way finish
-        drained = self.backend.finish()
-        yield Interval(timestep_s=len(counts), plan=plan, decision=None, served=drained)
+        # (5) let what is under way finish
+        drained = self._again_if_told(partial(self.backend.collect, math.inf))
+        yield Interval(timestep_s=start_s, plan=plan, decision=None, served=drained)
 
-    def _decide(self, now_s: int) -> tuple[Plan, LoggedDecision]:
-        decision = self.adapter.decide(now_s, self.counts, self.running)
-        plan = decision.plan
-        if plan is None:
+    def _first_load_rps(self) -> float:
+        """What the plan that runs first is described at."""
+        trace = self.load.trace
+        return 0.0 if trace is None else float(trace[: self.interval_s].mean())
+
+    def _end_of(self, start_s: int) -> int:
+        """End of the interval that began at ``start_s``: on its grid, and not past already."""
+        late = max(0, math.floor((self.clock.now_s - start_s) / self.interval_s))
+        end_s = start_s + self.interval_s * (1 + late)
+        return int(min(end_s, self.load.duration_s))
+
+    def _adopt(self, finished: Sequence[Finished]) -> tuple[int, float]:
+        """Take over what runs; (second of the run to go on at, seconds that nobody logged)."""
+        last = next(one.step for one in reversed(finished) if one.step is not None)
+        states = self._again_if_told(self.backend.deployed)
+        self.running = adopted(states, self._configuration_of(last))
+        start_s = math.ceil(self.clock.now_s)
+        self.clock.wait_until(start_s)
+        gap_s = start_s - finished[-1].end_s
+        label = " | ".join(f"{stage.option.label} x{stage.replicas}" for stage in self.running)
+        logger.warning(
+            "second %d: taken over %s; %g s before it are not logged", start_s, label, gap_s
+        )
+        return start_s, gap_s
+
+    def _decide(self, now_s: int, before: Plan) -> Decision:
+        """What to run from now on; what runs, if nobody can say what arrives."""
+        trouble = "taken over" if self.is_fixed else "no load was seen yet"
+        try:
+            received_rps = self._again_if_told(
+                partial(self.backend.received_rps, self.monitoring_s)
+            )
+            if len(received_rps) and not self.is_fixed:
+                return self.adapter.decide(now_s, received_rps, self.running)
+        except TryAgainError as error:
+            trouble = str(error)
+        return Decision(
+            status="kept",
+            method=self.adapter.method,
+            monitored_load_rps=(),
+            predicted_load_rps=math.nan,
+            planned_load_rps=before.load_rps,
+            decision_s=math.nan,
+            trouble=trouble,
+        )
+
+    def _deploy(self, decision: Decision, now_s: int) -> tuple[Plan, Decision]:
+        """Move to the decision's plan; (what runs from now on, the decision as it came out)."""
+        wanted = deployment_of(decision.plan) if decision.plan else self.running
+        if decision.status == "infeasible":
             self.infeasible_steps += 1
             level = logging.WARNING if self.infeasible_steps == 1 else logging.INFO
             logger.log(level, "second %d: %s; the running plan stays", now_s, decision.conflict)
-            plan = self.planner.plan_running(self.running, decision.planned_load_rps)
-        return plan, _logged(decision, self.adapter.method)
+        try:
+            short = short_of(self.running, self._again_if_told(self.backend.deployed))
+            if short or changed_stages(wanted, self.running):
+                self._again_if_told(partial(self.backend.deploy, wanted))
+        except TryAgainError as error:
+            logger.warning("second %d: %s; the running plan stays", now_s, error)
+            decision = replace(decision, status="kept", plan=None, trouble=str(error))
+        else:
+            self.running = wanted
+            if short:
+                lost = ", ".join(f"{count} of stage {stage}" for stage, count in short.items())
+                logger.warning("second %d: lost replicas: %s", now_s, lost)
+                decision = replace(decision, trouble=decision.trouble or f"lost replicas: {lost}")
+        plan = decision.plan or self.planner.plan_running(self.running, decision.planned_load_rps)
+        return plan, decision
 
-    def _replay(self, step: Step | None) -> tuple[Plan, LoggedDecision]:
+    def _again_if_told(self, act: Callable[[], Answer]) -> Answer:
+        """Call ``act``, and again a little later each time while it says that this may help."""
+        for wait_s in RETRY_AFTER_S:
+            try:
+                return act()
+            except TryAgainError as error:
+                logger.info("%s; again in %g s", error, wait_s)
+                self.clock.wait_until(self.clock.now_s + wait_s)
+        return act()
+
+    def _logged(self, step: Step | None) -> Decision:
+        """The decision that an earlier run made."""
         if step is None:
             raise ConfigError("the journal lacks a decision", fix="run again with another --out")
-        stages = zip(self.planner.stages, step.stages, strict=True)
-        running = [_deployed(stage, logged) for stage, logged in stages]
-        decision = LoggedDecision(
+        plan = self.planner.plan_running(self._configuration_of(step), step.planned_load_rps)
+        return Decision(
             status="infeasible" if step.status == "infeasible" else "optimal",
             method=step.method or self.adapter.method,
             monitored_load_rps=step.monitored_load_rps,
             predicted_load_rps=step.predicted_load_rps,
             planned_load_rps=step.planned_load_rps,
             decision_s=step.decision_s,
+            plan=plan,
             conflict=step.conflict,
         )
-        return self.planner.plan_running(running, step.planned_load_rps), decision
+
+    def _configuration_of(self, step: Step) -> Deployment:
+        stages = zip(self.planner.stages, step.stages, strict=True)
+        return tuple(_deployed(stage, logged) for stage, logged in stages)
+
+    def _progress(self, *, show: bool) -> AbstractContextManager[Any]:
+        if not (show and sys.stderr.isatty() and math.isfinite(self.load.duration_s)):
+            return nullcontext(_NoBar())
+        from tqdm import tqdm
+
+        total = math.ceil(self.load.duration_s / self.interval_s)
+        unit = "interval"
+        return tqdm(total=total, desc="run", unit=unit, delay=PROGRESS_AFTER_S, leave=False)
 
 
-def _initial(planner: Planner) -> Deployment:
+class _NoBar:
+    def update(self, _: int) -> None:
+        """Nothing to show."""
+
+
+def initial_configuration(planner: Planner) -> Deployment:
+    """What the YAML starts with."""
     picks = initial_deployment(planner.config, planner.stages)
     return tuple(
         DeployedStage(stage.name, option, replicas)
@@ -168,7 +279,7 @@ def _deployed(stage: Stage, logged: StageStep) -> DeployedStage:
 
     def is_it(option: Option) -> bool:
         wanted = (logged.variant, logged.cpu_cores, logged.gpu_share, logged.batch)
-        return (option.variant, *option.allocation, option.batch) == wanted
+        return (option.variant, option.cpu_cores, option.gpu_share, option.batch) == wanted
 
     option = next(filter(is_it, stage.options), None)
     if option is None:
@@ -177,23 +288,3 @@ def _deployed(stage: Stage, logged: StageStep) -> DeployedStage:
             fix="run again with another --out",
         )
     return DeployedStage(stage.name, option, logged.replicas)
-
-
-def _logged(decision: Decision, method: str) -> LoggedDecision:
-    return LoggedDecision(
-        status=decision.status,
-        method=method,
-        monitored_load_rps=decision.monitored_load_rps,
-        predicted_load_rps=decision.predicted_load_rps,
-        planned_load_rps=decision.planned_load_rps,
-        decision_s=decision.decision_s,
-        conflict=str(decision.conflict) if decision.conflict else None,
-    )
-
-
-def _with_progress(starts: range, *, show: bool) -> Iterable[int]:
-    if not (show and sys.stderr.isatty()):
-        return starts
-    from tqdm import tqdm
-
-    return tqdm(starts, desc="simulated", unit="interval", delay=PROGRESS_AFTER_S, leave=False)

@@ -96,7 +96,7 @@ def one_case(longer: int, busier: int) -> dict[str, float]:
     left = dropped = 0
     for window in range(len(peaks)):
         if window:
-            backend.apply(deployment(pipeline, peaks[window - 1], window))
+            backend.deploy(deployment(pipeline, peaks[window - 1], window))
         served = backend.serve(
             sending_s[edges[window] : edges[window + 1]], (window + 1) * INTERVAL_S
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa_energy.adaptation.loop import Runs
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Program
@@ -16,6 +15,7 @@ from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profile_table.stages import stages_from_rows
 from ipa_energy.records import Stage
+from ipa_energy.serving.base import Deployment
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Planner:
             for variant, reason in variants.items():
                 logger.warning("stage %s goes on without %s: %s", stage, variant, reason)
 
-    def plan_running(self, running: Sequence[Runs], load_rps: float) -> Plan:
+    def plan_running(self, running: Deployment, load_rps: float) -> Plan:
         """What a configuration, one entry a stage, means at a load, whether or not it is good."""
         picks = [
             (stage, runs.option, runs.replicas)

@@ -194,7 +194,7 @@ def _facts(drawn: Drawn) -> Facts:
         "infeasible steps": f"{metrics.infeasible_steps} of {metrics.decisions}",
         "status": drawn.run.status,
         "versions": ", ".join(f"{name} {version}" for name, version in info.versions.items()),
-        "folder": drawn.run.path.name,
+        "folder": drawn.run.path.name if drawn.run.path else "",
     }
     return Facts(drawn.name, {key: value for key, value in facts.items() if value})
 

@@ -9,19 +9,21 @@
     run = read_run(path)                  complete, running, killed, or IPA's own
 """
 
-from ipa_energy.runlog.reader import Run, read_run
-from ipa_energy.runlog.record import Decision, Interval, RunInfo, RunStatus
-from ipa_energy.runlog.step import StageStep, Step
+from ipa_energy.runlog.reader import Run, RunInMemory, read_run
+from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals
+from ipa_energy.runlog.step import Finished, StageStep, Step
 from ipa_energy.runlog.writer import RunLog
 
 __all__ = [
-    "Decision",
+    "Finished",
     "Interval",
     "Run",
+    "RunInMemory",
     "RunInfo",
     "RunLog",
     "RunStatus",
     "StageStep",
     "Step",
+    "Totals",
     "read_run",
 ]

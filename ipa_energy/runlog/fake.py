@@ -15,10 +15,10 @@ from ipa_energy.arrays import Counts, Floats
 from ipa_energy.optimizer.problem import Settings, StageRules
 from ipa_energy.optimizer.solution import Plan, plan_of
 from ipa_energy.records import Option, Provenance, Stage
-from ipa_energy.runlog.record import Decision, Interval, RunInfo
+from ipa_energy.runlog.record import Interval, RunInfo
 from ipa_energy.runlog.responses import taken
 from ipa_energy.runlog.writer import RunLog
-from ipa_energy.serving.base import Requests, Served
+from ipa_energy.serving.base import Decision, Requests, Served
 
 INTERVAL_S = 10
 START_TIME_S = 1_700_000_000.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ def encode(interval: Interval, *, continues: bool) -> tuple[Line, bytes]:
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     line = Line(timestep_s=interval.timestep_s, entry=entry, served=served)
     return line, text.encode() + b"\n"
+
+
+def as_logged(requests: Requests) -> Requests:
+    """Requests with their times as the journal keeps them, to the microsecond."""
+    times = ("sending_s", "done_s", "queued_s", "started_s", "served_s")
+    rounded = {name: np.rint(getattr(requests, name) * MICROSECONDS) for name in times}
+    return replace(requests, **{name: value / MICROSECONDS for name, value in rounded.items()})
 
 
 def read_lines(path: Path) -> Iterator[tuple[Line, int]]:

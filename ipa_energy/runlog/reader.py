@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import yaml
@@ -27,12 +27,27 @@ from ipa_energy.runlog.folder import (
     RUN_FILE,
     WORKLOAD_FILE,
 )
-from ipa_energy.runlog.journal import Line, read_lines
-from ipa_energy.runlog.record import RunInfo
-from ipa_energy.runlog.responses import Responses, joined, no_requests, read_responses, taken
+from ipa_energy.runlog.journal import as_logged, read_lines
+from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals
+from ipa_energy.runlog.responses import (
+    Responses,
+    add_seconds,
+    joined,
+    no_requests,
+    read_responses,
+    taken,
+)
 from ipa_energy.runlog.run_json import read_run_json
-from ipa_energy.runlog.step import Step, number, parse_entry, start_of, with_window
-from ipa_energy.serving.base import Requests
+from ipa_energy.runlog.step import (
+    Finished,
+    Step,
+    log_entry,
+    number,
+    parse_entry,
+    start_of,
+    with_window,
+)
+from ipa_energy.serving.base import Requests, Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +55,7 @@ class Run:
     """A run as it was logged.
 
     Attributes:
-        path: the folder.
+        path: the folder; None if nobody asked for one.
         info: who ran; for IPA's own folders as far as its files say.
         status: ``running``, ``complete`` or ``failed``; ``ipa`` for IPA's own folders.
         config: ``0.yaml``.
@@ -51,7 +66,7 @@ class Run:
         workload_digest, profile_digest: SHA-256 of the copies in the folder; None without one.
     """
 
-    path: Path
+    path: Path | None
     info: RunInfo
     status: str
     config: Mapping[str, Any]
@@ -110,32 +125,102 @@ def read_run(path: Path) -> Run:
             status = "complete"  # it was completed while we looked
     log = _read_json(path / ADAPTATION_FILE)
     responses = read_responses(path / RESPONSES_FILE, info.nodes)
-    return _run(path, info, status, log.get("timesteps") or {}, responses)
+    return _folder_run(path, info, status, log.get("timesteps") or {}, responses)
+
+
+class RunInMemory:
+    """A run that nobody asked a folder for: takes its intervals as :class:`.writer.RunLog` does.
+
+    Args:
+        info: who runs.
+    """
+
+    finished: tuple[Finished, ...] = ()
+
+    def __init__(self, info: RunInfo) -> None:
+        self.totals = Totals()
+        self.elapsed_s = 0.0
+        self._info = replace(info, start_time_s=round(info.start_time_s, 3))
+        self._status: RunStatus = "running"
+        self._windows = _Windows(len(info.nodes))
+
+    def append_interval(self, interval: Interval) -> None:
+        """Take one more interval."""
+        continues = bool(self._windows.timesteps) and interval.decision is None
+        entry = None if continues else log_entry(interval)
+        self._windows.add(interval.timestep_s, entry, interval.served)
+
+    def complete(self, _: Mapping[str, Any]) -> None:
+        """There is nothing more to come."""
+        self._status = "complete"
+
+    def fail(self, _: str) -> None:
+        """The run failed."""
+        self._status = "failed"
+
+    def run(self, config_yaml: str, workload: bytes, profile: bytes) -> Run:
+        """The run; when it is complete, equal to the one read from a folder of it.
+
+        Args:
+            config_yaml: what would stand in ``0.yaml``.
+            workload: the same in ``workload.csv``.
+            profile: the same in ``profile.csv``.
+        """
+        found = self._windows
+        return _run(
+            self._info,
+            self._status,
+            found.timesteps,
+            found.responses(),
+            config=yaml.safe_load(config_yaml),
+            workload_digest=_digest(workload),
+            profile_digest=_digest(profile),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to let go of."""
+
+
+class _Windows:
+    """The windows of a run, gathered into what its final files hold."""
+
+    def __init__(self, stages: int) -> None:
+        self.timesteps: dict[str, dict[str, Any]] = {}
+        self._requests = [no_requests(stages)]
+        self._power_w: list[float] = []
+        self._cores: list[float] = []
+        self._end_s = 0.0
+
+    def add(self, timestep_s: float, entry: dict[str, Any] | None, served: Served) -> None:
+        """One window more; without an entry it continues the step before it."""
+        if entry is not None:
+            self.timesteps[f"{timestep_s:g}"] = entry
+        else:
+            last = next(reversed(self.timesteps))
+            self.timesteps[last] = with_window(self.timesteps[last], served)
+        add_seconds(self._power_w, self._cores, served)
+        self._requests.append(as_logged(served.requests))
+        self._end_s = served.end_s
+
+    def responses(self) -> Responses:
+        """What ``0.json`` would hold."""
+        requests = joined(self._requests)
+        return Responses(
+            requests=taken(requests, np.argsort(requests.request_id, kind="stable")),
+            power_w=np.array(self._power_w),
+            cores=np.array(self._cores),
+            seconds=int(np.ceil(self._end_s)),
+        )
 
 
 def _read_journal(path: Path, info: RunInfo, status: str) -> Run:
-    timesteps: dict[str, dict[str, Any]] = {}
-    lines = [line for line, _ in read_lines(path / JOURNAL_FILE)]
-    last = ""
-    for line in lines:
-        if line.entry is not None:
-            last = f"{line.timestep_s:g}"
-            timesteps[last] = line.entry
-        else:
-            timesteps[last] = with_window(timesteps[last], line.served)
-    return _run(path, info, status, timesteps, _responses(lines, len(info.nodes)))
-
-
-def _responses(lines: list[Line], stages: int) -> Responses:
-    served = [line.served for line in lines]
-    requests = joined([no_requests(stages), *(window.requests for window in served)])
-    none = np.empty(0)
-    return Responses(
-        requests=taken(requests, np.argsort(requests.request_id, kind="stable")),
-        power_w=np.concatenate([none, *(window.power_w for window in served)]),
-        cores=np.concatenate([none, *(window.cores for window in served)]),
-        seconds=int(np.ceil(served[-1].end_s)) if served else 0,
-    )
+    windows = _Windows(len(info.nodes))
+    for line, _ in read_lines(path / JOURNAL_FILE):
+        windows.add(line.timestep_s, line.entry, line.served)
+    return _folder_run(path, info, status, windows.timesteps, windows.responses())
 
 
 def _read_ipa(path: Path) -> Run:
@@ -173,29 +258,54 @@ def _read_ipa(path: Path) -> Run:
             key: config[key] for key in ("alpha", "beta", "gamma", "energy_weight") if key in config
         },
     )
-    return _run(path, info, "ipa", timesteps, responses)
+    return _folder_run(path, info, "ipa", timesteps, responses)
 
 
-def _run(
+def _folder_run(
     path: Path,
     info: RunInfo,
     status: str,
     timesteps: Mapping[str, Mapping[str, Any]],
     responses: Responses,
 ) -> Run:
+    files = [path / WORKLOAD_FILE, path / PROFILE_FILE]
+    workload, profile = (_digest(file.read_bytes()) if file.exists() else None for file in files)
     if not timesteps:
         raise ConfigError(
             "no interval is finished",
             where=path,
             fix="go on with ipa-energy run --resume, or run again",
         )
+    return _run(
+        info,
+        status,
+        timesteps,
+        responses,
+        path=path,
+        config=_read_yaml(path / CONFIG_FILE),
+        workload_digest=workload,
+        profile_digest=profile,
+    )
+
+
+def _run(
+    info: RunInfo,
+    status: str,
+    timesteps: Mapping[str, Mapping[str, Any]],
+    responses: Responses,
+    *,
+    path: Path | None = None,
+    config: Mapping[str, Any],
+    workload_digest: str | None,
+    profile_digest: str | None,
+) -> Run:
     starts = [start_of(key, entry) for key, entry in timesteps.items()]
     ends = [*starts[1:], info.duration_s]
     return Run(
         path=path,
         info=info,
         status=status,
-        config=_read_yaml(path / CONFIG_FILE),
+        config=config,
         steps=tuple(
             parse_entry(key, entry, info.nodes, end)
             for (key, entry), end in zip(timesteps.items(), ends, strict=True)
@@ -203,8 +313,8 @@ def _run(
         requests=responses.requests,
         power_w=responses.power_w,
         cores=responses.cores,
-        workload_digest=_digest(path / WORKLOAD_FILE),
-        profile_digest=_digest(path / PROFILE_FILE),
+        workload_digest=workload_digest,
+        profile_digest=profile_digest,
     )
 
 
@@ -226,5 +336,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

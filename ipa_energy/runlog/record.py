@@ -14,41 +14,19 @@ is charged to the plan that ran it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from ipa_energy.optimizer.solution import Plan, Status
+from ipa_energy.as_json import as_json, or_none
+from ipa_energy.optimizer.solution import Plan
 from ipa_energy.records import Quality
-from ipa_energy.serving.base import Served
+from ipa_energy.serving.base import Decision, Served
 
 RunStatus = Literal["running", "complete", "failed"]
 
 FORMAT = 1
 """Version of the run folder's own files; raised when an older reader would misread them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What the adaptation decided at one timestep, and what it knew.
-
-    Attributes:
-        status: the solver's; ``infeasible`` means that the plan before it was kept.
-        method: name of the solver.
-        monitored_load_rps: requests per second of the window that the predictor saw, oldest first.
-        predicted_load_rps: what the predictor said, margin included.
-        planned_load_rps: what was planned for, at least 1.
-        decision_s: wall time of prediction and optimisation.
-        conflict: why nothing was feasible; None if something was.
-    """
-
-    status: Status
-    method: str
-    monitored_load_rps: tuple[float, ...]
-    predicted_load_rps: float
-    planned_load_rps: float
-    decision_s: float
-    conflict: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +39,7 @@ class Interval:
         decision: None for the initial configuration and for a continuation (the drain).
         served: what the backend did in the window.
         reconfigured: names of the stages whose configuration this decision changed.
+        gap_s: seconds before it of which nothing is known, since nobody was there to log them.
     """
 
     timestep_s: float
@@ -68,6 +47,7 @@ class Interval:
     decision: Decision | None
     served: Served
     reconfigured: tuple[str, ...] = ()
+    gap_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,3 +106,35 @@ class RunInfo:
         for key in ("stages", "nodes"):
             kept[key] = tuple(kept[key])
         return cls(**kept)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over a run, for ``run.json``."""
+
+    requests: int = 0
+    dropped: int = 0
+    decisions: int = 0
+    infeasible_steps: int = 0
+    reconfigurations: int = 0
+    idle_j: float = 0.0
+    dynamic_j: float = 0.0
+
+    def add(self, served: Served, status: str | None, reconfigured: Sequence[str]) -> None:
+        """One interval more, with the status of its decision and the stages that this changed."""
+        self.requests += len(served.requests)
+        self.dropped += int((served.requests.dropped_at >= 0).sum())
+        self.decisions += status not in (None, "initial")
+        self.infeasible_steps += status == "infeasible"
+        self.reconfigurations += bool(reconfigured)
+        self.idle_j += float(served.idle_j.sum())
+        self.dynamic_j += float(served.dynamic_j.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums, and what follows from them."""
+        energy_j, answered = self.idle_j + self.dynamic_j, self.requests - self.dropped
+        return {
+            **as_json(asdict(self)),
+            "energy_j": or_none(energy_j),
+            "joules_per_request": or_none(energy_j / answered) if answered else None,
+        }

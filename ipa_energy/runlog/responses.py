@@ -106,8 +106,7 @@ def write_responses(
 
     def seen() -> Iterator[Requests]:
         for served in windows:
-            power_w.extend(np.round(served.power_w, 3).tolist())
-            cores.extend(np.round(served.cores, 4).tolist())
+            add_seconds(power_w, cores, served)
             yield served.requests
 
     rendered = _renderer(nodes, start_s)
@@ -132,6 +131,13 @@ def write_responses(
         "end_time_experiment": end_s,
     }
     file.write("\n],\n" + json.dumps(closing)[1:] + "\n")
+
+
+def add_seconds(power_w: list[float], cores: list[float], served: Served) -> None:
+    """Add a window's seconds to those before it, as they are logged; NaN where nobody logged."""
+    gap = [np.nan] * (int(served.start_s) - len(power_w))
+    power_w += [*gap, *np.round(served.power_w, 3).tolist()]
+    cores += [*gap, *np.round(served.cores, 4).tolist()]
 
 
 def _nullable(values: list[float]) -> list[float | None]:

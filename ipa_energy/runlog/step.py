@@ -88,7 +88,8 @@ class Step:
     Attributes:
         start_s, end_s: the time it governed, drain included for the last one.
         stages: empty if IPA logged no configuration (its infeasible steps).
-        status: ``initial``, ``optimal``, ``feasible``, ``infeasible``; None if the log has none.
+        status: ``initial``, or that of the decision (``optimal``, ``feasible``, ``infeasible``,
+            ``kept``); None if the log has none.
         method: name of the solver, None if unknown.
         accuracy: A of the objective; NaN if unknown.
         accuracy_raw: the same of the raw accuracies.
@@ -100,6 +101,8 @@ class Step:
         energy_j: joules of the step as served; NaN without energy.
         quality, meter: provenance of ``energy_j``.
         conflict: why it was infeasible.
+        trouble: what the backend failed at; None if nothing.
+        gap_s: seconds before it of which nothing was logged.
         requests: offered during it, where a log without requests of its own says so; else NaN.
     """
 
@@ -120,6 +123,8 @@ class Step:
     quality: Quality | None
     meter: str | None
     conflict: str | None
+    trouble: str | None = None
+    gap_s: float = 0.0
     requests: float = NAN
 
     @property
@@ -138,14 +143,30 @@ class Step:
         return " | ".join(stage.label for stage in self.stages)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An interval that an earlier, killed run finished.
+
+    Attributes:
+        start_s, end_s: its window.
+        requests: how many left the pipeline in it.
+        step: the decision that began it; None if it continues the one before.
+    """
+
+    start_s: float
+    end_s: float
+    requests: int
+    step: Step | None
+
+
 def log_entry(interval: Interval) -> dict[str, Any]:
     """The timestep of ``adaptation_log.json`` for an interval that begins a step."""
     plan, decision, served = interval.plan, interval.decision, interval.served
-    # The kept plan of an infeasible step was never scored at this load.
-    decided = decision is not None and decision.status != "infeasible"
+    # A plan that is kept was never scored at this load.
+    decided = decision is not None and decision.status not in ("infeasible", "kept")
     terms = plan.terms
     entry: dict[str, Any] = {
-        "duration": round(decision.decision_s, 6) if decision else None,
+        "duration": or_none(round(decision.decision_s, 6)) if decision else None,
         "config": {stage.node_name: _ipa_config(stage) for stage in plan.stages},
         "accuracy_objective": terms["accuracy"] if decided else None,
         "resource_objective": terms["cost"] if decided else None,
@@ -166,6 +187,10 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         "accuracy_raw": plan.accuracy_raw,
         "energy": {stage.node_name: _node_energy(stage) for stage in plan.stages},
     }
+    if decision and decision.trouble:
+        entry["trouble"] = decision.trouble
+    if interval.gap_s:
+        entry["gap_s"] = round(interval.gap_s, 6)
     return with_window(entry, served)
 
 
@@ -218,9 +243,9 @@ def _node_energy(stage: StagePlan) -> dict[str, Any]:
     }
 
 
-def _whole(value: float) -> float | int:
-    """An int where the number is one, as IPA writes loads, cores and seconds."""
-    return int(value) if float(value).is_integer() else float(value)
+def _whole(value: float) -> float | int | None:
+    """An int where the number is one, as IPA writes loads, cores and seconds; None for NaN."""
+    return int(value) if float(value).is_integer() else or_none(float(value))
 
 
 def _rounded(value: float) -> float | None:
@@ -286,6 +311,8 @@ def parse_entry(
         quality=as_quality(entry.get("energy_quality")),
         meter=entry.get("energy_meter"),
         conflict=entry.get("conflict"),
+        trouble=entry.get("trouble"),
+        gap_s=float(entry.get("gap_s", 0.0)),
         requests=number(entry.get("requests")),
     )
 

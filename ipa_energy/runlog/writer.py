@@ -17,7 +17,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO
 
@@ -34,31 +34,15 @@ from ipa_energy.runlog.folder import (
     writing,
 )
 from ipa_energy.runlog.journal import Line, encode, read_lines
-from ipa_energy.runlog.record import Interval, RunInfo, RunStatus
+from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals
 from ipa_energy.runlog.responses import write_responses
 from ipa_energy.runlog.run_json import read_run_json, run_json
-from ipa_energy.runlog.step import Step, parse_entry
+from ipa_energy.runlog.step import Finished, parse_entry
 from ipa_energy.serving.base import Served
 
 GROWTH = 1.25
 WORTH_RENEWING = 100.0
 SYNC_INTERVAL_S = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """An interval that an earlier run of this folder finished.
-
-    Attributes:
-        start_s, end_s: its window.
-        requests: how many left the pipeline in it.
-        step: the decision that began it; None if it continues the one before.
-    """
-
-    start_s: float
-    end_s: float
-    requests: int
-    step: Step | None
 
 
 class RunLog:
@@ -68,6 +52,7 @@ class RunLog:
         path: the folder.
         info: what ``run.json`` says.
         finished: what was there when it was opened; empty for a new run.
+        totals: sums over these, as far as the journal's digits go.
         is_complete: True if nothing is left to do.
     """
 
@@ -76,6 +61,7 @@ class RunLog:
         self.info = info
         self.is_complete = is_complete
         self.finished: tuple[Finished, ...] = ()
+        self.totals = Totals()
         self._journal: BinaryIO | None = None
         self._log = AdaptationLog(info)
         self._renewed_size = 0
@@ -150,6 +136,11 @@ class RunLog:
     def end_s(self) -> float:
         """Where the finished intervals end, seconds since the start; 0 for a new run."""
         return self.finished[-1].end_s if self.finished else 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start of the run, by the wall clock."""
+        return max(0.0, time.time() - self.info.start_time_s)
 
     @property
     def config_yaml(self) -> str:
@@ -254,6 +245,7 @@ class RunLog:
         if line.entry is not None:
             timestep = f"{line.timestep_s:g}"
             step = parse_entry(timestep, line.entry, self.info.nodes, served.end_s)
+        self.totals.add(served, step.status if step else None, step.reconfigured if step else ())
         return Finished(
             start_s=served.start_s,
             end_s=served.end_s,

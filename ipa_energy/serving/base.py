@@ -1,28 +1,45 @@
-"""What every serving backend is: a clock, a deployed plan, and requests that go through it.
+"""What serves a pipeline, what is sent to it, and by which clock: the three roles of a run.
 
 ::
 
-    backend.apply(plan)                      start moving to a plan, old replicas serve meanwhile
-    served = backend.serve(sending_s, 10.0)  offer requests, run the clock to 10 s
-    served = backend.finish()                no more requests: drain what is under way
+    deploy(wanted) ──> Backend ──collect(until)──> Served        requests that left, joules, watts
+                        │   ↑
+       deployed(),      │   └── LoadSource                       what is sent, and until when
+       received_rps() <─┘                                        Clock: now, and waiting
+
+The runner gets all three and builds none (:data:`ipa_energy.registries.BACKENDS` makes them). A
+simulation has them in virtual time; a live backend serves in processes or pods of its own while the
+runner waits, and its load comes from another process or from the world. A fake stands in
+:mod:`ipa_energy.testing`.
 
 Times are seconds since the start of the run. A :class:`Served` reports what *finished* in its
 window, so that a run can be written interval by interval and nothing is held back.
+
+What goes wrong is a :class:`~ipa_energy.errors.TryAgainError` (the runner tries again, what runs
+goes on) or any other :class:`~ipa_energy.errors.ServingError` (the run stops, what it finished
+stays).
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ipa_energy.arrays import Counts, Floats
+from ipa_energy.config import PipelineConfig
 from ipa_energy.optimizer.solution import Plan
-from ipa_energy.records import Option, Quality
+from ipa_energy.records import Option, Quality, Stage
+
+Resumes = Literal["replay", "adopt"]
+"""How a killed run goes on: a simulation serves again with the logged decisions, to the same state;
+a live backend takes over what runs and goes on from now."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeployedStage:
-    """What one stage runs, wherever it was decided: by a plan, or by the pipeline YAML's start.
+    """What one stage is to run, wherever it was decided: by a plan, or by the YAML's start.
 
     Attributes:
         stage: task name of the stage.
@@ -47,6 +64,101 @@ def deployment_of(plan: Plan) -> Deployment:
         DeployedStage(stage.stage, stage.option, stage.replicas, stage.wait_s)
         for stage in plan.stages
     )
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What of one option of a stage really runs; a stage in the middle of a change has several.
+
+    Attributes:
+        stage: task name of the stage.
+        option: what these replicas run.
+        ready: replicas that take batches.
+        starting: replicas that will.
+        draining: replicas that finish their batch and go.
+        failed: replicas that died or did not start, and are not replaced yet.
+    """
+
+    stage: str
+    option: Option
+    ready: int = 0
+    starting: int = 0
+    draining: int = 0
+    failed: int = 0
+
+
+def changed_stages(new: Sequence[DeployedStage], running: Sequence[DeployedStage]) -> list[str]:
+    """Names of the stages that would not run the same thing any more."""
+    return [
+        after.stage
+        for after, before in zip(new, running, strict=True)
+        if not (after.replicas == before.replicas and _is_same(after.option, before.option))
+    ]
+
+
+def short_of(wanted: Deployment, states: Sequence[StageState]) -> dict[str, int]:
+    """Stage → replicas that neither serve nor start, of those that lack some."""
+    short = {}
+    for stage in wanted:
+        there = sum(
+            state.ready + state.starting
+            for state in states
+            if state.stage == stage.stage and _is_same(state.option, stage.option)
+        )
+        if there < stage.replicas:
+            short[stage.stage] = stage.replicas - there
+    return short
+
+
+def adopted(states: Sequence[StageState], otherwise: Deployment) -> Deployment:
+    """What runs, to go on from: of each stage the option with most replicas ready or starting.
+
+    Args:
+        states: as observed.
+        otherwise: what to go on from in stages of which nothing runs.
+    """
+    found = []
+    for stage in otherwise:
+        mine = [state for state in states if state.stage == stage.stage]
+        most = max(mine, key=lambda state: state.ready + state.starting, default=None)
+        replicas = most.ready + most.starting if most else 0
+        found.append(
+            DeployedStage(stage.stage, most.option, replicas) if most and replicas else stage
+        )
+    return tuple(found)
+
+
+def _is_same(one: Option, other: Option) -> bool:
+    mine = (one.variant, one.allocation, one.batch)
+    return mine == (other.variant, other.allocation, other.batch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the adaptation decided at one timestep, and what it knew.
+
+    Attributes:
+        status: the solver's; with ``infeasible`` and ``kept`` the plan before it goes on, because
+            there is none, or because it could not be decided or deployed.
+        method: name of the solver.
+        monitored_load_rps: requests per second of the window that the predictor saw, oldest first.
+        predicted_load_rps: what the predictor said, margin included; NaN if it was not asked.
+        planned_load_rps: what was planned for.
+        decision_s: wall time of prediction, optimisation and choice; NaN without any.
+        plan: what to run from now on; None if that is what runs already.
+        conflict: why nothing was feasible; None if something was.
+        trouble: what the backend failed at, or what had failed before; None if nothing.
+    """
+
+    status: Literal["optimal", "feasible", "infeasible", "kept"]
+    method: str
+    monitored_load_rps: tuple[float, ...]
+    predicted_load_rps: float
+    planned_load_rps: float
+    decision_s: float
+    plan: Plan | None = None
+    conflict: str | None = None
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,39 +218,153 @@ class Served:
 
 
 class Backend(Protocol):
-    """Something that serves a pipeline. Implementations: one module each in this package."""
+    """Something that serves a pipeline. Implementations: one module or folder each here.
+
+    Every method but :meth:`close` may raise a :class:`~ipa_energy.errors.ServingError`.
+    """
 
     @property
     def name(self) -> str:
-        """``simulate``, ``local`` or ``kubernetes``."""
+        """Its name in :data:`~ipa_energy.registries.BACKENDS`."""
         ...
+
+    @property
+    def resumes(self) -> Resumes:
+        """How a killed run goes on."""
+        ...
+
+    def deploy(self, wanted: Deployment) -> None:
+        """Move towards ``wanted`` from now on; returns at once.
+
+        Called again with the same, it goes on towards it: what failed is replaced.
+        """
+        ...
+
+    def deployed(self) -> tuple[StageState, ...]:
+        """What really runs now, observed."""
+        ...
+
+    def received_rps(self, window_s: int) -> Counts:
+        """Requests that arrived in each of the last ``window_s`` whole seconds, oldest first.
+
+        Fewer where less was seen so far.
+        """
+        ...
+
+    def collect(self, until_s: float) -> Served:
+        """What was served since the last call, up to ``until_s``, which the clock has reached.
+
+        Args:
+            until_s: end of the window; what happens at this very time belongs to the next one.
+                Infinity: when nothing is sent any more, wait until all that is under way has left.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release whatever the backend holds; safe to call twice."""
+        ...
+
+
+class LoadSource(Protocol):
+    """What is sent to a pipeline, and until when."""
+
+    @property
+    def duration_s(self) -> float:
+        """Second of the run in which sending ends; infinity if nobody knows."""
+        ...
+
+    @property
+    def trace(self) -> Counts | None:
+        """Requests of every second of the run, if they are known in advance."""
+        ...
+
+    def start(self) -> None:
+        """Begin to send, if it sends by itself; second 0 (or of resuming) is now."""
+        ...
+
+    def sending_s(self, start_s: float, until_s: float) -> Floats:
+        """When requests are sent in [start_s, until_s), for a simulation to serve."""
+        ...
+
+    def close(self) -> None:
+        """Stop sending; safe to call twice."""
+        ...
+
+
+class Clock(Protocol):
+    """The time of a run."""
 
     @property
     def now_s(self) -> float:
         """Seconds since the start of the run."""
         ...
 
-    def apply(self, plan: Plan) -> None:
-        """Start moving to ``plan`` at the current time; returns at once.
-
-        Raises:
-            ServingError: the backend cannot run it.
-        """
+    def wait_until(self, time_s: float) -> None:
+        """Return when it is ``time_s``, at once if it is later."""
         ...
 
-    def serve(self, sending_s: Floats, until_s: float) -> Served:
-        """Offer requests sent at ``sending_s`` and run the clock up to ``until_s``.
 
-        Args:
-            sending_s: (R,) ascending, now ≤ each < ``until_s``.
-            until_s: end of the window; what happens at this very time belongs to the next one.
-        """
-        ...
+class VirtualClock:
+    """Time that passes by being waited for."""
 
-    def finish(self) -> Served:
-        """Drain: run until every request has been answered or dropped, and no longer."""
-        ...
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def wait_until(self, time_s: float) -> None:
+        """It is ``time_s`` now, if it was not later."""
+        self.now_s = max(self.now_s, time_s)
+
+
+class WallClock:
+    """Time as it passes.
+
+    Args:
+        now_s: what it shows now: 0 at the start of a run, more where one is resumed.
+    """
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._zero_s = time.perf_counter() - now_s
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the start of the run."""
+        return time.perf_counter() - self._zero_s
+
+    def wait_until(self, time_s: float) -> None:
+        """Sleep until it is ``time_s``."""
+        while (left_s := time_s - self.now_s) > 0:
+            time.sleep(left_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the three roles of a run are made from.
+
+    Attributes:
+        config: of the pipeline.
+        stages: the pipeline with its whole profile, first stage first.
+        start: what runs, ready to serve, at second 0.
+        load: what is to be sent; a live backend puts a sender of it in its place.
+        resumed_at_s: seconds since the start of the run by the wall clock, where a live run is
+            taken up again; 0 for a new one. A simulation begins at 0 again.
+    """
+
+    config: PipelineConfig
+    stages: tuple[Stage, ...]
+    start: Deployment
+    load: LoadSource
+    resumed_at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The three roles of one run."""
+
+    backend: Backend
+    load: LoadSource
+    clock: Clock
 
     def close(self) -> None:
-        """Release whatever the backend holds; safe to call twice."""
-        ...
+        """Stop sending, then release the backend."""
+        self.load.close()
+        self.backend.close()

@@ -69,3 +69,32 @@ def _checked_counts(counts_per_s: npt.ArrayLike) -> Counts:
             f"request count {counts[wrong[0]]:g} in second {wrong[0]}", allowed="whole numbers ≥ 0"
         )
     return counts.astype(np.int64)
+
+
+class TraceLoad:
+    """:class:`~.base.LoadSource` of a trace: every request's time is known in advance.
+
+    Args:
+        counts_per_s: (seconds,) whole numbers ≥ 0.
+        mode, seed: as for :func:`arrival_times_s`.
+
+    Attributes:
+        trace: the counts.
+        duration_s: their number.
+    """
+
+    def __init__(self, counts_per_s: Counts, *, mode: Mode = "exponential", seed: int) -> None:
+        self.trace = counts_per_s
+        self.duration_s = len(counts_per_s)
+        self._times_s = arrival_times_s(counts_per_s, mode=mode, seed=seed)
+
+    def start(self) -> None:
+        """Nothing to do: a simulation asks."""
+
+    def sending_s(self, start_s: float, until_s: float) -> Floats:
+        """When requests are sent in [start_s, until_s)."""
+        first, last = np.searchsorted(self._times_s, [start_s, until_s])
+        return self._times_s[first:last]
+
+    def close(self) -> None:
+        """Nothing to stop."""

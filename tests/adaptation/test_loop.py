@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from option_maker import make_option
 
-from ipa_energy.adaptation.loop import Adapter, changed_stages
+from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.optimizer.problem import Program, Settings
 from ipa_energy.records import Option, Provenance, Stage
-from ipa_energy.serving.base import DeployedStage
+from ipa_energy.serving.base import DeployedStage, changed_stages, deployment_of
 
 
 def option(variant: str, batch: int, rate_rps: float = 5.0) -> Option:
@@ -35,43 +35,45 @@ class Fixed:
         return self.load_rps
 
 
+SEEN = np.arange(5)
+
+
 def adapter(predictor: Fixed, *stages: Stage, cap: int = 3) -> Adapter:
     settings = Settings(alpha=1.0, beta=1.0, gamma=0.0, scaling_cap=cap, batching_cap=8)
-    return Adapter(
-        Program(stages or (TWINS,), settings), predictor, method="pareto", monitoring_s=3
-    )
+    return Adapter(Program(stages or (TWINS,), settings), predictor, method="pareto")
 
 
 @pytest.mark.parametrize("running", ["left", "middle", "right"])
 def test_equal_plans_leave_what_runs_alone(running: str) -> None:
     current = next(o for o in TWINS.options if o.variant == running)
-    decision = adapter(Fixed(4.0)).decide(5, np.arange(9), [DeployedStage("only", current, 1)])
+    decision = adapter(Fixed(4.0)).decide(5, SEEN, [DeployedStage("only", current, 1)])
     assert decision.plan is not None
     assert decision.plan.stages[0].option.variant == running
-    assert decision.changed_stages == ()
+    assert changed_stages(deployment_of(decision.plan), [DeployedStage("only", current, 1)]) == []
 
 
 def test_a_better_plan_is_taken_although_it_changes() -> None:
     worse, better = option("slow", 1, 2.0), option("fast", 1, 10.0)
     stage = Stage("only", "node", (worse, better))
-    decision = adapter(Fixed(6.0), stage).decide(5, np.arange(9), [DeployedStage("only", worse, 3)])
+    decision = adapter(Fixed(6.0), stage).decide(5, SEEN, [DeployedStage("only", worse, 3)])
     assert decision.plan is not None
     assert decision.plan.stages[0].option is better
-    assert decision.changed_stages == (0,)
+    assert changed_stages(deployment_of(decision.plan), [DeployedStage("only", worse, 3)]) == [
+        "only"
+    ]
 
 
-def test_predictor_sees_only_the_monitored_past() -> None:
+def test_predictor_sees_what_arrived() -> None:
     predictor = Fixed(1.0)
-    one = adapter(predictor)
     running = [DeployedStage("only", TWINS.options[0], 1)]
-    one.decide(2, np.arange(9), running)
-    one.decide(5, np.arange(9), running)
-    assert predictor.seen == [[0, 1], [2, 3, 4]]
+    decision = adapter(predictor).decide(5, np.array([2, 3, 4]), running)
+    assert predictor.seen == [[2, 3, 4]]
+    assert decision.monitored_load_rps == (2, 3, 4)
 
 
 def test_small_prediction_is_logged_and_planned_as_one_rps() -> None:
     decision = adapter(Fixed(0.0)).decide(
-        5, np.zeros(9, dtype=np.int64), [DeployedStage("only", TWINS.options[0], 1)]
+        5, np.zeros(5, dtype=np.int64), [DeployedStage("only", TWINS.options[0], 1)]
     )
     assert decision.predicted_load_rps == 0.0
     assert decision.planned_load_rps == 1.0
@@ -81,24 +83,23 @@ def test_small_prediction_is_logged_and_planned_as_one_rps() -> None:
 
 def test_infeasible_step_has_a_conflict_and_changes_nothing() -> None:
     decision = adapter(Fixed(100.0), cap=2).decide(
-        5, np.arange(9), [DeployedStage("only", TWINS.options[0], 1)]
+        5, SEEN, [DeployedStage("only", TWINS.options[0], 1)]
     )
     assert decision.status == "infeasible"
     assert decision.plan is None
-    assert decision.changed_stages == ()
     assert decision.conflict is not None
 
 
 @pytest.mark.parametrize(
     ("after", "changes"),
     [
-        (DeployedStage("only", option("left", 1), 2), (0,)),
-        (DeployedStage("only", option("left", 4), 1), (0,)),
-        (DeployedStage("only", option("right", 1), 1), (0,)),
-        (DeployedStage("only", option("left", 1), 1), ()),
+        (DeployedStage("only", option("left", 1), 2), ["only"]),
+        (DeployedStage("only", option("left", 4), 1), ["only"]),
+        (DeployedStage("only", option("right", 1), 1), ["only"]),
+        (DeployedStage("only", option("left", 1), 1), []),
     ],
 )
-def test_changed_stages_count_each_knob(after: DeployedStage, changes: tuple[int, ...]) -> None:
+def test_changed_stages_count_each_knob(after: DeployedStage, changes: list[str]) -> None:
     assert changed_stages([after], [DeployedStage("only", option("left", 1), 1)]) == changes
 
 
@@ -111,8 +112,6 @@ def test_of_plans_equal_in_changes_the_one_with_fewer_joules_is_taken() -> None:
 
     stage = Stage("only", "node", (with_joules("hungry", 2.0), with_joules("frugal", 1.0)))
     elsewhere = option("old", 1)
-    decision = adapter(Fixed(4.0), stage).decide(
-        5, np.arange(9), [DeployedStage("only", elsewhere, 1)]
-    )
+    decision = adapter(Fixed(4.0), stage).decide(5, SEEN, [DeployedStage("only", elsewhere, 1)])
     assert decision.plan is not None
     assert decision.plan.stages[0].option.variant == "frugal"

@@ -28,10 +28,10 @@ def test_plan_is_deployed_with_its_options_replicas_and_waits():
 
 
 def test_plan_may_be_the_start_and_may_be_applied():
-    backend = SimulatedBackend(STAGES, plan(), seed=0)
+    backend = SimulatedBackend(STAGES, deployment_of(plan()), seed=0)
     assert backend.serve(np.empty(0), 1.0).cores.tolist() == [40.0]
     backend = SimulatedBackend(STAGES, START, seed=0)
-    backend.apply(plan())
+    backend.deploy(deployment_of(plan()))
     assert backend.serve(np.empty(0), 1.0).cores.tolist() == [40.0]
     backend.close()
     backend.close()
@@ -72,7 +72,7 @@ def test_deployment_that_does_not_fit_is_refused(start, message):
         SimulatedBackend(STAGES, start, seed=0)
     backend = SimulatedBackend(STAGES, START, seed=0)
     with pytest.raises(ConfigError, match=message):
-        backend.apply(start)
+        backend.deploy(start)
 
 
 @pytest.mark.parametrize("sending", [[3.0, 2.5], [1.5], [4.0], [2.0, math.nan]])

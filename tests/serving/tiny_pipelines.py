@@ -88,7 +88,7 @@ def run(
     windows = []
     for start_s, until_s in itertools.pairwise(edges_s):
         if plans and start_s in plans:
-            backend.apply(plans[start_s])
+            backend.deploy(plans[start_s])
         mine = sending[(sending >= start_s) & (sending < until_s)]
         windows.append(backend.serve(mine, until_s))
     windows.append(backend.finish())

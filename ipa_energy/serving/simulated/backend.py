@@ -28,11 +28,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipa_energy.arrays import Floats
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.solution import Plan
 from ipa_energy.records import Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, Served, deployment_of
+from ipa_energy.serving.base import (
+    DeployedStage,
+    Deployment,
+    LoadSource,
+    Resumes,
+    Served,
+    Serving,
+    Setting,
+    StageState,
+    VirtualClock,
+)
 from ipa_energy.serving.simulated.service_time import server_of
 from ipa_energy.serving.simulated.simulation import Simulation
 
@@ -43,15 +52,31 @@ BATCH_TIMEOUT_S = 1.0
 """IPA's ``max_batch_time`` in every shipped configuration."""
 
 
+def simulated(setting: Setting) -> Serving:
+    """A simulation of ``setting``, its load, and its virtual clock."""
+    config = setting.config
+    backend = SimulatedBackend(
+        setting.stages,
+        setting.start,
+        load=setting.load,
+        seed=config.seed,
+        drop_limit_s=config.drop_limit,
+        reconfiguration_s=config.reconfiguration_s,
+        batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
+    )
+    return Serving(backend, setting.load, VirtualClock())
+
+
 class SimulatedBackend:
-    """:class:`.base.Backend` as a discrete-event simulation.
+    """:class:`.base.Backend` as a discrete-event simulation; its time is that of the last window.
 
     Args:
         stages: the pipeline with its whole profile, first stage first.
         initial: what runs, ready, at time 0.
+        load: what :meth:`collect` offers; None if all is offered by :meth:`serve`.
         seed: of service times and of the rounding of a fractional ``requests_per_input``.
         drop_limit_s: requests older than this are dropped when their batch is formed; None: never.
-        reconfiguration_s: time from :meth:`apply` until new replicas are ready.
+        reconfiguration_s: time from :meth:`deploy` until new replicas are ready.
         batch_timeout_s: one a stage: longest time the oldest request waits for its batch to fill
             while a replica is free; None: the wait that the running plan counts with. Default 1 s
             everywhere.
@@ -61,11 +86,15 @@ class SimulatedBackend:
             not in the profile.
     """
 
+    name = "simulate"
+    resumes: Resumes = "replay"
+
     def __init__(
         self,
         stages: Sequence[Stage],
-        initial: Plan | Deployment,
+        initial: Deployment,
         *,
+        load: LoadSource | None = None,
         seed: int,
         drop_limit_s: float | None = None,
         reconfiguration_s: float = RECONFIGURATION_S,
@@ -74,7 +103,9 @@ class SimulatedBackend:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
         _check_settings(len(stages), seed, drop_limit_s, reconfiguration_s, timeouts)
         self._stages = tuple(stages)
+        self._load = load
         self._now_s = 0.0
+        self._sent_rps: list[int] = []
         self._simulation = Simulation(
             self._stages,
             self._checked(initial),
@@ -85,25 +116,41 @@ class SimulatedBackend:
         )
 
     @property
-    def name(self) -> str:
-        """``simulate``."""
-        return "simulate"
-
-    @property
     def now_s(self) -> float:
         """Simulated seconds since the start of the run."""
         return self._now_s
 
-    def apply(self, plan: Plan | Deployment) -> None:
-        """Start moving to ``plan`` now (see :mod:`.replicas`); returns at once.
+    def deploy(self, wanted: Deployment) -> None:
+        """Start moving to ``wanted`` now (see :mod:`.replicas`); returns at once.
 
         Raises:
-            ConfigError: the plan is for another pipeline, or not in the profile.
+            ConfigError: it is for another pipeline, or not in the profile.
         """
-        self._simulation.retarget(self._checked(plan), self._now_s)
+        self._simulation.retarget(self._checked(wanted), self._now_s)
+
+    def deployed(self) -> tuple[StageState, ...]:
+        """What runs now; nothing ever fails."""
+        return self._simulation.states()
+
+    def received_rps(self, window_s: int) -> Counts:
+        """What was sent in each of the last ``window_s`` seconds."""
+        return np.array(self._sent_rps[-window_s:], dtype=np.int64)
+
+    def collect(self, until_s: float) -> Served:
+        """Offer the load and run the clock; see :meth:`.base.Backend.collect`."""
+        if until_s == math.inf:
+            return self.finish()
+        sending_s = (
+            np.empty(0) if self._load is None else self._load.sending_s(self._now_s, until_s)
+        )
+        return self.serve(sending_s, until_s)
 
     def serve(self, sending_s: Floats, until_s: float) -> Served:
-        """Offer requests and run the clock; see :meth:`.base.Backend.serve`.
+        """Offer requests sent at ``sending_s`` and run the clock up to ``until_s``.
+
+        Args:
+            sending_s: (R,) ascending, now ≤ each < ``until_s``.
+            until_s: end of the window.
 
         Raises:
             ConfigError: the window ends before it begins, or a request is sent outside it.
@@ -116,6 +163,7 @@ class SimulatedBackend:
         if len(sending_s):
             self._check_sending(sending_s, until_s)
             self._simulation.send(sending_s, self._now_s)
+        self._count(sending_s, until_s)
         self._simulation.run_before(until_s)
         return self._close(until_s)
 
@@ -125,6 +173,13 @@ class SimulatedBackend:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _count(self, sending_s: Floats, until_s: float) -> None:
+        """Note what arrives in each second up to ``until_s``."""
+        self._sent_rps += [0] * (math.ceil(until_s) - len(self._sent_rps))
+        first = int(self._now_s)
+        for second, count in enumerate(np.bincount(sending_s.astype(np.int64) - first), first):
+            self._sent_rps[second] += int(count)
 
     def _close(self, until_s: float) -> Served:
         """Everything about the window from the last close to ``until_s``."""
@@ -151,9 +206,8 @@ class SimulatedBackend:
                 allowed=f"ascending times from {self._now_s:g} s to below {until_s:g} s",
             )
 
-    def _checked(self, target: Plan | Deployment) -> Deployment:
-        """``target`` as a deployment of this pipeline."""
-        deployment = deployment_of(target) if isinstance(target, Plan) else target
+    def _checked(self, deployment: Deployment) -> Deployment:
+        """``deployment``, if it is one of this pipeline."""
         names = [deployed.stage for deployed in deployment]
         if names != [stage.name for stage in self._stages]:
             raise ConfigError(

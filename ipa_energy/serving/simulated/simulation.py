@@ -19,7 +19,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import Stage
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.base import DeployedStage, Deployment, StageState
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
 from ipa_energy.serving.simulated.fan_out import FanOut
 from ipa_energy.serving.simulated.queueing import StageQueue
@@ -109,6 +109,20 @@ class Simulation:
                 self._at(now_s + self._reconfiguration_s, READY, station, ready)
             self.ledger.hold(station.index, station.held(now_s))
             self._wake(station, now_s)
+
+    def states(self) -> tuple[StageState, ...]:
+        """The replicas of every stage that exist."""
+        return tuple(
+            StageState(
+                station.name,
+                fleet.option,
+                ready=fleet.free + fleet.busy - fleet.stopping,
+                starting=sum(cohort.replicas for cohort in fleet.starting),
+                draining=fleet.stopping,
+            )
+            for station in self._stations
+            for fleet in station.replicas
+        )
 
     def send(self, sending_s: Floats, now_s: float) -> None:
         """Put requests in front of the first stage, at the times they are (or will be) sent."""
