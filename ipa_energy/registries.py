@@ -36,6 +36,21 @@ class Named:
         return getattr(importlib.import_module(module), attribute)
 
 
+@dataclass(frozen=True, slots=True)
+class Quantity(Named):
+    """What plans have a figure of, to be weighted in the objective and capped.
+
+    Attributes:
+        unit: of the figure.
+        weight_key: key of the YAML that weights it in the objective, a number from 0; None: none.
+        cap_key: key of the YAML that caps it, a number above 0; None: none.
+    """
+
+    unit: str = ""
+    weight_key: str | None = None
+    cap_key: str | None = None
+
+
 def named(registry: Mapping[str, Named], name: str, *, kind: str, where: str | None = None) -> Any:
     """What ``name`` stands for in a registry.
 
@@ -118,3 +133,7 @@ POLICIES: dict[str, Named] = {
     "rim-high": Named("RIM on 3 replicas", f"{_POLICY}:rim_high"),
 }
 """``policy(config, stages) -> config``: a preset of modes laid over the YAML."""
+
+QUANTITIES: dict[str, Quantity] = {}
+"""Terms of the objective and caps, by name. A weight or cap whose key is none of the YAML's own
+becomes one; ``PipelineConfig.objective_weights`` and ``quantity_caps`` hold what a YAML says."""

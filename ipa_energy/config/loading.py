@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ipa_energy.config.fields import QUOTED
-from ipa_energy.config.schema import WHOLE, PipelineConfig
+from ipa_energy.config.schema import WHOLE, PipelineConfig, pipeline_model
 from ipa_energy.config.source import (
     KeyPath,
     YamlSource,
@@ -86,7 +86,7 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
 
     problems = list(source.problems)
     try:
-        config = PipelineConfig.model_validate(data)
+        config = pipeline_model().model_validate(data)
     except ValidationError as error:
         problems += problems_of(error, data, where)
         raise_all(problems, path)
@@ -100,7 +100,7 @@ def dump_config(config: PipelineConfig) -> str:
 
     Keys that are null by default and were never set are left out.
     """
-    fields = PipelineConfig.model_fields
+    fields = type(config).model_fields
     dumped = _whole_numbers(config.model_dump(mode="json"))
     kept = {
         key: value
@@ -193,12 +193,12 @@ def json_schema() -> Schema:
 
     Its choices are the names that the registries hold now.
     """
-    return _json_schema(tuple(SOLVERS), tuple(PREDICTORS), tuple(WORKLOADS))
+    return _json_schema(pipeline_model(), tuple(SOLVERS), tuple(PREDICTORS), tuple(WORKLOADS))
 
 
 @cache
-def _json_schema(*names: tuple[str, ...]) -> Schema:
-    schema = PipelineConfig.model_json_schema()
+def _json_schema(model: type[PipelineConfig], *names: tuple[str, ...]) -> Schema:
+    schema = model.model_json_schema()
     if any(name not in MODELS for name in names[-1]):
         free = {"type": "object", "description": "Of a workload that is registered from outside."}
         schema["properties"]["workload_config"]["anyOf"].append(free)

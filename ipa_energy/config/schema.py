@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from functools import cache
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ipa_energy.config.fields import (
@@ -33,7 +41,7 @@ from ipa_energy.config.fields import (
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
 from ipa_energy.records import EnergyRisk
-from ipa_energy.registries import PREDICTORS, SOLVERS, WORKLOADS, backup_predictors
+from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS, WORKLOADS, backup_predictors
 
 Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
 BackupPredictor = Annotated[str, OneOf(backup_predictors)]
@@ -300,6 +308,25 @@ class PipelineConfig(UnusedKeys):
         return self
 
     @property
+    def objective_weights(self) -> dict[str, float]:
+        """Registered quantity → its weight in the objective."""
+        return {
+            name: getattr(self, quantity.weight_key, 0.0)
+            for name, quantity in QUANTITIES.items()
+            if quantity.weight_key is not None
+        }
+
+    @property
+    def quantity_caps(self) -> dict[str, float]:
+        """Registered quantity → its hard cap, for those that have one."""
+        caps = {
+            name: getattr(self, quantity.cap_key, None)
+            for name, quantity in QUANTITIES.items()
+            if quantity.cap_key is not None
+        }
+        return {name: cap for name, cap in caps.items() if cap is not None}
+
+    @property
     def node_names(self) -> tuple[str, ...]:
         """Name of each stage's server: ``nodes``, else ``model_name``, else ``task_name``."""
         if self.nodes is not None:
@@ -338,6 +365,35 @@ class PipelineConfig(UnusedKeys):
             batch_timeout_s=DEFAULT_BATCH_TIMEOUT_S if timeout_s is None else timeout_s,
             requests_per_input=self.requests_per_input[index] if self.requests_per_input else 1.0,
         )
+
+
+def pipeline_model() -> type[PipelineConfig]:
+    """:class:`PipelineConfig` with the keys of the quantities that are registered now."""
+    weights, caps = {}, {}
+    for name, quantity in QUANTITIES.items():
+        what = f"{name}: {quantity.help}, {quantity.unit}."
+        weights[quantity.weight_key] = f"Weight of {what}"
+        caps[quantity.cap_key] = f"Hard cap on {what}"
+    known = {None, *PipelineConfig.model_fields}
+    return _with_keys(
+        tuple((key, text) for key, text in weights.items() if key not in known),
+        tuple((key, text) for key, text in caps.items() if key not in known),
+    )
+
+
+@cache
+def _with_keys(
+    weights: tuple[tuple[str, str], ...], caps: tuple[tuple[str, str], ...]
+) -> type[PipelineConfig]:
+    if not weights and not caps:
+        return PipelineConfig
+    fields: dict[str, Any] = {
+        **{key: (NonNegative, Field(default=0.0, description=text)) for key, text in weights},
+        **{key: (Positive | None, Field(default=None, description=text)) for key, text in caps},
+    }
+    return create_model(
+        "PipelineConfig", __base__=PipelineConfig, __doc__=PipelineConfig.__doc__, **fields
+    )
 
 
 def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:

@@ -6,20 +6,12 @@ import time
 from collections.abc import Callable
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.solution import Choice, Result, checked_plans
+from ipa_energy.registries import SOLVERS, named
 
 Solver = Callable[[Problem, int], list[Choice]]
-
-SOLVERS: dict[str, Solver] = {
-    "pareto": pareto.solve,
-    "gurobi": gurobi.solve,
-    "highs": highs.solve,
-    "brute-force": exhaustive.solve,
-}
-"""Every way to solve a problem, by the name that ``--method`` takes. All are exact."""
 
 DEFAULT_METHOD = "pareto"
 
@@ -35,7 +27,8 @@ def solve(problem: Problem, method: str = DEFAULT_METHOD, top_k: int = 1) -> Res
         UnavailableError: the method's library is missing.
         LicenceError: the method's licence is missing or too small.
     """
-    return _timed(problem, method, top_k, time.perf_counter())
+    solver = _solver(method)
+    return _timed(problem, solver, method, top_k, time.perf_counter())
 
 
 def decide(
@@ -46,14 +39,17 @@ def decide(
     Raises:
         ConfigError: as :func:`solve`, or a load that is not a positive finite number.
     """
+    solver = _solver(method)  # its import is no part of a decision
     start = time.perf_counter()
-    return _timed(program.at(load_rps), method, top_k, start)
+    return _timed(program.at(load_rps), solver, method, top_k, start)
 
 
-def _timed(problem: Problem, method: str, top_k: int, start: float) -> Result:
-    solver = SOLVERS.get(method)
-    if solver is None:
-        raise ConfigError(f"unknown method {method!r}", where="method", allowed=", ".join(SOLVERS))
+def _solver(method: str) -> Solver:
+    solver: Solver = named(SOLVERS, method, kind="method", where="method")
+    return solver
+
+
+def _timed(problem: Problem, solver: Solver, method: str, top_k: int, start: float) -> Result:
     if top_k < 1:
         raise ConfigError(f"{top_k} plans asked for", where="top_k", allowed="1 or more")
     plans = checked_plans(problem, solver(problem, top_k), method)

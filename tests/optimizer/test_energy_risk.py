@@ -17,8 +17,9 @@ from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.problem import Program, Settings, require_intervals
 from ipa_energy.optimizer.solution import checked_plans
-from ipa_energy.optimizer.solve import SOLVERS, decide
+from ipa_energy.optimizer.solve import decide
 from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.registries import SOLVERS
 
 EVERY = pytest.mark.parametrize("method", SOLVERS)
 
@@ -229,7 +230,7 @@ def test_solvers_agree_with_brute_force_over_upper_ends(method: str) -> None:
         problem = upper.at(load_rps)
         reference = moved_up(upper).at(load_rps)
         best = [] if reference.is_empty() else exhaustive.solve(reference, 1)
-        choices = [] if problem.is_empty() else SOLVERS[method](problem, 1)
+        choices = [] if problem.is_empty() else SOLVERS[method].load()(problem, 1)
         assert len(choices) == len(best)
         if not best:
             continue

@@ -8,8 +8,9 @@ import pytest
 from option_maker import make_option as option
 
 from ipa_energy.optimizer.problem import Program, Settings, StageRules
-from ipa_energy.optimizer.solve import SOLVERS, decide
+from ipa_energy.optimizer.solve import decide
 from ipa_energy.records import Option, Stage
+from ipa_energy.registries import SOLVERS
 
 EVERY = pytest.mark.parametrize("method", SOLVERS)
 
