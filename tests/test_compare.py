@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ipa_energy.as_json import as_json
 from ipa_energy.compare import RunMetrics, compare, comparison_table, headline, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog import Run, read_run
@@ -80,7 +81,7 @@ def test_figures_of_a_run_by_hand(runs: list[Run]) -> None:
 
 
 def test_shape_of_the_json(runs: list[Run]) -> None:
-    data = compare(runs, static_best=metrics(runs[0]), oracle=metrics(runs[1])).to_json()
+    data = as_json(compare(runs, static_best=metrics(runs[0]), oracle=metrics(runs[1])))
     keys = {
         "name",
         "requests",
@@ -107,7 +108,7 @@ def test_shape_of_the_json(runs: list[Run]) -> None:
 
 def test_baselines_by_run(runs: list[Run]) -> None:
     found = metrics(runs[1])
-    data = compare(runs, static_best={"a": metrics(runs[0]), "b": found}).to_json()
+    data = as_json(compare(runs, static_best={"a": metrics(runs[0]), "b": found}))
     assert data["static_best"]["joules_per_request"] == found.joules_per_request
     assert set(data["static_best"]["per_run"]) == {"a", "b"}
     assert data["oracle"] is None

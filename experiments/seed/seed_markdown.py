@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ipa_energy.report.section import Section
-from ipa_energy.report.table import Table, cell_of
+from ipa_energy.tables import Table, cell_of
 
 
 def markdown(title: str, sections: Sequence[Section], figures: str | None) -> str:

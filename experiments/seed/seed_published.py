@@ -29,7 +29,7 @@ from seed_words import (
 )
 
 from ipa_energy.report.section import Section
-from ipa_energy.report.table import Head, Row, Table
+from ipa_energy.tables import Head, Row, Table
 
 MOST_REVERSALS = 4
 

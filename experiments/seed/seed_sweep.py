@@ -10,10 +10,9 @@ from seed_data import SeedPoint
 from seed_figures import sweep_figures
 from seed_words import change, coefficient, correlation_table, front_table, percent
 
-from ipa_energy.compare.table import significant
 from ipa_energy.report.provenance import meanings
 from ipa_energy.report.section import Facts, Section
-from ipa_energy.report.table import Cell, Head, Row, Table
+from ipa_energy.tables import Cell, Head, Row, Table, significant
 
 _LE = ("latency_s", "joules_per_request")
 _AE = ("accuracy", "joules_per_request")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from seed_answers import DRAWS, OnFront, Pair
 from seed_data import SeedPoint
 
-from ipa_energy.report.table import Head, Row, Table
+from ipa_energy.tables import Head, Row, Table
 from ipa_energy.tradeoff.correlation import Correlation
 
 NAMES = {"accuracy": "accuracy", "latency_s": "latency", "joules_per_request": "energy"}

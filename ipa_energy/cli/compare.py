@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
@@ -61,7 +62,7 @@ def compare(args: argparse.Namespace) -> int:
 
         write_figures(comparison, runs, args.png)
     if args.json:
-        print_json(comparison.to_json())
+        print_json(as_json(comparison))
         return EXIT_DONE
     print(headline(comparison))
     print()

@@ -145,7 +145,7 @@ def tradeoff(args: argparse.Namespace) -> int:
     if args.json:
         print_json(as_json(study))
         return EXIT_DONE
-    from ipa_energy.cli.tradeoff_text import study_text
+    from ipa_energy.tradeoff.study_tables import study_text
 
     print(study_text(study))
     for label, path in (

@@ -4,15 +4,14 @@
 
     comparison = compare([read_run(a), read_run(b)], static_best=…, oracle=…)
     print(comparison_table(comparison))
-    comparison.to_json()
+    as_json(comparison)
 
 Nothing here reads or writes a file, and nothing is simulated: baselines come in as metrics.
 """
 
-from ipa_energy.compare.comparison import Comparison, compare
-from ipa_energy.compare.headline import headline
+from ipa_energy.compare.comparison import Comparison, compare, headline
 from ipa_energy.compare.metrics import RunMetrics, metrics
-from ipa_energy.compare.table import comparison_table
+from ipa_energy.compare.run_table import comparison_table, run_table
 
 __all__ = [
     "Comparison",
@@ -21,4 +20,5 @@ __all__ = [
     "comparison_table",
     "headline",
     "metrics",
+    "run_table",
 ]

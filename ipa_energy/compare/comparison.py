@@ -1,4 +1,4 @@
-"""Runs side by side, what keeps them from being comparable, and the baselines under them."""
+"""Runs side by side, what keeps them from being comparable, and the difference in a sentence."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ipa_energy.as_json import or_none
 from ipa_energy.compare.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.reader import Run
+
+SAME_SHARE = 0.0005
+"""Shares that print alike in percent with one decimal are called the same."""
 
 Baselines = RunMetrics | Mapping[str, RunMetrics] | None
 """One for all runs, or one a run by its name: the best static plan depends on the weights."""
@@ -46,11 +48,11 @@ class Comparison:
         stand under its ``per_run``; likewise ``oracle``.
         """
         return {
-            "runs": [run.to_json() for run in self.runs],
+            "runs": self.runs,
             "static_best": _baseline_json(self.static_best),
             "oracle": _baseline_json(self.oracle),
             "difference": [self.difference(run) for run in self.runs[1:]],
-            "warnings": list(self.warnings),
+            "warnings": self.warnings,
         }
 
     def difference(self, run: RunMetrics) -> dict[str, Any]:
@@ -61,11 +63,8 @@ class Comparison:
         return {
             "name": run.name,
             "to": first.name,
-            **{
-                f"{key}_ratio": or_none(relative(getattr(run, key), getattr(first, key)))
-                for key in ratios
-            },
-            **{key: or_none(getattr(run, key) - getattr(first, key)) for key in gaps},
+            **{f"{key}_ratio": relative(getattr(run, key), getattr(first, key)) for key in ratios},
+            **{key: getattr(run, key) - getattr(first, key) for key in gaps},
         }
 
 
@@ -79,7 +78,7 @@ def _baseline_json(baselines: Mapping[str, RunMetrics]) -> dict[str, Any] | None
         return None
     data = list(baselines.values())[-1].to_json()
     if "" not in baselines:
-        data["per_run"] = {name: found.to_json() for name, found in baselines.items()}
+        data["per_run"] = dict(baselines)
     return data
 
 
@@ -174,3 +173,64 @@ def _both(what: str, mine: Any, theirs: Any) -> str:
 
 def _seconds(value: float | None) -> str:
     return "none" if value is None else f"{value:g} s"
+
+
+def headline(comparison: Comparison) -> str:
+    """What the last run saved against the first and what it cost, as one or two sentences."""
+    first, last = comparison.runs[0], comparison.runs[-1]
+    if len(comparison.runs) == 1:
+        return _alone(first)
+    if last.workload != first.workload and last.workload and first.workload:
+        return f"{last.name} and {first.name} served different loads: their figures do not compare."
+    return f"{last.name} {_energy(last, first)}{_sla(last, first)}; {_accuracy(last, first)}."
+
+
+def _alone(run: RunMetrics) -> str:
+    if math.isnan(run.joules_per_request):
+        return (
+            f"{run.name} answered {run.served} of {run.requests} requests; its log has no energy."
+        )
+    return (
+        f"{run.name} used {run.joules_per_request:.3g} joules per request ({run.quality}) and"
+        f" answered {100 * run.sla_attainment:.1f} % of the requests in time."
+    )
+
+
+def _energy(run: RunMetrics, first: RunMetrics) -> str:
+    change = relative(run.joules_per_request, first.joules_per_request)
+    if math.isnan(change):
+        return f"cannot be held against {first.name} in joules, for want of energy in the logs,"
+    if abs(change) < SAME_SHARE:
+        return f"used the same joules per request ({_quality(run, first)}) as {first.name}"
+    word = "fewer" if change < 0 else "more"
+    amount = f"{abs(100 * change):.1f} % {word} joules per request"
+    return f"used {amount} ({_quality(run, first)}) than {first.name}"
+
+
+def _quality(run: RunMetrics, first: RunMetrics) -> str:
+    if run.quality == first.quality:
+        return str(run.quality)
+    return f"{run.quality}, against {first.quality}"
+
+
+def _sla(run: RunMetrics, first: RunMetrics) -> str:
+    gap = run.sla_attainment - first.sla_attainment
+    if math.isnan(gap):
+        return ""
+    if abs(gap) < SAME_SHARE:
+        return f" at the same SLA attainment ({100 * run.sla_attainment:.1f} %)"
+    return (
+        f", with {100 * run.sla_attainment:.1f} % of the requests answered in time instead of"
+        f" {100 * first.sla_attainment:.1f} %"
+    )
+
+
+def _accuracy(run: RunMetrics, first: RunMetrics) -> str:
+    gap = run.accuracy_mean - first.accuracy_mean
+    if math.isnan(gap):
+        return "its accuracy is not known"
+    if abs(gap) < SAME_SHARE:
+        return "it cost no accuracy"
+    summed = ", summed over the stages" if run.settings.get("accuracy_method") == "sum" else ""
+    verb = "cost" if gap < 0 else "gained"
+    return f"it {verb} {abs(100 * gap):.1f} points of accuracy{summed}"

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ipa_energy.arrays import Floats
+from ipa_energy.as_json import fields_of
 from ipa_energy.records import Quality, weakest_quality
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step
@@ -89,13 +90,8 @@ class RunMetrics:
     status: str = "complete"
 
     def to_json(self) -> dict[str, Any]:
-        """The record as ``compare --json`` shows it; NaN is null."""
-        data = asdict(self)
-        for key, value in data.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                data[key] = None
-        data["energy_quality"] = self.quality
-        return data
+        """The record as ``compare --json`` shows it."""
+        return {**fields_of(self), "energy_quality": self.quality}
 
 
 def metrics(run: Run) -> RunMetrics:

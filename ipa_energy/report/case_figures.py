@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ipa_energy.compare.table import significant
 from ipa_energy.report.figure import Axis, Figure, Line, Mark, Numbers, Points, Scale, key_of
+from ipa_energy.tables import significant
 from ipa_energy.tradeoff.study import Case
 from ipa_energy.tradeoff.trials import Estimate, Point
 

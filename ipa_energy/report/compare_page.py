@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipa_energy.compare import Comparison, RunMetrics, headline
-from ipa_energy.compare.table import COLUMNS, Column
+from ipa_energy.compare import Comparison, headline, run_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.energy_figures import (
     energy_figure,
@@ -29,7 +28,6 @@ from ipa_energy.report.service_figures import (
     load_figure,
 )
 from ipa_energy.report.stage_figures import stage_figure
-from ipa_energy.report.table import Cell, Head, Row, Table
 from ipa_energy.runlog.reader import Run
 
 
@@ -106,7 +104,7 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     warnings = Section(title="Before you compare", points=comparison.warnings, kind="warning")
     qualities = {run.quality for run in (*comparison.runs, *comparison.baselines)}
     sections = [
-        Section(title="In numbers", tables=[_table(comparison)]),
+        Section(title="In numbers", tables=[run_table(comparison)]),
         Section(title="In pictures", figures=compare_figures(comparison, runs)),
         Section(
             title="Provenance",
@@ -122,43 +120,6 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
         sections=[warnings, *sections] if comparison.warnings else sections,
         configurations=[_configurations(drawn) for drawn in runs],
     )
-
-
-def _table(comparison: Comparison) -> Table:
-    first = comparison.runs[0]
-    rows = [
-        Row(
-            run.name,
-            [_cell(column, run, None if run is first else first) for column in COLUMNS],
-            detail=run.detail or "",
-            color=f"run{index}",
-        )
-        for index, run in enumerate(comparison.runs)
-    ]
-    rows += [
-        Row(
-            run.name,
-            [_cell(column, run, first) for column in COLUMNS],
-            detail=run.detail or "",
-            muted=True,
-        )
-        for run in comparison.baselines
-    ]
-    return Table(
-        "Metrics",
-        "run",
-        [Head(column.title, column.unit) for column in COLUMNS],
-        rows,
-        note=f"Small figures are differences to {first.name}: percent, or percentage points (pt)."
-        " Joules per request are all joules of a run, idle included, over answered requests."
-        " Accuracy is the mean over time of the plans in force. Cores and watts are means over the"
-        " workload.",
-    )
-
-
-def _cell(column: Column, run: RunMetrics, first: RunMetrics | None) -> Cell:
-    note = column.change(run, first) if first else ""
-    return Cell(column.text(run), note=note, quiet=column.title == "quality")
 
 
 def _configurations(drawn: Drawn) -> Configurations:

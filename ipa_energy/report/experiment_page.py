@@ -5,7 +5,7 @@
     from ipa_energy.report.experiment_page import write_experiment_html
     from ipa_energy.report.figure import Axis, Figure, Points
     from ipa_energy.report.section import Facts, Section
-    from ipa_energy.report.table import Head, Row, Table
+    from ipa_energy.tables import Head, Row, Table
 
     curve = Figure(
         key="energy-latency",

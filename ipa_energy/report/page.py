@@ -19,8 +19,8 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.report.palette import named_colors
 from ipa_energy.report.plotly_json import plotly_json
 from ipa_energy.report.section import Configurations, Page
-from ipa_energy.report.table import cell_of
 from ipa_energy.runlog.folder import write_atomically, writing
+from ipa_energy.tables import cell_of
 
 
 def write_page(page: Page, path: Path) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from ipa_energy.report.figure import Axis, Bars, Dash, Figure, Mark, Points, Symbol
 from ipa_energy.report.palette import scale_color
 from ipa_energy.tradeoff.plan_map import HardwareComparison, PlanMap, Segment
+from ipa_energy.tradeoff.study_tables import range_of, weight_words
 
 MOST_ENTRIES = 12
 """More plans than this are told by hover and table, not by a legend."""
@@ -81,13 +82,6 @@ def _hover(segment: Segment) -> str:
     )
 
 
-def range_of(segment: Segment) -> str:
-    """``0 to 2.8``, ``19.5 and more``."""
-    if math.isinf(segment.weight_to):
-        return f"{segment.weight_from:.4g} and more"
-    return f"{segment.weight_from:.4g} to {segment.weight_to:.4g}"
-
-
 def _colors(found: PlanMap) -> list[str]:
     """Of each plan by its joules relative to the most frugal of its load, fewest dark."""
     relative: list[list[float]] = [[] for _ in found.options]
@@ -157,8 +151,3 @@ def hardware_figure(found: HardwareComparison) -> Figure:
         y=Axis("energy (J/request)", from_zero=True),
         height=340,
     )
-
-
-def weight_words(weight: float) -> str:
-    """``weight 2``; what an infinite one means."""
-    return "fewest joules possible" if math.isinf(weight) else f"weight {weight:g}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ipa_energy.report.figure import Figure
-from ipa_energy.report.table import Table
+from ipa_energy.tables import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,10 @@ from ipa_energy.report.page import write_page
 from ipa_energy.report.plan_map_figures import hardware_figure, plan_map_figure
 from ipa_energy.report.provenance import meanings
 from ipa_energy.report.section import Facts, Page, Section
-from ipa_energy.report.sensitivity_parts import exchange_table, front_figure
-from ipa_energy.report.table import Table
-from ipa_energy.report.tradeoff_tables import (
-    correlation_table,
-    front_table,
-    hardware_table,
-    map_table,
-    optimum_table,
-    points_table,
-)
+from ipa_energy.report.sensitivity_parts import front_figure
 from ipa_energy.tradeoff.sentences import sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
+from ipa_energy.tradeoff.study_tables import case_tables, exchange_table, hardware_table, map_table
 
 
 def write_tradeoff_html(study: Study, path: Path) -> Path:
@@ -102,15 +94,7 @@ def _pictures(case: Case, suffix: str) -> Section:
 
 
 def _numbers(case: Case) -> list[Section]:
-    tables: list[Table] = []
-    if case.points:
-        tables.append(points_table(case))
-    if case.correlations:
-        tables.append(correlation_table(case.correlations))
-    if case.only_energy is not None:
-        tables.append(front_table(case.only_energy, case.hypervolume))
-    if case.optimum is not None and case.optimum.segments:
-        tables.append(optimum_table(case.optimum, "The optimal plan over the energy weight"))
+    tables = case_tables(case)
     return [Section(title=f"Numbers at {case.name}", tables=tables)] if tables else []
 
 

@@ -20,10 +20,10 @@ from ipa_energy.report.experiment_page import write_experiment_html
 from ipa_energy.report.figure import Axis, Figure, Line, Points
 from ipa_energy.report.figure_csv import csv_of
 from ipa_energy.report.section import Facts, Section
-from ipa_energy.report.table import Head, Row, Table
 from ipa_energy.report.tradeoff_page import tradeoff_page, write_tradeoff_html
 from ipa_energy.runlog import read_run
 from ipa_energy.runlog.fake import write_fake_run
+from ipa_energy.tables import Head, Row, Table
 from ipa_energy.tradeoff.study import Study
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

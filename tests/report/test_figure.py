@@ -27,7 +27,7 @@ from ipa_energy.report.palette import (
 )
 from ipa_energy.report.plotly_json import plotly_json, rounded
 from ipa_energy.report.section import Section
-from ipa_energy.report.table import Cell, cell_of
+from ipa_energy.tables import Cell, cell_of
 
 HOSTILE = '</script><b onclick="x">%{y} $a^2'
 

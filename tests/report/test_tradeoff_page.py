@@ -14,12 +14,12 @@ from small_pipeline import write_small_pipeline
 from studies_to_draw import study_to_draw
 
 from ipa_energy.report.figure import Points
-from ipa_energy.report.table import cell_of
 from ipa_energy.report.tradeoff_page import (
     tradeoff_page,
     write_tradeoff_figures,
     write_tradeoff_html,
 )
+from ipa_energy.tables import cell_of
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study import Study
 from ipa_energy.tradeoff.trials import Estimate

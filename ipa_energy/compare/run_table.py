@@ -1,0 +1,127 @@
+"""The comparison as a table: one row a run, its difference to the first one under each figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ipa_energy.compare.comparison import Comparison, relative
+from ipa_energy.compare.metrics import RunMetrics
+from ipa_energy.tables import (
+    MINUS,
+    Cell,
+    Head,
+    Row,
+    Table,
+    fixed,
+    percent,
+    points,
+    significant,
+    table_text,
+)
+
+Change = Callable[[float, float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        head: what it is.
+        text: a run's value.
+        key: attribute of :class:`RunMetrics` that is compared; "" for none.
+        change: the difference of two values as text.
+    """
+
+    head: Head
+    text: Callable[[RunMetrics], str]
+    key: str = ""
+    change: Change = lambda value, first: percent(relative(value, first))
+
+    def cell(self, run: RunMetrics, first: RunMetrics) -> Cell:
+        """A run's cell, with its difference to the first run."""
+        note = ""
+        if self.key and run is not first:
+            note = self.change(getattr(run, self.key), getattr(first, self.key))
+        return Cell(self.text(run), note=note, quiet=self.head.title == "quality")
+
+
+def _in_points(value: float, first: float) -> str:
+    return points(value - first)
+
+
+def _count(value: float, first: float) -> str:
+    difference = int(value - first)
+    return f"{difference:+d}".replace("-", MINUS) if difference else "±0"
+
+
+def _column(title: str, unit: str, key: str, text: Callable[[float], str]) -> Column:
+    return Column(Head(title, unit), lambda run: text(getattr(run, key)), key)
+
+
+COLUMNS: tuple[Column, ...] = (
+    _column("energy", "J/request", "joules_per_request", lambda value: significant(value, 4)),
+    Column(Head("quality", "of joules"), lambda run: run.quality or "none"),
+    _column("total", "kJ", "energy_j", lambda value: significant(value / 1000, 4)),
+    _column("power", "W", "power_mean_w", significant),
+    Column(
+        Head("in SLA", "%"),
+        lambda run: fixed(100 * run.sla_attainment, 1),
+        "sla_attainment",
+        _in_points,
+    ),
+    _column("p50", "s", "latency_p50_s", lambda value: fixed(value, 3)),
+    _column("p99", "s", "latency_p99_s", lambda value: fixed(value, 3)),
+    _column("accuracy", "", "accuracy_mean", lambda value: fixed(value, 4)),
+    _column("cores", "mean", "cores_mean", lambda value: fixed(value, 1)),
+    _column("core", "hours", "core_hours", significant),
+    Column(Head("requests"), lambda run: f"{run.requests}", "requests", _count),
+    Column(Head("dropped"), lambda run: f"{run.dropped}", "dropped", _count),
+    Column(Head("changes"), lambda run: f"{run.reconfigurations}", "reconfigurations", _count),
+    Column(Head("decision", "ms"), lambda run: significant(1000 * run.decision_s_median)),
+)
+TOGETHER = 3
+"""The first columns stay together: joules never stand without their quality."""
+
+
+def run_table(comparison: Comparison) -> Table:
+    """The runs, then the baselines, each but the first with its differences to the first run."""
+    first = comparison.runs[0]
+    columns = COLUMNS
+
+    def row(run: RunMetrics, *, color: str = "", muted: bool = False) -> Row:
+        cells = [column.cell(run, first) for column in columns]
+        return Row(run.name, cells, detail=run.detail or "", color=color, muted=muted)
+
+    runs = [row(run, color=f"run{index}") for index, run in enumerate(comparison.runs)]
+    return Table(
+        "Metrics",
+        "run",
+        [column.head for column in columns],
+        [*runs, *(row(run, muted=True) for run in comparison.baselines)],
+        note=f"Small figures are differences to {first.name}: percent, or percentage points (pt)."
+        " Joules per request are all joules of a run, idle included, over answered requests."
+        " Accuracy is the mean over time of the plans in force. Cores and watts are means over the"
+        " workload.",
+        notes_as="  vs first",
+        together=TOGETHER,
+    )
+
+
+def comparison_table(comparison: Comparison, *, width: int | None = None) -> str:
+    """The comparison as aligned text, without a final newline.
+
+    Under each run but the first stands its difference to the first (percent; percentage points,
+    ``pt``, for shares), under all runs the baselines, then warnings.
+
+    Args:
+        comparison: what to show.
+        width: characters of a line; a wider table goes on in a second one below. None: no limit.
+    """
+    table = table_text(run_table(comparison), width=width, corner=False)
+    notes: Sequence[str] = [
+        *(f"{run.name}: {run.detail}" for run in comparison.baselines if run.detail),
+        *(f"warning: {text}" for text in comparison.warnings),
+    ]
+    return "\n\n".join([table, "\n".join(notes)] if notes else [table])
