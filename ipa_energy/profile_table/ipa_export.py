@@ -130,7 +130,7 @@ def _rows_of(rows: Sequence[ProfileRow], stage: str) -> list[ProfileRow]:
         raise ConfigError(
             f"no rows on a CPU for stage {stage}", where="--stage", allowed=stages or "nothing"
         )
-    machines = sorted({row.hardware for row in kept})
+    machines = sorted({" ".join((row.hardware, *(c for _, c in row.labels))) for row in kept})
     if len(machines) > 1:
         raise ConfigError(
             f"stage {stage} was profiled on {', '.join(machines)}",

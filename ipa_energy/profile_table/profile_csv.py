@@ -18,7 +18,14 @@ from pathlib import Path
 from ipa_energy.config.source import raise_all, read_text
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
-from ipa_energy.profile_table.profile_row import COLUMNS, ProfileRow, format_row, parse_row
+from ipa_energy.profile_table.profile_row import (
+    COLUMNS,
+    OPTIONAL_COLUMNS,
+    ProfileRow,
+    columns_of,
+    format_row,
+    parse_row,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +53,12 @@ def read_profile(path: str | Path, *, partial: bool = False) -> list[ProfileRow]
     lines = _split(text, path)
     if not lines:
         raise ConfigError("the file is empty", where=path, allowed=f"a header: {','.join(COLUMNS)}")
-    order = _column_order(lines[0][1], path)
+    columns = _columns(lines[0][1], path)
     rows: list[ProfileRow] = []
     problems: list[ConfigError] = []
     seen: dict[tuple[object, ...], int] = {}
     for number, cells in lines[1:]:
-        found = _row(cells, order, f"{path}:{number}")
+        found = _row(cells, columns, f"{path}:{number}")
         if isinstance(found, ProfileRow):
             found = _unless_repeated(found, seen, path, number)
         if isinstance(found, ProfileRow):
@@ -75,7 +82,9 @@ def write_profile(path: str | Path, rows: Iterable[ProfileRow]) -> None:
         ConfigError: it cannot be written there, or a row would be refused when read.
     """
     path = Path(path)
-    content = _csv_text([COLUMNS]) + _csv_text(_checked(rows, path))
+    rows = list(rows)
+    columns = columns_of(rows)
+    content = _csv_text([columns]) + _csv_text(_checked(rows, columns, path))
     try:
         with whole_file(path) as file:
             if path.exists():
@@ -88,16 +97,19 @@ def write_profile(path: str | Path, rows: Iterable[ProfileRow]) -> None:
 def append_rows(path: str | Path, rows: Sequence[ProfileRow]) -> None:
     """Add rows at the end, header first if the file is new, on the disk when this returns.
 
+    Optional columns are those of the rows in a new file, and must be the file's in an old one.
+
     Raises:
         ConfigError: the file has another header or cannot be written, or a row would be refused
             when read; nothing is added then.
     """
     path = Path(path)
-    body = _csv_text(_checked(rows, path))
+    columns = columns_of(rows)
+    body = _csv_text(_checked(rows, columns, path))
     try:
         with path.open("a+b") as file:
-            end = _end_of_whole_lines(file, path)
-            content = body if end else _csv_text([COLUMNS]) + body
+            end = _end_of_whole_lines(file, columns, path)
+            content = body if end else _csv_text([columns]) + body
             file.truncate(end)
             try:
                 file.write(content.encode())
@@ -110,13 +122,13 @@ def append_rows(path: str | Path, rows: Sequence[ProfileRow]) -> None:
         raise _cannot_write(path, error) from error
 
 
-def _checked(rows: Iterable[ProfileRow], path: Path) -> list[list[str]]:
+def _checked(rows: Iterable[ProfileRow], columns: Sequence[str], path: Path) -> list[list[str]]:
     """The cells of rows that will be read back; better to learn of a bad row now than then."""
     lines = []
     problems: list[ConfigError] = []
     for number, row in enumerate(rows, 1):
-        cells = format_row(row)
-        found = parse_row(cells, f"{path}, row {number} to be written")
+        cells = format_row(row, columns)
+        found = parse_row(cells, f"{path}, row {number} to be written", columns)
         if isinstance(found, list):
             problems += found
         lines.append(cells)
@@ -144,28 +156,29 @@ def _split(text: str, path: Path) -> list[tuple[int, list[str]]]:
     return lines
 
 
-def _column_order(header: list[str], path: Path) -> list[int]:
-    """For each of our columns, where it is in the file."""
+def _columns(header: list[str], path: Path) -> list[str]:
+    """The file's columns, in its order."""
     names = [name.strip() for name in header]
     where = f"{path}:1"
     problems = []
     repeated = sorted({name for name in names if names.count(name) > 1})
     missing = [name for name in COLUMNS if name not in names]
-    extra = [name for name in names if name not in COLUMNS]
+    extra = [name for name in names if name not in (*COLUMNS, *OPTIONAL_COLUMNS)]
     for kind, columns in (("repeated", repeated), ("missing", missing), ("unknown", extra)):
         if columns:
             what = f"{kind} column{'s' * (len(columns) > 1)} {', '.join(columns)}"
-            problems.append(ConfigError(what, where=where, allowed=",".join(COLUMNS)))
+            allowed = f"{','.join(COLUMNS)}; optional {','.join(OPTIONAL_COLUMNS)}"
+            problems.append(ConfigError(what, where=where, allowed=allowed))
     if problems:
         raise_all(problems, path)
-    return [names.index(name) for name in COLUMNS]
+    return names
 
 
-def _row(cells: list[str], order: list[int], where: str) -> ProfileRow | list[ConfigError]:
-    if len(cells) != len(order):
+def _row(cells: list[str], columns: Sequence[str], where: str) -> ProfileRow | list[ConfigError]:
+    if len(cells) != len(columns):
         what = f"{len(cells)} cells in this line"
-        return [ConfigError(what, where=where, allowed=f"{len(order)}, as in the header")]
-    return parse_row([cells[index] for index in order], where)
+        return [ConfigError(what, where=where, allowed=f"{len(columns)}, as in the header")]
+    return parse_row(cells, where, columns)
 
 
 def _unless_repeated(
@@ -177,8 +190,7 @@ def _unless_repeated(
         return row
     return [
         ConfigError(
-            f"{row.stage} {row.variant} on {row.hardware}, {row.cpu_cores:g} cores, batch"
-            f" {row.batch}, {row.replicas} replicas at {row.load_rps:g} rps repeats line {first}",
+            f"{row.label}, {row.replicas} replicas at {row.load_rps:g} rps repeats line {first}",
             where=f"{path}:{number}",
             allowed="one row an entry",
             fix="remove one of the two",
@@ -187,10 +199,10 @@ def _unless_repeated(
 
 
 def _differing_accuracies(rows: list[ProfileRow], path: Path) -> list[ConfigError]:
-    accuracies: dict[tuple[str, str], float] = {}
+    accuracies: dict[tuple[str, ...], float] = {}
     problems = {}
     for row in rows:
-        key = (row.stage, row.variant)
+        key = (row.stage, row.variant, row.precision, row.request_class)
         first = accuracies.setdefault(key, row.accuracy)
         if first != row.accuracy:
             problems[key] = ConfigError(
@@ -201,14 +213,14 @@ def _differing_accuracies(rows: list[ProfileRow], path: Path) -> list[ConfigErro
     return list(problems.values())
 
 
-def _end_of_whole_lines(file: io.BufferedRandom, path: Path) -> int:
+def _end_of_whole_lines(file: io.BufferedRandom, columns: Sequence[str], path: Path) -> int:
     """Where to append: after the last whole line, a missing newline put in if it was whole."""
     file.seek(0)
     content = file.read()
     if not content.strip():
         return 0
     header, newline, _ = content.partition(b"\n")
-    ours = ",".join(COLUMNS).encode()
+    ours = ",".join(columns).encode()
     if not newline and ours.startswith(header):
         logger.warning("%s: a torn header is written anew", path)
         return 0
@@ -216,19 +228,21 @@ def _end_of_whole_lines(file: io.BufferedRandom, path: Path) -> int:
         raise ConfigError(
             "the file has another header",
             where=f"{path}:1",
-            allowed=",".join(COLUMNS),
+            allowed=",".join(columns),
             fix="append to another file, or rewrite this one with these columns in this order",
         )
     if content.endswith(b"\n"):
         return len(content)
-    return _end_without_torn_line(file, content, path)
+    return _end_without_torn_line(file, content, columns, path)
 
 
-def _end_without_torn_line(file: io.BufferedRandom, content: bytes, path: Path) -> int:
+def _end_without_torn_line(
+    file: io.BufferedRandom, content: bytes, columns: Sequence[str], path: Path
+) -> int:
     start = content.rfind(b"\n") + 1
     last = content[start:].decode(errors="replace")
     cells = next(csv.reader([last]), [])
-    if isinstance(_row(cells, list(range(len(COLUMNS))), str(path)), ProfileRow):
+    if isinstance(_row(cells, columns, str(path)), ProfileRow):
         file.write(b"\n")
         file.flush()
         return len(content) + 1

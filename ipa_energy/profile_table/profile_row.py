@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ipa_energy.errors import ConfigError
@@ -23,6 +23,12 @@ class ProfileRow:
 
     ``joules_per_request`` is J = e + n·p/λ at the row's own replicas and load. Absent figures are
     NaN and an empty cell in the file. ``quality`` and ``meter`` are empty without energy.
+
+    The last eight are optional. ``resource_units`` of ``resource`` are what one replica reserves
+    beside cores and GPU share (one ``board``, two ``mig-1g.10gb``); clock, power cap and precision
+    are settings that it was measured with; ``embodied_g_per_hour`` is what making its hardware
+    emitted, per hour of use; ``request_class`` is the kind of requests that the figures hold for,
+    and ``source`` says where they were published.
     """
 
     stage: str
@@ -44,17 +50,34 @@ class ProfileRow:
     trials: int
     meter: str
     quality: Quality | None
+    request_class: str = ""
+    resource: str = ""
+    resource_units: float = math.nan
+    clock_mhz: float = math.nan
+    power_cap_w: float = math.nan
+    precision: str = ""
+    embodied_g_per_hour: float = math.nan
+    source: str = ""
 
     @property
-    def option_key(self) -> tuple[str, str, str, float, float, int]:
-        """What makes an option: stage, variant, hardware, cores, GPU share, batch."""
+    def option_key(self) -> tuple[object, ...]:
+        """What makes an option: stage, variant, hardware, cores, GPU share, batch, and labels."""
+        allocation = (self.hardware, self.cpu_cores, self.gpu_share)
+        return (self.stage, self.variant, *allocation, self.batch, *self.labels)
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """(column, cell) of the optional columns that tell options apart, where they are filled."""
+        cells = ((column, _format(getattr(self, column))) for column in _LABELS)
+        return tuple((column, cell) for column, cell in cells if cell)
+
+    @property
+    def label(self) -> str:
+        """Short name for messages: ``crop yolov5n on cpu, 2 cores, batch 4``."""
+        labels = "".join(f", {column} {cell}" for column, cell in self.labels)
         return (
-            self.stage,
-            self.variant,
-            self.hardware,
-            self.cpu_cores,
-            self.gpu_share,
-            self.batch,
+            f"{self.stage} {self.variant} on {self.hardware}, {self.cpu_cores:g} cores, batch"
+            f" {self.batch}{labels}"
         )
 
     @property
@@ -71,8 +94,21 @@ class ProfileRow:
 SATURATED = 0.97
 """A load above this share of the replicas' throughput is saturation, give or take rounding."""
 
-COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(ProfileRow))
-"""The header of a profile, in order."""
+_FIELDS = tuple(field.name for field in dataclasses.fields(ProfileRow))
+COLUMNS: tuple[str, ...] = _FIELDS[: _FIELDS.index("quality") + 1]
+"""The header of every profile, in order."""
+
+OPTIONAL_COLUMNS: tuple[str, ...] = _FIELDS[len(COLUMNS) :]
+"""Columns that a profile may have besides; an empty cell means what no column means."""
+
+_LABELS = (
+    "request_class",
+    "resource",
+    "resource_units",
+    "clock_mhz",
+    "power_cap_w",
+    "precision",
+)
 
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _INTEGER = re.compile(r"[0-9]{1,15}(\.0*)?")
@@ -110,23 +146,33 @@ _RANGES: Mapping[str, _Range] = {
     "idle_power_w": _Range("watts, a finite number ≥ 0, or empty", 0, empty=True),
     "joules_per_request": _Range("joules, a finite number ≥ 0, or empty", 0, empty=True),
     "energy_ci95_j": _Range("joules, a finite number ≥ 0, or empty", 0, empty=True),
+    "resource_units": _Range("units, a finite number > 0, or empty", 0, above=True, empty=True),
+    "clock_mhz": _Range("MHz, a finite number > 0, or empty", 0, above=True, empty=True),
+    "power_cap_w": _Range("watts, a finite number > 0, or empty", 0, above=True, empty=True),
+    "embodied_g_per_hour": _Range("grams, a finite number ≥ 0, or empty", 0, empty=True),
 }
+RESOURCE_COLUMNS = {"core": "cpu_cores", "gpu": "gpu_share"}
+"""Resources that have a column of their own."""
+
 _COUNTS = ("batch", "replicas", "trials")
 FITTED = "fit("
 """How ``meter`` begins in a row that a fit predicted; it has no trial of its own."""
 _NAMES = ("stage", "variant", "hardware")
 
 
-def parse_row(cells: Sequence[str], where: str) -> ProfileRow | list[ConfigError]:
-    """The row of a line's cells (in the order of :data:`COLUMNS`), or everything wrong with it.
+def parse_row(
+    cells: Sequence[str], where: str, columns: Sequence[str] = COLUMNS
+) -> ProfileRow | list[ConfigError]:
+    """The row of a line's cells, or everything wrong with it.
 
     Args:
         cells: as many as there are columns.
         where: ``file:line``, for the messages.
+        columns: of the cells.
     """
     problems: list[ConfigError] = []
     values: dict[str, object] = {}
-    for column, cell in zip(COLUMNS, (cell.strip() for cell in cells), strict=True):
+    for column, cell in zip(columns, (cell.strip() for cell in cells), strict=True):
         try:
             values[column] = _parser(column)(column, cell, where)
         except ConfigError as problem:
@@ -137,9 +183,16 @@ def parse_row(cells: Sequence[str], where: str) -> ProfileRow | list[ConfigError
     return list(_contradictions(row, where)) or row
 
 
-def format_row(row: ProfileRow) -> list[str]:
+def columns_of(rows: Iterable[ProfileRow]) -> tuple[str, ...]:
+    """The header for these rows: optional columns only where one of the rows has something."""
+    rows = list(rows)
+    filled = (c for c in OPTIONAL_COLUMNS if any(_format(getattr(row, c)) for row in rows))
+    return (*COLUMNS, *filled)
+
+
+def format_row(row: ProfileRow, columns: Sequence[str] = COLUMNS) -> list[str]:
     """The cells of a row; numbers in the shortest form that reads back to the same float."""
-    return [_format(getattr(row, column)) for column in COLUMNS]
+    return [_format(getattr(row, column)) for column in columns]
 
 
 def _format(value: object) -> str:
@@ -212,9 +265,24 @@ def _quoted(cell: str) -> str:
 
 def _contradictions(row: ProfileRow, where: str) -> Iterator[ConfigError]:
     """What is wrong between the columns of one row."""
-    if row.cpu_cores == 0 and row.gpu_share == 0:
+    if row.cpu_cores == 0 and row.gpu_share == 0 and not row.resource:
         yield ConfigError(
-            "cpu_cores and gpu_share are both 0", where=where, allowed="one of them above 0"
+            "cpu_cores and gpu_share are both 0",
+            where=where,
+            allowed="one of them above 0, or another resource",
+        )
+    if bool(row.resource) != math.isfinite(row.resource_units):
+        yield ConfigError(
+            "resource without resource_units, or resource_units without resource",
+            where=where,
+            allowed="both, such as board and 1, or none",
+        )
+    if row.resource in RESOURCE_COLUMNS:
+        yield ConfigError(
+            f"resource is {row.resource}",
+            where=where,
+            allowed="a resource without a column of its own",
+            fix=f"write its units as {RESOURCE_COLUMNS[row.resource]}",
         )
     if row.trials == 0 and not row.meter.startswith(FITTED):
         yield ConfigError(

@@ -44,25 +44,47 @@ def stages_from_rows(
     problems = []
     stages = []
     for stage_config in config.stages:
-        if stage_config.name not in grouped:
-            problems.append(
-                ConfigError(
-                    f"the profile has no stage {stage_config.name}",
-                    where=where,
-                    allowed=f"a profile with that stage; this one has {_listed(grouped)}",
-                    fix="name the stages in task_name as the profile does",
-                )
-            )
+        groups = list(grouped.get(stage_config.name, {}).values())
+        found = _no_options(stage_config.name, groups, grouped, where)
+        if found is not None:
+            problems.append(found)
             continue
-        options = tuple(_option(group, config) for group in grouped[stage_config.name].values())
         stage = Stage(
-            stage_config.name, stage_config.node_name, options, stage_config.requests_per_input
+            stage_config.name,
+            stage_config.node_name,
+            tuple(_option(group, config) for group in groups),
+            stage_config.requests_per_input,
         )
         stages.append(stage)
         problems += _missing_initial(stage, stage_config, where)
     if problems:
         raise_all(problems, where or "profile")
     return tuple(stages)
+
+
+def _no_options(
+    name: str,
+    groups: Sequence[Sequence[ProfileRow]],
+    known: Iterable[str],
+    where: str | Path | None,
+) -> ConfigError | None:
+    """Why these rows are no options of a stage; None if they are."""
+    if not groups:
+        return ConfigError(
+            f"the profile has no stage {name}",
+            where=where,
+            allowed=f"a profile with that stage; this one has {_listed(known)}",
+            fix="name the stages in task_name as the profile does",
+        )
+    classes = sorted({row.request_class for group in groups for row in group})
+    if len(classes) > 1:
+        return ConfigError(
+            f"stage {name}: figures by class: {_listed(each or 'none' for each in classes)}",
+            where=where,
+            allowed="figures of one class, which are taken for all requests",
+            fix="keep the rows of one class",
+        )
+    return None
 
 
 def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:
