@@ -7,6 +7,7 @@ All quantities are SI and end in their unit (``latency_s``, ``power_w``, ``load_
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,16 @@ EnergyRisk = Literal["mean", "upper"]
 """Which joules a decision plans with: the mean of the trials, or the upper end of its interval."""
 
 QUALITIES: tuple[Quality, ...] = ("measured", "estimated", "imported")
+
+
+def joined_meters(names: Iterable[str]) -> str:
+    """Several meters as one name, each once, in the order given: ``nvml+rapl``; empty for none."""
+    return "+".join(dict.fromkeys(names))
+
+
+def meters_in(name: str) -> list[str]:
+    """The names that :func:`joined_meters` joined."""
+    return name.split("+")
 
 
 def weakest_quality(qualities: list[Quality]) -> Quality | None:

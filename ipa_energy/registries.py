@@ -137,3 +137,19 @@ POLICIES: dict[str, Named] = {
 QUANTITIES: dict[str, Quantity] = {}
 """Terms of the objective and caps, by name. A weight or cap whose key is none of the YAML's own
 becomes one; ``PipelineConfig.objective_weights`` and ``quantity_caps`` hold what a YAML says."""
+
+METERS: dict[str, Named] = {
+    "rapl": Named("processors and memory, from files", "ipa_energy.meters.rapl.rapl_meter:RAPL"),
+    "perf": Named("the same, as the kernel's events", "ipa_energy.meters.perf:PERF"),
+    "nvml": Named("NVIDIA GPUs, their counters", "ipa_energy.meters.nvml.nvml_meter:NVML"),
+    "nvml-power": Named(
+        "NVIDIA GPUs, their power added up", "ipa_energy.meters.nvml.nvml_meter:NVML_POWER"
+    ),
+    "kepler": Named(
+        "nodes, pods or containers", "ipa_energy.meters.prometheus.exporters:KEPLER_SOURCE"
+    ),
+    "dcgm": Named("GPUs of a cluster", "ipa_energy.meters.prometheus.exporters:DCGM_SOURCE"),
+    "prometheus": Named("any query", "ipa_energy.meters.prometheus.prometheus_meter:QUERY"),
+    "cpu-time": Named("CPU time × a power model", "ipa_energy.meters.cgroup:CPU_TIME"),
+}
+"""A :class:`ipa_energy.meters.sources.Source`; in the order that ``ipa-energy meters`` shows."""

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.meters.rapl.meter import RaplMeter
-from ipa_energy.meters.rapl.powercap import POWERCAP, find_zones
+from ipa_energy.meters.rapl.powercap import find_zones
+from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.sources import POWERCAP
 
 READS = 20_000
 WINDOWS = 30
@@ -47,7 +48,7 @@ ZONES = [
     ("intel-rapl:1:0", "dram", 15.0),
 ]
 
-IMPORT = "import ipa_energy.meters.discovery.discover"
+IMPORT = "import ipa_energy.meters.discovery"
 HEAVY = ("torch", "pynvml", "numpy", "scipy", "pandas")
 
 

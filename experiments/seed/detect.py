@@ -172,9 +172,9 @@ def _meter(args: argparse.Namespace) -> Iterator[Meter | None]:
         yield None
         return
     from ipa_energy.meters.composite import CompositeMeter
-    from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel
-    from ipa_energy.meters.discovery.discover import CPU_ESTIMATE, close_meter, open_meter
-    from ipa_energy.meters.stored_model import power_model_for_this_machine
+    from ipa_energy.meters.cpu_time import CpuTimeMeter
+    from ipa_energy.meters.discovery import CPU_ESTIMATE, close_meter, open_meter
+    from ipa_energy.meters.power_model import PowerModel, power_model_for_this_machine
 
     def opened(name: str) -> Meter:
         if name != CPU_ESTIMATE:

@@ -120,7 +120,7 @@ def _with_options(sweep: Sweep, args: argparse.Namespace) -> Sweep:
 
 
 def _bench(sweep: Sweep, path: Path, lock_fd: int) -> Bench:
-    from ipa_energy.meters.discovery.discover import AUTO, CPU_ESTIMATE, discover
+    from ipa_energy.meters.discovery import AUTO, CPU_ESTIMATE, discover
 
     working_dir = (path.absolute().parent / sweep.working_dir).resolve()
     if not working_dir.is_dir():
@@ -165,9 +165,8 @@ def _context(sweep: Sweep, path: Path, bench: Bench) -> dict[str, Any]:
 
 
 def _power_model(bench: Bench) -> dict[str, Any] | None:
-    from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.meters.discovery.discover import CPU_ESTIMATE
-    from ipa_energy.meters.stored_model import power_model_for_this_machine
+    from ipa_energy.meters.discovery import CPU_ESTIMATE
+    from ipa_energy.meters.power_model import PowerModel, power_model_for_this_machine
 
     if CPU_ESTIMATE not in bench.meter.split("+"):
         return None

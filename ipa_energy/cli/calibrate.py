@@ -55,7 +55,8 @@ def calibrate(args: argparse.Namespace) -> int:
     """Load, measure, fit, store; say how good the model is."""
     from ipa_energy.measuring.graded_load import LoadSettings, graded_loads, record_power
     from ipa_energy.meters.calibration import calibrate as fit
-    from ipa_energy.meters.stored_model import machine_key, store_calibration, stored_model_path
+    from ipa_energy.meters.calibration import store_calibration
+    from ipa_energy.meters.power_model import machine_key, stored_model_path
 
     if not 0 < args.window < math.inf:
         raise ConfigError(f"{args.window:g} s", where="--window", allowed="more than 0")
@@ -91,7 +92,7 @@ WORSE = (
 
 
 def _text(found: Calibration, path: Path) -> str:
-    from ipa_energy.meters.cpu_time import UNCALIBRATED_RELATIVE_ERROR
+    from ipa_energy.meters.power_model import UNCALIBRATED_RELATIVE_ERROR
 
     rows = [
         [

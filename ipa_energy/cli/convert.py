@@ -13,7 +13,7 @@ from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
-    from ipa_energy.meters.cpu_time import PowerModel
+    from ipa_energy.meters.power_model import PowerModel
     from ipa_energy.profile_table.ipa_import import SeriesImport
 
 STATISTICS = ("max", "p99", "avg")
@@ -146,7 +146,7 @@ def _from_ipa(args: argparse.Namespace) -> int:
 
 
 def _power_model(args: argparse.Namespace) -> PowerModel | None:
-    from ipa_energy.meters.cpu_time import PowerModel, stated_prior
+    from ipa_energy.meters.power_model import PowerModel, stated_prior
 
     if args.power_model is not None and not args.estimate_energy:
         raise ConfigError("--power-model means nothing without --estimate-energy")

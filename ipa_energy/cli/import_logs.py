@@ -14,8 +14,7 @@ from ipa_energy.errors import EXIT_DONE, ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ipa_energy.meters.imports.imported import LogFormat
-    from ipa_energy.meters.imports.log_table import LoggedRun
+    from ipa_energy.meters.imports.energy_log import LogFormat, LoggedRun
     from ipa_energy.meters.imports.power_log import PowerLogChoice
 
 AUTO = "auto"
@@ -101,7 +100,7 @@ def _add_columns(group: argparse._ArgumentGroup) -> None:
 
 def import_logs(args: argparse.Namespace) -> int:
     """Read every log, then write and show the table; nothing is written if a log is refused."""
-    from ipa_energy.meters.imports.log_table import import_run, logs_in, write_table
+    from ipa_energy.meters.imports.energy_log import import_run, logs_in, write_table
 
     choice, runs, refusals = _choice(args), [], []
     idle_power_w = math.nan if args.idle_power is None else _finite(args.idle_power, "--idle-power")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ipa_energy.measuring.process_tree import CommandTree
     from ipa_energy.meters.base import Meter
     from ipa_energy.meters.cgroup import CgroupMeter
-    from ipa_energy.meters.cpu_time import PowerModel
-    from ipa_energy.meters.discovery.sources import Places
+    from ipa_energy.meters.power_model import PowerModel
+    from ipa_energy.meters.sources import Places
 
 METER_HELP = (
     "rapl, perf, nvml, kepler, dcgm, prometheus, cpu-time, several joined by +, or auto: what the "
@@ -62,13 +62,7 @@ def command_meter(args: argparse.Namespace) -> Iterator[CommandMeter]:
         ConfigError: no such meter or model.
         MeterUnavailableError: a counter is dead, denied or absent.
     """
-    from ipa_energy.meters.discovery.discover import (
-        AUTO,
-        CPU_ESTIMATE,
-        close_meter,
-        discover,
-        open_meter,
-    )
+    from ipa_energy.meters.discovery import AUTO, CPU_ESTIMATE, close_meter, discover, open_meter
 
     places, name = places_of(args), chosen_meter(args)
     if name == AUTO:
@@ -130,15 +124,8 @@ def counter(args: argparse.Namespace) -> Iterator[Meter]:
         ConfigError: no such counter.
         MeterUnavailableError: there is none that moves.
     """
-    from ipa_energy.meters.discovery.discover import (
-        AUTO,
-        CPU_COUNTERS,
-        close_meter,
-        discover,
-        open_meter,
-    )
-    from ipa_energy.meters.discovery.sources import Places
-    from ipa_energy.meters.rapl.powercap import POWERCAP
+    from ipa_energy.meters.discovery import AUTO, CPU_COUNTERS, close_meter, discover, open_meter
+    from ipa_energy.meters.sources import POWERCAP, Places
 
     name, places = args.meter, Places(powercap=args.powercap or POWERCAP)
     if name not in (AUTO, *CPU_COUNTERS):
@@ -170,7 +157,7 @@ _UNCALIBRATED = (
 
 
 def _power_model(path: Path | None) -> PowerModel:
-    from ipa_energy.meters.stored_model import power_model_for_this_machine, power_model_in
+    from ipa_energy.meters.power_model import power_model_for_this_machine, power_model_in
 
     return power_model_for_this_machine() if path is None else power_model_in(path)
 

@@ -10,9 +10,8 @@ from ipa_energy.cli.path import named_path
 from ipa_energy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ipa_energy.meters.discovery.sources import Places
-    from ipa_energy.meters.prometheus.kepler import KeplerTarget
     from ipa_energy.meters.prometheus.query import WindowQuery
+    from ipa_energy.meters.sources import KeplerTarget, Places
 
 AUTO = "auto"
 
@@ -145,8 +144,7 @@ def places_of(args: argparse.Namespace) -> Places:
     Raises:
         ConfigError: an option is empty, or means nothing without another.
     """
-    from ipa_energy.meters.discovery.sources import Places
-    from ipa_energy.meters.rapl.powercap import POWERCAP
+    from ipa_energy.meters.sources import POWERCAP, Places
 
     for name in (*TARGETS, "prometheus_url"):
         if getattr(args, name) == "":
@@ -187,7 +185,7 @@ def _headers(token: Path | None) -> dict[str, str]:
 
 
 def _kepler(args: argparse.Namespace) -> KeplerTarget | None:
-    from ipa_energy.meters.prometheus.kepler import KeplerTarget
+    from ipa_energy.meters.sources import KeplerTarget
 
     if not any(getattr(args, name) for name, meter in TARGETS.items() if meter == "kepler"):
         return None

@@ -10,8 +10,8 @@ from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from ipa_energy.meters.discovery.discover import Discovery
-    from ipa_energy.meters.status import MeterStatus
+    from ipa_energy.meters.base import MeterStatus
+    from ipa_energy.meters.discovery import Discovery
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def meters(args: argparse.Namespace) -> int:
     """Try everything, then say what was found."""
-    from ipa_energy.meters.discovery.discover import discover
+    from ipa_energy.meters.discovery import discover
 
     found = discover(places_of(args))
     if args.json:

@@ -12,6 +12,7 @@ from ipa_energy.cli.meter_options import add_place_options, chosen_meter, places
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
+from ipa_energy.registries import METERS
 
 if TYPE_CHECKING:
     from ipa_energy.config import PipelineConfig
@@ -108,8 +109,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "--meter",
         default="auto",
         metavar="M",
-        help="rapl, perf, kepler or cpu-time; with --gpu joined by + with nvml, nvml-power or "
-        "dcgm; or auto: the best of each that works here (default)",
+        help=f"one of {', '.join(METERS)}; with --gpu one of the processors and one of the GPUs "
+        "joined by +; or auto: the best of each that works here (default)",
     )
     parser.add_argument(
         "--power-model",

@@ -24,8 +24,8 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.measuring import subreaper
-from ipa_energy.meters.base import Reading
-from ipa_energy.meters.cpu_time import COUNTER, CpuTimeMeter, PowerModel, process_tree_cpu_s
+from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
+from ipa_energy.meters.power_model import PowerModel
 
 logger = logging.getLogger(__name__)
 
@@ -183,14 +183,13 @@ class TreeMeter(CpuTimeMeter):
         super().__init__(model, pid=tree.pid, reserved_cores=model.cores)
         self._tree = tree
 
-    def read(self) -> Reading:
-        """CPU seconds of the tree so far, as counter ``cpu_s``.
+    def cpu_s(self) -> float:
+        """CPU seconds of the tree so far.
 
         Raises:
             MeterUnavailableError: the tree cannot be read.
         """
-        cpu_s = self._tree.cpu_s()
-        return Reading(time.perf_counter(), {COUNTER: cpu_s})
+        return self._tree.cpu_s()
 
 
 def _inheritable_fds() -> list[int]:

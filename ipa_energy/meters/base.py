@@ -7,13 +7,29 @@
 A meter reads *cumulative* counters, so one :class:`Reading` can begin many windows and nothing has
 to be started or stopped. Windows shorter than ``min_window_s`` mean nothing on that meter and are
 refused by those who measure.
+
+A counter that is listed proves nothing: some virtual machines offer ``power/energy-psys/`` and keep
+it at 0.00 J under full load. So each meter is tried before anybody trusts it with a window, and
+what was found is one of five states ::
+
+    measured    a counter that moved under load
+    estimated   a model, or a counter that somebody else's model feeds
+    dead        it can be read, and does not move
+    denied      it is there, and may not be read
+    absent      there is none
+
+A driver, a server and a counter can each fail in a dozen ways. Each is translated once, where it
+happens, into a :class:`MeterFault`; whoever measures sees a
+:class:`~ipa_energy.errors.MeterUnavailableError`, and ``ipa-energy meters`` sees the state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.records import Quality
 
 
@@ -87,3 +103,162 @@ class Meter(Protocol):
             MeterUnavailableError: a counter went backwards, or the window has no length.
         """
         ...
+
+
+State = Literal["measured", "dead", "denied", "absent", "estimated"]
+"""How a source answered. Only ``measured`` and ``estimated`` sources give figures."""
+
+STATES: tuple[State, ...] = ("measured", "dead", "denied", "absent", "estimated")
+
+STEPS_FOR_ONE_PERCENT = 100
+"""Steps of a counter that a window must span so that the step at its edge is 1 % of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeterStatus:
+    """One source of joules and what is known about it here.
+
+    Attributes:
+        name: the meter's name, e.g. ``rapl``.
+        state: how it answered.
+        reason: why it is in this state, in words.
+        fix: what to do to use it; None where nothing need be done, or nothing can be.
+        domains: what it counts (``package-0``, ``dram-0``, ``gpu-0`` …), dead ones left out.
+        update_period_s: seconds between two steps of the counter, as observed; None if not known.
+        min_window_s: smallest window whose joules are good to 1 %; None if not known.
+    """
+
+    name: str
+    state: State
+    reason: str
+    fix: str | None = None
+    domains: tuple[str, ...] = ()
+    update_period_s: float | None = None
+    min_window_s: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        """True if it gives figures, of whatever quality."""
+        return self.state in ("measured", "estimated")
+
+
+def min_window_for(update_period_s: float) -> float:
+    """Smallest window in seconds that is good to 1 % on a counter of this period.
+
+    A reading is at most one step old at either end of a window, so the worst error is one step of
+    energy at each side, of opposite sign, and a window of 100 steps is good to 1 %.
+    """
+    return STEPS_FOR_ONE_PERCENT * update_period_s
+
+
+class MeterFault(MeterUnavailableError):  # noqa: N818 - a fault, with the parts of a status
+    """A meter that cannot be used.
+
+    Args:
+        meter: the meter's name.
+        state: ``dead``, ``denied`` or ``absent``.
+        reason: what was found, with values and their units.
+        fix: what to do about it; None where nothing can be done.
+    """
+
+    def __init__(self, meter: str, state: State, reason: str, fix: str | None = None) -> None:
+        self.meter, self.state, self.reason, self.fix = meter, state, reason, fix
+        super().__init__(f"{meter}: {reason}" + (f"; fix: {fix}" if fix is not None else ""))
+
+    def status(self) -> MeterStatus:
+        """The same as a row of ``ipa-energy meters``."""
+        return MeterStatus(self.meter, self.state, self.reason, self.fix)
+
+
+class CounterMeter:
+    """A meter whose readings are counters that only grow: what a window gets no figure for.
+
+    Whoever derives from it says how to :meth:`read`; everything between two readings is here.
+
+    Attributes:
+        name: see :class:`Meter`.
+        quality: see :class:`Meter`.
+        joules_per_count: the counters' unit in joules.
+        unit: its name, for messages.
+        fell_fix: what to do about a counter that went back.
+        still_told, still_fix: what is said of one that did not move, before the seconds, and what
+            to do about it.
+        may_rest: True if 0 J is believable.
+    """
+
+    name: str
+    quality: Quality
+    joules_per_count = 1.0
+    unit = "J"
+    fell_fix = "measure the window again"
+    still_told = "did not move in"
+    still_fix = "use a longer window; a counter that rests for seconds is dead"
+    may_rest = False
+
+    def energy_between(self, start: Reading, end: Reading) -> Energy:
+        """Joules of the window, by domain.
+
+        Raises:
+            ConfigError: the readings were not taken by this meter.
+            MeterUnavailableError: the window has no length, or a counter fell, or did not move.
+        """
+        duration_s = window_s(self.name, start, end)
+        if not self.took(start, end):
+            raise ConfigError(f"the readings were not taken by this {self.name} meter")
+        self.believe(start, end)
+        steps = {name: end.counters[name] - first for name, first in start.counters.items()}
+        for name, step in steps.items():
+            if step < 0:
+                told = f"the counter of {name} fell by {-step:g} {self.unit} in {duration_s:.3g} s"
+                raise MeterFault(self.name, "dead", told, self.fell_fix)
+        if not self.may_rest:
+            require_movement(self.name, steps, duration_s, self.still_fix, told=self.still_told)
+        domains = {name: step * self.joules_per_count for name, step in steps.items()}
+        return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
+
+    def took(self, start: Reading, end: Reading) -> bool:
+        """True if both readings are of the same counters, and of this meter's."""
+        return set(start.counters) == set(end.counters)
+
+    def believe(self, start: Reading, end: Reading) -> None:
+        """Raise MeterFault if the counters cannot be believed over this window."""
+
+
+def window_s(meter: str, start: Reading, end: Reading) -> float:
+    """Seconds from one reading to the other.
+
+    Raises:
+        MeterFault: the window has no length.
+    """
+    duration_s = end.time_s - start.time_s
+    if not duration_s > 0:
+        raise MeterFault(meter, "dead", f"a window of {duration_s:g} s has no length")
+    return duration_s
+
+
+def require_movement(
+    meter: str,
+    moved: Mapping[str, float],
+    duration_s: float,
+    fix: str,
+    *,
+    told: str = "did not move in",
+    of: str = "",
+) -> None:
+    """See that every domain of a machine's counters moved in a window: 0 J is never a figure.
+
+    Args:
+        meter: its name.
+        moved: domain → by how much, in any unit.
+        duration_s: of the window.
+        fix: what to do if one did not.
+        told: what is said of it, before the seconds.
+        of: what the domains are parts of, for the message.
+
+    Raises:
+        MeterFault: one did not.
+    """
+    still = [domain for domain, step in moved.items() if not step > 0]
+    if still:
+        reason = f"{of}{', '.join(still)} {told} {duration_s:.3g} s"
+        raise MeterFault(meter, "dead", reason, fix)

@@ -4,8 +4,8 @@ From windows of known CPU utilisation *u* with the counter's watts *P*, least sq
 
     P(u) = P_idle·(1 − u) + P_max·u        P_idle ≥ 0, P_max > P_idle
 
-which is the affine model of :class:`.cpu_time.PowerModel`, written so that both coefficients must
-not be negative. How good it is, is asked of loads it has not seen: each load is left out in turn,
+which is the affine model of :class:`.power_model.PowerModel`, written so that neither coefficient
+is negative. How good it is, is asked of loads it has not seen: each load is left out in turn,
 the rest is fitted, and the left-out one is predicted. Two errors matter, as ratios; P₀ is the
 machine's power as measured without load ::
 
@@ -19,14 +19,17 @@ close in total and far off above idle. The model carries the worst of all.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from ipa_energy.errors import MeterUnavailableError
+from ipa_energy.errors import ConfigError, MeterUnavailableError
+from ipa_energy.files import whole_file
 from ipa_energy.interval import t_quantile_95
-from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.meters.power_model import PowerModel
 
 MIN_LOADS = 4
 """Distinct utilisations a fit needs, so that three are left when one is left out."""
@@ -157,6 +160,22 @@ def calibrate(
     return Calibration(model, meter, tuple(points), predictions, total, dynamic)
 
 
+def store_calibration(calibration: Calibration, path: Path) -> Path:
+    """Write the model to ``path`` and what it rests on beside it; returns the latter's path.
+
+    Raises:
+        ConfigError: the files cannot be written.
+    """
+    evidence = path.with_suffix(".calibration.json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(evidence, calibration.to_json())
+        _replace(path, calibration.model.to_json())
+    except OSError as error:
+        raise ConfigError(f"cannot write the power model: {error}", where=path) from error
+    return evidence
+
+
 def fit_affine(points: Sequence[PowerPoint]) -> tuple[float, float]:
     """(P_idle, P_max) in watts by least squares, neither negative."""
     import numpy as np
@@ -231,3 +250,8 @@ def _leave_one_out(points: Sequence[PowerPoint], idle_w: float) -> tuple[LoadPre
 
 def _error(ratios: Sequence[float]) -> FitError:
     return FitError(sum(ratios) / len(ratios), max(ratios))
+
+
+def _replace(path: Path, data: dict[str, Any]) -> None:
+    with whole_file(path) as file:
+        file.write(json.dumps(data, indent=2, allow_nan=False) + "\n")

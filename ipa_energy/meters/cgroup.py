@@ -13,19 +13,20 @@ of the idle machine, by default that of its CPU limit.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.base import Energy, Reading
-from ipa_energy.meters.cpu_time import COUNTER, CpuTimeMeter, PowerModel, modelled_energy
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.status import min_window_for
-from ipa_energy.records import Quality
+from ipa_energy.errors import ConfigError
+from ipa_energy.meters.base import MeterFault, MeterStatus, min_window_for
+from ipa_energy.meters.cpu_time import CpuTimeMeter, ModelledMeter
+from ipa_energy.meters.power_model import (
+    UNCALIBRATED_RELATIVE_ERROR,
+    PowerModel,
+    power_model_for_this_machine,
+)
+from ipa_energy.meters.sources import CGROUPS, Places, Source
 
-CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
 UPDATE_PERIOD_S = 0.01
@@ -103,7 +104,7 @@ class Cgroup:
         return _limit_cores(folder, self.version)
 
 
-class CgroupMeter:
+class CgroupMeter(ModelledMeter):
     """Estimated joules of one control group. A :class:`~ipa_energy.meters.base.Meter`.
 
     Args:
@@ -116,45 +117,29 @@ class CgroupMeter:
         ConfigError: ``reserved_cores`` is not within the model's cores.
     """
 
-    name = CpuTimeMeter.name
-    quality: Quality = "estimated"
     min_window_s = min_window_for(UPDATE_PERIOD_S)
+    fall_tolerance_s = 0.0
 
     def __init__(
         self, model: PowerModel, cgroup: Cgroup, *, reserved_cores: float | None = None
     ) -> None:
-        if reserved_cores is not None and not 0 < reserved_cores <= model.cores:
-            raise ConfigError(
-                f"{reserved_cores:g} reserved cores do not fit the power model",
-                allowed=f"more than 0, at most {model.cores}",
-            )
         limit = cgroup.limit_cores()
-        self.model = model
+        cores = min(limit or model.cores, float(model.cores))
+        super().__init__(model, cores if reserved_cores is None else reserved_cores)
         self.cgroup = cgroup
-        self.reserved_cores = reserved_cores or min(limit or model.cores, float(model.cores))
 
-    def read(self) -> Reading:
-        """CPU seconds of the group so far, as counter ``cpu_s``.
+    def cpu_s(self) -> float:
+        """CPU seconds of the group so far.
 
         Raises:
             MeterUnavailableError: the group is gone, or may not be read.
         """
-        cpu_s = self.cgroup.cpu_s()
-        return Reading(time.perf_counter(), {COUNTER: cpu_s})
+        return self.cgroup.cpu_s()
 
-    def energy_between(self, start: Reading, end: Reading) -> Energy:
-        """Joules of the window: ``cpu-dynamic`` plus the reserved share of ``cpu-idle``.
-
-        Raises:
-            MeterUnavailableError: the window has no length, or the group's CPU time fell in it:
-                another group of that name took its place, or somebody reset it.
-        """
-        if end.counters[COUNTER] < start.counters[COUNTER]:
-            raise MeterUnavailableError(
-                f"cpu-time: the CPU time of cgroup {self.cgroup.name} fell by "
-                f"{start.counters[COUNTER] - end.counters[COUNTER]:g} s: it was reset, or made anew"
-            )
-        return modelled_energy(self.model, start, end, reserved_cores=self.reserved_cores)
+    def fell(self, fall_s: float) -> str:
+        """Another group of that name took its place, or somebody reset it."""
+        name = self.cgroup.name
+        return f"the CPU time of cgroup {name} fell by {fall_s:g} s: it was reset, or made anew"
 
 
 def find_cgroup(which: str, root: Path = CGROUPS, proc: Path = PROC) -> Cgroup:
@@ -263,3 +248,55 @@ def _limit_cores(folder: Path, version: Version) -> float | None:
         return quota_us / period_us if quota_us > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def _probe_cpu_time(places: Places) -> MeterStatus:
+    name, min_window_s = CpuTimeMeter.name, CpuTimeMeter.min_window_s
+    try:
+        model = power_model_for_this_machine()
+        if places.cgroup is not None:
+            group = find_cgroup(places.cgroup, places.cgroups)
+            meter = CgroupMeter(model, group, reserved_cores=places.reserved_cores)
+            meter.read()
+            min_window_s = meter.min_window_s
+            whose = f"of cgroup {group.name}, idle power of {meter.reserved_cores:g} cores, "
+        else:
+            whose = _charged(places)
+    except MeterFault as fault:
+        return fault.status()
+    except ConfigError as error:
+        return MeterStatus(name, "absent", str(error))
+    prior = model.relative_error >= UNCALIBRATED_RELATIVE_ERROR
+    return MeterStatus(
+        name,
+        "estimated",
+        f"CPU time {whose}× a power model, good to ±{100 * model.relative_error:.0f} %. "
+        f"{model.source}",
+        "calibrate it against a counter where one can be read: ipa-energy calibrate"
+        if prior
+        else None,
+        domains=("cpu-dynamic", "cpu-idle"),
+        min_window_s=min_window_s,
+    )
+
+
+def _charged(places: Places) -> str:
+    """What CPU time can be told apart here, in words."""
+    found = hierarchies(places.cgroups)
+    if not found:
+        return f"of a process tree (no cgroups with CPU time under {places.cgroups}) "
+    where = ", ".join(f"version {version} at {top}" for top, version in found)
+    return f"of a process tree, or of a cgroup by --cgroup ({where}), "
+
+
+def _open_cpu_time(places: Places) -> ModelledMeter:
+    model = power_model_for_this_machine()
+    if places.cgroup is not None:
+        group = find_cgroup(places.cgroup, places.cgroups)
+        return CgroupMeter(model, group, reserved_cores=places.reserved_cores)
+    return CpuTimeMeter(
+        model, pid=places.pid, reserved_cores=places.reserved_cores or float(model.cores)
+    )
+
+
+CPU_TIME = Source(_open_cpu_time, _probe_cpu_time)

@@ -13,19 +13,9 @@ from dataclasses import dataclass
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, Meter, Reading
-from ipa_energy.meters.status import MeterStatus, State
-from ipa_energy.records import Quality, weakest_quality
-
-COUNTS: dict[str, str] = {
-    "rapl": "CPU",
-    "perf": "CPU",
-    "cpu-time": "CPU",
-    "kepler": "CPU",
-    "nvml": "GPU",
-    "nvml-power": "GPU",
-    "dcgm": "GPU",
-}
-"""What the known meters count; two of one kind would count the same joules twice."""
+from ipa_energy.meters.sources import source
+from ipa_energy.records import Quality, joined_meters, weakest_quality
+from ipa_energy.registries import METERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +46,11 @@ class CompositeMeter:
         names = [part.name for part in parts]
         if len(parts) < 2:
             raise ConfigError(f"a composite meter of {names}", allowed="two or more meters")
-        kinds = [COUNTS.get(name, name) for name in names]
+        kinds = [_counted(name) for name in names]
         twice = sorted(kind for kind in set(kinds) if kinds.count(kind) > 1)
         if twice:
             raise ConfigError(
-                f"{' + '.join(names)} counts the joules of {', '.join(twice)} twice",
+                f"{joined_meters(names)} counts the joules of {', '.join(twice)} twice",
                 allowed="one meter for the CPU and one for the GPU",
             )
         self.parts = tuple(parts)
@@ -68,7 +58,7 @@ class CompositeMeter:
     @property
     def name(self) -> str:
         """Names of the parts: ``rapl+nvml``."""
-        return "+".join(part.name for part in self.parts)
+        return joined_meters(part.name for part in self.parts)
 
     @property
     def quality(self) -> Quality:
@@ -112,33 +102,6 @@ class CompositeMeter:
         duration_s = end.time_s - start.time_s
         total_j = math.fsum(domains.values())
         return Energy(total_j, duration_s, domains, self.name, _weakest(qualities))
-
-
-def combined_status(parts: Sequence[MeterStatus]) -> MeterStatus:
-    """What several sources are together: usable only if each is, and no better than the weakest.
-
-    Raises:
-        ConfigError: there are no parts.
-    """
-    if not parts:
-        raise ConfigError("a composite meter without parts")
-    worst = max(parts, key=lambda part: _STATES_BY_WEAKNESS.index(part.state))
-    fixes = [f"{part.name}: {part.fix}" for part in parts if part.fix is not None]
-    periods_s = [part.update_period_s for part in parts if part.update_period_s is not None]
-    windows_s = [part.min_window_s for part in parts if part.min_window_s is not None]
-    known = worst.usable and len(windows_s) == len(parts)
-    return MeterStatus(
-        "+".join(part.name for part in parts),
-        worst.state,
-        "; ".join(f"{part.name}: {part.reason}" for part in parts),
-        "; ".join(fixes) or None,
-        tuple(f"{part.name}/{name}" for part in parts for name in part.domains),
-        max(periods_s) if known and len(periods_s) == len(parts) else None,
-        max(windows_s) if known else None,
-    )
-
-
-_STATES_BY_WEAKNESS: tuple[State, ...] = ("measured", "estimated", "dead", "denied", "absent")
 
 
 def _weakest(qualities: list[Quality]) -> Quality:
@@ -197,3 +160,8 @@ def _parts_of(reading: Reading, meter: CompositeMeter | SumMeter) -> tuple[Readi
     if not isinstance(reading, CompositeReading) or len(reading.parts) != len(meter.parts):
         raise ConfigError(f"a reading that was not taken by {meter.name}")
     return reading.parts
+
+
+def _counted(name: str) -> str:
+    """Whose joules a meter counts; its own name where that is not known."""
+    return (source(name).counts if name in METERS else None) or name

@@ -13,19 +13,13 @@ without a calibration against a real counter the model carries ±50 %.
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.base import Energy, Reading
+from ipa_energy.meters.base import Energy, MeterFault, Reading, window_s
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.records import Quality
-
-UNCALIBRATED_RELATIVE_ERROR = 0.5
-"""What a model that was never held against a counter is good to, as a ratio."""
 
 MIN_WINDOW_S = 0.1
 """The scheduler's clock has nanosecond steps; what remains is the microseconds a read takes."""
@@ -35,120 +29,74 @@ CLOCK_TICK_S = 0.01
 
 COUNTER = "cpu_s"
 
-_TYPES: dict[str, type | tuple[type, ...]] = {"cores": int, "source": str, "machine": str}
 
-PRIOR_MAX_W_PER_CPU = 3.0
-PRIOR_IDLE_RATIO = 0.23
-PRIOR_SOURCE = (
-    "Generic prior, not calibrated: 3 W a logical CPU at full load (thermal design power by "
-    "hardware thread: EPYC 9654 360 W / 192, Xeon Gold 6240R 165 W / 48, EPYC 7763 280 W / 128), "
-    "idle 0.23 of that (geometric mean of 0.13 and 0.40, SPECpower_ssj2008). Processor package "
-    "only: no memory, fans or power supply."
-)
-"""Where :func:`stated_prior` comes from; the three processors lie at 1.9, 3.4 and 2.2 W."""
+class ModelledMeter:
+    """CPU seconds of somebody × a power model. A :class:`~ipa_energy.meters.base.Meter`.
 
-
-@dataclass(frozen=True, slots=True)
-class PowerModel:
-    """Watts of a machine as an affine function of its CPU utilisation.
+    Args:
+        model: the machine's power model.
+        reserved_cores: cores whose idle power whoever is charged stands for.
 
     Attributes:
-        idle_w: watts of the whole machine when idle.
-        max_w: watts of the whole machine with every core busy.
-        cores: cores that share these watts.
-        source: where the two figures come from, in words; it ends in every profile's meta file.
-        relative_error: half width of the model's uncertainty as a ratio (0.5 is ±50 %).
-        machine: kind of machine it was calibrated on (:func:`.stored_model.machine_key`); None for
-            a model that was not.
+        fall_tolerance_s: by so much the CPU seconds may seem to fall.
+
+    Raises:
+        ConfigError: ``reserved_cores`` is not within the model's cores.
     """
 
-    idle_w: float
-    max_w: float
-    cores: int
-    source: str
-    relative_error: float = UNCALIBRATED_RELATIVE_ERROR
-    machine: str | None = None
+    name = "cpu-time"
+    quality: Quality = "estimated"
+    min_window_s = MIN_WINDOW_S
+    fall_tolerance_s = CLOCK_TICK_S
 
-    def __post_init__(self) -> None:
-        if self.cores < 1:
-            raise ConfigError(f"power model has cores {self.cores}", allowed="1 or more")
-        if not (0 <= self.idle_w < self.max_w and math.isfinite(self.max_w)):
+    def __init__(self, model: PowerModel, reserved_cores: float) -> None:
+        if not 0 < reserved_cores <= model.cores:
             raise ConfigError(
-                f"power model has idle_w {self.idle_w} W and max_w {self.max_w} W",
-                allowed="0 <= idle_w < max_w, both finite",
+                f"{reserved_cores:g} reserved cores do not fit the power model",
+                allowed=f"more than 0, at most {model.cores}",
             )
-        if not self.relative_error >= 0:
-            raise ConfigError(
-                f"power model has relative_error {self.relative_error}", allowed="0 or more"
-            )
-        if not self.source.strip():
-            raise ConfigError("power model names no source", fix="say where its watts come from")
+        self.model = model
+        self.reserved_cores = reserved_cores
 
-    @property
-    def dynamic_w_per_core(self) -> float:
-        """Watts above idle of one busy core; also joules above idle per CPU second."""
-        return (self.max_w - self.idle_w) / self.cores
+    def cpu_s(self) -> float:
+        """CPU seconds so far of whoever is charged."""
+        raise NotImplementedError
 
-    @property
-    def idle_w_per_core(self) -> float:
-        """Idle watts that one reserved core stands for."""
-        return self.idle_w / self.cores
+    def fell(self, fall_s: float) -> str:
+        """What to say when they fell in a window."""
+        raise NotImplementedError
 
-    def to_json(self) -> dict[str, Any]:
-        """The model as :meth:`from_json` reads it; without ``machine`` if that is not known."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    @classmethod
-    def from_json(cls, data: object, *, where: str | Path | None = None) -> PowerModel:
-        """The model of a JSON object with exactly this record's fields.
+    def read(self) -> Reading:
+        """CPU seconds so far, as counter ``cpu_s``.
 
         Raises:
-            ConfigError: a key is missing, unknown or mistyped, or a value is impossible.
+            MeterUnavailableError: they cannot be read.
         """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(data, dict):
-            raise ConfigError("a power model must be a JSON object", where=where)
-        unknown = sorted(set(data) - set(names))
-        missing = [name for name in names[:4] if name not in data]
-        if unknown or missing:
-            raise ConfigError(
-                f"power model has unknown keys {unknown} and lacks {missing}",
-                where=where,
-                allowed=", ".join(names),
-            )
-        for name, value in data.items():
-            expected = _TYPES.get(name, (int, float))
-            if isinstance(value, bool) or not isinstance(value, expected):
-                raise ConfigError(f"power model has {name} {value!r}", where=where)
-        return cls(**data)
+        cpu_s = self.cpu_s()
+        return Reading(time.perf_counter(), {COUNTER: cpu_s})
 
-    @classmethod
-    def load(cls, path: Path) -> PowerModel:
-        """The model in a JSON file.
+    def energy_between(self, start: Reading, end: Reading) -> Energy:
+        """Joules of the window: ``cpu-dynamic`` plus the reserved share of ``cpu-idle``.
 
         Raises:
-            ConfigError: the file cannot be read, is not JSON, or is no power model.
+            MeterUnavailableError: the window has no length, or the CPU time fell in it.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"cannot read a power model: {reason}", where=path) from error
-        return cls.from_json(data, where=path)
+        used_s = end.counters[COUNTER] - start.counters[COUNTER]
+        if used_s < -self.fall_tolerance_s:
+            raise MeterFault(self.name, "dead", self.fell(-used_s))
+        duration_s = window_s(self.name, start, end)
+        domains = {
+            "cpu-dynamic": max(0.0, used_s) * self.model.dynamic_w_per_core,
+            "cpu-idle": duration_s * self.reserved_cores * self.model.idle_w_per_core,
+        }
+        return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
 
 
-def stated_prior(cores: int) -> PowerModel:
-    """A model for a machine of which nothing but its number of logical CPUs is known."""
-    max_w = cores * PRIOR_MAX_W_PER_CPU
-    return PowerModel(PRIOR_IDLE_RATIO * max_w, max_w, cores, PRIOR_SOURCE)
-
-
-class CpuTimeMeter:
+class CpuTimeMeter(ModelledMeter):
     """Estimated joules of one process and its descendants (Linux).
 
-    A :class:`~ipa_energy.meters.base.Meter`. Processes that are alive are read from the scheduler's
-    per-process clock (nanoseconds); descendants that ended and were waited for are added by the
-    kernel in steps of a clock tick.
+    Processes that are alive are read from the scheduler's per-process clock (nanoseconds);
+    descendants that ended and were waited for are added by the kernel in steps of a clock tick.
 
     Args:
         model: the machine's power model.
@@ -159,69 +107,27 @@ class CpuTimeMeter:
         ConfigError: ``reserved_cores`` is not within the model's cores.
     """
 
-    name = "cpu-time"
-    quality: Quality = "estimated"
-    min_window_s = MIN_WINDOW_S
-
     def __init__(self, model: PowerModel, *, pid: int, reserved_cores: float) -> None:
-        if not 0 < reserved_cores <= model.cores:
-            raise ConfigError(
-                f"{reserved_cores:g} reserved cores do not fit the power model",
-                allowed=f"more than 0, at most {model.cores}",
-            )
-        self.model = model
+        super().__init__(model, reserved_cores)
         self.pid = pid
-        self.reserved_cores = reserved_cores
 
-    def read(self) -> Reading:
-        """CPU seconds of the tree so far, as counter ``cpu_s``.
+    def cpu_s(self) -> float:
+        """CPU seconds of the tree so far.
 
         Raises:
             MeterUnavailableError: the root process is gone, or /proc cannot be read.
         """
         try:
-            total_s = process_tree_cpu_s(self.pid)
+            return process_tree_cpu_s(self.pid)
         except (OSError, IndexError, ValueError) as error:
             raise MeterUnavailableError(
                 f"cpu-time cannot read process {self.pid}: {error}; it has ended, or /proc hides it"
             ) from error
-        return Reading(time.perf_counter(), {COUNTER: total_s})
 
-    def energy_between(self, start: Reading, end: Reading) -> Energy:
-        """Joules of the window: ``cpu-dynamic`` plus the reserved share of ``cpu-idle``.
-
-        Raises:
-            MeterUnavailableError: the window has no length, or the CPU time fell in it because a
-                descendant ended and nobody waited for it.
-        """
-        fall_s = start.counters[COUNTER] - end.counters[COUNTER]
-        if fall_s > CLOCK_TICK_S:
-            raise MeterUnavailableError(
-                f"cpu-time: the CPU time of process {self.pid} fell by {fall_s:g} s; "
-                "a descendant ended without being waited for"
-            )
-        return modelled_energy(self.model, start, end, reserved_cores=self.reserved_cores)
-
-
-def modelled_energy(
-    model: PowerModel, start: Reading, end: Reading, *, reserved_cores: float
-) -> Energy:
-    """Joules of a window from its CPU seconds, as the module's equations have them.
-
-    Raises:
-        MeterUnavailableError: the window has no length.
-    """
-    duration_s = end.time_s - start.time_s
-    if not duration_s > 0:
-        raise MeterUnavailableError(f"cpu-time: a window of {duration_s:g} s has no length")
-    cpu_s = end.counters[COUNTER] - start.counters[COUNTER]
-    domains = {
-        "cpu-dynamic": max(0.0, cpu_s) * model.dynamic_w_per_core,
-        "cpu-idle": duration_s * reserved_cores * model.idle_w_per_core,
-    }
-    return Energy(
-        sum(domains.values()), duration_s, domains, CpuTimeMeter.name, CpuTimeMeter.quality
-    )
+    def fell(self, fall_s: float) -> str:
+        """A descendant ended, and its time is lost."""
+        told = f"the CPU time of process {self.pid} fell by {fall_s:g} s"
+        return f"{told}; a descendant ended without being waited for"
 
 
 def process_tree_cpu_s(pid: int) -> float:

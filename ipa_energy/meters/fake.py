@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.meters.base import Energy, Reading
+from ipa_energy.meters.base import CounterMeter, Reading
 from ipa_energy.records import Quality
 
-COUNTER = "fake_j"
+COUNTER = "fake"
 
 
-class FakeMeter:
+class FakeMeter(CounterMeter):
     """A :class:`~ipa_energy.meters.base.Meter` that draws a power you choose.
 
     Args:
@@ -23,6 +22,7 @@ class FakeMeter:
     """
 
     name = "fake"
+    may_rest = True
 
     def __init__(
         self,
@@ -39,23 +39,9 @@ class FakeMeter:
         self._power_w = power_w
 
     def read(self) -> Reading:
-        """Joules since construction, as counter ``fake_j``."""
+        """Joules since construction, as counter ``fake``."""
         now_s = self._clock()
         elapsed_s = now_s - self._start_s
         power_w = self._power_w
         joules = power_w(elapsed_s) if callable(power_w) else power_w * elapsed_s
         return Reading(now_s, {COUNTER: joules})
-
-    def energy_between(self, start: Reading, end: Reading) -> Energy:
-        """Joules of the window.
-
-        Raises:
-            MeterUnavailableError: the window has no length, or the script ran backwards.
-        """
-        duration_s = end.time_s - start.time_s
-        energy_j = end.counters[COUNTER] - start.counters[COUNTER]
-        if duration_s <= 0:
-            raise MeterUnavailableError(f"fake: a window of {duration_s:g} s has no length")
-        if energy_j < 0:
-            raise MeterUnavailableError(f"fake: the counter fell by {-energy_j:g} J")
-        return Energy(energy_j, duration_s, {"fake": energy_j}, self.name, self.quality)

@@ -22,7 +22,7 @@ import numpy as np
 from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import write_json
-from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.ipa_joules import (
     NO_JOULES,
     NoEnergyError,

@@ -36,7 +36,8 @@ from ipa_energy.config.source import read_text
 from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95
-from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel
+from ipa_energy.meters.cpu_time import CpuTimeMeter
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.ipa_results import (
     DYNAMIC_JOULES,
     IDLE_POWER,

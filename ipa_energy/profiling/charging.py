@@ -25,7 +25,8 @@ from typing import Any, Literal
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy, Meter
 from ipa_energy.meters.composite import CompositeMeter, SumMeter
-from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel
+from ipa_energy.meters.cpu_time import CpuTimeMeter
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.idle import EmptyMachine, Idle
 from ipa_energy.profiling.replica import Replica

@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.nvml.described import describe_gpu
-from ipa_energy.meters.nvml.device import VISIBLE, load_nvml, selected_gpus
+from ipa_energy.meters.base import MeterFault
+from ipa_energy.meters.nvml.device import VISIBLE, describe_gpu, load_nvml, selected_gpus
 
 MPS_SHARE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 MPS_STEP = 2

@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.base import Meter
+from ipa_energy.meters import discovery
+from ipa_energy.meters.base import Meter, MeterStatus
 from ipa_energy.meters.composite import SumMeter
-from ipa_energy.meters.discovery import discover as discovery
-from ipa_energy.meters.discovery.discover import (
+from ipa_energy.meters.discovery import (
     AUTO,
     CPU_COUNTERS,
     CPU_ESTIMATE,
@@ -27,9 +27,8 @@ from ipa_energy.meters.discovery.discover import (
     GPU_ESTIMATE,
     close_meter,
 )
-from ipa_energy.meters.discovery.sources import SOURCES, Places
-from ipa_energy.meters.status import MeterStatus
-from ipa_energy.meters.stored_model import power_model_for_this_machine, power_model_in
+from ipa_energy.meters.power_model import power_model_for_this_machine, power_model_in
+from ipa_energy.meters.sources import Places, sources_of
 from ipa_energy.profiling.charging import (
     MeterChoice,
     cpu_time_choice,
@@ -38,12 +37,12 @@ from ipa_energy.profiling.charging import (
     machine_choice,
 )
 from ipa_energy.profiling.gpus import GpuPool
+from ipa_energy.records import meters_in
+from ipa_energy.registries import METERS
 
 logger = logging.getLogger(__name__)
 
 DCGM = "dcgm"
-OF_GPUS = (*GPU_COUNTERS, GPU_ESTIMATE, DCGM)
-OF_PROCESSORS = (*CPU_COUNTERS, "kepler", CPU_ESTIMATE)
 
 
 @contextmanager
@@ -70,7 +69,7 @@ def replica_meter(
     parts = _best(where, gpus, power_model) if name == AUTO else _named(name, gpus)
     if power_model is not None and CPU_ESTIMATE not in parts:
         raise ConfigError(f"a power model for {name}", where="--power-model", allowed=CPU_ESTIMATE)
-    if not set(parts) & set(OF_PROCESSORS):
+    if not set(parts) & set(sources_of("CPU")):
         logger.warning("%s counts GPUs alone: the processors' joules will be missing", name)
     with contextlib.ExitStack() as opened:
         yield joined([_opened(part, where, gpus, power_model, opened) for part in parts])
@@ -82,17 +81,18 @@ def _named(name: str, gpus: GpuPool | None) -> list[str]:
     Raises:
         ConfigError: one is no meter for replicas, or two count the same.
     """
-    parts = name.split("+")
+    parts = meters_in(name)
+    of_processors, of_gpus = sources_of("CPU"), sources_of("GPU")
     for part in parts:
-        if part not in (*OF_GPUS, *OF_PROCESSORS):
-            known = "has no joules to charge replicas with" if part in SOURCES else "is no meter"
+        if part not in (*of_gpus, *of_processors):
+            known = "has no joules to charge replicas with" if part in METERS else "is no meter"
             raise ConfigError(
                 f"{part!r} {known}",
                 where="--meter",
-                allowed=f"auto, or one of {', '.join(OF_PROCESSORS)}, with + one of "
-                f"{', '.join(OF_GPUS)} for entries on a GPU",
+                allowed=f"auto, or one of {', '.join(of_processors)}, with + one of "
+                f"{', '.join(of_gpus)} for entries on a GPU",
             )
-    for kind, what in ((OF_GPUS, "GPUs"), (OF_PROCESSORS, "processors")):
+    for kind, what in ((of_gpus, "GPUs"), (of_processors, "processors")):
         twice = [part for part in parts if part in kind]
         if len(twice) > 1:
             raise ConfigError(
@@ -100,14 +100,14 @@ def _named(name: str, gpus: GpuPool | None) -> list[str]:
                 where="--meter",
                 allowed="one meter for the processors and one for the GPUs",
             )
-    if gpus is None and set(parts) & set(OF_GPUS):
+    if gpus is None and set(parts) & set(of_gpus):
         raise ConfigError(
             f"{name} counts the joules of GPUs, and no entry runs on one",
             where="--meter",
-            allowed=", ".join(OF_PROCESSORS),
+            allowed=", ".join(of_processors),
             fix="run the entries on a GPU (--gpu)",
         )
-    return sorted(parts, key=lambda part: part in OF_PROCESSORS)
+    return sorted(parts, key=lambda part: part in of_processors)
 
 
 def _best(places: Places, gpus: GpuPool | None, power_model: Path | None) -> list[str]:
@@ -151,7 +151,7 @@ def _opened(
     if part == CPU_ESTIMATE:
         model = power_model_in(power_model) if power_model else power_model_for_this_machine()
         return cpu_time_choice(model)
-    if gpus is None or part not in OF_GPUS:
+    if gpus is None or part not in sources_of("GPU"):
         meter = discovery.open_meter(part, places)
         opened.callback(close_meter, meter)
         return machine_choice(meter)
@@ -172,13 +172,15 @@ def _gpu_meter(part: str, places: Places, gpus: GpuPool, opened: contextlib.Exit
         return meters[0] if len(meters) == 1 else SumMeter(meters)
     meter: Meter
     if part == GPU_ESTIMATE:
-        from ipa_energy.meters.nvml.power import NvmlPowerMeter
+        from ipa_energy.meters.nvml.nvml_meter import NvmlPowerMeter
 
         meter = NvmlPowerMeter(gpus.uuids)
         meter.read()  # raises where there is no power sensor
-    else:
-        from ipa_energy.meters.nvml.meter import NvmlMeter
+    elif part in GPU_COUNTERS:
+        from ipa_energy.meters.nvml.nvml_meter import NvmlMeter
 
         meter = NvmlMeter(gpus.uuids)
+    else:
+        meter = discovery.open_meter(part, places)
     opened.callback(close_meter, meter)
     return meter

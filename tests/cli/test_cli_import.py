@@ -10,7 +10,7 @@ import pytest
 
 from ipa_energy.cli import main
 from ipa_energy.cli.import_logs import FORMATS
-from ipa_energy.meters.imports import imported
+from ipa_energy.meters.imports import energy_log
 
 PERF = """\
  Performance counter stats for 'detect.py':
@@ -46,7 +46,7 @@ def documents(out: str) -> dict[str, Any]:
 
 
 def test_formats_are_those_that_can_be_read() -> None:
-    assert set(FORMATS.values()) == set(imported.FORMATS)
+    assert set(FORMATS.values()) == set(energy_log.FORMATS)
 
 
 def test_a_folder_of_logs_becomes_a_table(

@@ -13,9 +13,10 @@ from prometheus_fixture import LIVE_W, Exporter, prometheus, serving
 
 from ipa_energy.cli import build_parser, main
 from ipa_energy.cli.meter_options import TARGETS, chosen_meter, places_of
-from ipa_energy.meters.discovery.sources import SOURCES
-from ipa_energy.meters.prometheus.meter import PrometheusMeter
+from ipa_energy.meters.prometheus.prometheus_meter import PrometheusMeter
 from ipa_energy.meters.prometheus.query import CounterQuery, PromqlQuery
+from ipa_energy.meters.sources import source
+from ipa_energy.registries import METERS
 
 URL = ("--prometheus-url", "http://127.0.0.1:9")
 
@@ -69,11 +70,11 @@ def row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Row:
 def test_options_choose_the_meter_that_they_are_about(options: list[str], meter: str) -> None:
     args = build_parser().parse_args(["measure", *options, "--", "true"])
     assert chosen_meter(args) == meter
-    assert set(meter.split("+")) - {"auto"} <= set(SOURCES)
+    assert set(meter.split("+")) - {"auto"} <= set(METERS)
 
 
 def test_every_target_is_of_a_meter_that_there_is() -> None:
-    assert set(TARGETS.values()) <= set(SOURCES)
+    assert set(TARGETS.values()) <= set(METERS)
 
 
 def test_targets_reach_the_meters() -> None:
@@ -173,7 +174,7 @@ def test_a_query_is_an_estimate_unless_the_user_vouches_for_it(server: str, row:
     words = ("--prometheus-url", server, "--query", "live_joules_total")
     places = places_of(build_parser().parse_args(["meters", *words]))
     for _ in range(60):  # until it has been scraped often enough
-        if SOURCES["prometheus"].probe(places).state != "dead":
+        if source("prometheus").status(places).state != "dead":
             break
         time.sleep(0.5)
     found = row("prometheus", *words)

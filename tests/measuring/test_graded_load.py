@@ -17,8 +17,9 @@ from ipa_energy.measuring.graded_load import (
     running,
 )
 from ipa_energy.meters import calibration
-from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel, process_tree_cpu_s
+from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
 from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.meters.power_model import PowerModel
 
 SHORT = LoadSettings(window_s=0.3, settle_s=0.05, rounds=1)
 

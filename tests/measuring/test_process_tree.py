@@ -15,7 +15,7 @@ import pytest
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.measuring.process_tree import CommandTree, TreeMeter
 from ipa_energy.meters.base import Meter
-from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.meters.power_model import PowerModel
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 SPIN = """

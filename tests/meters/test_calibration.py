@@ -11,14 +11,20 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters import stored_model
-from ipa_energy.meters.calibration import Calibration, PowerPoint, calibrate, fit_affine
-from ipa_energy.meters.cpu_time import PowerModel, stated_prior
-from ipa_energy.meters.stored_model import (
+from ipa_energy.meters import power_model
+from ipa_energy.meters.calibration import (
+    Calibration,
+    PowerPoint,
+    calibrate,
+    fit_affine,
+    store_calibration,
+)
+from ipa_energy.meters.power_model import (
+    PowerModel,
     machine_key,
     power_model_for_this_machine,
     power_model_in,
-    store_calibration,
+    stated_prior,
     stored_model_path,
 )
 
@@ -175,7 +181,7 @@ def test_impossible_point_is_refused(used: float, watts: float) -> None:
 @pytest.fixture
 def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(stored_model.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(power_model.os, "cpu_count", lambda: 16)
     return tmp_path
 
 
@@ -254,8 +260,8 @@ def test_relative_data_home_is_ignored_as_its_specification_says(
 def test_key_of_a_machine(
     cpuinfo: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_model.os, "cpu_count", lambda: 16)
-    monkeypatch.setattr(stored_model.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(power_model.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(power_model.platform, "machine", lambda: "aarch64")
     path = tmp_path / "cpuinfo"
     path.write_text(cpuinfo)
     assert machine_key(path) == key

@@ -13,10 +13,10 @@ import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Reading
-from ipa_energy.meters.cgroup import CGROUPS, Cgroup, CgroupMeter, find_cgroup, hierarchies
-from ipa_energy.meters.cpu_time import PowerModel
-from ipa_energy.meters.discovery.discover import open_meter
-from ipa_energy.meters.discovery.sources import SOURCES, Places
+from ipa_energy.meters.cgroup import Cgroup, CgroupMeter, find_cgroup, hierarchies
+from ipa_energy.meters.discovery import open_meter
+from ipa_energy.meters.power_model import PowerModel
+from ipa_energy.meters.sources import CGROUPS, Places, source
 
 MODEL = PowerModel(idle_w=8.0, max_w=40.0, cores=4, source="made up")
 J_PER_CPU_S = (40.0 - 8.0) / 4
@@ -128,7 +128,7 @@ def test_what_names_no_group_is_bad_input(v2: Path, which: str, says: str) -> No
 def test_a_machine_without_cpu_time_of_groups_says_so(tmp_path: Path) -> None:
     with pytest.raises(MeterUnavailableError, match="no cgroup hierarchy with CPU time"):
         find_cgroup("/docker/abc", tmp_path)
-    status = SOURCES["cpu-time"].probe(Places(cgroups=tmp_path))
+    status = source("cpu-time").status(Places(cgroups=tmp_path))
     assert status.state == "estimated"
     assert "no cgroups with CPU time" in status.reason
 
@@ -211,14 +211,14 @@ def test_discovery_names_the_hierarchies_and_opens_the_group(
     v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    assert f"version 2 at {v2}" in SOURCES["cpu-time"].probe(Places(cgroups=v2)).reason
+    assert f"version 2 at {v2}" in source("cpu-time").status(Places(cgroups=v2)).reason
     v2_group(v2 / "pod", 5_000_000, "50000")
     places = Places(cgroups=v2, cgroup="/pod")
-    status = SOURCES["cpu-time"].probe(places)
+    status = source("cpu-time").status(places)
     assert status.state == "estimated"
     assert "cgroup /pod, idle power of 0.5 cores" in status.reason
     assert open_meter("cpu-time", places).read().counters == {"cpu_s": 5.0}
-    missing = SOURCES["cpu-time"].probe(Places(cgroups=v2, cgroup="/gone"))
+    missing = source("cpu-time").status(Places(cgroups=v2, cgroup="/gone"))
     assert (missing.state, missing.min_window_s) == ("absent", None)
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy, Meter, Reading
-from ipa_energy.meters.composite import CompositeMeter, combined_status
+from ipa_energy.meters.composite import CompositeMeter
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.meters.status import MeterStatus
 from ipa_energy.records import Quality
 
 
@@ -107,17 +106,3 @@ def test_readings_of_another_meter_are_refused() -> None:
     meter = CompositeMeter([Scripted("nvml", 1, [0, 1]), Scripted("rapl", 1, [0, 1])])
     with pytest.raises(ConfigError, match=r"not taken by nvml\+rapl"):
         meter.energy_between(Reading(0, {}), meter.read())
-
-
-def test_status_is_that_of_the_weakest_part() -> None:
-    nvml = MeterStatus("nvml", "measured", "moved", None, ("gpu-0",), 0.1, 10.0)
-    cpu = MeterStatus("cpu-time", "estimated", "a model", None, ("cpu-idle",), None, 0.1)
-    rapl = MeterStatus("rapl", "denied", "no permission", "run as root")
-    both = combined_status([nvml, cpu])
-    assert (both.name, both.state, both.min_window_s) == ("nvml+cpu-time", "estimated", 10.0)
-    assert both.domains == ("nvml/gpu-0", "cpu-time/cpu-idle")
-    assert both.update_period_s is None
-    bad = combined_status([nvml, rapl])
-    assert (bad.state, bad.fix, bad.min_window_s) == ("denied", "rapl: run as root", None)
-    with pytest.raises(ConfigError):
-        combined_status([])

@@ -12,7 +12,8 @@ import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter, Reading
-from ipa_energy.meters.cpu_time import CpuTimeMeter, PowerModel, process_tree_cpu_s, stated_prior
+from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
+from ipa_energy.meters.power_model import PowerModel, stated_prior
 
 MODEL = PowerModel(idle_w=40.0, max_w=200.0, cores=16, source="made up for the test")
 

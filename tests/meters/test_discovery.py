@@ -12,16 +12,14 @@ import pytest
 from powercap_tree import LiveMachine, Machine, two_sockets
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.base import Reading
+from ipa_energy.meters.base import MeterStatus, Reading, min_window_for
 from ipa_energy.meters.cpu_time import CpuTimeMeter
-from ipa_energy.meters.discovery.busy import BusyCores
-from ipa_energy.meters.discovery.discover import auto_of, close_meter, discover, open_meter
-from ipa_energy.meters.discovery.observation import observe
-from ipa_energy.meters.discovery.sources import SOURCES, Places
+from ipa_energy.meters.discovery import auto_of, close_meter, discover, open_meter
 from ipa_energy.meters.fake import FakeMeter
-from ipa_energy.meters.rapl.keep_alive import KeepAlive
-from ipa_energy.meters.rapl.meter import RaplMeter
-from ipa_energy.meters.status import MeterStatus, min_window_for
+from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.sources import Places, source
+from ipa_energy.meters.watching import BusyCores, KeepAlive, observe
+from ipa_energy.registries import METERS
 
 NOBODY = 65534
 
@@ -53,7 +51,7 @@ def status_of(found, name):
 
 def test_a_machine_without_counters_estimates_and_says_how_to_get_them(places):
     found = discover(places)
-    assert [status.name for status in found.statuses] == list(SOURCES)
+    assert [status.name for status in found.statuses] == list(METERS)
     for name in ("rapl", "perf", "kepler", "dcgm"):
         status = status_of(found, name)
         assert status.state == "absent"
@@ -69,7 +67,7 @@ def test_a_machine_without_counters_estimates_and_says_how_to_get_them(places):
 def test_counters_that_move_are_measured_with_the_period_that_was_seen(places):
     machine = two_sockets(places.powercap)
     with LiveMachine(machine):
-        status = SOURCES["rapl"].probe(places)
+        status = source("rapl").status(places)
     assert status.state == "measured"
     assert status.domains == ("package-0", "dram-0", "package-1", "dram-1")
     assert status.update_period_s > 0.0005
@@ -78,7 +76,7 @@ def test_counters_that_move_are_measured_with_the_period_that_was_seen(places):
 
 def test_counters_that_stand_still_are_dead(places):
     two_sockets(places.powercap)
-    status = SOURCES["rapl"].probe(places)
+    status = source("rapl").status(places)
     assert status.state == "dead"
     assert "stood still" in status.reason
     with pytest.raises(MeterUnavailableError, match="stood still"):
@@ -89,7 +87,7 @@ def test_memory_that_stands_still_is_left_out_and_said_so(places):
     machine = two_sockets(places.powercap)
     machine.zones["intel-rapl:0:2"].running = False
     with LiveMachine(machine):
-        status = SOURCES["rapl"].probe(places)
+        status = source("rapl").status(places)
     assert status.state == "measured"
     assert status.domains == ("package-0", "package-1", "dram-1")
     assert "dram-0 stood still" in status.reason
@@ -99,7 +97,7 @@ def test_one_package_of_two_that_stands_still_makes_the_meter_dead(places):
     machine = two_sockets(places.powercap)
     machine.zones["intel-rapl:1"].running = False
     with LiveMachine(machine):
-        status = SOURCES["rapl"].probe(places)
+        status = source("rapl").status(places)
     assert status.state == "dead"
     assert "package-1" in status.reason
 
@@ -108,7 +106,7 @@ def test_a_platform_counter_stands_in_where_there_is_nothing_else(places):
     machine = Machine(places.powercap)
     machine.add("intel-rapl:0", "psys", power_w=100.0)
     with LiveMachine(machine):
-        status = SOURCES["rapl"].probe(places)
+        status = source("rapl").status(places)
     assert (status.state, status.domains) == ("measured", ("psys",))
 
 
@@ -116,14 +114,14 @@ def test_counters_that_may_not_be_read_are_denied(unprivileged):
     two_sockets(unprivileged / "powercap")
     for path in unprivileged.rglob("energy_uj"):
         path.chmod(0)
-    status = SOURCES["rapl"].probe(Places(powercap=unprivileged / "powercap"))
+    status = source("rapl").status(Places(powercap=unprivileged / "powercap"))
     assert (status.state, status.domains) == ("denied", ())
     assert "chmod a+r" in status.fix
 
 
 def test_a_tree_that_may_not_be_listed_is_denied(unprivileged):
     (unprivileged / "powercap").mkdir(mode=0)
-    assert SOURCES["rapl"].probe(Places(powercap=unprivileged / "powercap")).state == "denied"
+    assert source("rapl").status(Places(powercap=unprivileged / "powercap")).state == "denied"
 
 
 def test_a_right_taken_away_half_way_is_noticed_though_the_file_is_open(unprivileged):
@@ -250,7 +248,7 @@ def test_a_meter_without_anything_to_close_is_closed_too():
 def test_importing_the_meters_loads_nothing_heavy():
     heavy = ("torch", "pynvml", "numpy", "pandas", "scipy")
     code = (
-        "import sys, ipa_energy.meters.discovery.discover;"
+        "import sys, ipa_energy.meters.discovery;"
         f"print(*[name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

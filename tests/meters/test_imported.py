@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.imports.imported import LogFormat, import_energy
+from ipa_energy.meters.imports.energy_log import LogFormat, import_energy
 from ipa_energy.meters.imports.power_log import PowerLogChoice
 
 # The example of Chameleon's documentation, its child's output shortened: total and parts differ.

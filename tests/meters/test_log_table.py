@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.imports.log_table import COLUMNS, import_run, logs_in, write_table
+from ipa_energy.meters.imports.energy_log import COLUMNS, import_run, logs_in, write_table
 
 PERF = """\
  Performance counter stats for 'system wide':

@@ -8,9 +8,8 @@ from power_pmu import DEAD, ONE_WATT, TEN_WATTS, UNKNOWN, write_pmu
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter, Reading
-from ipa_energy.meters.discovery.tried import tried
-from ipa_energy.meters.perf.event import COUNTED, counting_cpus, event_kind
-from ipa_energy.meters.perf.meter import PerfMeter, energy_events
+from ipa_energy.meters.perf import COUNTED, PerfMeter, counting_cpus, energy_events, event_kind
+from ipa_energy.meters.watching import moving
 
 SERVER = {"pkg": TEN_WATTS, "ram": ONE_WATT, "cores": TEN_WATTS, "psys": TEN_WATTS}
 
@@ -98,13 +97,13 @@ def test_an_event_that_stands_still_is_no_zero(server, tmp_path):
         with pytest.raises(MeterUnavailableError, match="psys-0 did not move"):
             meter.energy_between(start, meter.read())
     with pytest.raises(MeterUnavailableError, match="stood still") as caught:
-        tried(lambda leave_out: PerfMeter(folder, leave_out=leave_out))
+        moving(lambda leave_out: PerfMeter(folder, leave_out=leave_out))
     assert caught.value.state == "dead"
 
 
 def test_memory_that_stands_still_is_left_out_after_a_trial(server, tmp_path):
     folder = write_pmu(tmp_path / "desktop", pkg=TEN_WATTS, ram=DEAD)
-    meter, status = tried(lambda leave_out: PerfMeter(folder, leave_out=leave_out))
+    meter, status = moving(lambda leave_out: PerfMeter(folder, leave_out=leave_out))
     meter.close()
     assert (status.state, status.domains) == ("measured", ("package-0",))
     assert "dram-0 stood still" in status.reason

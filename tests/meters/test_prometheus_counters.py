@@ -7,8 +7,7 @@ import math
 import pytest
 
 from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.meters.prometheus.counter_series import (
-    CounterSeries,
+from ipa_energy.meters.prometheus.query import (
     Window,
     covered,
     gained,
@@ -16,6 +15,7 @@ from ipa_energy.meters.prometheus.counter_series import (
     merged,
     period_between_steps_s,
 )
+from ipa_energy.meters.prometheus.server import CounterSeries
 
 
 def counter(*samples: tuple[float, float], **labels: str) -> CounterSeries:

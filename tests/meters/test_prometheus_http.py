@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.prometheus.kepler import KeplerTarget, kepler_meter
-from ipa_energy.meters.prometheus.meter import PrometheusMeter
+from ipa_energy.meters.prometheus.exporters import kepler_meter
+from ipa_energy.meters.prometheus.prometheus_meter import PrometheusMeter
 from ipa_energy.meters.prometheus.query import CounterQuery
 from ipa_energy.meters.prometheus.server import PrometheusServer
+from ipa_energy.meters.sources import KeplerTarget
 
 
 @dataclass
@@ -228,9 +229,9 @@ def test_an_empty_name_is_refused(stub: Stub, target: dict[str, str]) -> None:
 def test_importing_the_meters_is_light() -> None:
     code = (
         "import sys\n"
-        "import ipa_energy.meters.prometheus.kepler, ipa_energy.meters.prometheus.dcgm\n"
+        "import ipa_energy.meters.prometheus.exporters, ipa_energy.meters.prometheus.exporters\n"
         "import ipa_energy.meters.composite\n"
-        "import ipa_energy.meters.imports.imported, ipa_energy.meters.nvml.power\n"
+        "import ipa_energy.meters.imports.energy_log, ipa_energy.meters.nvml.nvml_meter\n"
         "heavy = {'requests', 'urllib.request', 'ssl', 'numpy', 'pandas', 'torch', 'pynvml'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -11,11 +11,11 @@ from prometheus_fixture import LIVE_W, Exporter, prometheus, serving
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter
-from ipa_energy.meters.prometheus.dcgm import dcgm_meter
-from ipa_energy.meters.prometheus.kepler import Generation, KeplerTarget, kepler_meter
-from ipa_energy.meters.prometheus.meter import SERVER_TIME, PrometheusMeter
+from ipa_energy.meters.prometheus.exporters import Generation, dcgm_meter, kepler_meter
+from ipa_energy.meters.prometheus.prometheus_meter import SERVER_TIME, PrometheusMeter
 from ipa_energy.meters.prometheus.query import CounterQuery, PromqlQuery
 from ipa_energy.meters.prometheus.server import PrometheusServer
+from ipa_energy.meters.sources import KeplerTarget
 
 
 @dataclass(frozen=True)

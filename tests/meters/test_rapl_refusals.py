@@ -9,7 +9,7 @@ from powercap_tree import two_sockets, window
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Reading
-from ipa_energy.meters.rapl.meter import RaplMeter
+from ipa_energy.meters.rapl.rapl_meter import RaplMeter
 
 
 def test_a_frozen_counter_is_no_zero(tmp_path):

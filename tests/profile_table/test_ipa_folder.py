@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.ipa_import import ImportChoice, SeriesImport, read_series
 from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
 from ipa_energy.profile_table.ipa_tables import COLUMNS, read_accuracies

@@ -9,8 +9,8 @@ import pytest
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy
 from ipa_energy.meters.composite import SumMeter
-from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.charging import (
     Account,
     MeterChoice,

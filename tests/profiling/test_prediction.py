@@ -10,7 +10,7 @@ import pytest
 from short_trials import SHORT
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profile_table.profile_row import ProfileRow, format_row, parse_row
 from ipa_energy.profile_table.stages import _provenance, _weighted

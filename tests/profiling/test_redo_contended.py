@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from short_trials import SHORT
 
-from ipa_energy.meters.cpu_time import PowerModel
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.sweep import cpu_time_choice, profile_pipeline
 

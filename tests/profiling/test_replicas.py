@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, ServingError
-from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.charging import MeterPart, cpu_time_choice, machine_choice
 from ipa_energy.profiling.entry_rows import at_load, profile_row

@@ -16,8 +16,8 @@ import pytest
 
 from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.jsonl import append_line
-from ipa_energy.meters.cpu_time import PowerModel
 from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling.charging import MeterPart
 from ipa_energy.profiling.entry_rows import profile_row

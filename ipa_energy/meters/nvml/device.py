@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.status import State
+from ipa_energy.meters.base import MeterFault, State
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
@@ -231,3 +230,19 @@ def _reached(there: Sequence[Gpu | MeterFault], name: int | str) -> Gpu:
     if isinstance(found, MeterFault):
         raise found
     return found
+
+
+WATTS_PER_MW = 1e-3
+
+
+def describe_gpu(nvml: Any, gpu: Gpu) -> dict[str, Any]:
+    """Driver version and the power limit in force; None where the driver does not tell."""
+    try:
+        driver = str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
+        driver = None
+    try:
+        limit_w = nvml.nvmlDeviceGetEnforcedPowerLimit(gpu.handle) * WATTS_PER_MW
+    except nvml.NVMLError:
+        limit_w = None
+    return {"driver": driver, "power_limit_w": limit_w}

@@ -11,12 +11,11 @@ import base64
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.prometheus.counter_series import CounterSeries
-from ipa_energy.meters.status import State
+from ipa_energy.meters.base import MeterFault, State
 
 METER = "prometheus"
 
@@ -28,6 +27,27 @@ _HTTP: dict[int, tuple[State, str]] = {
     404: ("absent", "the URL must be where Prometheus' own page is, its path prefix included"),
     503: ("dead", "the server is starting, or the query took too long; try again"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class CounterSeries:
+    """One time series as it was scraped.
+
+    Attributes:
+        labels: label → value; the metric's name is ``__name__``.
+        times_s: Unix seconds of the samples, ascending.
+        values: of the samples, in the counter's unit.
+    """
+
+    labels: Mapping[str, str]
+    times_s: tuple[float, ...]
+    values: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The series as PromQL writes it, for messages."""
+        pairs = [f'{key}="{value}"' for key, value in self.labels.items() if key != "__name__"]
+        return f"{self.labels.get('__name__', '')}{{{', '.join(pairs)}}}"
 
 
 class PrometheusServer:

@@ -18,7 +18,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.records import Provenance, Quality
 
 if TYPE_CHECKING:
-    from ipa_energy.meters.cpu_time import PowerModel
+    from ipa_energy.meters.power_model import PowerModel
     from ipa_energy.profile_table.profile_row import ProfileRow
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def estimate(models: list[Any]) -> None:
     Raises:
         ConfigError: the power model of this machine cannot be used.
     """
-    from ipa_energy.meters.stored_model import power_model_for_this_machine
+    from ipa_energy.meters.power_model import power_model_for_this_machine
 
     lacking = [model for model in models if missing_batches(model)]
     power_model = power_model_for_this_machine() if lacking else None

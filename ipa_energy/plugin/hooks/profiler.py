@@ -200,7 +200,7 @@ class Profiling:
 
     def close(self) -> None:
         """End what the meters hold."""
-        from ipa_energy.meters.discovery.discover import close_meter
+        from ipa_energy.meters.discovery import close_meter
 
         close_meter(self._machine)
 
@@ -294,11 +294,12 @@ def open_profiling(config: Mapping[str, Any]) -> Profiling | None:
 def _open(name: str, config: Mapping[str, Any], idle_s: float | None) -> Profiling:
     cores = os.cpu_count() or 1
     if name != KEPLER:
-        from ipa_energy.meters.discovery.discover import open_meter
+        from ipa_energy.meters.discovery import open_meter
 
         return Profiling(open_meter(name), None, cores=cores, idle_s=idle_s)
-    from ipa_energy.meters.prometheus.kepler import KeplerTarget, kepler_meter
+    from ipa_energy.meters.prometheus.exporters import kepler_meter
     from ipa_energy.meters.prometheus.server import PrometheusServer
+    from ipa_energy.meters.sources import KeplerTarget
 
     server = PrometheusServer(str(config.get("energy_prometheus_url") or _ipa_prometheus()))
     machine = kepler_meter(server)

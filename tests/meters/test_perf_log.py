@@ -1,11 +1,16 @@
 """What perf prints, in every form it was seen in, and what must be refused."""
 
 import math
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.perf.output import parse_perf_output, refusal
+from ipa_energy.meters.imports.perf_log import parse_line, parse_perf_output, refusal
+
+real_perf = pytest.mark.skipif(shutil.which("perf") is None, reason="perf is not installed")
 
 JSON_LINE = (
     '{{"counter-value" : "{value}", "unit" : "Joules", "event" : "power/{event}/", '
@@ -203,3 +208,35 @@ def test_the_commands_own_output_around_the_counts_is_passed_over():
 )  # fmt: skip
 def test_perfs_reason_is_told_from_its_messages(text, state):
     assert refusal(text) == state
+
+
+# ------------------------------------------------------------------ the real perf
+
+
+@real_perf
+@pytest.mark.parametrize("form", [["-j"], ["-x", ";"], []])
+@pytest.mark.parametrize("interval", [[], ["-I", "50"]])
+def test_every_form_of_the_real_perf_is_read(form, interval):
+    done = subprocess.run(
+        ["perf", "stat", "-a", *form, *interval, "-e", "cpu-clock", "--", "sleep", "0.12"],
+        capture_output=True, text=True, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"}, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        pytest.skip(f"perf may not count here: {done.stderr.strip()}")
+    counts = [found[1] for found in map(parse_line, done.stderr.splitlines()) if found]
+    assert len(counts) >= (3 if interval else 1) - 1
+    assert all(count.unit == "msec" and count.event == "cpu-clock" for count in counts)
+    # All CPUs were counted for as long as the command slept.
+    assert sum(count.value for count in counts) >= 120
+
+
+@real_perf
+def test_the_real_perf_without_power_events_says_so_in_words_we_know():
+    if Path("/sys/bus/event_source/devices/power/events/energy-pkg").exists():
+        pytest.skip("this machine has power events")
+    done = subprocess.run(
+        ["perf", "stat", "-a", "-e", "power/energy-pkg/", "--", "true"],
+        capture_output=True, text=True, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 129
+    assert refusal(done.stderr) == "absent"

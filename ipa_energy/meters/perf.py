@@ -1,4 +1,14 @@
-"""One power event of the kernel, opened for one CPU (``perf_event_open``, linux/perf_event.h).
+"""Joules from the kernel's power events, as ``perf stat -a`` counts them.
+
+The same counters as :mod:`ipa_energy.meters.rapl`, by another door: the kernel may let a process
+count where the files of sysfs may not be read, and it takes care of wraps. :class:`PerfMeter` asks
+the kernel itself: ``perf stat`` prints its counts at the end or at fixed intervals only, so that a
+window's edges would lie up to an interval aside. :mod:`.command` puts the program around a command.
+
+Events of cores and graphics lie inside the package's and are never added. ``energy-psys`` covers
+the platform and stands alone. A listed event proves nothing: one that does not move is dead.
+
+One power event of the kernel, opened for one CPU (``perf_event_open``, linux/perf_event.h).
 
 What sysfs tells of an event::
 
@@ -19,13 +29,26 @@ import os
 import platform
 import re
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.perf.lines import ENERGY_UNIT
-from ipa_energy.meters.perf.program import DENIED_FIX, METER, NO_EVENT_FIX
+from ipa_energy.errors import ConfigError
+from ipa_energy.meters.base import Energy, MeterFault, Reading
+from ipa_energy.meters.imports.perf_log import ADDED_EVENTS, ENERGY_UNIT, PLATFORM_EVENTS
+from ipa_energy.meters.sources import POWER_PMU, counter_source
+from ipa_energy.meters.watching import SteppingMeter
+from ipa_energy.records import Quality
+
+METER = "perf"
+
+DENIED_FIX = (
+    "run as root, or let everybody count: sudo sysctl kernel.perf_event_paranoid=0 (containers "
+    "need CAP_PERFMON as well)"
+)
+NO_EVENT_FIX = "modprobe rapl (most virtual machines have no such counter)"
+
 
 SYSCALL = {
     "x86_64": 298,
@@ -185,3 +208,105 @@ def _config(pmu: Path, description: str) -> int:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="ascii").strip()
+
+
+UPDATE_PERIOD_S = 0.001
+
+
+class PerfMeter(SteppingMeter):
+    """Measured joules of all processor packages and their memory, or of the platform.
+
+    A :class:`~ipa_energy.meters.base.Meter`.
+
+    Args:
+        pmu: the kernel's folder of the power events.
+        psys: the platform instead of packages and memory; None for the platform only where there
+            is nothing else.
+        leave_out: domains not to count, e.g. a ``dram-0`` found dead.
+        update_period_s: seconds between two steps of the counters.
+        opener: opens an event; another one may be given for tests.
+        clock: seconds, increasing.
+        sleep: waits for seconds of that clock.
+
+    Raises:
+        MeterUnavailableError: no such events, or no right to count.
+        ConfigError: ``leave_out`` leaves nothing.
+    """
+
+    name = METER
+    quality: Quality = "measured"
+
+    def __init__(
+        self,
+        pmu: Path = POWER_PMU,
+        *,
+        psys: bool | None = None,
+        leave_out: Collection[str] = (),
+        update_period_s: float = UPDATE_PERIOD_S,
+        opener: EventOpener = open_event,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(update_period_s, clock, sleep)
+        self._events: dict[str, EnergyEvent] = {}
+        for event, domain in energy_events(pmu, psys=psys).items():
+            kind = event_kind(pmu, event)
+            for number, cpu in enumerate(counting_cpus(pmu)):
+                if f"{domain}-{number}" not in leave_out:
+                    self._events[f"{domain}-{number}"] = EnergyEvent(kind, cpu, opener)
+        if not self._events:
+            raise ConfigError(f"perf cannot leave out {', '.join(leave_out)}: nothing would remain")
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """What is added up: ``package-0``, ``dram-0`` …; or ``psys-0``."""
+        return tuple(self._events)
+
+    def read(self) -> Reading:
+        """Joules by domain since the meter was made.
+
+        Raises:
+            MeterUnavailableError: an event cannot be read, or was not counted all the time.
+        """
+        begin_s = self._clock()
+        counters = {domain: event.read_j() for domain, event in self._events.items()}
+        return Reading((begin_s + self._clock()) / 2, counters)
+
+    def energy_between(self, start: Reading, end: Reading) -> Energy:
+        """Joules of the window, by domain; waits for the counters' next step after ``end``.
+
+        Raises:
+            MeterUnavailableError: the window has no length, or a counter did not move.
+        """
+        energy = super().energy_between(start, end)
+        self.confirm(end)
+        return energy
+
+    def close(self) -> None:
+        """Stop counting."""
+        for event in self._events.values():
+            event.close()
+
+
+def energy_events(pmu: Path = POWER_PMU, *, psys: bool | None = None) -> dict[str, str]:
+    """Event → domain of the power events that the kernel lists and that may be added up.
+
+    Args:
+        pmu: the kernel's folder of the power events.
+        psys: the platform instead of packages and memory; None for it only where they are missing.
+
+    Raises:
+        MeterUnavailableError: the kernel lists none.
+    """
+    found = {path.name for path in (pmu / "events").glob("energy-*")}
+    added = {event: domain for event, domain in ADDED_EVENTS.items() if event in found}
+    platform = {event: domain for event, domain in PLATFORM_EVENTS.items() if event in found}
+    chosen = platform if psys or (psys is None and "energy-pkg" not in added) else added
+    if not chosen or (chosen is added and "energy-pkg" not in added):
+        names = sorted(name for name in found if "." not in name)
+        listed = f"lists only {', '.join(names)}" if names else "lists no energy event"
+        raise MeterFault(METER, "absent", f"the kernel {listed} under {pmu}", NO_EVENT_FIX)
+    return chosen
+
+
+PERF = counter_source(lambda places, leave_out: PerfMeter(places.pmu, leave_out=leave_out))

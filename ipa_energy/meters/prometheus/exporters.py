@@ -18,6 +18,13 @@ GPUs and everything else on the board.
 A node's joules are what RAPL counted, hence measured, unless Kepler says that a model made them. A
 pod's or container's are its share of the node's by CPU time: no counter tells processes apart, so
 they are always estimated.
+
+Joules of NVIDIA GPUs from NVIDIA's DCGM exporter, through Prometheus.
+
+``DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION`` is NVML's counter of a whole GPU in millijoules. The
+exporter labels it with the pod that holds the GPU and repeats it for every MIG slice and every pod
+that shares the GPU; all of these are one counter, told apart by the GPU's UUID and counted once. A
+slice's or a pod's own joules are not known, so a selector by pod is not offered.
 """
 
 from __future__ import annotations
@@ -28,10 +35,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.prometheus.meter import MODEL_WORDS, PrometheusMeter
+from ipa_energy.meters.base import MeterFault
+from ipa_energy.meters.prometheus.prometheus_meter import (
+    MODEL_WORDS,
+    PrometheusMeter,
+    scraped_source,
+)
 from ipa_energy.meters.prometheus.query import CounterQuery, quoted
 from ipa_energy.meters.prometheus.server import PrometheusServer
+from ipa_energy.meters.sources import KeplerTarget
 from ipa_energy.records import Quality
 
 KEPLER = "kepler"
@@ -41,32 +53,6 @@ Generation = Literal["0.10", "0.9"]
 PACKAGES = "package(-[0-9]+)?"
 PACKAGES_AND_MEMORY = "(package|dram)(-[0-9]+)?"
 PLATFORM = "psys(-[0-9]+)?"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeplerTarget:
-    """Whose joules: the narrowest thing that is named, or every node if nothing is.
-
-    Attributes:
-        node: name of the node.
-        namespace: of the pods.
-        pod: name of the pod; ``*`` stands for any characters (``yolo-*``).
-        container: name of the container; likewise.
-        memory: count memory too; False where its counter is dead.
-    """
-
-    node: str | None = None
-    namespace: str | None = None
-    pod: str | None = None
-    container: str | None = None
-    memory: bool = True
-
-    @property
-    def scope(self) -> Literal["node", "pod", "container"]:
-        """What is counted."""
-        if self.container is not None:
-            return "container"
-        return "node" if self.pod is None and self.namespace is None else "pod"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +234,44 @@ def _nothing(past: _Past, metric: str, matchers: Sequence[str]) -> MeterFault:
         f"{past.server.url} has no {_selector(metric, matchers)}",
         "check the names: kubectl get pods -A, and Kepler's own metrics page",
     )
+
+
+DCGM = "dcgm"
+METRIC = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+JOULES_PER_MJ = 1e-3
+
+
+def dcgm_meter(
+    server: PrometheusServer, *, host: str | None = None, uuid: str | None = None
+) -> PrometheusMeter:
+    """A meter of the GPUs that a DCGM exporter watches.
+
+    Args:
+        server: the Prometheus that scrapes the exporter.
+        host: only GPUs of this host (label ``Hostname``).
+        uuid: only this GPU.
+    """
+    return PrometheusMeter(server, dcgm_query(host=host, uuid=uuid), name=DCGM)
+
+
+def dcgm_query(*, host: str | None = None, uuid: str | None = None) -> CounterQuery:
+    """The counters of the GPUs, each once."""
+    pairs = [("Hostname", host), ("UUID", uuid)]
+    matchers = ",".join(f"{name}={quoted(value)}" for name, value in pairs if value is not None)
+    return CounterQuery(
+        f"{METRIC}{{{matchers}}}",
+        quality="measured",
+        joules_per_unit=JOULES_PER_MJ,
+        domain_labels=("Hostname", "device"),
+        identity=("UUID",),
+    )
+
+
+KEPLER_SOURCE = scraped_source(
+    lambda places, server: kepler_meter(server, places.kepler), KEPLER, "CPU"
+)
+DCGM_SOURCE = scraped_source(
+    lambda places, server: dcgm_meter(server, host=places.dcgm_host, uuid=places.dcgm_gpu),
+    DCGM,
+    "GPU",
+)

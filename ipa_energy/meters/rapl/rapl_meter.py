@@ -7,6 +7,13 @@ after minutes, so a background thread looks at them as often as they could go ha
 
 What a window gets no figure for: a counter that stood still, went back, was out of sight for longer
 than it takes to go round, or may not be read any more.
+
+A counter that wraps, made into a total that only grows, with every doubt about it kept.
+
+At each look the counter has moved by ``(now − last) mod (range + 1)``. This is its true movement if
+it was looked at before it could wrap twice, and if no more energy went through than the hardware
+can draw. Where either does not hold, or where it stood still, the time since the last good look is
+a :class:`Doubt`, and no window that touches it gets a figure.
 """
 
 from __future__ import annotations
@@ -14,28 +21,122 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.base import Energy, Reading
-from ipa_energy.meters.fault import MeterFault, require_movement
-from ipa_energy.meters.rapl.counter_file import METER, CounterFile, Opener, open_for_reading
-from ipa_energy.meters.rapl.keep_alive import KeepAlive
-from ipa_energy.meters.rapl.mirrors import without_mirrors
-from ipa_energy.meters.rapl.powercap import POWERCAP, Kind, find_zones
-from ipa_energy.meters.rapl.zone_total import FROZEN_AFTER_S, MAX_POWER_W, ZoneTotal
-from ipa_energy.meters.status import min_window_for
+from ipa_energy.meters.base import MeterFault, Reading
+from ipa_energy.meters.rapl.powercap import (
+    METER,
+    CounterFile,
+    Kind,
+    Opener,
+    Zone,
+    find_zones,
+    open_for_reading,
+    without_mirrors,
+    zone_names,
+)
+from ipa_energy.meters.sources import POWERCAP, Places, counter_source
+from ipa_energy.meters.watching import FROZEN_AFTER_S, KeepAlive, SteppingMeter
 from ipa_energy.records import Quality
+
+MAX_POWER_W: dict[Kind, float] = {"package": 1000.0, "dram": 500.0, "psys": 5000.0}
+"""More than any such zone draws: twice the largest processors (500 W), and a machine of eight."""
+
+STEP_ALLOWANCE_S = 0.1
+"""A look may see a value this old, when a step was late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A stretch of time over which a counter cannot be believed.
+
+    Attributes:
+        start_s, end_s: on the meter's clock.
+        reason: what happened, naming the zone.
+    """
+
+    start_s: float
+    end_s: float
+    reason: str
+
+
+class ZoneTotal:
+    """The total of one zone.
+
+    Args:
+        zone: whose counter it is.
+        raw_uj: its value at ``time_s``.
+        time_s: the first look, on the meter's clock.
+        max_power_w: watts that the zone can never exceed.
+    """
+
+    def __init__(self, zone: Zone, raw_uj: int, time_s: float, max_power_w: float) -> None:
+        self.zone = zone
+        self.total_uj = raw_uj
+        self.moved_s = time_s
+        self.doubts: list[Doubt] = []
+        self._modulus_uj = zone.range_uj + 1
+        self._max_power_uw = max_power_w * 1e6
+        self._allowance_uj = min(self._max_power_uw * STEP_ALLOWANCE_S, self._modulus_uj / 4)
+        self._raw_uj = raw_uj
+        self._looked_s = time_s
+
+    @property
+    def look_period_s(self) -> float:
+        """Looks at least this often cannot miss a wrap: half of the time to go round once."""
+        return self._modulus_uj / (2 * self._max_power_uw)
+
+    def look(self, raw_uj: int, time_s: float) -> None:
+        """Take in the counter's value at ``time_s``."""
+        last_uj, last_s = self._raw_uj, self._looked_s
+        step_uj = (raw_uj - last_uj) % self._modulus_uj
+        most_uj = self._max_power_uw * (time_s - last_s)
+        if most_uj > self._modulus_uj:
+            self._doubt(
+                last_s,
+                time_s,
+                f"was not looked at for {time_s - last_s:.3g} s, in which it may have gone round "
+                "more than once",
+            )
+        elif step_uj > most_uj + self._allowance_uj:
+            went = "back" if raw_uj < last_uj else "forward"
+            self._doubt(
+                last_s,
+                time_s,
+                f"went {went} from {last_uj} to {raw_uj} µJ in {time_s - last_s:.3g} s, which no "
+                "power explains",
+            )
+        self.total_uj += step_uj
+        self._raw_uj, self._looked_s = raw_uj, time_s
+        if step_uj:
+            self.moved_s = time_s
+        elif time_s - self.moved_s >= FROZEN_AFTER_S:
+            self._doubt(self.moved_s, time_s, f"stood still for {time_s - self.moved_s:.3g} s")
+
+    def lost(self, time_s: float, reason: str) -> None:
+        """Believe nothing between the last look and this time."""
+        self._doubt(self._looked_s, time_s, reason)
+
+    def doubt_in(self, start_s: float, end_s: float) -> Doubt | None:
+        """The first doubt that touches a window."""
+        return next((d for d in self.doubts if d.start_s < end_s and d.end_s > start_s), None)
+
+    def _doubt(self, start_s: float, end_s: float, reason: str) -> None:
+        if self.doubts and start_s <= self.doubts[-1].end_s:  # what lasts stays one entry
+            start_s = min(start_s, self.doubts.pop().start_s)
+        self.doubts.append(Doubt(start_s, end_s, f"{self.zone.domain} {reason}"))
+
 
 UPDATE_PERIOD_S = 0.001
 """What Intel documents for its counters; discovery finds the machine's own."""
 
 WATCH_PERIOD_S = 1.0
 MIN_LOOK_PERIOD_S = 0.001
-CONFIRM_PAUSE_S = 0.0002
 
 
-class RaplMeter:
+class RaplMeter(SteppingMeter):
     """Measured joules of all processor packages and their memory, or of the platform.
 
     A :class:`~ipa_energy.meters.base.Meter`. Counters of a :class:`Reading` are totals in µJ,
@@ -59,6 +160,8 @@ class RaplMeter:
 
     name = METER
     quality: Quality = "measured"
+    joules_per_count = 1e-6
+    unit = "µJ"
 
     def __init__(
         self,
@@ -77,8 +180,7 @@ class RaplMeter:
         _check_leave_out(leave_out, [zone.domain for zone in zones])
         chosen = [zone for zone in zones if zone.domain not in leave_out]
         watts = {**MAX_POWER_W, **(max_power_w or {})}
-        self.update_period_s = update_period_s
-        self._clock, self._sleep = clock, sleep
+        super().__init__(update_period_s, clock, sleep)
         self._lock = threading.Lock()
         self._files = [CounterFile(zone.energy_path, opener=opener) for zone in chosen]
         self._totals = [
@@ -92,11 +194,6 @@ class RaplMeter:
         self._keep_alive = (
             KeepAlive(self._watch, self.look_period_s, name="rapl") if keep_alive else None
         )
-
-    @property
-    def min_window_s(self) -> float:
-        """Shortest window good to 1 %: 100 steps of the counters."""
-        return min_window_for(self.update_period_s)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -124,31 +221,17 @@ class RaplMeter:
         with self._lock:
             self._look()
 
-    def energy_between(self, start: Reading, end: Reading) -> Energy:
-        """Joules of the window, by domain.
-
-        Waits for the counters' next step after ``end``, about a millisecond at most, to be sure
-        that they were still running then.
+    def believe(self, start: Reading, end: Reading) -> None:
+        """See that the counters ran on after the window, and that none was in doubt within it.
 
         Raises:
-            MeterUnavailableError: the window has no length, the readings are of another meter, or a
-                counter cannot be believed over this window.
+            MeterUnavailableError: one cannot be believed over this window.
         """
-        duration_s = end.time_s - start.time_s
-        if not duration_s > 0:
-            raise MeterFault(METER, "dead", f"a window of {duration_s:g} s has no length")
-        if not set(self.domains) == set(start.counters) == set(end.counters):
-            raise ConfigError("the readings were not taken by this rapl meter")
-        self._confirm(end.time_s)
-        domains = {}
+        self.confirm(end)
         for total in self._totals:
-            domain = total.zone.domain
             doubt = total.doubt_in(start.time_s, end.time_s)
             if doubt is not None:
                 raise MeterFault(METER, "dead", doubt.reason, "measure the window again")
-            domains[domain] = (end.counters[domain] - start.counters[domain]) / 1e6
-        require_movement(METER, domains, duration_s, self.min_window_s)
-        return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
 
     def close(self) -> None:
         """Stop looking in the background and give the files back."""
@@ -157,14 +240,6 @@ class RaplMeter:
         with self._lock:
             for file in self._files:
                 file.close()
-
-    def __enter__(self) -> RaplMeter:
-        """The meter itself, closed at the end of the block."""
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Close."""
-        self.close()
 
     def _look(self) -> float:
         """Read every counter; returns the middle of the time that took. Holds the lock."""
@@ -184,21 +259,6 @@ class RaplMeter:
                 for total in self._totals:
                     total.lost(self._clock(), f"could not be read: {error}")
 
-    def _confirm(self, end_s: float) -> None:
-        """Wait until every counter was seen to move after ``end_s``."""
-        while any(total.moved_s <= end_s for total in self._totals):
-            self.look()
-            standing = [total for total in self._totals if total.moved_s <= end_s]
-            if standing and self._clock() - end_s >= FROZEN_AFTER_S:
-                raise MeterFault(
-                    METER,
-                    "dead",
-                    f"{standing[0].zone.domain} stands still: it may have stopped in the window",
-                    "measure again",
-                )
-            if standing:
-                self._sleep(CONFIRM_PAUSE_S)
-
 
 def _check_leave_out(leave_out: Collection[str], domains: Collection[str]) -> None:
     unknown = sorted(set(leave_out) - set(domains))
@@ -207,3 +267,12 @@ def _check_leave_out(leave_out: Collection[str], domains: Collection[str]) -> No
             f"rapl cannot leave out {', '.join(unknown or leave_out)}",
             allowed=f"some, not all, of {', '.join(domains)}",
         )
+
+
+def _make(places: Places, leave_out: Collection[str]) -> RaplMeter:
+    names = zone_names(places.powercap)
+    platform_only = "psys" in names and not any(name.startswith("package") for name in names)
+    return RaplMeter(places.powercap, psys=platform_only, leave_out=leave_out)
+
+
+RAPL = counter_source(_make)

@@ -16,17 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.base import Energy, Reading
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.prometheus.counter_series import (
-    CounterSeries,
+from ipa_energy.meters.base import Energy, MeterFault, MeterStatus, Reading, min_window_for
+from ipa_energy.meters.prometheus.query import (
     Window,
+    WindowQuery,
     interval_between_scrapes_s,
     period_between_steps_s,
 )
-from ipa_energy.meters.prometheus.query import WindowQuery
-from ipa_energy.meters.prometheus.server import METER, PrometheusServer
-from ipa_energy.meters.status import MeterStatus, min_window_for
+from ipa_energy.meters.prometheus.server import METER, CounterSeries, PrometheusServer
+from ipa_energy.meters.sources import Counted, Places, Source
 from ipa_energy.records import Quality, weakest_quality
 
 SERVER_TIME = "server_unix_s"
@@ -256,3 +254,57 @@ def _from_model(found: Sequence[CounterSeries]) -> bool:
 
 def _listed(query: WindowQuery) -> str:
     return ", ".join(query.selectors)
+
+
+URL_FIX = "name the server that scrapes it: --prometheus-url http://HOST:9090"
+QUERY_FIX = "name a counter of energy, or an expression: --query 'NAME{LABEL=\"VALUE\"}'"
+QUALITY_FIX = "if a hardware counter or a power meter feeds it: --query-quality measured"
+
+
+def _server(places: Places, meter: str) -> PrometheusServer:
+    if places.prometheus_url is None:
+        raise MeterFault(meter, "absent", "no Prometheus server is named", URL_FIX)
+    return PrometheusServer(places.prometheus_url, headers=places.prometheus_headers)
+
+
+def scraped_source(
+    open_scraped: Callable[[Places, PrometheusServer], PrometheusMeter],
+    name: str,
+    counts: Counted | None,
+) -> Source:
+    """A source that a Prometheus server scrapes; it is first asked when it is first used.
+
+    Args:
+        open_scraped: makes the meter of a server.
+        name: of the meter, for what to say where no server is named.
+        counts: whose joules.
+    """
+
+    def open_named(places: Places) -> PrometheusMeter:
+        return open_scraped(places, _server(places, name))
+
+    def probe(places: Places) -> MeterStatus:
+        try:
+            return open_named(places).probe()
+        except MeterFault as fault:
+            return fault.status()
+
+    return Source(open_named, probe, counts)
+
+
+def _open_query(places: Places, server: PrometheusServer) -> PrometheusMeter:
+    if places.query is None:
+        raise MeterFault(METER, "absent", "no query is named", QUERY_FIX)
+    return PrometheusMeter(server, places.query)
+
+
+def _probe_query(places: Places) -> MeterStatus:
+    """State of the user's own query, whose quality Prometheus does not tell."""
+    status = _QUERY.status(places)
+    if status.state != "estimated" or status.fix is not None:
+        return status
+    return replace(status, fix=QUALITY_FIX)
+
+
+_QUERY = scraped_source(_open_query, METER, None)
+QUERY = replace(_QUERY, probe=_probe_query)

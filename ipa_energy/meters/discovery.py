@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.meters.base import Meter
-from ipa_energy.meters.discovery.busy import BusyCores
-from ipa_energy.meters.discovery.sources import SOURCES, Places
-from ipa_energy.meters.fault import MeterFault
-from ipa_energy.meters.status import MeterStatus
+from ipa_energy.meters.base import Meter, MeterFault, MeterStatus
+from ipa_energy.meters.composite import CompositeMeter
+from ipa_energy.meters.sources import Places, source
+from ipa_energy.meters.watching import BusyCores
+from ipa_energy.records import joined_meters, meters_in
+from ipa_energy.registries import METERS
 
 AUTO = "auto"
 CPU_COUNTERS = ("rapl", "perf")
@@ -45,7 +46,7 @@ def discover(places: Places | None = None) -> Discovery:
     """Try every source; takes a second or two and keeps some cores busy meanwhile."""
     where = places or Places()
     with BusyCores():
-        statuses = tuple(source.probe(where) for source in SOURCES.values())
+        statuses = tuple(source(name).status(where) for name in METERS)
     return Discovery(statuses, auto_of(statuses))
 
 
@@ -61,7 +62,9 @@ def auto_of(statuses: Sequence[MeterStatus]) -> str | None:
         estimated = [estimate] if states.get(estimate) == "estimated" else []
         return (measured + estimated)[:1]
 
-    return "+".join(best(GPU_COUNTERS, GPU_ESTIMATE) + best(CPU_COUNTERS, CPU_ESTIMATE)) or None
+    return (
+        joined_meters(best(GPU_COUNTERS, GPU_ESTIMATE) + best(CPU_COUNTERS, CPU_ESTIMATE)) or None
+    )
 
 
 def open_meter(name: str = AUTO, places: Places | None = None) -> Meter:
@@ -81,15 +84,15 @@ def open_meter(name: str = AUTO, places: Places | None = None) -> Meter:
                 AUTO, "absent", "nothing can be measured here", "see ipa-energy meters"
             )
         name = found
-    parts = name.split("+")
+    parts = meters_in(name)
     for part in parts:
-        if part not in SOURCES:
-            raise ConfigError(f"no meter {part!r}", allowed=", ".join((AUTO, *SOURCES)))
+        if part not in METERS:
+            raise ConfigError(f"no meter {part!r}", allowed=", ".join((AUTO, *METERS)))
     opened: list[Meter] = []
     try:
         for part in parts:
-            opened.append(SOURCES[part].open(where))
-        return opened[0] if len(opened) == 1 else _composite(opened)
+            opened.append(source(part).open(where))
+        return opened[0] if len(opened) == 1 else CompositeMeter(opened)
     except (ConfigError, MeterUnavailableError):
         for meter in opened:
             close_meter(meter)
@@ -102,9 +105,3 @@ def close_meter(meter: Meter) -> None:
         close = getattr(part, "close", None)
         if close is not None:
             close()
-
-
-def _composite(parts: Sequence[Meter]) -> Meter:
-    from ipa_energy.meters.composite import CompositeMeter
-
-    return CompositeMeter(parts)

@@ -1,1 +1,0 @@
-"""Which meters there are here, tried under load before they are believed."""
