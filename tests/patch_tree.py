@@ -6,6 +6,7 @@ read-only, ``tools/start.sh`` is executable. ``engine/spare.py`` is no target.
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import subprocess
@@ -13,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipa_energy.plugin.checkout import Checkout, open_checkout
-from ipa_energy.plugin.manifest import PatchSet, load_patch_set
-from ipa_energy.plugin.manifest_build import build_manifest
+from ipa_energy.plugin.patch_set import (
+    MANIFEST,
+    PatchSet,
+    git_blob_hash,
+    load_patch_set,
+    parse_patch,
+    put_in,
+)
 
 PLAN = b"""\
 import math
@@ -106,7 +113,19 @@ PATCHES = {
 """,
 }
 TARGETS = ("engine/plan.py", "tools/read.py", "tools/start.sh", "engine/state.py")
-"""In the order of the manifest, which is that of the patch files' names."""
+"""In the order of the patch files' names."""
+
+
+def with_hashes(body: bytes, source: bytes, after: str = "0" * 40) -> bytes:
+    """A patch with the lines that name its target's blobs, before and (unless given) after."""
+    path = body.split(b"\n", 1)[0].removeprefix(b"--- a/")
+    head = b"diff --git a/%b b/%b\n" % (path, path)
+    before = git_blob_hash(source).encode()
+    index = b"index %b..%b 100644\n"
+    target = parse_patch(head + index % (before, after.encode()) + body, Path("a patch"))
+    if not after.strip("0"):
+        after = git_blob_hash(put_in(source, target.hunks))
+    return head + index % (before, after.encode()) + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +195,9 @@ def make_tree(folder: Path) -> Tree:
     git(tree.home, "add", ".")
     git(tree.home, "commit", "--quiet", "-m", "pristine")
     tree.folder.mkdir()
-    for name, data in PATCHES.items():
-        (tree.folder / name).write_bytes(data)
-    build_manifest(tree.folder, tree.home, "https://example.org/engine")
+    for path, (name, body) in zip(TARGETS, sorted(PATCHES.items()), strict=True):
+        (tree.folder / name).write_bytes(with_hashes(body, SOURCES[path]))
+    commit = git(tree.home, "rev-parse", "HEAD").strip()
+    manifest = {"repository": "https://example.org/engine", "commit": commit}
+    (tree.folder / MANIFEST).write_text(json.dumps(manifest))
     return tree

@@ -15,9 +15,8 @@ from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 if TYPE_CHECKING:
     from ipa_energy.plugin.checkout import Checkout
     from ipa_energy.plugin.environment import Lack
-    from ipa_energy.plugin.manifest import PatchSet
-    from ipa_energy.plugin.patching import CheckoutState, Outcome
-    from ipa_energy.plugin.target_state import TargetState
+    from ipa_energy.plugin.patch_set import PatchSet
+    from ipa_energy.plugin.patching import CheckoutState, Outcome, TargetState
 
 ACTIONS = {
     "apply": "patch every file, or none; nothing happens where it is patched already",
@@ -38,7 +37,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         description="Patch a checkout of IPA so that its own runner plans with energy. Every file "
         "is verified first,\nall are patched or none, and revert restores every byte.",
         epilog="\n".join(f"{name:8}{what}" for name, what in ACTIONS.items())
-        + "\n\nAll but revert also list what IPA itself lacks here to run.",
+        + "\n\nstatus also lists what IPA itself lacks here to run; apply and check count it.",
     )
     parser.add_argument("action", choices=tuple(ACTIONS), metavar="|".join(ACTIONS))
     parser.add_argument(
@@ -47,7 +46,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     parser.add_argument(
         "--keep-edits",
         action="store_true",
-        help="apply, check: patch files with other changes too, where every place is unmistakable",
+        help="apply, check: patch files with other changes too, where git can merge the two",
     )
     parser.add_argument(
         "--python",
@@ -69,7 +68,7 @@ def patch(args: argparse.Namespace) -> int:
     """Do it, then say how things stand."""
     from ipa_energy.plugin.checkout import open_checkout
     from ipa_energy.plugin.environment import missing
-    from ipa_energy.plugin.manifest import bundled_patches, load_patch_set
+    from ipa_energy.plugin.patch_set import bundled_patches, load_patch_set
     from ipa_energy.plugin.patching import state_of
 
     home = args.ipa_home or os.environ.get("IPA_HOME")
@@ -96,7 +95,7 @@ def patch(args: argparse.Namespace) -> int:
     else:
         print(_text(args.action, checkout, patches, state, outcome))
         if lacks:
-            print(_lacks_text(lacks))
+            print(_lacks_text(args.action, checkout, lacks))
     return EXIT_DONE
 
 
@@ -169,9 +168,13 @@ def _text(
     return "\n".join(lines)
 
 
-def _lacks_text(lacks: list[Lack]) -> str:
+def _lacks_text(action: str, checkout: Checkout, lacks: list[Lack]) -> str:
+    things = "1 thing" if len(lacks) == 1 else f"{len(lacks)} things"
+    if action != "status":
+        listed = f"ipa-energy patch status --ipa-home {checkout.root}"
+        return f"to run, IPA lacks {things} here: {listed}"
     lines = [f"  {lack.name}: {lack.reason}\n    fix: {lack.fix}" for lack in lacks]
-    return "\n".join([f"\nto run, IPA lacks {len(lacks)} things here:", *lines])
+    return "\n".join([f"\nto run, IPA lacks {things} here:", *lines])
 
 
 def _result(action: str, patches: PatchSet, state: CheckoutState, outcome: Outcome | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,14 +89,25 @@ def test_what_ipa_lacks_is_listed_with_the_fix(patch: Patch) -> None:
     assert "to run, IPA lacks" in out
     assert "LSTM weights: " in out
     assert "    fix: train it with" in out
-    assert "LSTM weights" not in patch("revert")[1]
+    assert "IPA lacks" not in patch("revert")[1]
+
+
+def test_the_others_say_in_one_line_that_ipa_lacks_something(tree: Tree, patch: Patch) -> None:
+    for action, first in (("check", "state: clean"), ("apply", "patched: 4"), ("apply", "already")):
+        out = patch(action)[1]
+        assert out.startswith(first)
+        assert re.fullmatch(
+            rf"to run, IPA lacks \d+ things here: ipa-energy patch status --ipa-home {tree.home}",
+            out.splitlines()[-1],
+        )
+        assert "fix:" not in out
 
 
 @pytest.mark.parametrize("action", ["apply", "check"])
 def test_a_refusal_names_file_and_hunk_and_tells_the_state(
     tree: Tree, patch: Patch, action: str
 ) -> None:
-    tree.write("engine/plan.py", PLAN.replace(b"total > 9", b"total > 8"))
+    tree.write("engine/plan.py", PLAN.replace(b"abs(total)", b"total"))
     before = tree.contents()
     status, out, err = patch(action)
     assert (status, out) == (2, "")

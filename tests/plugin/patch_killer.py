@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ipa_energy.plugin import patching
 from ipa_energy.plugin.checkout import open_checkout
-from ipa_energy.plugin.manifest import PatchSet, load_patch_set
+from ipa_energy.plugin.patch_set import PatchSet, load_patch_set
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown"}
 

@@ -109,31 +109,78 @@ def test_a_file_shifted_by_one_line_is_refused(tree: Tree) -> None:
         "engine/plan.py", PLAN.replace(b"    low =", b"    values = list(values)\n    low =")
     )
     assert states(tree)["engine/plan.py"] == "foreign"
-    refused(
-        tree, r"engine/plan\.py has changes of its own: hunk 2 of 3 .* line 11, .* is line 12 now"
-    )
+    refused(tree, r"engine/plan\.py has changes of its own; nothing was changed; fix: --keep-edits")
     tree.write("engine/plan.py", b"# mine\n" + PLAN)
-    refused(tree, r"engine/plan\.py has changes of its own: hunk 1 of 3 .* line 1 were changed")
+    refused(tree, r"engine/plan\.py has changes of its own; nothing was changed; fix: --keep-edits")
 
 
 def test_a_foreign_edit_is_refused_by_file_and_hunk(tree: Tree) -> None:
-    tree.write("engine/plan.py", PLAN.replace(b"total > 9", b"total > 8"))
+    tree.write("engine/plan.py", PLAN.replace(b"abs(total)", b"total"))
     refused(
         tree, r"engine/plan\.py has changes .* hunk 2 of 3 .* lines around line 11 were changed"
     )
     refused(tree, r"hunk 2 of 3", keep_edits=True)
+    refused(tree, r"fix: git -C .* checkout .* -- engine/plan\.py; changes in these files would be")
 
 
 def test_edits_can_be_kept_where_every_place_is_certain(tree: Tree) -> None:
     mine = PLAN.replace(b"    total = 1\n", b"    # mine\n        # mine too\n        total = 1\n")
     tree.write("engine/plan.py", mine)
-    refused(tree, r"hunk 3 of 3 .* line 23, .* is line 25 now.*--keep-edits")
+    refused(tree, r"engine/plan\.py has changes of its own; .*--keep-edits")
     apply(tree.checkout, tree.patches, keep_edits=True)
     made = (tree.home / "engine/plan.py").read_bytes()
     assert b"found.append(cost(rate, width))\n        ours.note(rate)\n" in made
     first = state_of(tree.checkout, tree.patches).files[0]
     assert (first.state, first.patch) == ("foreign", "in")
     assert apply(tree.checkout, tree.patches, keep_edits=True).changed == ()
+    revert(tree.checkout, tree.patches)
+    assert (tree.home / "engine/plan.py").read_bytes() == mine
+
+
+def test_edits_elsewhere_in_every_file_stay_byte_for_byte(tree: Tree) -> None:
+    """At both ends of the files, between hunks, and with the old ends of lines."""
+    tree.write("engine/plan.py", b"# mine\n" + PLAN.replace(b"return high - low", b"return 1"))
+    tree.write("engine/state.py", STATE.replace(b"return 2 * self.rate", b"return 3 * self.rate"))
+    tree.write("tools/read.py", READ.replace(b"file.read()", b"file.read().strip()\n\n\n# mine"))
+    tree.write("tools/start.sh", b"#!/bin/sh\n# mine\necho one\necho two\necho three\n")
+    before = tree.contents()
+    refused(tree, r"engine/plan\.py has changes of its own \(and 3 more: .*--keep-edits")
+    assert apply(tree.checkout, tree.patches, keep_edits=True).changed == TARGETS
+    assert {file.patch for file in state_of(tree.checkout, tree.patches).files} == {"in"}
+    assert (tree.home / "tools/read.py").read_bytes().startswith(b"import extra_joules\ndef read")
+    assert git(tree.home, "diff", "--numstat", "tools/start.sh").split()[:2] == ["2", "0"]
+    assert revert(tree.checkout, tree.patches).changed == TARGETS
+    assert tree.contents() == before
+
+
+def test_edits_in_a_copy_without_git_are_refused(tree: Tree) -> None:
+    shutil.rmtree(tree.home / ".git")
+    tree.write("engine/plan.py", b"# mine\n" + PLAN)
+    for keep_edits in (False, True):
+        refused(
+            tree,
+            r"engine/plan\.py has changes of its own, and without a git repository here .*"
+            r"fix: take these files from IPA anew \(git clone https://example\.org/engine",
+            keep_edits=keep_edits,
+        )
+
+
+def test_git_is_only_needed_for_edits(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = tree.checkout
+    monkeypatch.setenv("PATH", "/nowhere")
+    apply(checkout, tree.patches)
+    revert(checkout, tree.patches)
+    tree.write("engine/plan.py", PLAN + b"\n# mine\n")
+    refused(tree, r"git cannot be run \(No such file or directory\)", keep_edits=True)
+    assert tree.checkout.commit is None
+
+
+def test_edits_of_a_later_commit_are_merged_from_the_blob_of_ours(tree: Tree) -> None:
+    mine = PLAN.replace(b"return high - low", b"return low - high")
+    tree.write("engine/plan.py", mine)
+    git(tree.home, "commit", "--quiet", "-am", "later")
+    apply(tree.checkout, tree.patches, keep_edits=True)
+    assert b"    ours.note(total)\n" in (tree.home / "engine/plan.py").read_bytes()
     revert(tree.checkout, tree.patches)
     assert (tree.home / "engine/plan.py").read_bytes() == mine
 
@@ -288,10 +335,10 @@ def test_a_folder_that_is_no_checkout_is_refused(tree: Tree, folder: str, messag
         open_checkout(tree.home / folder, tree.patches)
 
 
-def test_a_manifest_with_another_hash_after_is_refused(tree: Tree) -> None:
+def test_a_patch_with_another_hash_after_is_refused(tree: Tree) -> None:
     first, *others = tree.patches.targets
     wrong = replace(tree.patches, targets=(replace(first, blob_after="0" * 40), *others))
-    with pytest.raises(ConfigError, match="does not give the content that the manifest says"):
+    with pytest.raises(ConfigError, match="does not give the content it says"):
         apply(tree.checkout, wrong)
     assert git(tree.home, "status", "--porcelain") == ""
 

@@ -10,8 +10,7 @@ import pytest
 from patch_tree import Tree, git
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.plugin.blob import git_blob_hash, split_lines
-from ipa_energy.plugin.manifest import bundled_patches
+from ipa_energy.plugin.patch_set import bundled_patches, git_blob_hash, split_lines
 from ipa_energy.plugin.patching import apply, check, revert, state_of
 
 pytestmark = pytest.mark.ipa

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -16,10 +15,9 @@ import pytest
 from patch_tree import PLAN, TARGETS, Tree
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.plugin import transaction
-from ipa_energy.plugin.blob import git_blob_hash
+from ipa_energy.plugin import checkout as checkout_module
+from ipa_energy.plugin.checkout import FOLDER
 from ipa_energy.plugin.patching import apply, check, revert, state_of
-from ipa_energy.plugin.transaction import FOLDER, JOURNAL
 
 KILLER = Path(__file__).with_name("patch_killer.py")
 Contents = dict[str, tuple[bytes, int]]
@@ -101,7 +99,7 @@ def test_a_kill_while_a_kill_is_mended_is_mended(plain: Tree, tmp_path: Path) ->
 
 
 def interrupted(tree: Tree, tmp_path: Path) -> Tree:
-    """A copy with some files patched and the journal there."""
+    """A copy with some files patched and our folder there."""
     clean_files = own(tree)
     for copy in kill_everywhere("apply", tree, tmp_path / "killed"):
         if own(copy) != clean_files:
@@ -111,7 +109,7 @@ def interrupted(tree: Tree, tmp_path: Path) -> Tree:
 
 def test_git_does_not_see_what_a_kill_leaves(tree: Tree, tmp_path: Path) -> None:
     copy = interrupted(tree, tmp_path)
-    assert (copy.home / FOLDER / JOURNAL).is_file()
+    assert (copy.home / FOLDER).is_dir()
     done = subprocess.run(
         ["git", "-C", str(copy.home), "status", "--porcelain"],
         capture_output=True,
@@ -122,41 +120,26 @@ def test_git_does_not_see_what_a_kill_leaves(tree: Tree, tmp_path: Path) -> None
 
 
 def test_an_edit_made_after_a_kill_is_never_lost(plain: Tree, tmp_path: Path) -> None:
+    clean_files = own(plain)
+    for copy in kill_everywhere("apply", plain, tmp_path / "killed"):
+        if sum(own(copy)[path] != clean_files[path] for path in TARGETS) == 2:
+            break
+    place = copy.home / TARGETS[0]
+    place.write_bytes(b"# mine\n" + place.read_bytes())
+    revert(copy.checkout, copy.patches)
+    assert place.read_bytes() == b"# mine\n" + PLAN
+    assert {**copy.contents(), TARGETS[0]: clean_files[TARGETS[0]]} == clean_files
+
+
+def test_our_lines_changed_after_a_kill_are_refused(plain: Tree, tmp_path: Path) -> None:
     copy = interrupted(plain, tmp_path)
     place = copy.home / TARGETS[0]
-    place.write_bytes(b"mine\n")
+    place.write_bytes(place.read_bytes().replace(b"    ours.note(total)\n", b""))
     before = copy.contents()
     for action in (apply, revert):
-        with pytest.raises(ConfigError, match=r"plan\.py: an interrupted patch cannot be undone"):
+        with pytest.raises(ConfigError, match=r"engine/plan\.py has changes .* hunk 2 of 3"):
             action(copy.checkout, copy.patches)
-        assert copy.contents() == before
-    shutil.rmtree(copy.home / FOLDER)  # the fix that the message names
-    assert state_of(copy.checkout, copy.patches).state == "foreign"
-    assert revert(copy.checkout, copy.patches).changed == ()
-    assert place.read_bytes() == b"mine\n"
-
-
-@pytest.mark.parametrize("text", ["", "{", '[{"number": 0}]'])
-def test_a_broken_journal_is_told(plain: Tree, text: str) -> None:
-    (plain.home / FOLDER).mkdir()
-    (plain.home / FOLDER / JOURNAL).write_text(text)
-    with pytest.raises(ConfigError, match="is not a journal of this program's"):
-        apply(plain.checkout, plain.patches)
-
-
-def test_a_journal_cannot_lead_out_of_the_checkout(plain: Tree, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_bytes(PLAN)
-    folder = plain.home / FOLDER
-    folder.mkdir()
-    blob = git_blob_hash(PLAN)
-    entry = {"number": 0, "path": "../victim", "blob_old": "0" * 40, "blob_new": blob}
-    other = {"number": 1, "path": TARGETS[0], "blob_old": "0" * 40, "blob_new": "1" * 40}
-    (folder / JOURNAL).write_text(json.dumps([entry, other]))
-    (folder / "0.old").write_bytes(b"")
-    with pytest.raises(ConfigError, match="is not a journal"):
-        apply(plain.checkout, plain.patches)
-    assert victim.read_bytes() == PLAN
+        assert own(copy) == {path: found for path, found in before.items() if FOLDER not in path}
 
 
 def test_a_link_in_the_folders_place_is_not_followed(plain: Tree, tmp_path: Path) -> None:
@@ -208,7 +191,7 @@ def test_a_file_size_limit_of_the_system_changes_nothing(plain: Tree) -> None:
         "import sys, resource\n"
         "from pathlib import Path\n"
         "from ipa_energy.plugin.checkout import open_checkout\n"
-        "from ipa_energy.plugin.manifest import load_patch_set\n"
+        "from ipa_energy.plugin.patch_set import load_patch_set\n"
         "from ipa_energy.plugin.patching import apply\n"
         "patches = load_patch_set(Path(sys.argv[2]))\n"
         "checkout = open_checkout(Path(sys.argv[1]), patches)\n"
@@ -252,8 +235,8 @@ def test_a_read_only_folder_changes_nothing(plain: Tree, open_place: Path, read_
         "import os, sys\n"
         "from pathlib import Path\n"
         "from ipa_energy.plugin.checkout import open_checkout\n"
-        "from ipa_energy.plugin.manifest import load_patch_set\n"
-        "from ipa_energy.plugin import environment, patching, transaction\n"
+        "from ipa_energy.plugin.patch_set import load_patch_set\n"
+        "from ipa_energy.plugin import environment, patching\n"
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "patches = load_patch_set(Path(sys.argv[2]))\n"
         "checkout = open_checkout(Path(sys.argv[1]), patches)\n"
@@ -276,13 +259,13 @@ def test_an_edit_between_reading_and_writing_is_not_overwritten(
 ) -> None:
     before = plain.contents()
     last = plain.home / TARGETS[-1]
-    stage = transaction._stage
+    stage = checkout_module._stage
 
     def edit_after_staging(*arguments: object) -> None:
         stage(*arguments)  # type: ignore[arg-type]
         last.write_bytes(b"mine\n")
 
-    monkeypatch.setattr(transaction, "_stage", edit_after_staging)
+    monkeypatch.setattr(checkout_module, "_stage", edit_after_staging)
     with pytest.raises(ConfigError, match="changed by another program meanwhile"):
         apply(plain.checkout, plain.patches)
     assert last.read_bytes() == b"mine\n"
@@ -293,17 +276,17 @@ def test_an_interrupt_from_the_keyboard_is_undone_at_once(
     plain: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = plain.contents()
-    verify, calls = transaction._require_unchanged, 0
+    verify, calls = checkout_module._require_unchanged, 0
 
-    def interrupt(path: Path, blob: str) -> None:
+    def interrupt(path: Path, data: bytes) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
             assert sum(found != before.get(name) for name, found in own(plain).items()) == 2
             raise KeyboardInterrupt
-        verify(path, blob)
+        verify(path, data)
 
-    monkeypatch.setattr(transaction, "_require_unchanged", interrupt)
+    monkeypatch.setattr(checkout_module, "_require_unchanged", interrupt)
     with pytest.raises(KeyboardInterrupt):
         apply(plain.checkout, plain.patches)
     assert plain.contents() == before
@@ -325,7 +308,7 @@ def test_two_processes_at_once_do_it_once(plain: Tree, patched: Tree, action: st
         "from pathlib import Path\n"
         "from ipa_energy.plugin import patching\n"
         "from ipa_energy.plugin.checkout import open_checkout\n"
-        "from ipa_energy.plugin.manifest import load_patch_set\n"
+        "from ipa_energy.plugin.patch_set import load_patch_set\n"
         "patches = load_patch_set(Path(sys.argv[3]))\n"
         "checkout = open_checkout(Path(sys.argv[2]), patches)\n"
         "print(len(getattr(patching, sys.argv[1])(checkout, patches).changed))\n"

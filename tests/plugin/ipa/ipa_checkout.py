@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from ipa_energy.plugin.checkout import open_checkout
-from ipa_energy.plugin.manifest import bundled_patches, load_patch_set
+from ipa_energy.plugin.patch_set import bundled_patches, load_patch_set
 from ipa_energy.plugin.patching import apply
 from ipa_energy.profile_table.ipa_export import SeriesTarget, export_profile
 from ipa_energy.profile_table.profile_csv import read_profile

@@ -11,7 +11,7 @@ from ipa_checkout import Ipa, copy_checkout, git, patch_checkout
 from ipa_energy.errors import ConfigError
 from ipa_energy.plugin import patching
 from ipa_energy.plugin.checkout import open_checkout
-from ipa_energy.plugin.manifest import bundled_patches, load_patch_set
+from ipa_energy.plugin.patch_set import bundled_patches, load_patch_set
 
 pytestmark = pytest.mark.ipa
 
@@ -29,7 +29,7 @@ def added_lines() -> list[str]:
         line
         for path in sorted(bundled_patches().glob("*.patch"))
         for line in path.read_text().splitlines()
-        if not line.startswith(("---", "+++", "@@"))
+        if not line.startswith(("diff", "index", "---", "+++", "@@"))
     ]
     assert all(line.startswith("+") for line in lines)
     return [line[1:] for line in lines]
@@ -78,7 +78,7 @@ def test_apply_check_revert_leaves_nothing(copy: Path) -> None:
     assert git(copy, "status", "--porcelain") == ""
 
 
-def test_patches_of_the_manifest_give_the_hashes_of_the_manifest(copy: Path) -> None:
+def test_patches_give_the_hashes_that_they_say(copy: Path) -> None:
     patch_checkout(copy)
     patches = load_patch_set(bundled_patches())
     for target in patches.targets:
