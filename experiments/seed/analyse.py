@@ -21,8 +21,7 @@ from seed_sweep import sweep_sections
 
 from ipa_energy.errors import EXIT_DONE, IpaEnergyError
 from ipa_energy.files import whole_file
-from ipa_energy.report.experiment_page import write_experiment_figures, write_experiment_html
-from ipa_energy.report.section import Section
+from ipa_energy.report.page import Section, write_experiment_figures, write_experiment_html
 
 TITLE = "The seed's two experiments, and what follows from them"
 

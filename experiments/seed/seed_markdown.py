@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ipa_energy.report.section import Section
+from ipa_energy.report.page import Section
 from ipa_energy.tables import Table, cell_of
 
 

@@ -28,7 +28,7 @@ from seed_words import (
     percent,
 )
 
-from ipa_energy.report.section import Section
+from ipa_energy.report.page import Section
 from ipa_energy.tables import Head, Row, Table
 
 MOST_REVERSALS = 4

@@ -10,8 +10,7 @@ from seed_data import SeedPoint
 from seed_figures import sweep_figures
 from seed_words import change, coefficient, correlation_table, front_table, percent
 
-from ipa_energy.report.provenance import meanings
-from ipa_energy.report.section import Facts, Section
+from ipa_energy.report.page import Facts, Section, meanings
 from ipa_energy.tables import Cell, Head, Row, Table, significant
 
 _LE = ("latency_s", "joules_per_request")

@@ -40,8 +40,10 @@ def compare(args: argparse.Namespace) -> int:
     from ipa_energy.compare import compare as compare_runs
     from ipa_energy.compare import comparison_table, headline
     from ipa_energy.experiment import yardsticks_of
+    from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
 
+    require_packages(html=args.html, png=args.png)
     runs = [read_run(path) for path in args.run_dirs]
     show_progress = not (args.quiet or args.json)
     found = {}
@@ -54,12 +56,8 @@ def compare(args: argparse.Namespace) -> int:
         oracle={name: yard.oracle for name, yard in found.items()},
     )
     if args.html is not None:
-        from ipa_energy.report import write_html
-
         write_html(comparison, runs, args.html)
     if args.png is not None:
-        from ipa_energy.report import write_figures
-
         write_figures(comparison, runs, args.png)
     if args.json:
         print_json(as_json(comparison))

@@ -121,10 +121,12 @@ def _add_configurations(parser: argparse.ArgumentParser) -> None:
 
 def tradeoff(args: argparse.Namespace) -> int:
     """Conduct the study, write what was asked for, print the answer."""
+    from ipa_energy.report import require_packages
     from ipa_energy.tradeoff.conduct import DEFAULT_CONFIGURATIONS, Question, conduct
 
     _check_numbers(args)
     _check_places(args)
+    require_packages(html=args.html, png=args.png)
     planners = _planners(args)
     for planner in planners:
         planner.warn_of_excluded()

@@ -6,9 +6,39 @@
     write_figures(comparison, runs, Path("figures"))
 
 Reports of trade-off studies are written by ``tradeoff_page``, those of any other experiment by
-``experiment_page``; all have one look and one kind of :class:`~ipa_energy.report.figure.Figure`.
+``page``; all have one look and one kind of :class:`~ipa_energy.report.figure.Figure`. What draws
+them is no part of a plain install: ``pip install 'ipa-energy[report]'``.
 """
 
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ipa_energy.errors import UnavailableError
 from ipa_energy.report.compare_page import write_figures, write_html
 
-__all__ = ["write_figures", "write_html"]
+__all__ = ["require_packages", "write_figures", "write_html"]
+
+INSTALL = "pip install 'ipa-energy[report]'"
+PACKAGES = {"--html": ("jinja2", "plotly"), "--png": ("matplotlib",)}
+"""Option of the command line → what it needs; each is imported only where it draws."""
+
+
+def require_packages(**asked_for: object) -> None:
+    """Refuse a report that cannot be drawn here, before any work is done for it.
+
+    Args:
+        asked_for: ``html`` and ``png``, by the names of the options; what is None is not asked for.
+
+    Raises:
+        UnavailableError: a package is missing.
+    """
+    for name, path in asked_for.items():
+        if path is None:
+            continue
+        missing = [package for package in PACKAGES[f"--{name}"] if find_spec(package) is None]
+        if missing:
+            raise UnavailableError(
+                f"--{name} needs {' and '.join(missing)}, which a plain install does not bring;"
+                f" fix: {INSTALL}"
+            )

@@ -8,26 +8,22 @@ from pathlib import Path
 
 from ipa_energy.compare import Comparison, headline, run_table
 from ipa_energy.errors import ConfigError
-from ipa_energy.report.energy_figures import (
-    energy_figure,
-    power_figure,
-    split_figure,
-    trade_figure,
-)
 from ipa_energy.report.figure import Figure
 from ipa_energy.report.image import write_images
-from ipa_energy.report.page import write_page
-from ipa_energy.report.provenance import meanings
-from ipa_energy.report.section import Configurations, Facts, Page, Section
-from ipa_energy.report.series import Drawn
-from ipa_energy.report.service_figures import (
+from ipa_energy.report.page import Configurations, Facts, Page, Section, meanings, write_page
+from ipa_energy.report.run_figures import (
     accuracy_figure,
     cores_figure,
     distribution_figure,
+    energy_figure,
     latency_figure,
     load_figure,
+    power_figure,
+    split_figure,
+    stage_figure,
+    trade_figure,
 )
-from ipa_energy.report.stage_figures import stage_figure
+from ipa_energy.report.run_series import Drawn
 from ipa_energy.runlog.reader import Run
 
 

@@ -1,17 +1,23 @@
 """What a figure is: marks on axes, described once and drawn three ways.
 
 The page draws it with Plotly (``plotly_json``), files get it from Matplotlib (``image``), and its
-numbers go out as CSV (``figure_csv``). A colour is a name of the palette (``run0``, ``stage1``,
-``muted``), which the page fills in because it knows whether it is dark, or ``#rrggbb``. Names come
-from users: they are plain text here and each way of drawing escapes them.
+numbers go out as CSV (:func:`csv_of`: one row a point, one column a quantity; the page's button
+gives the same table with the digits that the page holds). A colour is a name of the palette
+(``run0``, ``stage1``, ``muted``), which the page fills in because it knows whether it is dark, or
+``#rrggbb``. Names come from users: they are plain text here and each way of drawing escapes them.
+:func:`label_positions` says where the short texts beside points go, so that they cover neither
+points nor each other.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,3 +219,174 @@ def _has_point(mark: Mark) -> bool:
     x = np.asarray(mark.x, dtype=np.float64)
     y = np.asarray(mark.y, dtype=np.float64)
     return bool((~np.isnan(x) & ~np.isnan(y)).any())
+
+
+SERIES = "series"
+LABEL = "configuration"
+Column = tuple[str, str]
+
+
+def columns_of(figure: Figure) -> list[list[Column]]:
+    """For each mark, title and place (a path in the Plotly trace) of its columns."""
+    return [[(title, path) for title, path, _ in _columns(figure, mark)] for mark in figure.marks]
+
+
+def csv_of(figure: Figure) -> str:
+    """The numbers of ``figure`` as CSV with a header; absent is empty."""
+    tables = [_columns(figure, mark) for mark in figure.marks]
+    titles = list(dict.fromkeys(title for table in tables for title, _, _ in table))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([SERIES, *titles])
+    for mark, table in zip(figure.marks, tables, strict=True):
+        columns = {title: values for title, _, values in table}
+        for index in range(max((len(values) for values in columns.values()), default=0)):
+            cells = [_cell(columns.get(title), index) for title in titles]
+            if any(cells):
+                writer.writerow([mark.name, *cells])
+    return out.getvalue()
+
+
+def _cell(values: Sequence[Any] | None, index: int) -> str:
+    if values is None:
+        return ""
+    value = values[index]
+    if isinstance(value, str):
+        return value.replace("\n", " ")
+    return repr(float(value)) if math.isfinite(value) else ""
+
+
+def _columns(figure: Figure, mark: Mark) -> list[tuple[str, str, Sequence[Any]]]:
+    if isinstance(mark, Bars):
+        return _bar_columns(figure, mark)
+    y_title = figure.panels[mark.panel].title
+    found: list[tuple[str, str, Sequence[Any]]] = [
+        (figure.x.title, "x", _floats(mark.x)),
+        (y_title, "y", _floats(mark.y)),
+    ]
+    if isinstance(mark, Line):
+        return found
+    titles = {"x": figure.x.title, "y": y_title, "z": figure.z.title if figure.z else ""}
+    if mark.z is not None:
+        found.append((titles["z"], "z", _floats(mark.z)))
+    for letter, title in titles.items():
+        error = getattr(mark, f"{letter}_error")
+        if error is not None:
+            found.append((f"± {title}", f"error_{letter}.array", _floats(error)))
+    if mark.values is not None and figure.scale:
+        found.append((figure.scale.title, "meta.values", _floats(mark.values)))
+    if mark.labels:
+        found.append((LABEL, "customdata", list(mark.labels)))
+    return found
+
+
+def _bar_columns(figure: Figure, mark: Bars) -> list[tuple[str, str, Sequence[Any]]]:
+    panel = figure.panels[mark.panel]
+    place, value = (figure.x, panel) if mark.upright else (panel, figure.x)
+    where = "x" if mark.upright else "y"
+    along = "y" if mark.upright else "x"
+    found: list[tuple[str, str, Sequence[Any]]] = [
+        (place.title or "of", where, _floats(mark.at) if len(mark.at) else list(mark.places)),
+    ]
+    if len(mark.starts):
+        found += [
+            (f"from {value.title}", "meta.starts", [start for start, _ in spans(mark)]),
+            (f"to {value.title}", "meta.ends", [end for _, end in spans(mark)]),
+        ]
+    else:
+        found.append((value.title, along, _floats(mark.lengths)))
+    if mark.labels:
+        found.append((LABEL, "customdata", list(mark.labels)))
+    return found
+
+
+def spans(mark: Bars) -> list[tuple[float, float]]:
+    """Start and end of each bar of a mark with ``starts``."""
+    ends = np.asarray(mark.starts, dtype=np.float64) + np.asarray(mark.lengths, dtype=np.float64)
+    return list(zip(_floats(mark.starts), ends.tolist(), strict=True))
+
+
+def _floats(values: Numbers) -> list[float]:
+    found: list[float] = np.asarray(values, dtype=np.float64).tolist()
+    return found
+
+
+WIDTH_PX, LETTER_PX, LINE_PX = 620.0, 7.5, 14.0
+POINT_PX = 6.0
+
+POSITIONS = {
+    "top center": (0, 1),
+    "middle right": (1, 0),
+    "bottom center": (0, -1),
+    "middle left": (-1, 0),
+    "top right": (1, 1),
+    "bottom right": (1, -1),
+    "top left": (-1, 1),
+    "bottom left": (-1, -1),
+}
+"""Plotly's names, best first, and the direction from the point: right and up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def overlap(self, other: _Box) -> float:
+        """Shared area, square pixels."""
+        across = min(self.right, other.right) - max(self.left, other.left)
+        up = min(self.high, other.high) - max(self.low, other.low)
+        return max(0.0, across) * max(0.0, up)
+
+
+def label_positions(figure: Figure) -> list[list[str]]:
+    """For each mark of ``figure`` the position of each of its texts, empty for marks without.
+
+    Greedy: in order of the marks, each text takes the place that overlaps least with all points,
+    the texts before it and the figure's edge.
+    """
+    marks = [mark for mark in figure.marks if isinstance(mark, Points) and mark.marks]
+    if figure.z is not None or not marks:
+        return [
+            ["top center"] * len(mark.marks) if isinstance(mark, Points) else []
+            for mark in figure.marks
+        ]
+    x = _pixels(figure.x, [mark.x for mark in marks], WIDTH_PX)
+    y = _pixels(figure.panels[0], [mark.y for mark in marks], 0.7 * figure.height)
+    taken = [
+        _Box(across - POINT_PX, across + POINT_PX, up - POINT_PX, up + POINT_PX)
+        for xs, ys in zip(x, y, strict=True)
+        for across, up in zip(xs, ys, strict=True)
+    ]
+    found: dict[int, list[str]] = {}
+    for mark, xs, ys in zip(marks, x, y, strict=True):
+        chosen = []
+        for across, up, text in zip(xs, ys, mark.marks, strict=True):
+            boxes = {name: _box(across, up, text, way) for name, way in POSITIONS.items()}
+            best = min(boxes, key=lambda name: sum(boxes[name].overlap(one) for one in taken))
+            taken.append(boxes[best])
+            chosen.append(best)
+        found[id(mark)] = chosen
+    return [found.get(id(mark), []) for mark in figure.marks]
+
+
+def _box(across: float, up: float, text: str, way: tuple[int, int]) -> _Box:
+    width, height = LETTER_PX * max(1, len(text)), LINE_PX
+    left = across + way[0] * POINT_PX - width * (1 - way[0]) / 2
+    low = up + way[1] * POINT_PX - height * (1 - way[1]) / 2
+    return _Box(left, left + width, low, low + height)
+
+
+def _pixels(axis: Axis, columns: list[object], length: float) -> list[NDArray[np.float64]]:
+    """Values of several marks as pixels along an axis; what is unknown far away."""
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    if axis.log:
+        arrays = [np.log10(np.where(array > 0, array, np.nan)) for array in arrays]
+    values = np.concatenate(arrays)
+    known = values[np.isfinite(values)]
+    low = known.min() if len(known) else 0.0
+    span = float(np.ptp(known)) if len(known) else 0.0
+    scaled = [(array - low) / (span or 1.0) * length for array in arrays]
+    return [np.where(np.isfinite(array), array, -1e6) for array in scaled]

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ipa_energy.files import whole_bytes
-from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Numbers, Points
-from ipa_energy.report.figure_csv import csv_of, spans
-from ipa_energy.report.label_positions import label_positions
+from ipa_energy.report.figure import (
+    Axis,
+    Bars,
+    Figure,
+    Line,
+    Mark,
+    Numbers,
+    Points,
+    csv_of,
+    label_positions,
+    spans,
+)
 from ipa_energy.report.palette import paper_color, value_color, value_stops
 from ipa_energy.runlog.folder import write_atomically, writing
 

@@ -3,6 +3,26 @@
 The page may load nothing (its content security policy says so), names are escaped by the template,
 and the figures' data is JSON that cannot end its script element. Plotly stands in it compressed,
 which makes the file a third of the size; the browser unpacks it (``DecompressionStream``).
+
+A page is made of sections with words, tables and figures, for any experiment::
+
+    curve = Figure(
+        key="energy-latency",
+        title="Energy over latency",
+        caption="Each point is one batch size, its bar the 95 % interval of three trials.",
+        marks=[Points(name="YOLOv5n", x=[0.1, 0.2], y=[3.0, 4.0], y_error=[0.1, 0.2],
+                      labels=["YOLOv5n, batch 1", "YOLOv5n, batch 2"], color="run0", hollow=True)],
+        x=Axis("latency (s)", from_zero=True),
+        y=Axis("energy (J/image)", from_zero=True),
+    )
+    numbers = Table("Measured", "weights", [Head("energy", "J/image")], [Row("YOLOv5n", [3.0])])
+    section = Section(title="Experiment 1", text=["What it shows."], tables=[numbers],
+                      figures=[curve], facts=[Facts("Provenance", {"meter": "cpu-time"})])
+    write_experiment_html("The answer in a sentence", [section], Path("page.html"))
+    write_experiment_figures([section], Path("figures"))
+
+Points with ``hollow=True`` are estimates, filled ones are measurements: name the difference in the
+legend too.
 """
 
 from __future__ import annotations
@@ -10,17 +30,102 @@ from __future__ import annotations
 import base64
 import gzip
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.report.figure import Figure
+from ipa_energy.report.image import write_images
 from ipa_energy.report.palette import named_colors
 from ipa_energy.report.plotly_json import plotly_json
-from ipa_energy.report.section import Configurations, Page
 from ipa_energy.runlog.folder import write_atomically, writing
-from ipa_energy.tables import cell_of
+from ipa_energy.tables import Table, cell_of
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A list of names and values under a heading: settings, provenance."""
+
+    title: str
+    items: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a page; what is empty is left out.
+
+    Attributes:
+        title: its heading.
+        text: paragraphs before everything else, plain text.
+        points: a list after them.
+        tables, figures, facts: in this order.
+        notes: paragraphs after everything else.
+        kind: a warning stands in a coloured box.
+    """
+
+    title: str
+    text: Sequence[str] = ()
+    points: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    facts: Sequence[Facts] = ()
+    notes: Sequence[str] = ()
+    kind: Literal["plain", "warning"] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Configurations:
+    """When each configuration of a run began, what it was, and where the run's joules are from."""
+
+    starts_s: Sequence[float]
+    labels: Sequence[str]
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page.
+
+    Attributes:
+        kind: what sort of report it is, small above the title.
+        title: the answer in one sentence.
+        name: of the browser's tab.
+        sections: the rest.
+        configurations: per run, what it ran when; for the hover of lines with ``run``.
+    """
+
+    kind: str
+    title: str
+    name: str
+    sections: Sequence[Section]
+    configurations: Sequence[Configurations] = ()
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every figure of every section that has something to draw."""
+        return [
+            figure for section in self.sections for figure in section.figures if figure.drawable
+        ]
+
+
+_MEANINGS = {
+    "measured": "Measured joules were read from a hardware energy counter while the work ran.",
+    "estimated": "Estimated joules were computed from a model (such as CPU time and watts per busy"
+    " core), not read from an energy counter: good for comparing plans on one machine, not as"
+    " absolute joules.",
+    "imported": "Imported joules were taken from another tool or an earlier data set as it was"
+    " given.",
+}
+
+
+def meanings(qualities: Iterable[str | None]) -> list[str]:
+    """A sentence for each quality that occurs."""
+    found = set(qualities)
+    return [text for quality, text in _MEANINGS.items() if quality in found]
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -97,3 +202,36 @@ def _plotly() -> str:
 
     # mtime 0: the same page twice is the same file.
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+def write_experiment_html(
+    title: str, sections: Sequence[Section], path: Path, *, kind: str = "Experiment"
+) -> Path:
+    """Write one self-contained HTML file.
+
+    Args:
+        title: the answer in one sentence.
+        sections: what follows, in order; keys of figures are unique over all of them.
+        path: the file; its folder is made.
+        kind: what sort of report it is, small above the title.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ConfigError: it cannot be written, or two figures have one key.
+    """
+    page = Page(kind=kind, title=title, name=f"{kind}: {title}", sections=sections)
+    return write_page(page, path)
+
+
+def write_experiment_figures(sections: Sequence[Section], folder: Path) -> list[Path]:
+    """Write each figure of the sections into ``folder`` as PNG, SVG and CSV, named by its key.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    return write_images([figure for section in sections for figure in section.figures], folder)

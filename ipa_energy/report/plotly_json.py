@@ -13,9 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Numbers, Points, Scale
-from ipa_energy.report.figure_csv import Column, columns_of, spans
-from ipa_energy.report.label_positions import label_positions
+from ipa_energy.report.figure import (
+    Axis,
+    Bars,
+    Column,
+    Figure,
+    Line,
+    Mark,
+    Numbers,
+    Points,
+    Scale,
+    columns_of,
+    label_positions,
+    spans,
+)
 from ipa_energy.report.palette import value_color
 
 Json = dict[str, Any]

@@ -8,11 +8,8 @@ from pathlib import Path
 from ipa_energy.report.case_figures import case_figures
 from ipa_energy.report.figure import key_of
 from ipa_energy.report.image import write_images
-from ipa_energy.report.page import write_page
-from ipa_energy.report.plan_map_figures import hardware_figure, plan_map_figure
-from ipa_energy.report.provenance import meanings
-from ipa_energy.report.section import Facts, Page, Section
-from ipa_energy.report.sensitivity_parts import front_figure
+from ipa_energy.report.map_figures import front_figure, hardware_figure, plan_map_figure
+from ipa_energy.report.page import Facts, Page, Section, meanings, write_page
 from ipa_energy.tradeoff.sentences import sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.study_tables import case_tables, exchange_table, hardware_table, map_table

@@ -16,10 +16,8 @@ from studies_to_draw import HOSTILE, study_to_draw
 
 from ipa_energy.compare import compare
 from ipa_energy.report import write_html
-from ipa_energy.report.experiment_page import write_experiment_html
-from ipa_energy.report.figure import Axis, Figure, Line, Points
-from ipa_energy.report.figure_csv import csv_of
-from ipa_energy.report.section import Facts, Section
+from ipa_energy.report.figure import Axis, Figure, Line, Points, csv_of
+from ipa_energy.report.page import Facts, Section, write_experiment_html
 from ipa_energy.report.tradeoff_page import tradeoff_page, write_tradeoff_html
 from ipa_energy.runlog import read_run
 from ipa_energy.runlog.fake import write_fake_run

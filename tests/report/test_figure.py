@@ -12,11 +12,20 @@ import numpy as np
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.report.experiment_page import write_experiment_figures, write_experiment_html
-from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, Scale, key_of
-from ipa_energy.report.figure_csv import csv_of
+from ipa_energy.report.figure import (
+    Axis,
+    Bars,
+    Figure,
+    Line,
+    Mark,
+    Points,
+    Scale,
+    csv_of,
+    key_of,
+    label_positions,
+)
 from ipa_energy.report.image import draw
-from ipa_energy.report.label_positions import label_positions
+from ipa_energy.report.page import Section, write_experiment_figures, write_experiment_html
 from ipa_energy.report.palette import (
     named_colors,
     paper_color,
@@ -26,7 +35,6 @@ from ipa_energy.report.palette import (
     value_stops,
 )
 from ipa_energy.report.plotly_json import plotly_json, rounded
-from ipa_energy.report.section import Section
 from ipa_energy.tables import Cell, cell_of
 
 HOSTILE = '</script><b onclick="x">%{y} $a^2'

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ipa_energy import report
+from ipa_energy.cli import main
 from ipa_energy.compare import Comparison, compare, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.report import write_figures, write_html
@@ -191,3 +193,26 @@ def test_unwritable_place_is_refused_with_its_reason(
         write_html(comparison, runs, tmp_path / "file" / "report.html")
     with pytest.raises(ConfigError, match="cannot write"):
         write_figures(comparison, runs, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("option", "package"), [("--html", "plotly"), ("--html", "jinja2"), ("--png", "matplotlib")]
+)
+def test_report_without_its_packages_is_refused_before_any_work(
+    option: str,
+    package: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = report.find_spec
+    monkeypatch.setattr(
+        report, "find_spec", lambda name: None if name == package else installed(name)
+    )
+    # The folders are not there: had any work begun, the refusal would be about them.
+    status = main(["compare", str(tmp_path / "no-run"), option, str(tmp_path / "out")])
+    found = capsys.readouterr()
+    assert (status, found.out) == (4, "")
+    assert f"{option} needs {package}" in found.err
+    assert "pip install 'ipa-energy[report]'" in found.err
+    assert list(tmp_path.iterdir()) == []

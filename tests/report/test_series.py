@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipa_energy.report import series
+from ipa_energy.report import run_series
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.runlog.fake import write_fake_run
 
@@ -21,7 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_thinning_keeps_the_mean_and_the_length() -> None:
     values = np.arange(9999.0)
-    thinned = series.per_second(values, 9999.0)
+    thinned = run_series.per_second(values, 9999.0)
     assert len(thinned) == 2000
     assert thinned.x[1] == 5.0
     assert thinned.y[0] == 2.0
@@ -30,7 +30,7 @@ def test_thinning_keeps_the_mean_and_the_length() -> None:
 
 def test_latency_windows_by_hand(run: Run) -> None:
     requests = run.requests
-    drops, (p50,) = series.latency_percentiles(run, (50,))
+    drops, (p50,) = run_series.latency_percentiles(run, (50,))
     assert drops.sum() == np.sum(requests.dropped_at >= 0)
     first = (requests.sending_s < 10) & (requests.dropped_at < 0)
     expected = np.median((requests.done_s - requests.sending_s)[first])
@@ -40,11 +40,11 @@ def test_latency_windows_by_hand(run: Run) -> None:
 
 def test_distribution_ends_at_the_share_that_was_answered(run: Run) -> None:
     answered = np.mean(run.requests.dropped_at < 0)
-    assert series.latency_distribution(run).y[-1] == pytest.approx(answered)
+    assert run_series.latency_distribution(run).y[-1] == pytest.approx(answered)
 
 
 def test_segments_cover_the_run_without_overlap(run: Run) -> None:
-    found = series.segments(run, 0)
+    found = run_series.segments(run, 0)
     assert found[0].start_s == 0
     assert found[-1].end_s == 60
     for before, after in itertools.pairwise(found):

@@ -1,6 +1,7 @@
 """A run as series to draw, thinned so that a plot stays light: at most 2000 points each.
 
-Per-second values are averaged over equal blocks, so a mean read off a plot is still the mean.
+Per-second values are averaged over equal blocks, so a mean read off a plot is still the mean. The
+lines that most figures of runs are made of, and what captions say of the runs, stand here too.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.compare.metrics import RunMetrics
+from ipa_energy.report.figure import Axis, Line
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step
 
@@ -158,3 +161,45 @@ def variants_by_accuracy(runs: list[Drawn], stage: int) -> list[str]:
                 raw = ran.accuracy_raw if not math.isnan(ran.accuracy_raw) else ran.accuracy
                 accuracy[ran.variant] = raw
     return sorted(accuracy, key=lambda variant: (accuracy[variant], variant))
+
+
+SECONDS = Axis("time since the start (s)", from_zero=True)
+
+
+def line_of(drawn: Drawn, series: Series, name: str = "", **further: Any) -> Line:
+    """A line of one run; the configuration at each point is in its hover.
+
+    Args:
+        drawn: the run.
+        series: its values.
+        name: what the line is, after the run's name.
+        further: fields of :class:`Line`.
+    """
+    given = {
+        "color": f"run{drawn.index}",
+        "group": f"run{drawn.index}",
+        "run": drawn.index,
+        **further,
+    }
+    return Line(name=f"{drawn.name} {name}".strip(), x=series.x, y=series.y, **given)
+
+
+def sla_line(sla_s: float, x: tuple[float, float], y: tuple[float, float]) -> Line:
+    """A latency SLA from one point to another."""
+    return Line(name=f"SLA {sla_s:g} s", x=x, y=y, color="text", width=1.2, dash="dash")
+
+
+def slas(runs: list[Drawn]) -> list[float]:
+    """The latency SLAs of the runs, seconds, each once."""
+    found = {drawn.metrics.latency_sla_s for drawn in runs}
+    return sorted(sla_s for sla_s in found if sla_s is not None)
+
+
+def qualities(runs: list[Drawn]) -> str:
+    """Where the joules of the runs come from, for captions."""
+    found = {
+        (drawn.metrics.quality, drawn.metrics.meter) for drawn in runs if drawn.metrics.quality
+    }
+    if not found:
+        return "no energy in these logs"
+    return ", ".join(sorted(f"{quality} by {meter}" for quality, meter in found))

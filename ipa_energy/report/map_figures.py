@@ -1,4 +1,4 @@
-"""The optimal plan over energy weight and load, and what several profiles pick."""
+"""Optimal plans: over energy weight and load, of several profiles, and along the exact front."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
-from ipa_energy.report.figure import Axis, Bars, Dash, Figure, Mark, Points, Symbol
+from ipa_energy.report.figure import Axis, Bars, Dash, Figure, Mark, Points, Scale, Symbol, key_of
 from ipa_energy.report.palette import scale_color
 from ipa_energy.tradeoff.plan_map import HardwareComparison, PlanMap, Segment
+from ipa_energy.tradeoff.plan_space import PlanFigures
+from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study_tables import range_of, weight_words
 
 MOST_ENTRIES = 12
@@ -150,4 +152,52 @@ def hardware_figure(found: HardwareComparison) -> Figure:
         x=Axis("load (requests/s)"),
         y=Axis("energy (J/request)", from_zero=True),
         height=340,
+    )
+
+
+LATENCY = "latency of the plan (s)"
+
+
+def front_figure(found: Sensitivity, case_name: str, suffix: str) -> Figure | None:
+    """Joules over accuracy along the exact front; None without a front or joules."""
+    front = found.front
+    if front is None or not front.has_energy:
+        return None
+    latencies_s = [plan.latency_s for plan in (*front.shown, found.plan)]
+    return Figure(
+        key=key_of("front", *([suffix] if suffix else [])),
+        title="The exact Pareto front" + (f", {case_name}" if suffix else ""),
+        caption=f"{len(front.shown)} of the {front.size} plans that no other plan beats in"
+        " accuracy, cost, latency and energy together, by the profile; the star is the chosen plan."
+        " Down and to the right is better; a plan above the others is faster or cheaper, as its"
+        f" hover tells. Joules are {found.quality}.",
+        marks=[
+            _plans("undominated plans", list(front.shown), found),
+            _plans("the chosen plan", [found.plan], found, chosen=True),
+        ],
+        x=Axis("accuracy"),
+        y=Axis("energy (J/request)", from_zero=True),
+        scale=Scale(LATENCY, min(latencies_s), max(latencies_s)),
+        height=360,
+    )
+
+
+def _plans(
+    name: str,
+    plans: list[PlanFigures],
+    found: Sensitivity,
+    *,
+    chosen: bool = False,
+) -> Points:
+    return Points(
+        name=f"{name} ({found.quality})",
+        x=[plan.accuracy for plan in plans],
+        y=[plan.joules_per_request for plan in plans],
+        values=[plan.latency_s for plan in plans],
+        labels=[plan.label for plan in plans],
+        hover=[f"{plan.cost_cores:g} cores\njoules {found.quality}" for plan in plans],
+        hollow=found.quality == "estimated",
+        symbol="star" if chosen else "circle",
+        size=17 if chosen else 10,
+        color="muted",
     )
