@@ -22,7 +22,7 @@ from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.registries import BACKENDS, named
-from ipa_energy.runlog import Run, RunInfo, RunInMemory, RunLog, Totals, read_run
+from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runner import Runner, initial_configuration
 from ipa_energy.serving.base import Deployment, Setting, deployment_of
@@ -136,12 +136,21 @@ def _go(runner: Runner, log: RunLog | RunInMemory, show_progress: bool) -> None:
     is_replay = runner.backend.resumes == "replay"
     totals = Totals() if is_replay else log.totals
     done = len(log.finished) if is_replay else 0
+    first_id = log.next_request_id
     for index, interval in enumerate(runner.intervals(log.finished, show_progress=show_progress)):
         status = interval.decision.status if interval.decision else None
         totals.add(interval.served, status, interval.reconfigured)
         if index >= done:
-            log.append_interval(interval)
+            log.append_interval(interval if is_replay else _numbered_from(first_id, interval))
     log.complete(totals.to_json())
+
+
+def _numbered_from(first_id: int, interval: Interval) -> Interval:
+    """An adopted backend counts requests from 0 again; the run goes on counting."""
+    served = interval.served
+    ids = served.requests.request_id + first_id
+    served = replace(served, requests=replace(served.requests, request_id=ids))
+    return replace(interval, served=served)
 
 
 def _check_feasible(experiment: Experiment) -> None:

@@ -14,8 +14,8 @@ from ipa_energy.as_json import as_json
 from ipa_energy.compare import RunMetrics, compare, comparison_table, headline, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog import Run, read_run
-from ipa_energy.runlog.fake import write_fake_run
 from ipa_energy.serving.base import Requests
+from ipa_energy.testing import write_fake_run
 
 
 @pytest.fixture(scope="module")

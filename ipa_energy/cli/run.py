@@ -61,6 +61,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def run(args: argparse.Namespace) -> int:
     """Run, then print what it came to."""
+    from ipa_energy.as_json import as_json
     from ipa_energy.compare import metrics
     from ipa_energy.experiment import load_experiment, run_experiment
 
@@ -79,14 +80,15 @@ def run(args: argparse.Namespace) -> int:
         experiment,
         args.out,
         name=args.name,
+        backend=args.backend,
         resume=args.resume,
         show_progress=not (args.quiet or args.json),
     )
-    result = metrics(finished)
+    result = as_json(metrics(finished))
     if args.json:
-        print_json({"run_dir": str(args.out), **result.to_json()})
+        print_json({"run_dir": str(args.out), **result})
     else:
-        print(_summary(finished.name, result.to_json(), args.out))
+        print(_summary(finished.name, result, args.out))
     return EXIT_DONE
 
 

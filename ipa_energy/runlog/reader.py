@@ -136,6 +136,7 @@ class RunInMemory:
     """
 
     finished: tuple[Finished, ...] = ()
+    next_request_id = 0
 
     def __init__(self, info: RunInfo) -> None:
         self.totals = Totals()

@@ -53,6 +53,7 @@ class RunLog:
         info: what ``run.json`` says.
         finished: what was there when it was opened; empty for a new run.
         totals: sums over these, as far as the journal's digits go.
+        next_request_id: above the id of every request in them.
         is_complete: True if nothing is left to do.
     """
 
@@ -62,6 +63,7 @@ class RunLog:
         self.is_complete = is_complete
         self.finished: tuple[Finished, ...] = ()
         self.totals = Totals()
+        self.next_request_id = 0
         self._journal: BinaryIO | None = None
         self._log = AdaptationLog(info)
         self._renewed_size = 0
@@ -245,6 +247,8 @@ class RunLog:
         if line.entry is not None:
             timestep = f"{line.timestep_s:g}"
             step = parse_entry(timestep, line.entry, self.info.nodes, served.end_s)
+        ids = served.requests.request_id
+        self.next_request_id = max(self.next_request_id, int(ids.max(initial=-1)) + 1)
         self.totals.add(served, step.status if step else None, step.reconfigured if step else ())
         return Finished(
             start_s=served.start_s,

@@ -166,7 +166,7 @@ class Requests:
     """Times of requests that left the pipeline, served or dropped; R requests, S stages.
 
     Attributes:
-        request_id: (R,) position in the order of sending, counted over the whole run.
+        request_id: (R,) position in the order of sending, counted from 0 by one backend object.
         sending_s: (R,) when the client sent it.
         done_s: (R,) when the client got the answer, or when it was dropped.
         dropped_at: (R,) index of the stage that dropped it, −1 if it was served.
@@ -305,10 +305,10 @@ class Clock(Protocol):
 
 
 class VirtualClock:
-    """Time that passes by being waited for."""
+    """Time that passes by being waited for; ``now_s`` is when it begins."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
 
     def wait_until(self, time_s: float) -> None:
         """It is ``time_s`` now, if it was not later."""

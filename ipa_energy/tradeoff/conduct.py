@@ -17,7 +17,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -37,7 +37,6 @@ from ipa_energy.optimizer.problem import (
 from ipa_energy.optimizer.solution import build_plan
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Stage
-from ipa_energy.scratch import scratch_folder
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.energy_added import (
     Hypervolume,
@@ -282,7 +281,8 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         trials=question.trials,
         count=question.count if question.named is None else None,
     )
-    with _folder(question) as folder, _bar(settings, question, show=show_progress) as bar:
+    folder = _made(question.folder)
+    with _bar(settings, question, show=show_progress) as bar:
         conductor = _Conductor(question, folder, bar.update)
         cases = [conductor.case(setting) for setting in settings]
     loads = [load.loads for load in question.loads]
@@ -330,7 +330,7 @@ class _Conductor:
 
     Args:
         question: what is asked.
-        folder: where the run folders go.
+        folder: where the run folders go; None: there are none.
         ran: called after each trial.
 
     Attributes:
@@ -338,7 +338,7 @@ class _Conductor:
         warnings: what was found to be impossible on the way.
     """
 
-    def __init__(self, question: Question, folder: Path, ran: Callable[[], object]) -> None:
+    def __init__(self, question: Question, folder: Path | None, ran: Callable[[], object]) -> None:
         self._question, self._folder, self._ran = question, folder, ran
         self._energy = has_energy(question.planner.stages)
         self.options: dict[str, int] = {}
@@ -352,7 +352,7 @@ class _Conductor:
             load,
             setting.configurations,
             trials=question.trials,
-            folder=self._folder / load.folder,
+            folder=self._folder / load.folder if self._folder else None,
             ran=self._ran,
         )
         only_energy, hypervolume = self._front_figures(setting)
@@ -402,14 +402,10 @@ def _shown_settings(planner: Planner) -> dict[str, Any]:
     return {**shown, "latency_sla_s": planner.planned.latency_sla_s}
 
 
-@contextmanager
-def _folder(question: Question) -> Iterator[Path]:
-    """Where the run folders go: the user's, which must be new or empty, or a temporary one."""
-    folder = question.folder
+def _made(folder: Path | None) -> Path | None:
+    """Where the run folders go: the user's, which must be new or empty; None if nowhere."""
     if folder is None:
-        with scratch_folder("the study's runs are simulated") as name:
-            yield name
-        return
+        return None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             "this is a file" if not folder.is_dir() else "the folder is not empty",
@@ -421,7 +417,7 @@ def _folder(question: Question) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot be made: {error.strerror}", where=folder) from error
-    yield folder
+    return folder
 
 
 class _NoBar:

@@ -220,7 +220,7 @@ def run_points(
     configurations: Sequence[Configuration],
     *,
     trials: int,
-    folder: Path,
+    folder: Path | None = None,
     ran: Callable[[], object] = lambda: None,
 ) -> tuple[Point, ...]:
     """Every configuration run ``trials`` times.
@@ -230,7 +230,8 @@ def run_points(
         load: what to offer.
         configurations: what to deploy.
         trials: of each, at least 1.
-        folder: where the run folders go, ``C1-1`` for the first trial of the first.
+        folder: where the run folders go, ``C1-1`` for the first trial of the first; None: there are
+            none.
         ran: called after each trial.
 
     Raises:
@@ -248,13 +249,13 @@ def run_points(
 
 
 def _trial(
-    planner: Planner, load: StudyLoad, configuration: Configuration, trial: int, folder: Path
+    planner: Planner, load: StudyLoad, configuration: Configuration, trial: int, folder: Path | None
 ) -> RunMetrics:
     config = planner.config.model_copy(update={"seed": planner.config.seed + trial})
     name = f"{configuration.key}-{trial + 1}"
     run = run_experiment(
         Experiment(replace(planner, config=config), load.workload),
-        folder / name,
+        folder / name if folder else None,
         name=f"{configuration.name}, trial {trial + 1}",
         fixed=deployment_of(configuration.plan),
     )

@@ -23,9 +23,9 @@ from ipa_energy.measuring.graded_load import IDLE, Load
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.power_model import PowerModel, machine_key
 from ipa_energy.profiling.replica_meter import replica_meter
+from ipa_energy.testing import FakeMeter
 
 MODEL = PowerModel(idle_w=8.0, max_w=40.0, cores=4, source="made up", relative_error=0.5)
 SPIN = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass\n"

@@ -9,10 +9,10 @@ import pytest
 from ipa_energy.cli import main
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_UNAVAILABLE
 from ipa_energy.meters import discovery
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling import sweep as sweep_module
 from ipa_energy.profiling.trial import TrialSettings
+from ipa_energy.testing import FakeMeter
 
 MODELS = str(Path(__file__).parents[1] / "profiling/fake_pipeline.py")
 

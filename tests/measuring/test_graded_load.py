@@ -18,8 +18,8 @@ from ipa_energy.measuring.graded_load import (
 )
 from ipa_energy.meters import calibration
 from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.power_model import PowerModel
+from ipa_energy.testing import FakeMeter
 
 SHORT = LoadSettings(window_s=0.3, settle_s=0.05, rounds=1)
 

@@ -18,8 +18,8 @@ from ipa_energy.measuring.command import CommandEnergy, CommandTrial, measure_co
 from ipa_energy.measuring.core_load import CoreTimes
 from ipa_energy.measuring.process_tree import CommandTree, TreeMeter
 from ipa_energy.meters.base import Energy, Meter, Reading
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.power_model import PowerModel
+from ipa_energy.testing import FakeMeter
 
 MODEL = PowerModel(idle_w=8.0, max_w=40.0, cores=4, source="made up for the test")
 W_PER_CPU_SECOND = 8.0  # (40 − 8) / 4

@@ -9,8 +9,8 @@ import pytest
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.meters.composite import CompositeMeter
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.records import Quality
+from ipa_energy.testing import FakeMeter
 
 
 @dataclass

@@ -15,11 +15,11 @@ from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import MeterStatus, Reading, min_window_for
 from ipa_energy.meters.cpu_time import CpuTimeMeter
 from ipa_energy.meters.discovery import auto_of, close_meter, discover, open_meter
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.rapl.rapl_meter import RaplMeter
 from ipa_energy.meters.sources import Places, source
 from ipa_energy.meters.watching import BusyCores, KeepAlive, observe
 from ipa_energy.registries import METERS
+from ipa_energy.testing import FakeMeter
 
 NOBODY = 65534
 

@@ -11,9 +11,9 @@ import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy, Reading
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.plugin.hooks import profiler
 from ipa_energy.plugin.hooks.profiler import Profiling, open_profiling
+from ipa_energy.testing import FakeMeter
 
 LOAD_S = 100.0
 

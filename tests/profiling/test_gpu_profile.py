@@ -16,7 +16,7 @@ GPU = "power 0 50\npower 1 50\nperiod 0 1\n"
 CODE = f"""
 import dataclasses
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.testing import FakeMeter
 from ipa_energy.profiling.gpus import find_gpus
 from ipa_energy.profiling.charging import cpu_time_choice, gpu_choice, joined, machine_choice
 from ipa_energy.profiling.trial_settings import TrialSettings

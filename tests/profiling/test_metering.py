@@ -9,7 +9,6 @@ import pytest
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Energy
 from ipa_energy.meters.composite import SumMeter
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.charging import (
     Account,
@@ -25,6 +24,7 @@ from ipa_energy.profiling.charging import (
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.idle import EmptyMachine, Idle
 from ipa_energy.profiling.trial_settings import TrialSettings
+from ipa_energy.testing import FakeMeter
 
 ENTRY = Entry("work", "steady", "cpu", 2, 4)
 

@@ -5,10 +5,10 @@ import pytest
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters import discovery
 from ipa_energy.meters.base import MeterStatus
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.profiling import replica_meter as module
 from ipa_energy.profiling.gpus import GpuPool
 from ipa_energy.profiling.replica_meter import replica_meter
+from ipa_energy.testing import FakeMeter
 
 GPUS = GpuPool(("GPU-a", "GPU-b"), "Fake GPU", {})
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, ServingError
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.charging import MeterPart, cpu_time_choice, machine_choice
@@ -20,6 +19,7 @@ from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.replica_group import HELD, ReplicaGroup
 from ipa_energy.profiling.sweep import profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings, run_trial
+from ipa_energy.testing import FakeMeter
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")

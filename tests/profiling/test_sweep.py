@@ -16,7 +16,6 @@ import pytest
 
 from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.jsonl import append_line
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling.charging import MeterPart
@@ -24,6 +23,7 @@ from ipa_energy.profiling.entry_rows import profile_row
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.sweep import MeterChoice, cpu_time_choice, profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings
+from ipa_energy.testing import FakeMeter
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))

@@ -20,8 +20,8 @@ from ipa_energy.report.figure import Axis, Figure, Line, Points, csv_of
 from ipa_energy.report.page import Facts, Section, write_experiment_html
 from ipa_energy.report.tradeoff_page import tradeoff_page, write_tradeoff_html
 from ipa_energy.runlog import read_run
-from ipa_energy.runlog.fake import write_fake_run
 from ipa_energy.tables import Head, Row, Table
+from ipa_energy.testing import write_fake_run
 from ipa_energy.tradeoff.study import Study
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

@@ -21,7 +21,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.report import write_figures, write_html
 from ipa_energy.report.compare_page import drawn_runs
 from ipa_energy.runlog import Run, read_run
-from ipa_energy.runlog.fake import write_fake_run
+from ipa_energy.testing import write_fake_run
 
 HOSTILE = "<script>alert('x')</script> & </script> $a^2 %{x}"
 KEYS = ["trade", "load", "power", "energy", "split", "accuracy", "cores", "latency"]

@@ -10,7 +10,7 @@ import pytest
 
 from ipa_energy.report import run_series
 from ipa_energy.runlog import Run, read_run
-from ipa_energy.runlog.fake import write_fake_run
+from ipa_energy.testing import write_fake_run
 
 
 @pytest.fixture(scope="module")

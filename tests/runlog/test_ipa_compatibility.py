@@ -11,9 +11,10 @@ from types import ModuleType
 
 import pytest
 
+from ipa_energy.as_json import as_json
 from ipa_energy.compare import metrics
 from ipa_energy.runlog import read_run
-from ipa_energy.runlog.fake import NODES, fake_config, write_fake_run
+from ipa_energy.testing import NODES, fake_config, write_fake_run
 
 IPA_NODE_KEYS = {"cpu", "replicas", "batch", "variant", "latency", "accuracy", "throughput"}
 
@@ -103,7 +104,7 @@ def test_ipas_own_folder_is_read_without_energy(tmp_path: Path) -> None:
     assert math.isnan(figures.energy_j)
     assert figures.quality is None
     assert figures.accuracy_objective_mean == 1.0
-    assert figures.to_json()["joules_per_request"] is None
+    assert as_json(figures)["joules_per_request"] is None
 
 
 def test_joules_of_a_patched_ipa_are_read(tmp_path: Path) -> None:

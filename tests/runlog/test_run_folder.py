@@ -16,7 +16,9 @@ import pytest
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog import RunLog, read_run
-from ipa_energy.runlog.fake import (
+from ipa_energy.runlog.reader import Run
+from ipa_energy.serving.base import Requests
+from ipa_energy.testing import (
     NODES,
     START_TIME_S,
     fake_config,
@@ -24,8 +26,6 @@ from ipa_energy.runlog.fake import (
     fake_intervals,
     write_fake_run,
 )
-from ipa_energy.runlog.reader import Run
-from ipa_energy.serving.base import Requests
 
 SECONDS = 60
 
@@ -134,7 +134,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from ipa_energy.runlog import RunLog
-from ipa_energy.runlog.fake import fake_config, fake_info, fake_intervals
+from ipa_energy.testing import fake_config, fake_info, fake_intervals
 
 log = RunLog.create(Path(sys.argv[1]), config_yaml=fake_config(), info=fake_info(seconds=60))
 for index, interval in enumerate(fake_intervals(seconds=60)):

@@ -13,8 +13,8 @@ from unittest.mock import MagicMock
 
 from ipa_driver import configured
 
-from ipa_energy.meters.fake import FakeMeter
 from ipa_energy.plugin.hooks import profiler
+from ipa_energy.testing import FakeMeter
 
 
 def adapt(config: Mapping[str, Any], loads: list[list[int]]) -> dict[str, Any]:

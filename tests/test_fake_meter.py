@@ -4,7 +4,7 @@ import pytest
 
 from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.meters.base import Meter
-from ipa_energy.meters.fake import FakeMeter
+from ipa_energy.testing import FakeMeter
 
 
 def clock(*times_s):
