@@ -9,6 +9,7 @@ from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
+from ipa_energy.records import NOTATION
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -18,7 +19,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         parents=[common],
         allow_abbrev=False,
         help="what runs saved, and what it cost",
-        description="Compare run folders, ours or IPA's own, with the first one as the base.",
+        description="Compare run folders, ours or IPA's own, with the first one as the base."
+        f" Plans are written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
     parser.add_argument("run_dirs", type=named_path, nargs="+", metavar="RUN_DIR")
     parser.add_argument(

@@ -6,9 +6,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import decimals, print_json, text_table
-from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
+from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
+from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
     from ipa_energy.optimizer.solution import Plan, Result
@@ -25,7 +26,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         parents=[common],
         allow_abbrev=False,
         help="the best plan at one load",
-        description="Choose variant, allocation, batch and replicas of every stage at one load.",
+        description="Choose variant, allocation, batch and replicas of every stage at one load."
+        f" A plan is written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
     parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
     parser.add_argument(
@@ -52,7 +54,7 @@ def optimize(args: argparse.Namespace) -> int:
         )
     if args.top < 1:
         raise ConfigError(str(args.top), where="--top", allowed="an integer from 1")
-    overrides = chosen_overrides(args, KEY_OF_OPTION)
+    overrides = chosen_overrides(args)
     planner = load_planner(args.pipeline, overrides, policy=args.policy)
     planner.warn_of_excluded()
     result = decide(
@@ -91,11 +93,13 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
     if result.conflict is not None:
         lines.append(str(result.conflict))
     for rank, plan in enumerate(result.plans, start=1):
-        lines += ["", *_plan_lines(plan, planner, f"plan {rank}" if rank > 1 else "best plan")]
+        lines += ["", f"{f'plan {rank}' if rank > 1 else 'best plan'}: {plan.label}"]
+        lines += [f"({NOTATION})"] if rank == 1 else []
+        lines += _plan_lines(plan, planner)
     return "\n".join(lines)
 
 
-def _plan_lines(plan: Plan, planner: Planner, title: str) -> list[str]:
+def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
     config = planner.config
     quality = plan.quality or "no energy in the profile"
     rows = [
@@ -116,11 +120,14 @@ def _plan_lines(plan: Plan, planner: Planner, title: str) -> list[str]:
     ]
     header = ["stage", "variant", "cores", "batch", "replicas", "latency s", "wait s"]
     header += ["capacity rps", "load rps", "J/request", "W"]
-    terms = plan.terms
+    costs = "".join(
+        f" - {value:{'.3g' if name == 'batch' else '.4g'}} {name}"
+        for name, value in plan.terms.items()
+        if name != "accuracy"
+    )
     energy_sla = config.energy_sla_joules
     return [
-        f"{title}: objective {plan.objective:.6g} = {terms['accuracy']:.4g} accuracy"
-        f" - {terms['cost']:.4g} cost - {terms['batch']:.3g} batch - {terms['energy']:.4g} energy",
+        f"objective {plan.objective:.6g} = {plan.terms['accuracy']:.4g} accuracy{costs}",
         text_table(header, rows),
         f"accuracy {plan.accuracy:.4g}"
         + (f" (raw {plan.accuracy_raw:.4g})" if config.normalize_accuracy else "")

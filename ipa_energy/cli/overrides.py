@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any, get_args
 
+from ipa_energy.records import EnergyMetric, EnergyRisk
 from ipa_energy.registries import POLICIES, SOLVERS, Named
 
 KEY_OF_OPTION = {
@@ -17,81 +19,65 @@ KEY_OF_OPTION = {
     "method": "optimization_method",
     "predictor": "predictor_type",
     "seed": "seed",
+    "workload": "workload",
     "set": "set",
 }
-"""Option of the command line → key of the YAML."""
+"""Option of the command line → key of the YAML, or one that ``load_config`` takes beside them."""
 
 
 def add_planning_options(
     parser: argparse.ArgumentParser, *, several_profiles: bool = False
 ) -> None:
     """The options that bear on every decision; with several profiles ``profile`` is a list."""
-    group = parser.add_argument_group("overrides of the YAML's keys")
-    if several_profiles:
-        group.add_argument(
-            "--profile",
-            nargs="+",
-            action="extend",
-            metavar="CSV",
-            help="profile table (key: profile); several are compared, the first is the study's",
-        )
-    else:
-        group.add_argument("--profile", metavar="CSV", help="profile table (key: profile)")
-    group.add_argument(
-        "--energy-weight", type=float, metavar="W", help="weight of the energy term; 0 is IPA"
+    add = parser.add_argument_group("overrides of the YAML's keys").add_argument
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"} if several_profiles else {}
+    add(
+        "--profile",
+        metavar="CSV",
+        help="profile table (key: profile)"
+        + ("; several are compared, the first is the study's" if several_profiles else ""),
+        **several,
     )
-    group.add_argument(
-        "--energy-metric",
-        choices=("joules_per_request", "watts"),
-        help="what the energy term counts",
-    )
-    group.add_argument(
+    add("--energy-weight", type=float, metavar="W", help="weight of the energy term; 0 is IPA")
+    add("--energy-metric", choices=get_args(EnergyMetric), help="what the energy term counts")
+    add(
         "--energy-risk",
-        choices=("mean", "upper"),
+        choices=get_args(EnergyRisk),
         help="which joules count: the mean of the trials, or the upper end of its 95%% interval",
     )
-    group.add_argument(
+    add(
         "--energy-sla-joules",
         type=float,
         metavar="J",
         help="hard cap on joules per pipeline request",
     )
-    group.add_argument(
-        "--latency-sla",
-        type=float,
-        metavar="S",
-        help="end-to-end latency SLA in seconds",
-    )
-    group.add_argument(
+    add("--latency-sla", type=float, metavar="S", help="end-to-end latency SLA in seconds")
+    add(
         "--method",
         choices=[*SOLVERS],
         help=f"solver (key: optimization_method): {explained(SOLVERS)}",
     )
-    group.add_argument(
+    add(
         "--policy",
         choices=[*POLICIES],
         help=f"{explained(POLICIES)} (default: what the YAML says)",
     )
-    group.add_argument(
+    add(
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="any other key of the YAML, its value written as there; may be repeated",
+        help="any other key of the YAML, its value written as there, e.g. --set scaling_cap=20 or"
+        " --set 'initial_batch=[1, 4]'; repeatable",
     )
 
 
 def explained(registry: Mapping[str, Named]) -> str:
     """The names of a registry with what each is, for a help text."""
-    return ", ".join(f"{name} ({entry.help})" for name, entry in registry.items()).replace(
-        "%", "%%"
-    )
+    text = ", ".join(f"{name} ({entry.help})" for name, entry in registry.items())
+    return text.replace("%", "%%")
 
 
-def chosen_overrides(args: argparse.Namespace, options: Iterable[str]) -> dict[str, object]:
-    """YAML key → the value given on the command line, for those of ``options`` that were given."""
-    chosen = {}
-    for option in options:
-        value = getattr(args, option, None)
-        if value is not None:
-            chosen[KEY_OF_OPTION[option]] = value
-    return chosen
+def chosen_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """YAML key → the value given on the command line, for the options that were given."""
+    given = {key: getattr(args, option, None) for option, key in KEY_OF_OPTION.items()}
+    return {key: value for key, value in given.items() if value is not None}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
+from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
+from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
 
 NOT_NAMED_ALONE = ("static", "twitter", "csv")
@@ -24,7 +25,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         parents=[common],
         allow_abbrev=False,
         help="a pipeline over a load trace",
-        description="Adapt a pipeline to a load trace, interval by interval, and log everything.",
+        description="Adapt a pipeline to a load trace, interval by interval, and log everything."
+        f" Plans are written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
     parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
     parser.add_argument(
@@ -65,9 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from ipa_energy.compare import metrics
     from ipa_energy.experiment import load_experiment, run_experiment
 
-    overrides = chosen_overrides(args, KEY_OF_OPTION)
-    if args.workload is not None:
-        overrides["workload"] = args.workload
+    overrides = chosen_overrides(args)
     home = args.ipa_home or os.environ.get("IPA_HOME")
     experiment = load_experiment(
         args.pipeline,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.overrides import KEY_OF_OPTION, add_planning_options, chosen_overrides
+from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="what energy adds to accuracy, cost and latency",
         description="Run configurations that cover the trade-off space several times each, and"
         " say what energy adds to it: correlations, fronts, the optimal plan over energy weight"
-        " and load, and several profiles side by side.",
+        " and load, and several profiles side by side. Plans are written as in yolov5s 1c b1 x6:"
+        f" {NOTATION}.",
     )
     parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
     _add_loads(parser)
@@ -201,10 +203,8 @@ def _check_places(args: argparse.Namespace) -> None:
 def _planners(args: argparse.Namespace) -> list[Planner]:
     from ipa_energy.planning.planner import load_planner
 
-    overrides: dict[str, object] = chosen_overrides(args, KEY_OF_OPTION)
+    overrides = chosen_overrides(args)
     profiles = overrides.pop("profile", None)
-    if args.workload is not None:
-        overrides["workload"] = args.workload
 
     def planner(further: Mapping[str, object]) -> Planner:
         return load_planner(args.pipeline, {**overrides, **further}, policy=args.policy)

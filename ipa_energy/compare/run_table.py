@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ipa_energy.compare.comparison import Comparison, relative
 from ipa_energy.compare.metrics import RunMetrics
+from ipa_energy.records import NOTATION
 from ipa_energy.tables import (
     MINUS,
     Cell,
@@ -120,8 +121,10 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> str
         width: characters of a line; a wider table goes on in a second one below. None: no limit.
     """
     table = table_text(run_table(comparison), width=width, corner=False)
-    notes: Sequence[str] = [
-        *(f"{run.name}: {run.detail}" for run in comparison.baselines if run.detail),
+    details = [f"{run.name}: {run.detail}" for run in comparison.baselines if run.detail]
+    notes = [
+        *details,
+        *([f"({NOTATION})"] if details else []),
         *(f"warning: {text}" for text in comparison.warnings),
     ]
     return "\n\n".join([table, "\n".join(notes)] if notes else [table])

@@ -40,7 +40,7 @@ from ipa_energy.config.fields import (
 )
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
-from ipa_energy.records import EnergyRisk
+from ipa_energy.records import EnergyMetric, EnergyRisk
 from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS, WORKLOADS, backup_predictors
 
 Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
@@ -191,7 +191,7 @@ class PipelineConfig(UnusedKeys):
     energy_weight: NonNegative = Field(
         default=0, description="Weight of the energy term; 0: every decision is IPA's."
     )
-    energy_metric: Literal["joules_per_request", "watts"] = Field(
+    energy_metric: EnergyMetric = Field(
         default="joules_per_request",
         description="What the energy term counts, per pipeline request.",
     )

@@ -43,10 +43,9 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import EnergyRisk, Option, Stage
+from ipa_energy.records import EnergyMetric, EnergyRisk, Option, Stage
 
 AccuracyMethod = Literal["sum", "average", "multiply"]
-EnergyMetric = Literal["joules_per_request", "watts"]
 
 LOWEST_PLANNED_LOAD_RPS = 1.0
 """A smaller load is planned as this: joules per request have no meaning without requests."""

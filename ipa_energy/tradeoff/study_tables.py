@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
+from ipa_energy.records import NOTATION
 from ipa_energy.tables import (
     MINUS,
     Cell,
@@ -342,7 +343,7 @@ def study_text(study: Study) -> str:
     """The whole study for a terminal: the answer, then the tables it rests on."""
     parts = [
         f"{study.pipeline} on {study.profile}, {study.trials} trials of each configuration,"
-        f" seed {study.seed}",
+        f" seed {study.seed}\nplans: {NOTATION}",
         "\n".join(map(_bullet, study.answer)),
     ]
     for case in study.cases:
