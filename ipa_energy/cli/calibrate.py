@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.meter_choice import counter
-from ipa_energy.cli.meter_options import add_powercap_option
+from ipa_energy.cli.meters import add_powercap_option
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -53,10 +52,11 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def calibrate(args: argparse.Namespace) -> int:
     """Load, measure, fit, store; say how good the model is."""
-    from ipa_energy.measuring.graded_load import LoadSettings, graded_loads, record_power
+    from ipa_energy.measuring import graded_load
     from ipa_energy.meters.calibration import calibrate as fit
     from ipa_energy.meters.calibration import store_calibration
     from ipa_energy.meters.power_model import machine_key, stored_model_path
+    from ipa_energy.meters.sources import POWERCAP, Places
 
     if not 0 < args.window < math.inf:
         raise ConfigError(f"{args.window:g} s", where="--window", allowed="more than 0")
@@ -64,11 +64,14 @@ def calibrate(args: argparse.Namespace) -> int:
         raise ConfigError(str(args.rounds), where="--rounds", allowed="1 or more")
     path = args.out or stored_model_path()
     cores = os.cpu_count() or 1
-    with counter(args) as meter:
-        points = record_power(
+    places = Places(powercap=args.powercap or POWERCAP)
+    with graded_load.processor_counter(args.meter, places) as meter:
+        points = graded_load.record_power(
             meter,
-            graded_loads(len(os.sched_getaffinity(0))),
-            LoadSettings(window_s=args.window, settle_s=min(1.0, args.window), rounds=args.rounds),
+            graded_load.graded_loads(len(os.sched_getaffinity(0))),
+            graded_load.LoadSettings(
+                window_s=args.window, settle_s=min(1.0, args.window), rounds=args.rounds
+            ),
         )
         found = fit(
             points,

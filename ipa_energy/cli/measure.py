@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import or_none
-from ipa_energy.cli.meter_choice import METER_HELP, CommandMeter, command_meter
-from ipa_energy.cli.meter_options import add_place_options
+from ipa_energy.cli.meters import add_meter_option, add_place_options, chosen_meter, places_of
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, ConfigError
@@ -22,6 +21,7 @@ from ipa_energy.files import whole_file
 
 if TYPE_CHECKING:
     from ipa_energy.measuring.command import CommandEnergy, CommandTrial
+    from ipa_energy.measuring.command_meter import CommandMeter
 
 EXIT_INTERRUPTED = 130
 
@@ -46,7 +46,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "it); 2 if it cannot be started or is too short for the meter, 4 without a meter, 130 "
         "interrupted",
     )
-    parser.add_argument("--meter", default="auto", metavar="M", help=METER_HELP)
+    add_meter_option(parser)
     parser.add_argument(
         "--trials", type=int, default=1, metavar="N", help="measured runs (default: 1)"
     )
@@ -84,11 +84,13 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def measure(args: argparse.Namespace) -> int:
     """Measure; the command's exit status passes through."""
     from ipa_energy.measuring.command import measure_command
+    from ipa_energy.measuring.command_meter import command_meter
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if args.out is not None and not args.out.absolute().parent.is_dir():
         raise ConfigError(f"{args.out}: no such folder", where="--out")
-    with command_meter(args) as meter:
+    places = places_of(args)
+    with command_meter(chosen_meter(args), places, args.power_model) as meter:
         found = measure_command(
             command,
             meter.meter_for,

@@ -1,17 +1,45 @@
-"""``ipa-energy meters``: what can be measured here, and how well."""
+"""``ipa-energy meters``, and the options about meters that every verb with meters has."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.meter_options import add_place_options, places_of
 from ipa_energy.cli.output import print_json, text_table
-from ipa_energy.errors import EXIT_DONE
+from ipa_energy.cli.path import named_path
+from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.records import joined_meters, meters_in
+from ipa_energy.registries import METERS
 
 if TYPE_CHECKING:
     from ipa_energy.meters.base import MeterStatus
     from ipa_energy.meters.discovery import Discovery
+    from ipa_energy.meters.prometheus.query import WindowQuery
+    from ipa_energy.meters.sources import KeplerTarget, Places
+
+
+AUTO = "auto"
+
+UNITS_J = {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "kJ": 1e3, "Wh": 3600.0, "kWh": 3.6e6}
+"""Unit of a query's value → joules."""
+
+TARGETS = {
+    "dcgm_gpu": "dcgm",
+    "dcgm_host": "dcgm",
+    "kepler_node": "kepler",
+    "namespace": "kepler",
+    "kepler_pod": "kepler",
+    "kepler_container": "kepler",
+    "kepler_without_memory": "kepler",
+    "query": "prometheus",
+    "query_unit": "prometheus",
+    "query_by": "prometheus",
+    "query_quality": "prometheus",
+    "cgroup": "cpu-time",
+    "cgroup_cores": "cpu-time",
+}
+"""Option → the meter that it is about; the GPU's first, because reading it waits for the work."""
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -86,3 +114,194 @@ def _seconds(value_s: float | None) -> str:
     if value_s is None:
         return "–"
     return f"{value_s:.3g} s" if value_s >= 1 else f"{1000 * value_s:.3g} ms"
+
+
+def add_meter_option(parser: argparse.ArgumentParser) -> None:
+    """``--meter``, for verbs that take any."""
+    parser.add_argument(
+        "--meter",
+        default=AUTO,
+        metavar="M",
+        help=f"{', '.join(METERS)}, several joined by +, or auto: what the options below are "
+        "about, else the best that works here (default)",
+    )
+
+
+def add_powercap_option(parser: argparse.ArgumentParser) -> None:
+    """``--powercap``, for every verb that may read rapl."""
+    parser.add_argument(
+        "--powercap",
+        type=named_path,
+        metavar="DIR",
+        help="of rapl: the powercap folder, where a container mounts the host's elsewhere "
+        "(default: /sys/class/powercap)",
+    )
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Where to look and whose joules to count: :func:`places_of` reads them."""
+    add_powercap_option(parser)
+    _add_cgroup(parser.add_argument_group("one container, pod or service (cpu-time)"))
+    _add_prometheus(parser.add_argument_group("what a Prometheus server scrapes"))
+
+
+def _add_cgroup(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--cgroup",
+        metavar="PATH",
+        help="count the CPU time of this control group: its folder, its path in the hierarchy, "
+        "or pid:N for the group of process N",
+    )
+    group.add_argument(
+        "--cgroup-cores",
+        type=float,
+        metavar="C",
+        help="cores whose idle power it is charged with (default: its CPU limit, else all)",
+    )
+
+
+def _add_prometheus(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--prometheus-url",
+        "--prometheus",
+        metavar="URL",
+        help="the server, http://[USER:PASSWORD@]HOST:9090",
+    )
+    group.add_argument(
+        "--prometheus-token", type=named_path, metavar="FILE", help="a file with its bearer token"
+    )
+    group.add_argument("--kepler-node", metavar="NAME", help="of kepler: this node")
+    group.add_argument(
+        "--kepler-pod", metavar="NAME", help="of kepler: this pod; * stands for any characters"
+    )
+    group.add_argument("--kepler-container", metavar="NAME", help="of kepler: this container")
+    group.add_argument(
+        "--namespace", metavar="NAME", help="of kepler: pods of this Kubernetes namespace"
+    )
+    group.add_argument(
+        "--kepler-without-memory",
+        action="store_true",
+        default=None,
+        help="of kepler: leave memory out, where its counter is dead",
+    )
+    group.add_argument("--dcgm-host", metavar="NAME", help="of dcgm: this host's GPUs")
+    group.add_argument("--dcgm-gpu", metavar="UUID", help="of dcgm: this GPU")
+    group.add_argument(
+        "--query",
+        metavar="PROMQL",
+        help='of prometheus: any counter of energy, NAME{LABEL="VALUE"}, or an expression over '
+        "the window, 'sum(avg_over_time(NAME[$window])) * $window_s'",
+    )
+    group.add_argument(
+        "--query-unit", choices=tuple(UNITS_J), help="of the query's value (default: J)"
+    )
+    group.add_argument(
+        "--query-by",
+        action="append",
+        metavar="LABEL",
+        help="label that tells the query's parts; repeatable",
+    )
+    group.add_argument(
+        "--query-quality",
+        choices=("measured", "estimated"),
+        help="what feeds the query: a hardware counter or power meter, or a model (default: "
+        "estimated, because Prometheus does not tell)",
+    )
+
+
+def chosen_meter(args: argparse.Namespace) -> str:
+    """The meter's name: ``--meter``, or what the other options are about where that is ``auto``.
+
+    Raises:
+        ConfigError: an option is about another meter than the one that is named.
+    """
+    asked = {name: meter for name, meter in TARGETS.items() if getattr(args, name) is not None}
+    if args.meter == AUTO:
+        return joined_meters(asked.values()) or AUTO
+    parts = meters_in(args.meter)
+    for name, meter in asked.items():
+        if meter not in parts:
+            raise ConfigError(
+                f"means nothing with --meter {args.meter}",
+                where=_option(name),
+                fix=f"leave it out, or give --meter {meter}",
+            )
+    return str(args.meter)
+
+
+def places_of(args: argparse.Namespace) -> Places:
+    """Where to look, from the options of :func:`add_place_options`.
+
+    Raises:
+        ConfigError: an option is empty, or means nothing without another.
+    """
+    from ipa_energy.meters.sources import POWERCAP, Places
+
+    for name in (*TARGETS, "prometheus_url"):
+        if getattr(args, name) == "":
+            raise ConfigError("is empty", where=_option(name))
+    scraped = [name for name, meter in TARGETS.items() if meter != "cpu-time"]
+    _require(args, "prometheus_url", [*scraped, "prometheus_token"])
+    _require(args, "query", ["query_unit", "query_by", "query_quality"])
+    _require(args, "cgroup", ["cgroup_cores"])
+    return Places(
+        powercap=args.powercap or POWERCAP,
+        prometheus_url=args.prometheus_url,
+        prometheus_headers=_headers(args.prometheus_token),
+        kepler=_kepler(args),
+        dcgm_host=args.dcgm_host,
+        dcgm_gpu=args.dcgm_gpu,
+        query=_query(args),
+        cgroup=args.cgroup,
+        reserved_cores=args.cgroup_cores,
+    )
+
+
+def _require(args: argparse.Namespace, needed: str, options: list[str]) -> None:
+    for name in options:
+        if getattr(args, name) is not None and getattr(args, needed) is None:
+            raise ConfigError(f"means nothing without {_option(needed)}", where=_option(name))
+
+
+def _headers(token: Path | None) -> dict[str, str]:
+    if token is None:
+        return {}
+    try:
+        text = token.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"cannot read the token: {error}", where="--prometheus-token") from error
+    if not text or len(text.split()) != 1:
+        raise ConfigError(f"{token} holds no token", where="--prometheus-token")
+    return {"Authorization": f"Bearer {text}"}
+
+
+def _kepler(args: argparse.Namespace) -> KeplerTarget | None:
+    from ipa_energy.meters.sources import KeplerTarget
+
+    if not any(getattr(args, name) for name, meter in TARGETS.items() if meter == "kepler"):
+        return None
+    return KeplerTarget(
+        node=args.kepler_node,
+        namespace=args.namespace,
+        pod=args.kepler_pod,
+        container=args.kepler_container,
+        memory=not args.kepler_without_memory,
+    )
+
+
+def _query(args: argparse.Namespace) -> WindowQuery | None:
+    from ipa_energy.meters.prometheus.query import RANGE, CounterQuery, PromqlQuery
+
+    if args.query is None:
+        return None
+    kind = PromqlQuery if RANGE in args.query else CounterQuery
+    return kind(
+        args.query,
+        quality=args.query_quality or "estimated",
+        joules_per_unit=UNITS_J[args.query_unit or "J"],
+        domain_labels=tuple(args.query_by or ()),
+    )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.meter_options import add_place_options, chosen_meter, places_of
+from ipa_energy.cli.meters import add_place_options, chosen_meter, places_of
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError

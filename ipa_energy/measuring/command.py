@@ -308,7 +308,7 @@ class _Bench:
         trial = CommandTrial(
             exit_status=exit_status,
             duration_s=duration_s,
-            energy=self._energy(start.reading, end.reading),
+            energy=energy_of(self.meter, start.reading, end.reading),
             idle_power_w=(before.power_w + after.power_w) / 2,
             idle_drift_w=after.power_w - before.power_w,
             cpu_s=end.cpu_s - start.cpu_s,
@@ -317,17 +317,6 @@ class _Bench:
         )
         return trial, after
 
-    def _energy(self, start: Reading, end: Reading) -> Energy | None:
-        if end.time_s - start.time_s < self.meter.min_window_s:
-            return None
-        energy = self.meter.energy_between(start, end)
-        if self.meter.quality == "measured" and not energy.energy_j > 0:
-            raise MeterUnavailableError(
-                f"{self.meter.name} shows {energy.energy_j:g} J for {energy.duration_s:.3g} s: the "
-                "counter is dead; choose another meter"
-            )
-        return energy
-
     def _mark_start(self) -> _Mark:
         cpu_s, cores = self.own_cpu_s(self.tree), read_core_times()
         return _Mark(self.meter.read(), cores, cpu_s)
@@ -335,6 +324,23 @@ class _Bench:
     def _mark_end(self) -> _Mark:
         reading = self.meter.read()
         return _Mark(reading, read_core_times(), self.own_cpu_s(self.tree))
+
+
+def energy_of(meter: Meter, start: Reading, end: Reading) -> Energy | None:
+    """Joules of a window; None if it was too short for the meter.
+
+    Raises:
+        MeterUnavailableError: the meter cannot be read, or a counter did not move.
+    """
+    if end.time_s - start.time_s < meter.min_window_s:
+        return None
+    energy = meter.energy_between(start, end)
+    if meter.quality == "measured" and not energy.energy_j > 0:
+        raise MeterUnavailableError(
+            f"{meter.name} shows {energy.energy_j:g} J for {energy.duration_s:.3g} s: the "
+            "counter is dead; choose another meter"
+        )
+    return energy
 
 
 def _foreign(start: _Mark, end: _Mark) -> float:

@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ipa_energy.errors import MeterUnavailableError
+from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.measuring import load_process
 from ipa_energy.measuring.core_load import load_between, read_core_times
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
+from ipa_energy.meters.discovery import AUTO, CPU_COUNTERS, close_meter, discover, open_meter
+from ipa_energy.meters.sources import Places
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,12 @@ FOREIGN_LOAD_LIMIT = 0.05
 """Others' share of the cores above which a window is named."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+UNCALIBRATED = (
+    "Without a counter there is nothing to calibrate against, and the cpu-time meter stays an "
+    "estimate good to ±50 %"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,40 @@ class Load:
 
 
 IDLE = Load("integers", 0, 0.0)
+
+
+@contextmanager
+def processor_counter(name: str, places: Places) -> Iterator[Meter]:
+    """A real counter of the processors' energy, to calibrate against.
+
+    Args:
+        name: ``auto``, ``rapl`` or ``perf``.
+        places: where to look.
+
+    Raises:
+        ConfigError: no such counter.
+        MeterUnavailableError: there is none that moves.
+    """
+    if name not in (AUTO, *CPU_COUNTERS):
+        raise ConfigError(
+            f"{name} is no counter of the processors' energy",
+            where="--meter",
+            allowed=", ".join((AUTO, *CPU_COUNTERS)),
+        )
+    if name == AUTO:
+        statuses = [status for status in discover(places).statuses if status.name in CPU_COUNTERS]
+        name = next((status.name for status in statuses if status.state == "measured"), "")
+        if not name:
+            found = "; ".join(f"{s.name} is {s.state}: {s.reason}" for s in statuses)
+            raise MeterUnavailableError(f"{found}. {UNCALIBRATED}")
+    try:
+        meter = open_meter(name, places)
+    except MeterUnavailableError as error:
+        raise MeterUnavailableError(f"{error}. {UNCALIBRATED}") from error
+    try:
+        yield meter
+    finally:
+        close_meter(meter)
 
 
 def graded_loads(cores: int) -> list[Load]:

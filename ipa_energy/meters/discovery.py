@@ -10,7 +10,7 @@ Prometheus knows may be of other machines as well and is never chosen unasked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter, MeterFault, MeterStatus
@@ -46,7 +46,7 @@ def discover(places: Places | None = None) -> Discovery:
     """Try every source; takes a second or two and keeps some cores busy meanwhile."""
     where = places or Places()
     with BusyCores():
-        statuses = tuple(source(name).status(where) for name in METERS)
+        statuses = tuple(replace(source(name).status(where), name=name) for name in METERS)
     return Discovery(statuses, auto_of(statuses))
 
 

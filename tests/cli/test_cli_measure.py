@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.cli import main
-from ipa_energy.cli.meter_choice import counter
-from ipa_energy.measuring.graded_load import IDLE, Load
+from ipa_energy.measuring.graded_load import IDLE, Load, processor_counter
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
 from ipa_energy.meters.power_model import PowerModel, machine_key
+from ipa_energy.meters.sources import Places
 from ipa_energy.profiling.replica_meter import replica_meter
 from ipa_energy.testing import FakeMeter
 
@@ -368,7 +367,7 @@ def test_a_counter_that_moves_is_found_to_calibrate_against(
 ) -> None:
     zone = zone_of(20.0, 0.0)
     for name in ("rapl", "auto"):
-        with counter(Namespace(meter=name, powercap=zone.root)) as meter:
+        with processor_counter(name, Places(powercap=zone.root)) as meter:
             assert meter.name == "rapl"
 
 
@@ -381,11 +380,11 @@ def test_calibrate_finds_the_truth_and_measure_uses_it_from_then_on(
     truth = PowerModel(idle_w=20.0, max_w=20.0 + 10.0 * cores, cores=cores, source="the truth")
 
     @contextmanager
-    def known(_: Namespace) -> Iterator[Meter]:
+    def known(*_: object) -> Iterator[Meter]:
         yield CpuTimeMeter(truth, pid=os.getpid(), reserved_cores=cores)
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("ipa_energy.cli.calibrate.counter", known)
+    monkeypatch.setattr("ipa_energy.measuring.graded_load.processor_counter", known)
     monkeypatch.setattr("ipa_energy.meters.calibration.MIN_SPAN", 0.02)
     text = call("calibrate", "--window", "0.3", "--rounds", "1").stdout.decode()
     assert "× matrices at 50%" in text
@@ -442,7 +441,9 @@ def test_calibrate_json_has_model_points_and_errors(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = [PowerPoint(f"load {n}", n / 4, 10.0 + 5 * n + n % 2) for n in range(5)]
-    monkeypatch.setattr("ipa_energy.cli.calibrate.counter", lambda _: nullcontext(FakeMeter()))
+    monkeypatch.setattr(
+        "ipa_energy.measuring.graded_load.processor_counter", lambda *_: nullcontext(FakeMeter())
+    )
     monkeypatch.setattr("ipa_energy.measuring.graded_load.record_power", lambda *_, **__: points)
     out = tmp_path / "model.json"
     done = call("calibrate", "--out", out, "--json")
@@ -461,7 +462,9 @@ def test_calibrate_refuses_a_counter_that_does_not_follow_the_load(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = [PowerPoint(f"load {n}", n / 4, 10.0) for n in range(5)]
-    monkeypatch.setattr("ipa_energy.cli.calibrate.counter", lambda _: nullcontext(FakeMeter()))
+    monkeypatch.setattr(
+        "ipa_energy.measuring.graded_load.processor_counter", lambda *_: nullcontext(FakeMeter())
+    )
     monkeypatch.setattr("ipa_energy.measuring.graded_load.record_power", lambda *_, **__: points)
     out = tmp_path / "model.json"
     done = call("calibrate", "--out", out)

@@ -12,7 +12,7 @@ import pytest
 from prometheus_fixture import LIVE_W, Exporter, prometheus, serving
 
 from ipa_energy.cli import build_parser, main
-from ipa_energy.cli.meter_options import TARGETS, chosen_meter, places_of
+from ipa_energy.cli.meters import TARGETS, chosen_meter, places_of
 from ipa_energy.meters.prometheus.prometheus_meter import PrometheusMeter
 from ipa_energy.meters.prometheus.query import CounterQuery, PromqlQuery
 from ipa_energy.meters.sources import source

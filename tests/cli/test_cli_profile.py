@@ -9,9 +9,12 @@ import pytest
 from ipa_energy.cli import main
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_UNAVAILABLE
 from ipa_energy.meters import discovery
+from ipa_energy.meters.cpu_time import process_tree_cpu_s
+from ipa_energy.meters.sources import Source
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling import sweep as sweep_module
 from ipa_energy.profiling.trial import TrialSettings
+from ipa_energy.registries import METERS, Named
 from ipa_energy.testing import FakeMeter
 
 MODELS = str(Path(__file__).parents[1] / "profiling/fake_pipeline.py")
@@ -67,6 +70,24 @@ def test_quick_profile_of_one_entry(profile):
     assert text.splitlines()[0] == f"1 entries measured, 0 kept: {out}"
     assert "1 windows, 0 contended, no outliers; one round, no drift known" in text
     assert [row.trials for row in read_profile(out)] == [1]
+
+
+class PlugMeter(FakeMeter):
+    """A meter of somebody else's."""
+
+    name = "plug"
+
+
+def test_a_meter_that_is_registered_while_the_program_runs_is_profiled_with(profile, monkeypatch):
+    def drawn_j(elapsed_s):
+        return 40.0 * elapsed_s + 20.0 * process_tree_cpu_s(os.getpid())
+
+    entry = Named("what the plug counts", Source(lambda places: PlugMeter(drawn_j)))
+    monkeypatch.setitem(METERS, "plug", entry)
+    status, _, err, out = profile(*ONE, "--meter", "plug")
+    assert (status, err) == (EXIT_DONE, "")
+    (row,) = read_profile(out)
+    assert (row.meter, row.quality) == ("plug", "measured")
 
 
 def test_json_is_one_object_with_stability(profile):
