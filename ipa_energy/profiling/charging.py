@@ -32,7 +32,7 @@ from ipa_energy.profiling.idle import EmptyMachine, Idle
 from ipa_energy.profiling.replica import Replica
 from ipa_energy.profiling.replica_group import ReplicaGroup
 from ipa_energy.profiling.trial_settings import TrialSettings
-from ipa_energy.records import Quality
+from ipa_energy.records import Quality, weakest_quality
 
 MeterFactory = Callable[[int, float], Meter]
 """(process id, cores it reserves) → a meter; the same for all if its part is shared."""
@@ -62,12 +62,12 @@ class MeterChoice:
 
     Attributes:
         parts: one for each source; that of the GPU first, if there is one.
-        facts: name, quality, power model and the like; the same whenever the same is chosen.
+        meta: name, quality, power model and the like; the same whenever the same is chosen.
         observed: what was found out about it this time, e.g. how often its counter moves.
     """
 
     parts: tuple[MeterPart, ...]
-    facts: Mapping[str, Any]
+    meta: Mapping[str, Any]
     observed: Mapping[str, Any] = field(default_factory=dict)
 
     def parts_for(self, gpu_share: float) -> tuple[MeterPart, ...]:
@@ -95,44 +95,43 @@ def cpu_time_choice(model: PowerModel) -> MeterChoice:
     )
 
 
-def machine_choice(meter: Meter, facts: Mapping[str, Any] | None = None) -> MeterChoice:
+def machine_choice(meter: Meter, meta: Mapping[str, Any] | None = None) -> MeterChoice:
     """A meter of the whole machine, which must be otherwise idle while it measures.
 
     Args:
         meter: of all cores, e.g. RAPL's packages.
-        facts: more for the meta file than its name and quality.
+        meta: more for the meta file than its name and quality.
     """
-    described = {"name": meter.name, "quality": meter.quality, "scope": "machine", **(facts or {})}
-    part = MeterPart(lambda pid, cores: meter, "CPU", float(os.cpu_count() or 1))
-    return MeterChoice((part,), described)
+    return _shared(meter, "CPU", os.cpu_count() or 1, {"scope": "machine", **(meta or {})})
 
 
-def gpu_choice(meter: Meter, gpus: int, facts: Mapping[str, Any] | None = None) -> MeterChoice:
+def gpu_choice(meter: Meter, gpus: int, meta: Mapping[str, Any] | None = None) -> MeterChoice:
     """A meter of whole GPUs, on which nothing else may run while it measures.
 
     Args:
         meter: of these GPUs and no other.
         gpus: how many they are.
-        facts: more for the meta file than its name and quality.
+        meta: more for the meta file than its name and quality.
     """
-    described = {"name": meter.name, "quality": meter.quality, "scope": "GPU", **(facts or {})}
-    part = MeterPart(lambda pid, cores: meter, "GPU", float(gpus))
-    return MeterChoice((part,), described)
+    return _shared(meter, "GPU", gpus, {"scope": "GPU", **(meta or {})})
+
+
+def _shared(meter: Meter, counts: Counted, units: int, meta: Mapping[str, Any]) -> MeterChoice:
+    part = MeterPart(lambda pid, cores: meter, counts, float(units))
+    return MeterChoice((part,), {"name": meter.name, "quality": meter.quality, **meta})
 
 
 def joined(choices: Sequence[MeterChoice]) -> MeterChoice:
-    """Several sources as one choice, each named with its own facts; a single one as it is."""
+    """Several sources as one choice, what is said of each under its name; a single one as it is."""
     if len(choices) == 1:
         return choices[0]
-    facts = [choice.facts for choice in choices]
-    qualities = {found["quality"] for found in facts}
-    weakest = next(q for q in ("estimated", "imported", "measured") if q in qualities)
+    meta = [choice.meta for choice in choices]
     return MeterChoice(
         tuple(part for choice in choices for part in choice.parts),
         {
-            "name": "+".join(found["name"] for found in facts),
-            "quality": weakest,
-            "parts": {found["name"]: found for found in facts},
+            "name": "+".join(found["name"] for found in meta),
+            "quality": weakest_quality([found["quality"] for found in meta]),
+            "parts": {found["name"]: found for found in meta},
         },
         {name: value for choice in choices for name, value in choice.observed.items()},
     )
@@ -180,14 +179,14 @@ def check_settings(choice: MeterChoice, settings: TrialSettings, entries: Sequen
     for (cores, on_gpu), entry in firsts.items():
         if on_gpu and "GPU" not in choice.counts:
             raise ConfigError(
-                f"{entry.label}: {choice.facts['name']} does not count the joules of GPUs",
+                f"{entry.label}: {choice.meta['name']} does not count the joules of GPUs",
                 where="--meter",
-                allowed=f"a meter of GPUs as well: nvml+{choice.facts['name']}",
+                allowed=f"a meter of GPUs as well: nvml+{choice.meta['name']}",
             )
         parts = choice.parts_for(entry.gpu_share)
         if not parts:
             raise ConfigError(
-                f"{entry.label}: {choice.facts['name']} counts the joules of GPUs, and this entry "
+                f"{entry.label}: {choice.meta['name']} counts the joules of GPUs, and this entry "
                 "uses none",
                 where="--meter",
                 allowed="a meter of processors as well, or entries on a GPU (--gpu)",

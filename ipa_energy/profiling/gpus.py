@@ -67,12 +67,12 @@ class GpuPool:
     Attributes:
         uuids: of each.
         name: their model's name.
-        facts: what the meta file says of them.
+        meta: what the meta file says of them.
     """
 
     uuids: tuple[str, ...]
     name: str
-    facts: Mapping[str, Any]
+    meta: Mapping[str, Any]
 
     @property
     def hardware(self) -> str:
@@ -139,8 +139,8 @@ def find_gpus(
             allowed="GPUs of one model, whose rows can be compared",
             fix=f"choose them by UUID in {VISIBLE} (nvidia-smi -L)",
         )
-    facts = {"name": chosen[0].name, "count": needed, **describe_gpu(nvml, chosen[0])}
-    return GpuPool(tuple(gpu.uuid for gpu in chosen), chosen[0].name, facts)
+    meta = {"name": chosen[0].name, "count": needed, **describe_gpu(nvml, chosen[0])}
+    return GpuPool(tuple(gpu.uuid for gpu in chosen), chosen[0].name, meta)
 
 
 def probe_gpus(pool: GpuPool, pipeline: str, shares: Sequence[float]) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class ProfileFiles:
             if not (is_predicted(row) and entry_of(row).family in families)
         }
         earlier = self._fit or {}
-        self._fit = {k: earlier.get(k, {}) | found for k, found in predicted.facts.items()}
+        self._fit = {k: earlier.get(k, {}) | found for k, found in predicted.meta.items()}
         if self._rows != kept | new:
             self.write_meta()
             self._replace((kept | new).values())

@@ -37,7 +37,7 @@ def profile_meta(
         fit: what :mod:`.fit.prediction` says of predicted entries; None if there are none.
     """
     everything = [trial for trials in journal.trials.values() for trial in trials]
-    facts: dict[str, Any] = {
+    meta: dict[str, Any] = {
         **journal.context,
         "inputs": journal.inputs,
         "sessions": journal.sessions,
@@ -47,21 +47,21 @@ def profile_meta(
     }
     replicas = check_replicas(rows)
     if replicas is not None:
-        facts["replica_check"] = replicas
+        meta["replica_check"] = replicas
     if fit is not None:
-        facts["fit"] = fit
+        meta["fit"] = fit
     if journal.superseded:
-        facts["superseded"] = {
+        meta["superseded"] = {
             entry.label: reasons for entry, reasons in sorted(journal.superseded.items())
         }
     if journal.redone:
-        facts["redone"] = {
+        meta["redone"] = {
             entry.label: len(started) for entry, started in sorted(journal.redone.items())
         }
-    facts["entries"] = {
+    meta["entries"] = {
         entry.label: entry_meta(entry, trials) for entry, trials in sorted(journal.trials.items())
     }
-    return facts
+    return meta
 
 
 def entry_meta(entry: Entry, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def entry_meta(entry: Entry, trials: Sequence[Trial]) -> dict[str, Any]:
     """
     load_energies_j = [t.load_energy_j for t in trials if not math.isnan(t.load_energy_j)]
     on_gpu = [t.peak_gpu_memory_bytes for t in trials if t.peak_gpu_memory_bytes is not None]
-    facts: dict[str, Any] = {
+    meta: dict[str, Any] = {
         "samples_behind_p99": sum(len(trial.latencies_s) for trial in trials),
         "contended": any(trial.contended for trial in trials),
         "settled": all(trial.settled for trial in trials),
@@ -82,14 +82,14 @@ def entry_meta(entry: Entry, trials: Sequence[Trial]) -> dict[str, Any]:
         "peak_memory_bytes": max(trial.peak_memory_bytes for trial in trials),
     }
     if on_gpu:
-        facts["peak_gpu_memory_bytes"] = max(on_gpu)
+        meta["peak_gpu_memory_bytes"] = max(on_gpu)
     if any(trial.settle_s for trial in trials):
-        facts["idle_settled"] = all(trial.idle_settled for trial in trials)
+        meta["idle_settled"] = all(trial.idle_settled for trial in trials)
     parts = {name: _part_meta(entry, trials, name) for t in trials for name in t.parts}
     if parts:
-        facts["parts"] = parts
-    facts["windows"] = [window_meta(entry, trial) for trial in trials]
-    return facts
+        meta["parts"] = parts
+    meta["windows"] = [window_meta(entry, trial) for trial in trials]
+    return meta
 
 
 def _part_meta(entry: Entry, trials: Sequence[Trial], name: str) -> dict[str, Any]:
@@ -97,20 +97,20 @@ def _part_meta(entry: Entry, trials: Sequence[Trial], name: str) -> dict[str, An
     found = [(trial, trial.parts[name]) for trial in trials if name in trial.parts]
     joules = [p.dynamic_energy_j / (entry.batch * len(t.latencies_s)) for t, p in found]
     empty_w = [p.empty_power_w for _, p in found if p.empty_power_w is not None]
-    facts = {
+    meta = {
         "counts": found[0][1].counts,
         "quality": found[0][1].quality,
         "dynamic_j_per_request": rounded(fmean(joules)),
         "idle_power_w": rounded(fmean(p.idle_power_w for _, p in found)),
         "waiting_power_w": rounded(fmean(p.waiting_power_w for _, p in found)),
     }
-    return facts | ({"empty_power_w": rounded(fmean(empty_w))} if empty_w else {})
+    return meta | ({"empty_power_w": rounded(fmean(empty_w))} if empty_w else {})
 
 
 def window_meta(entry: Entry, trial: Trial) -> dict[str, Any]:
     """What the meta file says of one window."""
     requests = entry.batch * len(trial.latencies_s)
-    facts: dict[str, Any] = {
+    meta: dict[str, Any] = {
         "started_utc": trial.started_utc,
         "busy_s": rounded(trial.busy_s),
         "batches": len(trial.latencies_s),
@@ -122,12 +122,12 @@ def window_meta(entry: Entry, trial: Trial) -> dict[str, Any]:
         "repeats": trial.repeats,
     }
     if trial.settle_s:
-        facts["settle_s"] = [round(waited_s, 3) for waited_s in trial.settle_s]
+        meta["settle_s"] = [round(waited_s, 3) for waited_s in trial.settle_s]
     if trial.parts:
-        facts["parts_j_per_request"] = {
+        meta["parts_j_per_request"] = {
             name: rounded(part.dynamic_energy_j / requests) for name, part in trial.parts.items()
         }
-    return facts
+    return meta
 
 
 PROC = Path("/proc")
@@ -158,13 +158,13 @@ def describe_machine(proc: Path = PROC) -> dict[str, Any]:
 
 
 def _first_cpu(cpuinfo: Path) -> dict[str, str]:
-    facts: dict[str, str] = {}
+    meta: dict[str, str] = {}
     for line in cpuinfo.read_text().splitlines():
         if not line.strip():
             break
         key, _, value = line.partition(":")
-        facts[key.strip()] = value.strip()
-    return facts
+        meta[key.strip()] = value.strip()
+    return meta
 
 
 def check_replicas(rows: Iterable[ProfileRow]) -> dict[str, Any] | None:

@@ -15,13 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ServingError
 from ipa_energy.profiling.gpus import NO_GPU, GpuSlot
+
+DOING = {
+    "warm_up": "warming up",
+    "window": "running batches",
+    "paced": "running batches at a set pace",
+}
+"""What a replica can be told to do → how a message names it."""
 
 STDERR_LINES = 4
 """Last lines of a dead replica's standard error that go into the message."""
@@ -103,67 +110,31 @@ class Replica:
         Raises:
             ServingError: the pipeline cannot build the variant, or the process died or hung.
         """
-        spec = self.spec
         start_s = time.perf_counter()
-        self._tell(
-            {
-                "pipeline": spec.pipeline,
-                "stage": spec.stage,
-                "variant": spec.variant,
-                "batch": spec.batch,
-                "core_ids": list(spec.core_ids),
-                "weights": spec.weights,
-                "seed": spec.seed,
-                "on_gpu": spec.gpu is not None,
-            },
-            "loading",
-        )
+        self._tell(asdict(self.spec), "loading")
         self.answer()
         return time.perf_counter() - start_s
 
-    def warm_up(self, *, min_s: float, max_s: float) -> dict[str, Any]:
-        """Run batches until their time stops falling: ``latencies_s`` and ``settled``.
+    def begin(self, do: str, **numbers: float) -> None:
+        """Begin what :mod:`.replica_main` can do; :meth:`answer` waits for its end.
+
+        Args:
+            do: a key of :data:`DOING`.
+            numbers: its arguments.
+
+        Raises:
+            ServingError: the process died.
+        """
+        self._tell({"do": do, **numbers}, DOING[do])
+
+    def run(self, do: str, **numbers: float) -> dict[str, Any]:
+        """:meth:`begin` and wait for the answer.
 
         Raises:
             ServingError: the runner failed, or the process died or hung.
         """
-        self.start_warm_up(min_s=min_s, max_s=max_s)
+        self.begin(do, **numbers)
         return self.answer()
-
-    def window(self, *, min_s: float, min_batches: int, max_s: float) -> dict[str, Any]:
-        """Run batches back to back: ``latencies_s``, ``busy_s`` and ``peak_memory_bytes``.
-
-        Raises:
-            ServingError: the runner failed, or the process died or hung.
-        """
-        self.start_window(min_s=min_s, min_batches=min_batches, max_s=max_s)
-        return self.answer()
-
-    def start_warm_up(self, *, min_s: float, max_s: float) -> None:
-        """Begin a warm-up; :meth:`answer` waits for its end.
-
-        Raises:
-            ServingError: the process died.
-        """
-        self._tell({"do": "warm_up", "min_s": min_s, "max_s": max_s}, "warming up")
-
-    def start_window(self, *, min_s: float, min_batches: int, max_s: float) -> None:
-        """Begin a window; :meth:`answer` waits for its end.
-
-        Raises:
-            ServingError: the process died.
-        """
-        command = {"do": "window", "min_s": min_s, "min_batches": min_batches, "max_s": max_s}
-        self._tell(command, "running batches")
-
-    def start_paced(self, *, batches: int, period_s: float) -> None:
-        """Begin a window with a batch every ``period_s``; :meth:`answer` waits for its end.
-
-        Raises:
-            ServingError: the process died.
-        """
-        command = {"do": "paced", "batches": batches, "period_s": period_s}
-        self._tell(command, "running batches at a set pace")
 
     def answer(self) -> dict[str, Any]:
         """What was begun last came to.

@@ -136,7 +136,7 @@ class ReplicaGroup:
             ServingError: a runner failed, or a process died or hung.
         """
         for replica in self.replicas:
-            replica.start_warm_up(min_s=min_s, max_s=max_s)
+            replica.begin("warm_up", min_s=min_s, max_s=max_s)
         answers = [replica.answer() for replica in self.replicas]
         self.batch_s = max(median(answer["latencies_s"][-3:]) for answer in answers)
         return WarmUp(_joined(answers), all(answer["settled"] for answer in answers))
@@ -157,7 +157,7 @@ class ReplicaGroup:
             min_s = max(min_s, min(wanted_s, max_s - self.batch_s))
             min_batches = 1
         for replica in self.replicas:
-            replica.start_window(min_s=min_s, min_batches=min_batches, max_s=max_s)
+            replica.begin("window", min_s=min_s, min_batches=min_batches, max_s=max_s)
         return self._served()
 
     def paced(self, load_rps: float, *, min_s: float, min_batches: int, max_s: float) -> Served:
@@ -183,7 +183,7 @@ class ReplicaGroup:
         fewest = max(2, math.ceil(min_s / period_s))
         batches = max(fewest, min(min_batches, int(max_s / period_s)))
         for replica in self.replicas:
-            replica.start_paced(batches=batches, period_s=period_s)
+            replica.begin("paced", batches=batches, period_s=period_s)
         served = self._served()
         served_rps = count * size * len(served.latencies_s) / served.busy_s
         if served_rps < HELD * load_rps:

@@ -106,7 +106,7 @@ def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], in
     pipeline = load_pipeline(spec["pipeline"])
     variant = find_variant(pipeline, spec["stage"], spec["variant"])
     batch = pipeline.sample(variant, spec["batch"], spec["seed"])
-    if spec["on_gpu"]:
+    if spec["gpu"] is not None:
         on_gpu = gpu_pipeline(pipeline)
         runner = on_gpu.build(variant, weights=spec["weights"], threads=threads, device=GPU_DEVICE)
         return lambda: runner(batch), spec["batch"], on_gpu.peak_gpu_memory_bytes

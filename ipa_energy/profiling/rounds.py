@@ -128,7 +128,7 @@ def measure(work: Work, files: ProfileFiles) -> Sweep:
         failures=tuple(Failure(entry, why) for entry, why in failures.items()),
         predicted=predicted.rows,
         stability=stability(files.journal.trials),
-        fit=predicted.facts["stages"],
+        fit=predicted.meta["stages"],
         replica_check=check_replicas(files.rows),
         remaining=remaining,
     )

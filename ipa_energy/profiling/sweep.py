@@ -147,7 +147,7 @@ def profile_pipeline(
     context = {
         "pipeline": Path(pipeline).name,
         "machine": describe_machine(),
-        "meter": meter.facts,
+        "meter": meter.meta,
         "versions": dict(module.versions()),
         "weights": {"default": RANDOM_WEIGHTS},
         "settings": settings.to_json(gpu=gpus is not None),
@@ -155,7 +155,7 @@ def profile_pipeline(
     }
     if gpus is not None:
         seen = probe_gpus(gpus, pipeline, gpu_shares)
-        context["gpu"] = {**gpus.facts, "as_the_models_see_it": seen}
+        context["gpu"] = {**gpus.meta, "as_the_models_see_it": seen}
     files = ProfileFiles(out, context, inputs, resume=resume or only_changed or redo_contended)
     files.begin(entries, renew=only_changed)
     if redo_contended:

@@ -50,20 +50,15 @@ class TrialSettings:
 
     def quick(self) -> TrialSettings:
         """Settings for a first look: short windows, few batches, no repeats."""
-        return TrialSettings(
+        return replace(
+            self,
             min_window_s=0.3,
             max_window_s=2.0,
             min_batches=3,
-            idle_s=self.idle_s,
-            quiet_max_s=self.quiet_max_s,
             warm_up_min_s=0.0,
             warm_up_max_s=1.0,
-            max_foreign_load=self.max_foreign_load,
             retries=0,
-            timeout_s=self.timeout_s,
-            settle_slice_s=self.settle_slice_s,
             settle_max_s=min(self.settle_max_s, 5.0),
-            empty_max_age_s=self.empty_max_age_s,
         )
 
     def for_gpu(self) -> TrialSettings:
@@ -72,8 +67,8 @@ class TrialSettings:
 
     def to_json(self, *, gpu: bool) -> dict[str, Any]:
         """What figures depend on: without a GPU, not on how one is waited for."""
-        facts = asdict(self)
-        return facts if gpu else {n: v for n, v in facts.items() if n not in GPU_SETTINGS}
+        unread = () if gpu else GPU_SETTINGS
+        return {name: value for name, value in asdict(self).items() if name not in unread}
 
     def with_window(self, window_s: float) -> TrialSettings:
         """The same with windows of at least ``window_s`` seconds, and room for twice that.

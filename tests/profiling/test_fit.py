@@ -204,7 +204,7 @@ def held_out(request, rows):
     errors = HeldOut({}, {}, {}, [])
     for row in found.rows:
         truth = by_entry[entry_of(row)]
-        interval = found.facts["entries"][entry_of(row).label]["latency_avg_s"]
+        interval = found.meta["entries"][entry_of(row).label]["latency_avg_s"]
         errors.inside.append(interval["low"] <= truth.latency_avg_s <= interval["high"])
         mine = [m for m in measured if (m.stage, m.variant) == (row.stage, row.variant)]
         for name in ("latency_avg_s", "batch_energy_j"):

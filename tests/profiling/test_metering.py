@@ -169,10 +169,10 @@ def test_longer_windows_leave_room_for_a_batch_in_progress():
 def test_choices_say_what_they_are():
     own = cpu_time_choice(PowerModel(1.0, 5.0, 2, "made up"))
     assert [part.shared_by for part in own.parts] == [None]
-    assert own.facts["quality"] == "estimated"
+    assert own.meta["quality"] == "estimated"
     everything = machine_choice(FakeMeter(), {"domains": ["package-0"]})
     assert [part.shared_by for part in everything.parts] == [os.cpu_count()]
-    assert everything.facts == {
+    assert everything.meta == {
         "name": "fake",
         "quality": "measured",
         "scope": "machine",
@@ -234,8 +234,8 @@ class Estimate(FakeMeter):
 def test_joined_choices_are_as_good_as_the_worst():
     gpu = gpu_choice(FakeMeter(), 1, {"gpus": "1 × Fake"})
     both = joined([gpu, cpu_time_choice(PowerModel(1.0, 5.0, 2, "made up"))])
-    assert (both.facts["name"], both.facts["quality"]) == ("fake+cpu-time", "estimated")
-    assert both.facts["parts"]["fake"]["scope"] == "GPU"
+    assert (both.meta["name"], both.meta["quality"]) == ("fake+cpu-time", "estimated")
+    assert both.meta["parts"]["fake"]["scope"] == "GPU"
     assert both.counts == {"CPU", "GPU"}
     assert [part.counts for part in both.parts_for(1.0)] == ["GPU", "CPU"]
     assert [part.counts for part in both.parts_for(0.0)] == ["CPU"]

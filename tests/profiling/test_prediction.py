@@ -79,7 +79,7 @@ def test_shares_of_a_gpu_are_fitted_apart():
     measured = [row for row in (*whole, *half) if row.batch != 4]
     wanted = [entry_of(row) for row in (*whole, *half) if row.batch == 4]
     found = predict(measured, wanted)
-    assert set(found.facts["stages"]) == {"crop h100", "crop h100 0.5g"}
+    assert set(found.meta["stages"]) == {"crop h100", "crop h100 0.5g"}
     truth = {entry_of(row): row.latency_avg_s for row in (*whole, *half)}
     assert len(found.rows) == 4
     for row in found.rows:
@@ -110,13 +110,13 @@ def test_intervals_and_held_out_errors_are_told_for_latency_as_for_joules():
         for number, row in enumerate(measured)
     ]
     found = predict(noisy, wanted)
-    fit = found.facts["stages"]["crop cpu"]["latency_avg_s"]
+    fit = found.meta["stages"]["crop cpu"]["latency_avg_s"]
     assert fit["measured_points"] == 6
     assert 0.01 < fit["held_out"]["relative_mae"] <= fit["held_out"]["relative_max"]
     assert fit["interval_factor"] > 1.01
     assert fit["shape"] in fit["relative_mae_of_shapes"]
     for entry in wanted:
-        figures = found.facts["entries"][entry.label]
+        figures = found.meta["entries"][entry.label]
         assert set(figures) == {
             "latency_avg_s",
             "latency_p99_s",
@@ -136,7 +136,7 @@ def test_energy_interval_of_a_row_is_that_of_the_prediction():
     ]
     found = predict(noisy, wanted)
     for row in found.rows:
-        energy = found.facts["entries"][entry_of(row).label]["batch_energy_j"]
+        energy = found.meta["entries"][entry_of(row).label]["batch_energy_j"]
         half_width_j = (energy["high"] - energy["value"]) / row.batch
         assert row.energy_ci95_j == pytest.approx(half_width_j, rel=1e-5)
 
@@ -155,7 +155,7 @@ def test_facts_of_a_hopeless_fit_are_strict_json():
     ]
     found = predict(wild, wanted)
     assert found.failures or found.rows
-    text = json.dumps(found.facts["stages"], allow_nan=False)
+    text = json.dumps(found.meta["stages"], allow_nan=False)
     assert "Infinity" not in text
 
 

@@ -55,7 +55,7 @@ def chosen(name="auto", **changes):
     """Names, quality, and what each part counts and is shared by."""
     with replica_meter(name, **changes) as choice:
         shared = [(part.counts, part.shared_by is not None) for part in choice.parts]
-        return choice.facts["name"], choice.facts["quality"], shared
+        return choice.meta["name"], choice.meta["quality"], shared
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_parts_know_what_they_count_and_who_shares_it(machine):
     )
     with replica_meter("nvml+rapl", gpus=GPUS) as choice:
         assert choice.parts[0].shared_by == 2
-        assert choice.facts["parts"]["nvml"]["gpus"] == "2 × Fake GPU"
+        assert choice.meta["parts"]["nvml"]["gpus"] == "2 × Fake GPU"
         assert choice.observed["nvml"] == {"min_window_s": 0.01}
 
 

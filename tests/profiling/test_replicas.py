@@ -349,7 +349,7 @@ class Late:
     def __init__(self, held):
         self._held = held
 
-    def start_paced(self, *, batches, period_s):
+    def begin(self, do, *, batches, period_s):
         self._latencies_s, self._busy_s = [period_s] * batches, batches * period_s / self._held
 
     def answer(self):

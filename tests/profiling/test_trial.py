@@ -90,7 +90,7 @@ def test_warm_up_lasts_until_batch_times_stop_falling():
     # Batch k takes 2·max(1, 12 − 2k) ms: falling until the sixth, then flat for three.
     with Replica(spec("falling"), timeout_s=20.0) as replica:
         replica.load()
-        answer = replica.warm_up(min_s=0.0, max_s=5.0)
+        answer = replica.run("warm_up", min_s=0.0, max_s=5.0)
     assert answer["settled"]
     assert len(answer["latencies_s"]) >= 9
     assert answer["latencies_s"][0] > 4 * min(answer["latencies_s"])
@@ -99,7 +99,7 @@ def test_warm_up_lasts_until_batch_times_stop_falling():
 def test_warm_up_is_bounded_and_says_so():
     with Replica(spec("sleepy"), timeout_s=20.0) as replica:
         replica.load()
-        answer = replica.warm_up(min_s=0.0, max_s=0.015)
+        answer = replica.run("warm_up", min_s=0.0, max_s=0.015)
     assert len(answer["latencies_s"]) == 1
     assert not answer["settled"]
 
@@ -107,9 +107,9 @@ def test_warm_up_is_bounded_and_says_so():
 def test_window_never_starts_a_batch_that_would_pass_its_limit():
     with Replica(spec("sleepy"), timeout_s=20.0) as replica:
         replica.load()
-        answer = replica.window(min_s=1.0, min_batches=100, max_s=0.055)
+        answer = replica.run("window", min_s=1.0, min_batches=100, max_s=0.055)
         assert 1 <= len(answer["latencies_s"]) <= 5
-        answer = replica.window(min_s=1.0, min_batches=100, max_s=0.001)
+        answer = replica.run("window", min_s=1.0, min_batches=100, max_s=0.001)
         assert len(answer["latencies_s"]) == 1
 
 
@@ -151,7 +151,7 @@ def test_hanging_runner_is_ended_and_named():
         replica._timeout_s = 20.0
         replica.load()
         replica._timeout_s = 1.0
-        replica.window(min_s=0.1, min_batches=1, max_s=0.1)
+        replica.run("window", min_s=0.1, min_batches=1, max_s=0.1)
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -167,7 +167,7 @@ def test_replica_does_not_outlive_its_parent():
         "from ipa_energy.profiling.replica import *\n"
         f"spec = ReplicaSpec({PIPELINE!r}, 'work', 'hangs', 1, ({CORE},))\n"
         "replica = Replica(spec, timeout_s=60); replica.load(); print(replica.pid, flush=True)\n"
-        "replica.window(min_s=1, min_batches=1, max_s=1)\n"
+        "replica.run('window', min_s=1, min_batches=1, max_s=1)\n"
     )
     root = str(Path(__file__).parents[2])
     parent = subprocess.Popen(

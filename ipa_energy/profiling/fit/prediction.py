@@ -51,13 +51,13 @@ class Predicted:
 
     Attributes:
         rows: one for each entry that could be predicted.
-        facts: for the meta file: ``stages`` (stage → quantity → the fit and its held-out error)
+        meta: for the meta file: ``stages`` (stage → quantity → the fit and its held-out error)
             and ``entries`` (label → quantity → value and interval).
         failures: entry → why it could not be predicted.
     """
 
     rows: tuple[ProfileRow, ...]
-    facts: dict[str, Any]
+    meta: dict[str, Any]
     failures: dict[Entry, str]
 
 
@@ -84,7 +84,7 @@ def predict(measured: Iterable[ProfileRow], wanted: Sequence[Entry]) -> Predicte
         except ConfigError as error:
             failures |= dict.fromkeys(missing, str(error))
             continue
-        stages[law] = {name: _fit_facts(fit) for name, fit in fits.items()}
+        stages[law] = {name: _fit_meta(fit) for name, fit in fits.items()}
         for entry in missing:
             try:
                 found = {name: _predicted(fit, entry) for name, fit in fits.items()}
@@ -151,7 +151,7 @@ def _row(entry: Entry, found: dict[str, Prediction], family: Sequence[ProfileRow
     )
 
 
-def _fit_facts(fit: Surface | None) -> dict[str, Any]:
+def _fit_meta(fit: Surface | None) -> dict[str, Any]:
     if fit is None:
         return {"shape": "zero: no measured entry has any"}
     return {
