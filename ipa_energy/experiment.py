@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -21,6 +21,7 @@ from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.planning.planner import Planner, load_planner
+from ipa_energy.records import Allocation
 from ipa_energy.registries import BACKENDS, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
@@ -258,6 +259,13 @@ def _workload_csv(workload: Workload) -> str:
     return "\n".join(["second,requests", *lines, ""])
 
 
+def _cores(held: Sequence[Allocation]) -> float | dict[str, float]:
+    """Cores of a base allocation, as IPA logs it; by hardware where a variant has several."""
+    if len(held) == 1:
+        return held[0].cpu_cores
+    return {allocation.label: allocation.cpu_cores for allocation in held}
+
+
 def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
     planner, config = experiment.planner, experiment.planner.config
     options = [option for stage in planner.stages for option in stage.options]
@@ -273,7 +281,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         latency_sla_s=planned.latency_sla_s,
         stage_slas_s=planned.stage_slas_s,
         base_allocations={
-            stage: {variant: cores for variant, (cores, _) in allocations.items()}
+            stage: {variant: _cores(held) for variant, held in allocations.items()}
             for stage, allocations in (planned.base_allocations or {}).items()
         },
         backend=backend,

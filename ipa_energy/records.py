@@ -7,7 +7,7 @@ All quantities are SI and end in their unit (``latency_s``, ``power_w``, ``load_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,14 +65,101 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Allocation:
+    """What one replica holds, and the settings that it runs under (DESIGN 7.1).
+
+    Allocations have no order of their own: which of two is the larger depends on what their
+    resources cost (:func:`ipa_energy.planning.base_allocation.by_price`).
+
+    Attributes:
+        resources: (name, units above 0), sorted by name: ``core``, ``gpu`` (shares of one GPU),
+            ``mig-1g.10gb``, ``board`` …
+        labels: (name, value), sorted by name, that tell options apart but are no amounts:
+            ``hardware``, ``clock_mhz``, ``power_cap_w``, ``precision``.
+    """
+
+    resources: tuple[tuple[str, float], ...]
+    labels: tuple[tuple[str, str | float], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        cpu_cores: float = 0.0,
+        gpu_share: float = 0.0,
+        hardware: str = "cpu",
+        *,
+        resources: Mapping[str, float] | None = None,
+        **labels: str | float,
+    ) -> Allocation:
+        """Cores, a share of a GPU and whatever else; what is 0 or empty is left out.
+
+        Args:
+            cpu_cores: units of ``core``.
+            gpu_share: units of ``gpu``, 0..1.
+            hardware: label of the machine or device.
+            resources: further resource → units.
+            labels: further labels.
+        """
+        units = {"core": cpu_cores, "gpu": gpu_share, **(resources or {})}
+        known = {"hardware": hardware, **labels}
+        return cls(
+            tuple(sorted((name, float(amount)) for name, amount in units.items() if amount)),
+            tuple(sorted((name, value) for name, value in known.items() if value != "")),
+        )
+
+    def units(self, resource: str) -> float:
+        """How much of a resource one replica holds; 0 of those it does not name."""
+        for name, amount in self.resources:
+            if name == resource:
+                return amount
+        return 0.0
+
+    @property
+    def cpu_cores(self) -> float:
+        """Cores reserved by one replica."""
+        return self.units("core")
+
+    @property
+    def gpu_share(self) -> float:
+        """Share of one GPU reserved by one replica, 0..1."""
+        return self.units("gpu")
+
+    @property
+    def hardware(self) -> str:
+        """What it was profiled on; empty if nobody said."""
+        return next((str(value) for name, value in self.labels if name == "hardware"), "")
+
+    @property
+    def label(self) -> str:
+        """``2c``, ``2c+0.5g``; further resources and labels where there are any."""
+        parts = [f"{self.cpu_cores:g}c"] if self.cpu_cores or not self.resources else []
+        parts += [f"{self.gpu_share:g}g"] if self.gpu_share else []
+        parts += [f"{units:g}×{name}" for name, units in self.resources if name not in _SHORT]
+        words = [_label_text(name, value) for name, value in self.labels]
+        return " ".join(["+".join(parts), *(word for word in words if word)])
+
+
+_SHORT = ("core", "gpu")
+_PLAIN_HARDWARE = ("cpu", "gpu")
+
+
+def _label_text(name: str, value: str | float) -> str:
+    if name == "hardware":
+        return "" if value in _PLAIN_HARDWARE else f"on {value}"
+    shown = value if isinstance(value, str) else f"{value:g}"
+    for suffix, unit in (("_mhz", " MHz"), ("_w", " W")):
+        if name.endswith(suffix):
+            return f"{name.removesuffix(suffix)} {shown}{unit}"
+    return str(shown)
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One thing a stage can run: a variant on an allocation at a batch size (DESIGN section 2).
 
     Attributes:
         variant: name of the model variant, e.g. ``yolov5n``.
-        hardware: what it was profiled on, e.g. ``cpu``.
-        cpu_cores: cores reserved by one replica.
-        gpu_share: share of one GPU reserved by one replica, 0..1.
+        allocation: what one replica holds, and the hardware and settings it was profiled on.
         batch: batch size b.
         latency_s: time to serve one full batch, l(o), as planning sees it (p99 or mean, with the
             pipeline's ``latency_margin`` applied).
@@ -87,9 +174,7 @@ class Option:
     """
 
     variant: str
-    hardware: str
-    cpu_cores: float
-    gpu_share: float
+    allocation: Allocation
     batch: int
     latency_s: float
     latency_avg_s: float
@@ -101,9 +186,19 @@ class Option:
     provenance: Provenance | None
 
     @property
-    def allocation(self) -> tuple[float, float]:
-        """(cpu_cores, gpu_share) of one replica."""
-        return (self.cpu_cores, self.gpu_share)
+    def cpu_cores(self) -> float:
+        """Cores reserved by one replica."""
+        return self.allocation.cpu_cores
+
+    @property
+    def gpu_share(self) -> float:
+        """Share of one GPU reserved by one replica, 0..1."""
+        return self.allocation.gpu_share
+
+    @property
+    def hardware(self) -> str:
+        """What it was profiled on, e.g. ``cpu``."""
+        return self.allocation.hardware
 
     @property
     def has_energy(self) -> bool:
@@ -122,8 +217,7 @@ class Option:
     @property
     def label(self) -> str:
         """Short name for tables and hovers: ``yolov5n 2c b4``."""
-        gpu = f"+{self.gpu_share:g}g" if self.gpu_share else ""
-        return f"{self.variant} {self.cpu_cores:g}c{gpu} b{self.batch}"
+        return f"{self.variant} {self.allocation.label} b{self.batch}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from ipa_energy.arrays import Counts, Floats
 from ipa_energy.meters.base import CounterMeter, Reading
 from ipa_energy.optimizer.problem import Settings, StageRules
 from ipa_energy.optimizer.solution import Plan, plan_of
-from ipa_energy.records import Option, Provenance, Quality, Stage
+from ipa_energy.records import Allocation, Option, Provenance, Quality, Stage
 from ipa_energy.runlog.record import Interval, RunInfo
 from ipa_energy.runlog.responses import taken
 from ipa_energy.runlog.writer import RunLog
@@ -275,9 +275,7 @@ def _option(variant: str, accuracy: float, latency_s: float, joules: float, batc
     batch_s = latency_s * (0.4 + 0.6 * batch)
     return Option(
         variant=variant,
-        hardware="cpu",
-        cpu_cores=1.0,
-        gpu_share=0.0,
+        allocation=Allocation.of(1.0),
         batch=batch,
         latency_s=batch_s,
         latency_avg_s=batch_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ipa_energy.records import Option, Provenance, Quality
+from ipa_energy.records import Allocation, Option, Provenance, Quality
 
 
 def make_option(
@@ -25,9 +25,7 @@ def make_option(
     """An option on a CPU; without joules and without provenance if they are NaN."""
     return Option(
         variant=variant,
-        hardware="cpu",
-        cpu_cores=cpu_cores,
-        gpu_share=0.0,
+        allocation=Allocation.of(cpu_cores),
         batch=batch,
         latency_s=latency_s,
         latency_avg_s=latency_s,

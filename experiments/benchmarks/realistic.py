@@ -14,7 +14,7 @@ import numpy as np
 
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.problem import Problem, Program, Settings
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Allocation, Option, Provenance, Stage
 
 
 def realistic_stage(
@@ -39,9 +39,7 @@ def realistic_stage(
                 options.append(
                     Option(
                         variant=f"{name}-v{number}",
-                        hardware="cpu",
-                        cpu_cores=float(cores),
-                        gpu_share=0.0,
+                        allocation=Allocation.of(float(cores)),
                         batch=int(batch),
                         latency_s=latency_s,
                         latency_avg_s=latency_s,

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Allocation, Option, Provenance, Stage
 from ipa_energy.serving.base import DeployedStage, Deployment
 from ipa_energy.serving.load import arrival_times_s
 from ipa_energy.serving.simulated.backend import SimulatedBackend
@@ -52,9 +52,7 @@ def stages() -> tuple[Stage, ...]:
                 options.append(
                     Option(
                         variant=variant,
-                        hardware="cpu",
-                        cpu_cores=1.0,
-                        gpu_share=0.0,
+                        allocation=Allocation.of(1.0),
                         batch=batch,
                         latency_s=1.3 * latency_s,
                         latency_avg_s=latency_s,

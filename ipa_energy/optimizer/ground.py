@@ -106,10 +106,7 @@ def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> d
     if rules.variants is not None:
         allowed[f"variants:{stage.name}"] = _bools([o.variant in rules.variants for o in options])
     if rules.allocations is not None:
-        own = rules.allocations
-        allowed[f"allocations:{stage.name}"] = _bools(
-            [own.get(o.variant) == o.allocation for o in options]
-        )
+        allowed[f"allocations:{stage.name}"] = _bools([rules.allows_allocation(o) for o in options])
     return allowed
 
 

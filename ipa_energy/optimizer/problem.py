@@ -43,7 +43,7 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import EnergyMetric, EnergyRisk, Option, Stage
+from ipa_energy.records import Allocation, EnergyMetric, EnergyRisk, Option, Stage
 
 AccuracyMethod = Literal["sum", "average", "multiply"]
 
@@ -108,13 +108,13 @@ class StageRules:
     """What narrows a stage's options before the program sees them.
 
     Attributes:
-        allocations: variant → the only (cpu_cores, gpu_share) it may have (IPA's base allocation);
-            variants not named are out. None: every profiled allocation is open.
+        allocations: variant → the allocations that it may have (IPA's base allocation, on each
+            kind of hardware); variants not named are out. None: every profiled one is open.
         variants: the only variants allowed (FA2 fixes one). None: all.
         replicas: fixed number of replicas (RIM). None: equation (2) decides.
     """
 
-    allocations: Mapping[str, tuple[float, float]] | None = None
+    allocations: Mapping[str, tuple[Allocation, ...]] | None = None
     variants: frozenset[str] | None = None
     replicas: int | None = None
 
@@ -122,7 +122,13 @@ class StageRules:
         """True if ``option`` passes the variant and allocation rules."""
         if self.variants is not None and option.variant not in self.variants:
             return False
-        return self.allocations is None or self.allocations.get(option.variant) == option.allocation
+        return self.allows_allocation(option)
+
+    def allows_allocation(self, option: Option) -> bool:
+        """True if ``option`` passes the allocation rule."""
+        if self.allocations is None:
+            return True
+        return option.allocation in self.allocations.get(option.variant, ())
 
 
 def accuracy_scores(stage: Stage, *, normalize: bool) -> dict[str, float]:

@@ -19,21 +19,24 @@ falls from one to the next::
 
 so a more accurate variant may get one allocation more than it needs. IPA stops with an error at a
 variant that has none; here such a variant is left out, with the reason, and the others get what
-they would get without it.
+they would get without it. Which of two allocations is the smaller is a matter of their price
+(:func:`by_price`), and where a stage has several kinds of hardware (or of clocks, power caps …) the
+rule holds within each kind on its own: a variant gets one allocation of each that has one for it.
 
 Source: IPA, Journal of Systems Research 2024, and the behaviour of its ``optimizer/models.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Allocation, Option, Stage
 
-Allocation = tuple[float, float]
-"""(cpu_cores, gpu_share) of one replica."""
+Labels = tuple[tuple[str, str | float], ...]
 
 IPA_SLA_MULTIPLE = 5.0
 
@@ -43,11 +46,11 @@ class BaseAllocation:
     """What the rule found for one stage.
 
     Attributes:
-        allocations: variant → its allocation, by rising accuracy.
-        excluded: variant → why it has none.
+        allocations: variant → its allocations, one a kind of hardware; by rising accuracy.
+        excluded: variant → why it has none; ``VARIANT (KIND)`` for one that has none of one kind.
     """
 
-    allocations: Mapping[str, Allocation]
+    allocations: Mapping[str, tuple[Allocation, ...]]
     excluded: Mapping[str, str]
 
 
@@ -65,29 +68,56 @@ def stage_sla_s(stage: Stage, sla_factor: float) -> float:
     return sum(slas_s) / len(slas_s) * IPA_SLA_MULTIPLE
 
 
-def base_allocation(stage: Stage, threshold_rps: float, sla_s: float) -> BaseAllocation:
+def by_price(prices: Mapping[str, float]) -> Callable[[Allocation], tuple[object, ...]]:
+    """A sort key: what one replica costs in the objective, then cores, GPU share and the rest.
+
+    Args:
+        prices: resource → price of a unit; what has none costs nothing.
+    """
+
+    def key(allocation: Allocation) -> tuple[object, ...]:
+        price = sum(prices.get(name, 0.0) * units for name, units in allocation.resources)
+        return (price, allocation.cpu_cores, allocation.gpu_share, allocation.resources)
+
+    return key
+
+
+def base_allocation(
+    stage: Stage,
+    threshold_rps: float,
+    sla_s: float,
+    prices: Mapping[str, float] = MappingProxyType({}),
+) -> BaseAllocation:
     """IPA's base allocation of every variant of a stage.
 
     Args:
         stage: the stage.
         threshold_rps: throughput that one replica must sustain.
         sla_s: latency that it must stay within, see :func:`stage_sla_s`.
+        prices: resource → price of a unit, for :func:`by_price`.
 
     Raises:
         ConfigError: no variant of the stage has one.
     """
-    allocations: dict[str, Allocation] = {}
-    excluded: dict[str, str] = {}
-    floor: Allocation | None = None
-    for variant, options in by_rising_accuracy(stage).items():
-        counts = _sustained(options, threshold_rps, sla_s)
-        open_ = [item for item in counts.items() if floor is None or item[0] >= floor]
-        found = _climb(open_, may_rise=floor is not None)
-        if found is None:
-            excluded[variant] = _reason(options, counts, threshold_rps, sla_s, floor)
-        else:
-            allocations[variant] = floor = found
-    if not allocations:
+    kinds = list(dict.fromkeys(option.allocation.labels for option in stage.options))
+    found: dict[str, list[Allocation]] = {}
+    reasons: dict[str, dict[Labels, str]] = {}
+    for kind in kinds:
+        floor: Allocation | None = None
+        for variant, options in by_rising_accuracy(stage).items():
+            of_kind = [option for option in options if option.allocation.labels == kind]
+            if not of_kind:
+                continue
+            counts = _sustained(of_kind, threshold_rps, sla_s, by_price(prices))
+            open_ = _from(floor, counts, by_price(prices))
+            settled = _climb(open_, may_rise=floor is not None)
+            if settled is None:
+                reason = _reason(of_kind, counts, threshold_rps, sla_s, floor)
+                reasons.setdefault(variant, {})[kind] = reason
+            else:
+                found.setdefault(variant, []).append(settled)
+                floor = settled
+    if not found:
         best = max(stage.options, key=lambda option: option.throughput_rps)
         raise ConfigError(
             f"stage {stage.name}: no variant has an allocation that sustains threshold"
@@ -97,7 +127,29 @@ def base_allocation(stage: Stage, threshold_rps: float, sla_s: float) -> BaseAll
             fix="lower threshold, raise sla_factor, set allocation_mode: variable, or profile"
             " larger allocations",
         )
-    return BaseAllocation(allocations, excluded)
+    ranked = by_rising_accuracy(stage)
+    return BaseAllocation(
+        {variant: tuple(found[variant]) for variant in ranked if variant in found},
+        dict(_excluded(reasons, found)),
+    )
+
+
+def _from(
+    floor: Allocation | None, counts: Mapping[Allocation, int], key: Callable[[Allocation], Any]
+) -> list[tuple[Allocation, int]]:
+    return [item for item in counts.items() if floor is None or key(item[0]) >= key(floor)]
+
+
+def _excluded(
+    reasons: Mapping[str, Mapping[Labels, str]], found: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    for variant, by_kind in reasons.items():
+        if variant not in found:
+            yield variant, next(iter(by_kind.values()))
+        else:
+            for kind, reason in by_kind.items():
+                shown = ", ".join(f"{name} {value}" for name, value in kind)
+                yield f"{variant} ({shown})", reason
 
 
 def by_rising_accuracy(stage: Stage) -> dict[str, list[Option]]:
@@ -117,10 +169,13 @@ def _by_variant(stage: Stage) -> dict[str, list[Option]]:
 
 
 def _sustained(
-    options: Sequence[Option], threshold_rps: float, sla_s: float
+    options: Sequence[Option],
+    threshold_rps: float,
+    sla_s: float,
+    key: Callable[[Allocation], Any],
 ) -> dict[Allocation, int]:
     """Allocation → how many batches it sustains; smallest allocation first."""
-    counts = dict.fromkeys(sorted(option.allocation for option in options), 0)
+    counts = dict.fromkeys(sorted((option.allocation for option in options), key=key), 0)
     for option in options:
         if option.throughput_rps >= threshold_rps and option.latency_s <= sla_s:
             counts[option.allocation] += 1
@@ -140,6 +195,11 @@ def _climb(counts: Sequence[tuple[Allocation, int]], *, may_rise: bool) -> Alloc
     return None
 
 
+def _amount(allocation: Allocation) -> str:
+    plain = not allocation.resources or allocation.resources[0][0] == "core"
+    return f"{allocation.cpu_cores:g} cores" if plain else allocation.label
+
+
 def _reason(
     options: Sequence[Option],
     counts: Mapping[Allocation, int],
@@ -149,7 +209,7 @@ def _reason(
 ) -> str:
     if floor is not None and any(counts.values()):
         return (
-            f"no allocation from {floor[0]:g} cores on, which a less accurate variant has, sustains"
+            f"no allocation from {_amount(floor)} on, which a less accurate variant has, sustains"
             f" threshold {threshold_rps:g} rps within the stage SLA of {sla_s:.4g} s"
         )
     best = max(options, key=lambda option: option.throughput_rps)

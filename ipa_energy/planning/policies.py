@@ -23,13 +23,13 @@ from ipa_energy.config.schema import PipelineConfig, StageConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Program, Settings, StageRules
 from ipa_energy.planning.base_allocation import (
-    Allocation,
     BaseAllocation,
     base_allocation,
+    by_price,
     by_rising_accuracy,
     stage_sla_s,
 )
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.registries import POLICIES
 
 logger = logging.getLogger(__name__)
@@ -43,15 +43,15 @@ class PlannedProgram:
         program: to be asked at every load.
         latency_sla_s: the pipeline's latency SLA, from the config or by IPA's rule.
         stage_slas_s: stage → IPA's stage SLA, seconds.
-        base_allocations: stage → variant → (cpu_cores, gpu_share); None unless allocation_mode is
-            base.
+        base_allocations: stage → variant → its allocations, one a kind of hardware; None unless
+            allocation_mode is base.
         excluded: stage → variant → why the rules leave it out; stages without any are not in it.
     """
 
     program: Program
     latency_sla_s: float
     stage_slas_s: Mapping[str, float]
-    base_allocations: Mapping[str, Mapping[str, Allocation]] | None
+    base_allocations: Mapping[str, Mapping[str, tuple[Allocation, ...]]] | None
     excluded: Mapping[str, Mapping[str, str]]
 
 
@@ -122,7 +122,7 @@ def initial_deployment(
         ConfigError: the profile does not have it.
     """
     return tuple(
-        (_initial_option(stage_config, stage), stage_config.initial_replicas)
+        (_initial_option(config, stage_config, stage), stage_config.initial_replicas)
         for stage_config, stage in zip(config.stages, stages, strict=True)
     )
 
@@ -191,20 +191,20 @@ def _fixed_variants(
 def _allocations(config: PipelineConfig, stage: Stage, sla_s: float) -> BaseAllocation | None:
     """What ``allocation_mode`` leaves open in a stage; None: everything."""
     if config.allocation_mode == "base":
-        return base_allocation(stage, config.threshold, sla_s)
+        return base_allocation(stage, config.threshold, sla_s, _prices(config))
     if config.allocation_mode == "variable":
         return None
     stage_config = next(item for item in config.stages if item.name == stage.name)
-    fixed = _initial_option(stage_config, stage).allocation
+    fixed = _initial_option(config, stage_config, stage).allocation
     variants = by_rising_accuracy(stage)
     have = {
         variant: any(option.allocation == fixed for option in options)
         for variant, options in variants.items()
     }
     return BaseAllocation(
-        {variant: fixed for variant in variants if have[variant]},
+        {variant: (fixed,) for variant in variants if have[variant]},
         {
-            variant: f"not profiled on the stage's initial allocation of {fixed[0]:g} cores"
+            variant: f"not profiled on the stage's initial allocation of {fixed.cpu_cores:g} cores"
             for variant in variants
             if not have[variant]
         },
@@ -232,7 +232,12 @@ def _rules(
     return StageRules(allocations=allocations, variants=variants, replicas=replicas)
 
 
-def _initial_option(config: StageConfig, stage: Stage) -> Option:
+def _prices(config: PipelineConfig) -> dict[str, float]:
+    """Resource → what a unit costs in the objective; ``beta`` is the price of a core."""
+    return {"core": config.beta}
+
+
+def _initial_option(pipeline: PipelineConfig, config: StageConfig, stage: Stage) -> Option:
     variant = config.initial_variant or next(iter(by_rising_accuracy(stage)))
     fitting = [
         option
@@ -248,7 +253,8 @@ def _initial_option(config: StageConfig, stage: Stage) -> Option:
             where="initial_active_model, initial_cpu_allocation, initial_batch",
             allowed=", ".join(option.label for option in stage.options),
         )
-    return min(fitting, key=lambda option: (*option.allocation, option.batch))
+    size = by_price(_prices(pipeline))
+    return min(fitting, key=lambda option: (size(option.allocation), option.batch))
 
 
 def _any_or(value: float | None) -> str:
@@ -263,9 +269,10 @@ def _extreme_option(config: PipelineConfig, stage: Stage, *, most: bool) -> Opti
         option
         for option in stage.options
         if option.variant == variant
-        and (allowed is None or allowed.allocations[variant] == option.allocation)
+        and (allowed is None or option.allocation in allowed.allocations[variant])
     ]
-    return min(open_, key=lambda option: (*option.allocation, option.batch))
+    size = by_price(_prices(config))
+    return min(open_, key=lambda option: (size(option.allocation), option.batch))
 
 
 def _open_variants(stage: Stage, allowed: BaseAllocation | None) -> Iterable[str]:

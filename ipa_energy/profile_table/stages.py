@@ -16,7 +16,7 @@ from ipa_energy.config.schema import PipelineConfig, StageConfig
 from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.records import Option, Provenance, Stage, weakest_quality
+from ipa_energy.records import Allocation, Option, Provenance, Stage, weakest_quality
 
 
 def stages_from_rows(
@@ -99,9 +99,7 @@ def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:
     metered = [row for row in rows if row.has_energy]
     return Option(
         variant=alone.variant,
-        hardware=alone.hardware,
-        cpu_cores=alone.cpu_cores,
-        gpu_share=alone.gpu_share,
+        allocation=_allocation(alone),
         batch=alone.batch,
         latency_s=latency_s,
         latency_avg_s=alone.latency_avg_s,
@@ -112,6 +110,18 @@ def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:
         idle_power_w=_weighted([row.idle_power_w for row in metered], metered),
         provenance=_provenance(metered),
     )
+
+
+def _allocation(row: ProfileRow) -> Allocation:
+    other = {row.resource: row.resource_units} if row.resource else {}
+    labels: dict[str, str | float] = {
+        name: value
+        for name, value in (("clock_mhz", row.clock_mhz), ("power_cap_w", row.power_cap_w))
+        if not math.isnan(value)
+    }
+    if row.precision:
+        labels["precision"] = row.precision
+    return Allocation.of(row.cpu_cores, row.gpu_share, row.hardware, resources=other, **labels)
 
 
 def _weighted(values: Sequence[float], rows: Sequence[ProfileRow]) -> float:

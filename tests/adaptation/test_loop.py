@@ -10,7 +10,7 @@ from option_maker import make_option
 
 from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.optimizer.problem import Program, Settings
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Allocation, Option, Provenance, Stage
 from ipa_energy.serving.base import DeployedStage, changed_stages, deployment_of
 
 
@@ -106,7 +106,7 @@ def test_changed_stages_count_each_knob(after: DeployedStage, changes: list[str]
 def test_of_plans_equal_in_changes_the_one_with_fewer_joules_is_taken() -> None:
     def with_joules(variant: str, joules: float) -> Option:
         return Option(
-            variant, "cpu", 1.0, 0.0, 1, 0.1, 0.1, 0.1, 5.0, 0.5, joules, 0.1,
+            variant, Allocation.of(1), 1, 0.1, 0.1, 0.1, 5.0, 0.5, joules, 0.1,
             Provenance("fake", "estimated", 1, 0.0),
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from ipa_energy.optimizer.problem import Problem, Program, Settings, StageRules
 from ipa_energy.optimizer.relaxation import rounded_up
 from ipa_energy.optimizer.solution import Relaxation
 from ipa_energy.optimizer.solve import decide
-from ipa_energy.records import Stage
+from ipa_energy.records import Allocation, Stage
 
 SLAS = ("latency_sla_s", "energy_sla_joules")
 
@@ -123,7 +123,7 @@ def test_load_beyond_the_scaling_cap() -> None:
 def test_rules_that_leave_no_option_are_named() -> None:
     settings = Settings(alpha=1, beta=0, gamma=0, scaling_cap=4, batching_cap=1)
     stage = Stage("crop", "yolo", (option("a"), option("b")))
-    rules = [StageRules(allocations={"a": (2.0, 0.0)}, variants=frozenset({"b"}))]
+    rules = [StageRules(allocations={"a": (Allocation.of(2),)}, variants=frozenset({"b"}))]
     conflict = decide(Program([stage], settings, rules), 1.0).conflict
     assert conflict is not None
     assert conflict.constraints == ("allocations:crop",)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 from option_maker import make_option
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.planning.base_allocation import base_allocation, stage_sla_s
-from ipa_energy.records import Option, Stage
+from ipa_energy.planning.base_allocation import base_allocation, by_price, stage_sla_s
+from ipa_energy.records import Allocation, Option, Stage
 
 Throughputs = dict[float, list[float]]
 """Cores → throughput at batch 1, 2, 4 …"""
@@ -107,7 +108,7 @@ def test_last_allocation_is_by_the_order_of_the_profile() -> None:
 )
 def test_base_allocation(variants: dict[str, Throughputs], expected: dict[str, float]) -> None:
     found = base_allocation(stage_of(variants), 4, sla_s=1.0)
-    assert found.allocations == {name: (cores, 0) for name, cores in expected.items()}
+    assert found.allocations == {name: (Allocation.of(cores),) for name, cores in expected.items()}
     assert list(found.allocations) == list(expected)
     assert found.excluded == {}
 
@@ -120,7 +121,10 @@ def test_variants_are_taken_by_accuracy_not_by_the_order_of_the_profile() -> Non
         option("lo", 0.1, 2, 1, throughput_rps=9),
     )
     found = base_allocation(Stage("crop", "yolo", options), 4, sla_s=1.0)
-    assert list(found.allocations.items()) == [("lo", (2, 0)), ("hi", (2, 0))]
+    assert list(found.allocations.items()) == [
+        ("lo", (Allocation.of(2),)),
+        ("hi", (Allocation.of(2),)),
+    ]
 
 
 @pytest.mark.parametrize("weak", ["a", "b", "c"])
@@ -131,7 +135,7 @@ def test_a_variant_without_allocation_is_out_and_the_others_are_as_without_it(we
         stage_of({name: bad if name == weak else good for name in "abc"}), 4, sla_s=1.0
     )
     first, second = (name for name in "abc" if name != weak)
-    assert found.allocations == {first: (1, 0), second: (2, 0)}
+    assert found.allocations == {first: (Allocation.of(1),), second: (Allocation.of(2),)}
     assert list(found.excluded) == [weak]
     assert "threshold 4 rps" in found.excluded[weak]
     assert "3.5 rps" in found.excluded[weak]
@@ -141,7 +145,7 @@ def test_a_variant_that_only_sustains_below_the_floor_is_out() -> None:
     found = base_allocation(
         stage_of({"lo": {1: [3], 2: [5]}, "hi": {1: [9], 2: [3]}}), 4, sla_s=1.0
     )
-    assert found.allocations == {"lo": (2, 0)}
+    assert found.allocations == {"lo": (Allocation.of(2),)}
     assert "from 2 cores on" in found.excluded["hi"]
 
 
@@ -151,7 +155,7 @@ def test_latency_beyond_the_stage_sla_does_not_sustain() -> None:
         option("a", 0.1, 2, 1, latency_s=1.0, throughput_rps=4),
     )
     found = base_allocation(Stage("crop", "yolo", options), 4, sla_s=1.0)
-    assert found.allocations == {"a": (2, 0)}
+    assert found.allocations == {"a": (Allocation.of(2),)}
 
 
 def test_no_variant_left_is_refused_with_the_way_out() -> None:
@@ -166,9 +170,39 @@ def test_gpu_shares_are_allocations_too() -> None:
     small = option("a", 0.1, 1, 1, throughput_rps=1)
     options = (small, *(
         Option(
-            "a", "gpu", 1, share, 1, 0.1, 0.1, 0.1, rps, 0.1, math.nan, math.nan, None
+            "a", Allocation.of(1, share, "gpu"),
+            1, 0.1, 0.1, 0.1, rps, 0.1, math.nan, math.nan, None,
         )
         for share, rps in ((0.5, 5.0), (1.0, 9.0))
     ))  # fmt: skip
     found = base_allocation(Stage("crop", "yolo", options), 4, sla_s=1.0)
-    assert found.allocations == {"a": (1, 0.5)}
+    assert found.allocations == {"a": (Allocation.of(1, 0.5, "gpu"),)}
+
+
+def test_each_kind_of_hardware_follows_the_rule_on_its_own() -> None:
+    """The board's variants climb among boards, whatever cores the others need."""
+
+    def on(variant: str, accuracy: float, allocation: Allocation, rps: float) -> Option:
+        plain = option(variant, accuracy, 1, 1, throughput_rps=rps)
+        return dataclasses.replace(plain, allocation=allocation)
+
+    def board(units: float) -> Allocation:
+        return Allocation.of(hardware="nano", resources={"board": units})
+
+    options = (
+        on("lo", 0.1, Allocation.of(1), 3), on("lo", 0.1, Allocation.of(2), 5),
+        on("lo", 0.1, board(1), 9), on("hi", 0.2, board(1), 4), on("hi", 0.2, board(2), 8),
+        on("hi", 0.2, Allocation.of(1), 9), on("hi", 0.2, Allocation.of(2), 3),
+    )  # fmt: skip
+    found = base_allocation(Stage("crop", "yolo", options), 4, sla_s=1.0)
+    assert found.allocations == {"lo": (Allocation.of(2), board(1)), "hi": (board(1),)}
+    assert list(found.excluded) == ["hi (hardware cpu)"]
+    assert "from 2 cores on" in found.excluded["hi (hardware cpu)"]
+
+
+def test_what_is_smaller_is_a_matter_of_price() -> None:
+    """A quarter of a dear GPU is less than a whole one; unpriced, fewer cores are less."""
+    half, whole = Allocation.of(4, 0.25), Allocation.of(1, 1)
+    assert sorted([half, whole], key=by_price({"core": 1})) == [whole, half]
+    assert sorted([half, whole], key=by_price({"core": 0.1, "gpu": 1})) == [half, whole]
+    assert sorted([half, whole], key=by_price({})) == [whole, half]

@@ -16,7 +16,7 @@ from ipa_energy.planning.policies import (
     program_for,
     settings_from,
 )
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.registries import POLICIES
 
 
@@ -82,8 +82,8 @@ def test_base_mode_fixes_an_allocation_per_variant_and_tells_who_is_out() -> Non
     # crop: small sustains 10 rps on 1 core; mid 3.3 rps there, 5 rps on 2; big 1.25 rps at best.
     # cls: twice as fast, so mid reaches 6.7 rps on 1 core; big 2.5 rps at best.
     assert planned.base_allocations == {
-        "crop": {"small": (1, 0), "mid": (2, 0)},
-        "cls": {"small": (1, 0), "mid": (1, 0)},
+        "crop": {"small": (Allocation.of(1),), "mid": (Allocation.of(2),)},
+        "cls": {"small": (Allocation.of(1),), "mid": (Allocation.of(1),)},
     }
     assert {name: list(out) for name, out in planned.excluded.items()} == {
         "crop": ["big"],

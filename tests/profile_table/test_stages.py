@@ -12,6 +12,7 @@ from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profile_table.stages import stages_from_rows
+from ipa_energy.records import Allocation
 
 ROW = ProfileRow(
     "crop", "small", "cpu", 1.0, 0.0, 2, 1, 5.0, 0.1, 0.2, 8.0, 0.28, 1.5, 2.0, 1.9, 0.3, 1,
@@ -65,7 +66,7 @@ def test_stages_come_in_the_order_of_the_config() -> None:
 def test_option_carries_the_row() -> None:
     (stage,) = stages_from_rows([row()], config())
     (option,) = stage.options
-    assert (option.variant, option.allocation, option.batch) == ("small", (1, 0), 2)
+    assert (option.variant, option.allocation, option.batch) == ("small", Allocation.of(1), 2)
     assert (option.latency_s, option.latency_avg_s, option.latency_p99_s) == (0.2, 0.1, 0.2)
     assert (option.throughput_rps, option.accuracy) == (8, 0.28)
     assert (option.dynamic_energy_j, option.idle_power_w) == (1.5, 2)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ipa_energy.arrays import Floats
-from ipa_energy.records import Option, Provenance, Stage
+from ipa_energy.records import Allocation, Option, Provenance, Stage
 from ipa_energy.serving.base import DeployedStage, Deployment, Requests, Served
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
@@ -28,9 +28,7 @@ def option(
     """An option whose planning latency is not the measured one, so that mixing them up shows."""
     return Option(
         variant=variant,
-        hardware="cpu",
-        cpu_cores=cores,
-        gpu_share=0.0,
+        allocation=Allocation.of(cores),
         batch=batch,
         latency_s=latency_s * 7,
         latency_avg_s=latency_s,

@@ -18,7 +18,7 @@ from ipa_energy.optimizer.solve import DEFAULT_METHOD
 from ipa_energy.optimizer.solve import decide as solve_at
 from ipa_energy.plugin.hooks.joules import joules_of
 from ipa_energy.plugin.hooks.pipeline_energy import PipelineEnergy
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Allocation, Option, Stage
 
 NAN = float("nan")
 
@@ -119,9 +119,7 @@ def _option(model: Any, profile: Any) -> Option:
     latency_s = float(profile.latency)
     return Option(
         variant=model.name,
-        hardware="cpu" if model.resource_allocation.cpu else "gpu",
-        cpu_cores=float(model.resource_allocation.cpu),
-        gpu_share=float(model.resource_allocation.gpu),
+        allocation=_allocation(model.resource_allocation),
         batch=int(profile.batch),
         latency_s=latency_s,
         latency_avg_s=latency_s,
@@ -143,12 +141,12 @@ def _rules(optimizer: Any) -> list[StageRules]:
     for task in graph:
         allocations = None
         if optimizer.allocation_mode == "base":
-            allocations = {variant: _held(held, gpu) for variant, held in base[task.name].items()}
+            allocations = {
+                variant: (_held(held, gpu),) for variant, held in base[task.name].items()
+            }
         elif optimizer.allocation_mode == "fix":
             initial = task.initial_allocation
-            allocations = dict.fromkeys(
-                task.variant_names, (float(initial.cpu), float(initial.gpu))
-            )
+            allocations = dict.fromkeys(task.variant_names, (_allocation(initial),))
         rules.append(
             StageRules(
                 allocations=allocations,
@@ -159,8 +157,14 @@ def _rules(optimizer: Any) -> list[StageRules]:
     return rules
 
 
-def _held(amount: float, gpu: bool) -> tuple[float, float]:
-    return (0.0, float(amount)) if gpu else (float(amount), 0.0)
+def _held(amount: float, gpu: bool) -> Allocation:
+    amount = float(amount)
+    return Allocation.of(0.0, amount, "gpu") if gpu else Allocation.of(amount)
+
+
+def _allocation(held: Any) -> Allocation:
+    """IPA's resources of one replica."""
+    return Allocation.of(float(held.cpu), float(held.gpu), "cpu" if held.cpu else "gpu")
 
 
 def _state(pipeline: Any, plan: Plan) -> dict[str, Any]:
@@ -193,8 +197,8 @@ def _plain(amount: Any) -> Any:
 
 def _model(task: Any, option: Option) -> Any:
     for model in task.available_model_profiles:
-        held = model.resource_allocation
-        if model.name == option.variant and (float(held.cpu), float(held.gpu)) == option.allocation:
+        held = _allocation(model.resource_allocation)
+        if model.name == option.variant and held == option.allocation:
             return model
     raise LookupError(option.label)  # options were made from these models
 

@@ -27,20 +27,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import Option
+from ipa_energy.records import Allocation, Option
 
 Z99 = 2.3263478740408408
 """99th percentile of the standard normal distribution."""
 
 NORMALS_AT_ONCE = 1024
 
-Server = tuple[str, str, float, float]
-"""(variant, hardware, cpu_cores, gpu_share): what cannot change without starting a new replica."""
+Server = tuple[str, Allocation]
+"""(variant, allocation): what cannot change without starting a new replica."""
 
 
 def server_of(option: Option) -> Server:
     """What a replica must be to run ``option`` at any batch size."""
-    return (option.variant, option.hardware, option.cpu_cores, option.gpu_share)
+    return (option.variant, option.allocation)
 
 
 def lognormal_parameters(mean: float, p99: float) -> tuple[float, float]:
