@@ -142,6 +142,7 @@ def tradeoff(args: argparse.Namespace) -> int:
             mapped_loads_rps=args.map_loads,
             sensitivity=args.sensitivity,
             folder=args.out,
+            backend=args.backend,
         ),
         show_progress=not (args.quiet or args.json),
     )

@@ -227,6 +227,7 @@ class Question:
         mapped_loads_rps: loads of the plan map; None for a range around those of the study.
         sensitivity: whether to add the sensitivity analyses.
         folder: where the run folders go, one folder a load; None: they are not kept.
+        backend: what serves the trials, a name in :data:`~ipa_energy.registries.BACKENDS`.
     """
 
     planners: Sequence[Planner]
@@ -237,6 +238,7 @@ class Question:
     mapped_loads_rps: Sequence[float] | None = None
     sensitivity: bool = False
     folder: Path | None = None
+    backend: str = "simulate"
 
     @property
     def planner(self) -> Planner:
@@ -281,9 +283,10 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         trials=question.trials,
         count=question.count if question.named is None else None,
     )
-    folder = _made(question.folder)
+    if question.folder is not None:
+        _make(question.folder)
     with _bar(settings, question, show=show_progress) as bar:
-        conductor = _Conductor(question, folder, bar.update)
+        conductor = _Conductor(question, bar.update)
         cases = [conductor.case(setting) for setting in settings]
     loads = [load.loads for load in question.loads]
     mapped = question.mapped_loads_rps or loads_to_map([load.mean_rps for load in loads])
@@ -294,7 +297,7 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         pipeline=planner.config.pipeline_name,
         profile=profile_names([each.profile_path for each in question.planners])[0],
         hardware="+".join(sorted({o.hardware for stage in planner.stages for o in stage.options})),
-        backend="simulate",
+        backend=question.backend,
         seed=planner.config.seed,
         trials=question.trials,
         selection=RULE if question.named is None else "the configurations that were given",
@@ -330,7 +333,6 @@ class _Conductor:
 
     Args:
         question: what is asked.
-        folder: where the run folders go; None: there are none.
         ran: called after each trial.
 
     Attributes:
@@ -338,8 +340,8 @@ class _Conductor:
         warnings: what was found to be impossible on the way.
     """
 
-    def __init__(self, question: Question, folder: Path | None, ran: Callable[[], object]) -> None:
-        self._question, self._folder, self._ran = question, folder, ran
+    def __init__(self, question: Question, ran: Callable[[], object]) -> None:
+        self._question, self._ran = question, ran
         self._energy = has_energy(question.planner.stages)
         self.options: dict[str, int] = {}
         self.warnings: list[str] = []
@@ -352,7 +354,8 @@ class _Conductor:
             load,
             setting.configurations,
             trials=question.trials,
-            folder=self._folder / load.folder if self._folder else None,
+            folder=question.folder and question.folder / load.folder,
+            backend=question.backend,
             ran=self._ran,
         )
         only_energy, hypervolume = self._front_figures(setting)
@@ -402,10 +405,8 @@ def _shown_settings(planner: Planner) -> dict[str, Any]:
     return {**shown, "latency_sla_s": planner.planned.latency_sla_s}
 
 
-def _made(folder: Path | None) -> Path | None:
-    """Where the run folders go: the user's, which must be new or empty; None if nowhere."""
-    if folder is None:
-        return None
+def _make(folder: Path) -> None:
+    """The folder of the run folders, which must be new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             "this is a file" if not folder.is_dir() else "the folder is not empty",
@@ -417,7 +418,6 @@ def _made(folder: Path | None) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot be made: {error.strerror}", where=folder) from error
-    return folder
 
 
 class _NoBar:

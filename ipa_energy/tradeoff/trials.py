@@ -1,7 +1,7 @@
 """What a study runs, and what running it came to.
 
 Trial k runs with the seed ``seed + k``: arrivals inside each second and service times differ, the
-requests per second do not. Each trial is a whole run folder, as ``ipa-energy run`` writes it, of a
+requests per second do not. Each trial is a whole run, as ``ipa-energy run`` makes it, of a
 deployment that stays the same from the first second to the last.
 """
 
@@ -221,6 +221,7 @@ def run_points(
     *,
     trials: int,
     folder: Path | None = None,
+    backend: str = "simulate",
     ran: Callable[[], object] = lambda: None,
 ) -> tuple[Point, ...]:
     """Every configuration run ``trials`` times.
@@ -230,8 +231,9 @@ def run_points(
         load: what to offer.
         configurations: what to deploy.
         trials: of each, at least 1.
-        folder: where the run folders go, ``C1-1`` for the first trial of the first; None: there are
-            none.
+        folder: where the run folders go, ``C1-1`` for the first trial of the first; None: no trial
+            is kept.
+        backend: what serves.
         ran: called after each trial.
 
     Raises:
@@ -241,25 +243,19 @@ def run_points(
     points = []
     for configuration in configurations:
         found = []
-        for trial in range(trials):
-            found.append(_trial(planner, load, configuration, trial, folder))
+        for trial in range(1, trials + 1):
+            config = planner.config.model_copy(update={"seed": planner.config.seed + trial - 1})
+            run = run_experiment(
+                Experiment(replace(planner, config=config), load.workload),
+                None if folder is None else folder / f"{configuration.key}-{trial}",
+                name=f"{configuration.name}, trial {trial}",
+                fixed=deployment_of(configuration.plan),
+                backend=backend,
+            )
+            found.append(metrics(run))
             ran()
         points.append(point_of(configuration, found))
     return with_fronts(points)
-
-
-def _trial(
-    planner: Planner, load: StudyLoad, configuration: Configuration, trial: int, folder: Path | None
-) -> RunMetrics:
-    config = planner.config.model_copy(update={"seed": planner.config.seed + trial})
-    name = f"{configuration.key}-{trial + 1}"
-    run = run_experiment(
-        Experiment(replace(planner, config=config), load.workload),
-        folder / name if folder else None,
-        name=f"{configuration.name}, trial {trial + 1}",
-        fixed=deployment_of(configuration.plan),
-    )
-    return metrics(run)
 
 
 def point_of(configuration: Configuration, trials: Sequence[RunMetrics]) -> Point:
