@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ipa_energy.meters.power_model import PowerModel
     from ipa_energy.profile_table.ipa_import import SeriesImport
 
-STATISTICS = ("max", "p99", "avg")
 DEFAULT_LOAD = 20
 """``profiling_load`` of IPA's shipped configurations."""
 
@@ -78,7 +78,9 @@ def _add_from(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--out", type=named_path, metavar="PROFILE.csv", help="profile to write")
     group.add_argument(
-        "--reference-throughput", choices=STATISTICS, help="over the run (default: max, as IPA)"
+        "--reference-throughput",
+        choices=("max", "p99", "avg"),
+        help="over the run (default: max, as IPA)",
     )
     group.add_argument(
         "--estimate-energy",
@@ -138,10 +140,8 @@ def _from_ipa(args: argparse.Namespace) -> int:
     found = import_profile(args.from_ipa, args.stage, choice, args.out)
     if args.json:
         print_json({"profile": str(args.out), "series": [series.to_json() for series in found]})
-        return EXIT_DONE
-    for series in found:
-        print(_summary(series))
-    print(f"profile: {args.out}")
+    else:
+        print("\n".join([*map(_summary, found), f"profile: {args.out}"]))
     return EXIT_DONE
 
 
@@ -188,15 +188,7 @@ def _to_ipa(args: argparse.Namespace) -> int:
         hardware=args.hardware,
     )
     if args.json:
-        series = [
-            {
-                "stage": target.stage,
-                "node": target.node,
-                "series": target.series,
-                "experiments": written[target.stage],
-            }
-            for target in targets
-        ]
+        series = [{**asdict(target), "experiments": written[target.stage]} for target in targets]
         print_json({"folder": str(args.to_ipa), "profiling_load": load, "series": series})
         return EXIT_DONE
     for target in targets:

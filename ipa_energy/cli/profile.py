@@ -43,40 +43,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         action="store_true",
         help="measure anew the trials during which others used the cores",
     )
-    parser.add_argument("--stage", action="append", metavar="S", help="only this stage; repeatable")
-    parser.add_argument(
-        "--variant", action="append", metavar="V", help="only this variant; repeatable"
-    )
-    parser.add_argument(
-        "--batch", type=int, action="append", metavar="B", help="repeatable (default: 1 2 4 8)"
-    )
-    parser.add_argument(
-        "--cores", type=int, action="append", metavar="C", help="of a replica; repeatable"
-    )
-    parser.add_argument(
-        "--gpu",
-        type=float,
-        action="append",
-        nargs="?",
-        const=1.0,
-        metavar="SHARE",
-        help="of one GPU for a replica: 1 is a whole one (default if given), less needs NVIDIA's "
-        "MPS, 0 is none; repeatable (default: 0)",
-    )
-    parser.add_argument(
-        "--replicas",
-        type=int,
-        action="append",
-        metavar="N",
-        help="that work at once, each on cores of its own; repeatable (default: 1)",
-    )
-    parser.add_argument(
-        "--load",
-        type=float,
-        action="append",
-        metavar="RPS",
-        help="measure at this load too, below saturation; repeatable",
-    )
+    _add_repeatable(parser)
     parser.add_argument("--trials", type=int, default=3, metavar="N", help="of an entry")
     parser.add_argument("--quick", action="store_true", help="one short trial an entry")
     parser.add_argument(
@@ -121,6 +88,29 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of trials")
     add_place_options(parser)
     parser.set_defaults(verb_function=profile)
+
+
+def _add_repeatable(parser: argparse.ArgumentParser) -> None:
+    at_once = "that work at once, each on cores of its own; repeatable (default: 1)"
+    for option, kind, metavar, words in (
+        ("--stage", str, "S", "only this stage; repeatable"),
+        ("--variant", str, "V", "only this variant; repeatable"),
+        ("--batch", int, "B", "repeatable (default: 1 2 4 8)"),
+        ("--cores", int, "C", "of a replica; repeatable"),
+        ("--replicas", int, "N", at_once),
+        ("--load", float, "RPS", "measure at this load too, below saturation; repeatable"),
+    ):
+        parser.add_argument(option, type=kind, action="append", metavar=metavar, help=words)
+    parser.add_argument(
+        "--gpu",
+        type=float,
+        action="append",
+        nargs="?",
+        const=1.0,
+        metavar="SHARE",
+        help="of one GPU for a replica: 1 is a whole one (default if given), less needs NVIDIA's "
+        "MPS, 0 is none; repeatable (default: 0)",
+    )
 
 
 def profile(args: argparse.Namespace) -> int:
@@ -235,9 +225,7 @@ def _document(sweep: Sweep, out: Path) -> dict[str, Any]:
         "stability": sweep.stability.to_json(),
         "fit": sweep.fit,
         "replica_check": sweep.replica_check,
-        "failures": [
-            {"entry": failure.entry.label, "reason": failure.reason} for failure in sweep.failures
-        ],
+        "failures": [{"entry": each.entry.label, "reason": each.reason} for each in sweep.failures],
     }
 
 
