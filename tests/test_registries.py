@@ -14,12 +14,15 @@ from ipa_energy.arrays import Floats
 from ipa_energy.cli import main
 from ipa_energy.config import PipelineConfig, dump_config, json_schema, load_config
 from ipa_energy.errors import ConfigError
+from ipa_energy.meters.sources import Source
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solution import Choice
 from ipa_energy.planning.policies import rim_high
 from ipa_energy.records import Stage
 from ipa_energy.registries import Named, Quantity
+from ipa_energy.serving.base import Serving, Setting
+from ipa_energy.testing import FakeBackend, FakeMeter
 from ipa_energy.workloads.trace import Workload
 
 
@@ -113,6 +116,35 @@ def test_a_workload(
     with_lines(small_pipeline, "workload_config: 3")
     with pytest.raises(ConfigError, match="workload_config is 3"):
         load_config(small_pipeline)
+
+
+def test_a_meter(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class TenWatts(FakeMeter):
+        name = "ten"
+
+    source = Source(open=lambda _: TenWatts(power_w=10.0), counts=None)
+    monkeypatch.setitem(registries.METERS, "ten", Named("ten watts", source))
+    meters = {meter["name"]: meter for meter in call(capsys, "meters")["meters"]}
+    assert meters["ten"]["state"] == "measured"
+    assert ", ten, several joined by +" in help_of(capsys, "measure")
+    argv = ("measure", "--meter", "ten", "--trials", "1", "--idle", "0.05", "--json")
+    assert main([*argv, "--", "sleep", "0.1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["power_w"] == pytest.approx(10.0)
+
+
+def test_a_backend(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def scripted(setting: Setting) -> Serving:
+        return FakeBackend(setting, latency_s=0.125).serving
+
+    monkeypatch.setitem(registries.BACKENDS, "scripted", Named("a script", scripted))
+    found = call(capsys, "run", small_pipeline, "--backend", "scripted", "--out", tmp_path / "run",
+                 "--quiet")  # fmt: skip
+    assert (found["meter"], found["latency_p99_s"]) == ("fake", pytest.approx(0.125))
+    assert "scripted" in help_of(capsys, "run")
 
 
 def test_a_policy(
