@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.profiling.fit.surface import MIN_HELD_OUT
 from ipa_energy.profiling.runtime import Pipeline, Variant
+
+MIN_HELD_OUT = 4
+"""Fewer held-out points than this give no error and no interval worth stating."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

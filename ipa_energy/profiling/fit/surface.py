@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import t_quantile_95
 from ipa_energy.profiling.fit.shapes import Model, Point, Shape, shapes_for
+from ipa_energy.profiling.grid import MIN_HELD_OUT
 
 FOLDS = 5
-MIN_HELD_OUT = 4
-"""Fewer held-out points than this give no error and no interval worth stating."""
 
 AS_GOOD = 1.05
 """A simpler shape is taken if its held-out error is at most this many times the best one's."""
