@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
-#   make run     core install only, then the main job: the video pipeline with and without energy
-#   make test    full install, lint, then every test
+#   make run     light install, then the main job: the video pipeline with and without energy
+#   make test    full install, lint, the documentation, then every test
 # and while you work:
 #   make check   lint and the fast tests, under a minute on two cores
 #   make long    every test, those on random cases with SEEDS seeds each
@@ -12,9 +12,9 @@ ENERGY_WEIGHT ?= 2
 
 SEEDS ?= 500
 
-.PHONY: run test check long coverage lint bench schema clean
+.PHONY: run test check long coverage lint docs bench schema constraints clean
 
-run: $(VENV)/.core
+run: $(VENV)/.light
 	rm -rf $(RUNS)/video-ipa $(RUNS)/video-energy
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight 0 --out $(RUNS)/video-ipa --quiet
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight $(ENERGY_WEIGHT) --out $(RUNS)/video-energy --quiet
@@ -38,6 +38,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/.dev
 	$(BIN)/python experiments/benchmarks/decision_time.py
 	$(BIN)/python experiments/benchmarks/front_time.py
@@ -46,28 +49,36 @@ bench: $(VENV)/.dev
 	$(BIN)/python experiments/benchmarks/meter_overhead.py
 	$(BIN)/python experiments/benchmarks/report_time.py
 
-schema: $(VENV)/.core
-	$(BIN)/python -m ipa_energy.config > configs/pipeline.schema.json
+schema: $(VENV)/.light
+	$(BIN)/ipa-energy schema > configs/pipeline.schema.json
 
 clean:
-	rm -rf $(VENV) $(RUNS) build *.egg-info
+	rm -rf $(VENV) $(RUNS) build site *.egg-info
 
 # uv installs the same packages several times faster; pip does it where uv cannot be had.
 define install
 	$(BIN)/python -m pip install --quiet --upgrade uv && \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable "$(1)" || \
-	$(BIN)/python -m pip install --quiet --editable "$(1)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable "$(1)" $(2) || \
+	$(BIN)/python -m pip install --quiet --editable "$(1)" $(2)
 endef
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: $(VENV)/bin/python pyproject.toml
-	$(call install,.)
+# The core, and what draws the report; not gurobi, arima, torch (docs/install.md).
+$(VENV)/.light: $(VENV)/bin/python pyproject.toml
+	$(call install,.[report])
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.core pyproject.toml
-	$(call install,.[dev$(comma)video$(comma)nvml$(comma)accuracy])
+$(VENV)/.dev: $(VENV)/.light pyproject.toml constraints.txt
+	$(call install,.[$(EVERYTHING)],--constraint constraints.txt)
 	touch $@
 
 comma := ,
+EVERYTHING := all$(comma)dev$(comma)docs$(comma)video$(comma)accuracy
+
+# The versions that make test installs, found anew.
+constraints: $(VENV)/.light
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate \
+	    --no-emit-index-url --upgrade $(foreach extra,$(subst $(comma), ,$(EVERYTHING)),--extra $(extra)) \
+	    --quiet --output-file constraints.txt

@@ -1,12 +1,17 @@
 """Lists the packages, which pyproject.toml cannot; everything else is declared there.
 
-The patches for IPA live in a folder of their own at the top of the repository, and are installed
-inside the package, where ``ipa-energy patch`` finds them.
+The configurations, the models of the pipelines and the patches for IPA live in folders at the top
+of the repository and are installed inside the package, where ``ipa_energy/shipped.py`` finds them:
+no program may claim such names among the installed packages.
 """
 
 from setuptools import find_namespace_packages, setup
 
-setup(
-    packages=[*find_namespace_packages(include=["ipa_energy*"]), "ipa_energy.patches"],
-    package_dir={"ipa_energy.patches": "patches"},
-)
+SHIPPED = {
+    "ipa_energy.configs": "configs",
+    "ipa_energy.patches": "patches",
+    "ipa_energy.pipelines": "pipelines",
+    "ipa_energy.pipelines.video": "pipelines/video",
+}
+
+setup(packages=[*find_namespace_packages(include=["ipa_energy*"]), *SHIPPED], package_dir=SHIPPED)

@@ -18,6 +18,8 @@ fix. :class:`ConfigError` takes these as separate arguments so that none is forg
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 EXIT_DONE = 0
@@ -97,3 +99,23 @@ class GiveUpError(ServingError):
 
     The run stops, what it finished stays. Any other :class:`ServingError` counts as one.
     """
+
+
+def require(module: str, *, what: str, extra: str, instead: str | None = None) -> None:
+    """See that a library of an extra is installed, before work is done that needs it.
+
+    Args:
+        module: what is imported.
+        what: what needs it, for the message.
+        extra: of ``ipa-energy``, which brings it.
+        instead: what works without it.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
+    if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
+        raise UnavailableError(
+            f"{what} needs {module}, which is not installed; fix: pip install {module}"
+            f" (or ipa-energy with its extra: pip install 'ipa-energy[{extra}]')"
+            + (f", or {instead}" if instead else "")
+        )

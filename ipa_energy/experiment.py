@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import ipa_energy
+from ipa_energy.adaptation.predictor import check_installed
 from ipa_energy.compare import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
@@ -159,8 +160,10 @@ def _check_feasible(experiment: Experiment) -> None:
 
     Raises:
         InfeasibleError: none has; the message is that of the mean load.
-        UnavailableError: the solver cannot be used.
+        UnavailableError: the solver or the predictor cannot be used.
     """
+    config = experiment.planner.config
+    check_installed(config.predictor_type, config.backup_predictor_type)
     program = experiment.planner.program
     method = experiment.planner.config.optimization_method
     counts = experiment.workload.counts
@@ -309,6 +312,15 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         versions={
             "ipa-energy": ipa_energy.__version__,
             "python": platform.python_version(),
-            **{package: metadata.version(package) for package in VERSIONS_OF},
+            **_installed(VERSIONS_OF),
         },
     )
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    """Package → version, of those that are installed: some come with an extra."""
+    versions = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ipa_energy.errors import IpaEnergyError
+from ipa_energy.errors import ConfigError, IpaEnergyError
 
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = ("configs", "patches", "pipelines")
@@ -35,3 +35,28 @@ def shipped_folder(name: str, package: Path = PACKAGE) -> Path:
         f"the folder {name} is neither in {package} nor in a checkout around it; "
         "fix: install ipa-energy again"
     )
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name of each pipeline that comes with the program → its YAML."""
+    return {path.stem: path for path in sorted(shipped_folder("configs").glob("*.yaml"))}
+
+
+def find_config(name: str | Path) -> Path:
+    """The YAML of a pipeline: a path as it is, or the one shipped under a bare name.
+
+    A file of that name here comes first.
+
+    Raises:
+        ConfigError: a bare name that is neither a file nor shipped.
+    """
+    path = Path(name)
+    if path.is_file() or path.suffix or path.name != str(name):
+        return path
+    shipped = shipped_configs()
+    if path.name not in shipped:
+        raise ConfigError(
+            f"no pipeline is called {name}",
+            allowed=f"{', '.join(shipped)}, which come with ipa-energy, or the path of a YAML",
+        )
+    return shipped[path.name]

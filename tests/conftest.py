@@ -23,6 +23,8 @@ SLOW = (
     "plugin",
     "profiling",
     "report",
+    "test_docs.py",
+    "test_wheel.py",
 )
 """Folders and files of tests that wait, measure, draw or start programs; ``make test`` has them."""
 

@@ -27,6 +27,7 @@ from ipa_energy.cli import (
     patch,
     profile,
     run,
+    schema,
     tradeoff,
 )
 from ipa_energy.cli.output import print_json
@@ -74,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         compare,
         tradeoff,
         patch,
+        schema,
     ):
         verb.add_to(verbs, common)
     return parser

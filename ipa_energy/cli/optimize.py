@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import decimals, print_json, text_table
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import named_path
+from ipa_energy.cli.path import add_pipeline
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 from ipa_energy.records import NOTATION
 
@@ -29,7 +29,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         description="Choose variant, allocation, batch and replicas of every stage at one load."
         f" A plan is written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
-    parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
+    add_pipeline(parser)
     parser.add_argument(
         "--load", type=float, required=True, metavar="RPS", help="pipeline requests per second"
     )

@@ -1,9 +1,12 @@
-"""A file or folder named on the command line."""
+"""Files, folders and pipelines named on the command line."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.shipped import find_config
 
 
 def named_path(text: str) -> Path:
@@ -15,3 +18,25 @@ def named_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty path; name a file or folder")
     return Path(text)
+
+
+def named_pipeline(text: str) -> Path:
+    """For ``type=`` of a pipeline: the path of its YAML, or the name of one that is shipped.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, or a name that is not shipped.
+    """
+    try:
+        return find_config(named_path(text))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """Add the pipeline that a verb works on."""
+    parser.add_argument(
+        "pipeline",
+        type=named_pipeline,
+        metavar="PIPELINE.yaml",
+        help="a pipeline YAML, or the name of one that comes with the program (video)",
+    )

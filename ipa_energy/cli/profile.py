@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.meters import add_place_options, chosen_meter, places_of
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.path import named_path
+from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.registries import METERS
 
@@ -30,7 +30,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="measure latency, throughput and joules of every entry",
         description="Run a pipeline's real models and measure every (variant, cores, batch).",
     )
-    parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
+    add_pipeline(parser)
     parser.add_argument("--out", type=named_path, required=True, metavar="PROFILE.csv")
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished profile")
     parser.add_argument(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import named_path
+from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE
 from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
@@ -28,7 +28,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         description="Adapt a pipeline to a load trace, interval by interval, and log everything."
         f" Plans are written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
-    parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
+    add_pipeline(parser)
     parser.add_argument(
         "--out", type=named_path, required=True, metavar="RUN_DIR", help="run folder to write"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import named_path
+from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
 from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS
@@ -41,7 +41,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         " and load, and several profiles side by side. Plans are written as in yolov5s 1c b1 x6:"
         f" {NOTATION}.",
     )
-    parser.add_argument("pipeline", type=named_path, metavar="PIPELINE.yaml")
+    add_pipeline(parser)
     _add_loads(parser)
     _add_configurations(parser)
     parser.add_argument(

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from ipa_energy.config.loading import dump_config, json_schema, load_config
+from ipa_energy.config.loading import dump_config, json_schema, load_config, schema_text
 from ipa_energy.config.schema import NodeConfig, PipelineConfig, StageConfig
 from ipa_energy.config.workload import (
     SHAPES,
@@ -30,4 +30,5 @@ __all__ = [
     "dump_config",
     "json_schema",
     "load_config",
+    "schema_text",
 ]

@@ -8,6 +8,7 @@ and the validation cannot disagree.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -196,6 +197,11 @@ def json_schema() -> Schema:
     return _json_schema(pipeline_model(), tuple(SOLVERS), tuple(PREDICTORS), tuple(WORKLOADS))
 
 
+def schema_text() -> str:
+    """:func:`json_schema` as ``ipa-energy schema`` prints it and the committed file holds it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 @cache
 def _json_schema(model: type[PipelineConfig], *names: tuple[str, ...]) -> Schema:
     schema = model.model_json_schema()
@@ -282,7 +288,7 @@ def _unknown(keys: KeyPath, where: str, workload_type: Any) -> ConfigError:
     what = f"unknown key {_name(keys)}"
     if near:
         return ConfigError(f"{what}: did you mean {near[0]}?", where=where)
-    allowed = ", ".join(known) if len(keys) > 1 else "the keys of configs/pipeline.schema.json"
+    allowed = ", ".join(known) if len(keys) > 1 else "the keys that ipa-energy schema prints"
     return ConfigError(what, where=where, allowed=allowed, fix="remove the key")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Ints
-from ipa_energy.errors import LicenceError, UnavailableError
+from ipa_energy.errors import LicenceError, UnavailableError, require
 from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solution import Choice
@@ -103,13 +103,9 @@ class GurobiSolver:
 
 
 def _gurobipy() -> Any:
-    try:
-        import gurobipy
-    except ImportError as error:
-        raise UnavailableError(
-            f"method gurobi needs gurobipy, which is not installed; fix: pip install gurobipy,"
-            f" or {_OTHERS}"
-        ) from error
+    require("gurobipy", what="method gurobi", extra="gurobi", instead=_OTHERS)
+    import gurobipy
+
     return gurobipy
 
 

@@ -325,7 +325,7 @@ PROFILING = "node_name: yolo\nmodel_variants: [a]\nmax_batch_size: ['1']\ncpu_re
 BAD = [
     # (text added to, or instead of, the minimal file; line; parts of the message)
     (MINIMAL + "gama: 1\n", 7, ["unknown key gama", "did you mean gamma?"]),
-    (MINIMAL + "qwertz: 1\n", 7, ["unknown key qwertz", "pipeline.schema.json"]),
+    (MINIMAL + "qwertz: 1\n", 7, ["unknown key qwertz", "ipa-energy schema"]),
     (MINIMAL + "alpha: 3\n", 7, ["alpha is 3, but 2 in line 5", "keep one"]),
     (MINIMAL + "gamma: '2'\n", 7, ["gamma is the text '2'", "≥ 0", "without quotes"]),
     (MINIMAL + "gamma: .nan\n", 7, ["gamma is nan", "finite"]),
