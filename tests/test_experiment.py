@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment, yardsticks_of
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.runlog.writer import RunLog
+from ipa_energy.workloads import Workload
 
 
 def timeless(folder: Path) -> Any:
@@ -238,6 +240,20 @@ def test_folder_without_its_inputs_has_no_yardsticks(small_pipeline: Path, tmp_p
     finished = run(small_pipeline, tmp_path / "run")
     (tmp_path / "run" / "profile.csv").unlink()
     assert yardsticks_of(finished) is None
+
+
+@pytest.mark.parametrize(("second", "predicted_rps"), [(27, 9.0), (28, 2.0)])
+def test_the_oracle_looks_until_the_plan_after_the_next_serves(
+    small_pipeline: Path, second: int, predicted_rps: float
+) -> None:
+    """The next decision comes after 10 s, and what it starts is ready 7.5 s, so 8 s, later."""
+    overrides = {"predictor_type": "oracle", "adaptation_interval": 10, "reconfiguration_s": 7.5}
+    counts = np.full(40, 2)
+    counts[second] = 9
+    experiment = load_experiment(small_pipeline, overrides)
+    experiment = replace(experiment, workload=Workload("made up", counts, "this test"))
+    first = run_experiment(experiment).decisions[0]
+    assert (first.start_s, first.predicted_load_rps) == (10, predicted_rps)
 
 
 def test_decision_time_is_logged(small_pipeline: Path, tmp_path: Path) -> None:

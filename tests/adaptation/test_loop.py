@@ -103,13 +103,22 @@ def test_changed_stages_count_each_knob(after: DeployedStage, changes: list[str]
     assert changed_stages([after], [DeployedStage("only", option("left", 1), 1)]) == changes
 
 
-def test_of_plans_equal_in_changes_the_one_with_fewer_joules_is_taken() -> None:
-    def with_joules(variant: str, joules: float) -> Option:
-        return Option(
-            variant, Allocation.of(1), 1, 0.1, 0.1, 0.1, 5.0, 0.5, joules, 0.1,
-            Provenance("fake", "estimated", 1, 0.0),
-        )  # fmt: skip
+def with_joules(variant: str, joules: float) -> Option:
+    return Option(
+        variant, Allocation.of(1), 1, 0.1, 0.1, 0.1, 5.0, 0.5, joules, 0.1,
+        Provenance("fake", "estimated", 1, 0.0),
+    )  # fmt: skip
 
+
+def test_of_equal_plans_fewer_changes_count_before_fewer_joules() -> None:
+    hungry, frugal = with_joules("hungry", 2.0), with_joules("frugal", 1.0)
+    stage = Stage("only", "node", (frugal, hungry))
+    decision = adapter(Fixed(4.0), stage).decide(5, SEEN, [DeployedStage("only", hungry, 1)])
+    assert decision.plan is not None
+    assert decision.plan.stages[0].option is hungry
+
+
+def test_of_plans_equal_in_changes_the_one_with_fewer_joules_is_taken() -> None:
     stage = Stage("only", "node", (with_joules("hungry", 2.0), with_joules("frugal", 1.0)))
     elsewhere = option("old", 1)
     decision = adapter(Fixed(4.0), stage).decide(5, SEEN, [DeployedStage("only", elsewhere, 1)])
