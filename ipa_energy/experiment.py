@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LOADS_TRIED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Quantiles of the trace at which a plan is looked for before a run begins."""
 
-VERSIONS_OF = ("numpy", "gurobipy", "highspy", "statsmodels")
+VERSIONS_OF = ("numpy", "gurobipy", "highspy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,6 +37,10 @@ STEP_S = 10
 ARIMA_LEAST_MAXIMA = 5
 """Fewer points than this cannot carry ARIMA's three parameters."""
 ARIMA_STEPS_AHEAD = 2
+AR1_GRID = 201
+AR1_REFINEMENTS = 4
+AR1_MOST = 1 - 1e-9
+"""Largest |φ|: beyond it a process has no mean."""
 
 logger = logging.getLogger(__name__)
 
@@ -95,16 +98,36 @@ def forecast_arima(maxima: Floats) -> float:
         return math.nan
     if np.ptp(maxima) == 0:
         return float(maxima[-1])
-    with warnings.catch_warnings():  # convergence and starting values: the result is checked below
-        warnings.simplefilter("ignore")
-        from statsmodels.tsa.arima.model import ARIMA
+    phi, mean = fitted_ar1(maxima)
+    ahead = mean + phi ** np.arange(1, ARIMA_STEPS_AHEAD + 1) * (maxima[-1] - mean)
+    return max(0.0, float(ahead.max()))
 
-        try:
-            ahead = ARIMA(maxima, order=(1, 0, 0)).fit().forecast(steps=ARIMA_STEPS_AHEAD)
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-            logger.debug("ARIMA was not fitted: %s", error)
-            return math.nan
-    return max(0.0, float(np.max(ahead)))
+
+def fitted_ar1(x: Floats) -> tuple[float, float]:
+    r"""(φ, μ) of x_t − μ = φ·(x_{t−1} − μ) + ε_t that make ``x`` most likely, ε normal.
+
+    The exact likelihood, the first value included. Given φ, the best μ and variance have closed
+    forms, with y = x − μ::
+
+        μ(φ) = ((1 + φ)·x_1 + Σ (x_t − φ·x_{t−1})) / ((1 + φ) + (n − 1)·(1 − φ))
+        S(φ) = (1 − φ²)·y_1² + Σ (y_t − φ·y_{t−1})²
+        −2·ln L = n·ln S(φ) − ln(1 − φ²) + constant
+
+    so one line is searched, −1 < φ < 1, on grids that get finer around the best point.
+    """
+    phi = np.linspace(-1, 1, AR1_GRID)[1:-1]
+    for _ in range(AR1_REFINEMENTS):
+        mean = ((1 + phi) * x[0] + x[1:].sum() - phi * x[:-1].sum()) / (
+            (1 + phi) + (len(x) - 1) * (1 - phi)
+        )
+        y = x[:, None] - mean
+        squares = (1 - phi**2) * y[0] ** 2 + ((y[1:] - phi * y[:-1]) ** 2).sum(axis=0)
+        with np.errstate(divide="ignore"):  # a perfect fit is the most likely one
+            best = int(np.argmin(len(x) * np.log(squares) - np.log(1 - phi**2)))
+        found = float(phi[best]), float(mean[best])
+        step = phi[1] - phi[0]
+        phi = np.linspace(phi[best] - step, phi[best] + step, AR1_GRID).clip(-AR1_MOST, AR1_MOST)
+    return found
 
 
 def forecast_lstm(maxima: Floats) -> float:
