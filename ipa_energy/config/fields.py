@@ -124,12 +124,14 @@ QuotedBoolean = Annotated[
     bool, BeforeValidator(_truth), _QuotedToo("^([Tt]rue|[Ff]alse|TRUE|FALSE)$"), _as_text
 ]
 
+A_NAME = "a name of letters, digits, . _ and - (it becomes a path)"
+
 Name = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=100,
-        json_schema_extra={"x-allowed": "a name of letters, digits, . _ and - (it becomes a path)"},
+        json_schema_extra={"x-allowed": A_NAME},
     ),
 ]
 """A name that ends up in paths, log keys and the names of servers."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ipa_energy.config.fields import QUOTED
+from ipa_energy.config.fields import A_NAME, QUOTED
 from ipa_energy.config.schema import WHOLE, PipelineConfig, pipeline_model
 from ipa_energy.config.source import (
     KeyPath,
@@ -264,6 +264,8 @@ def _message(keys: KeyPath, detail: Any, where: str, workload_type: Any) -> Conf
     if detail["type"] == "missing":
         return ConfigError(f"key {name} is missing", where=where, allowed=allowed)
     value = detail["input"]
+    if detail["loc"][-1] == "[key]":
+        return ConfigError(f"{_name(keys[:-1])} has the key {value!r}", where=where, allowed=A_NAME)
     return ConfigError(
         f"{name} is {shown(value)}", where=where, allowed=allowed, fix=_fix(value, allowed or "")
     )
@@ -324,7 +326,11 @@ def _schema_at(keys: KeyPath, schema: Schema | None = None) -> Schema | None:
         if inner is not None:
             return inner
     key, rest = keys[0], keys[1:]
-    child = schema.get("items") if isinstance(key, int) else schema.get("properties", {}).get(key)
+    if isinstance(key, int):
+        child = schema.get("items")
+    else:  # a key of its own, or one of a mapping from names that the user chooses
+        free = next(iter(schema.get("patternProperties", {}).values()), None)
+        child = schema.get("properties", {}).get(key, free)
     return None if child is None else _schema_at(rest, child)
 
 

@@ -188,6 +188,16 @@ class PipelineConfig(UnusedKeys):
     gamma: NonNegative = Field(
         default=1e-6, description="Weight of one unit of batch size: a tie-break, small as in IPA."
     )
+    prices: dict[Name, NonNegative] | None = Field(
+        default=None,
+        description="Weight of one unit of each resource but core, whose weight is beta: gpu, board"
+        " and whatever the profile names; null: only cores have a price.",
+    )
+    capacity: dict[Name, Positive] | None = Field(
+        default=None,
+        description="Most units of each resource that all stages together may hold, e.g."
+        " {core: 96, gpu: 2}; null: no limit.",
+    )
     energy_weight: NonNegative = Field(
         default=0, description="Weight of the energy term; 0: every decision is IPA's."
     )
@@ -401,7 +411,7 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
 
     Empty if keys that are each fine alone are fine together.
     """
-    return [*_lengths(config), *_names(config), *_workload(config)]
+    return [*_lengths(config), *_names(config), *_workload(config), *_prices(config)]
 
 
 def _problem(
@@ -478,3 +488,10 @@ def _workload(config: PipelineConfig) -> Iterator[InitErrorDetails]:
                     f"end is {window.end} s, but start is {window.start} s",
                     allowed=f"an integer above {window.start}",
                 )
+
+
+def _prices(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    if "core" in (config.prices or {}):
+        yield _problem(
+            ("prices", "core"), "prices.core: the price of a core is beta", fix="set beta"
+        )
