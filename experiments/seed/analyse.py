@@ -21,7 +21,8 @@ from seed_sweep import sweep_sections
 
 from ipa_energy.errors import EXIT_DONE, IpaEnergyError
 from ipa_energy.files import whole_file
-from ipa_energy.report.page import Section, write_experiment_figures, write_experiment_html
+from ipa_energy.report.image import write_images
+from ipa_energy.report.page import Page, Section, write_page
 
 TITLE = "The seed's two experiments, and what follows from them"
 
@@ -47,10 +48,11 @@ def analyse(args: argparse.Namespace) -> int:
         points = read_points(folder)
         networks = ", ".join(dict.fromkeys(point.weights for point in points))
         sections += sweep_sections(points, sweep_facts(folder), networks)
+    page = Page(title=TITLE, sections=sections)
     if args.figures is not None:
-        write_experiment_figures(sections, args.figures)
+        write_images(page.figures, args.figures)
     if args.html is not None:
-        write_experiment_html(TITLE, sections, args.html)
+        write_page(page, args.html)
     if args.markdown is None:
         print(markdown(TITLE, sections, None), end="")
     else:

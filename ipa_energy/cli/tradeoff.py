@@ -248,11 +248,14 @@ def _write(study: Study, args: argparse.Namespace) -> None:
         from ipa_energy.tradeoff.study_tables import write_points
 
         write_points(study, args.csv)
+    if args.html is None and args.png is None:
+        return
+    from ipa_energy.report.image import write_images
+    from ipa_energy.report.page import write_page
+    from ipa_energy.report.tradeoff_page import tradeoff_page
+
+    page = tradeoff_page(study)
     if args.html is not None:
-        from ipa_energy.report.tradeoff_page import write_tradeoff_html
-
-        write_tradeoff_html(study, args.html)
+        write_page(page, args.html)
     if args.png is not None:
-        from ipa_energy.report.tradeoff_page import write_tradeoff_figures
-
-        write_tradeoff_figures(study, args.png)
+        write_images(page.figures, args.png)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,15 @@ from ipa_energy.compare import Comparison, headline, run_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.figure import Figure
 from ipa_energy.report.image import write_images
-from ipa_energy.report.page import Configurations, Facts, Page, Section, meanings, write_page
+from ipa_energy.report.page import (
+    Configurations,
+    Facts,
+    Page,
+    Section,
+    meanings,
+    setting_text,
+    write_page,
+)
 from ipa_energy.report.run_figures import (
     accuracy_figure,
     cores_figure,
@@ -147,7 +154,9 @@ def _facts(drawn: Drawn) -> Facts:
         "seed": "none" if info.seed is None else str(info.seed),
         "latency SLA": "none" if info.latency_sla_s is None else f"{info.latency_sla_s:g} s",
         "duration": f"{metrics.duration_s:g} s, a decision every {info.interval_s:g} s",
-        "settings": ", ".join(f"{key} {_text(value)}" for key, value in info.settings.items()),
+        "settings": ", ".join(
+            f"{key} {setting_text(value)}" for key, value in info.settings.items()
+        ),
         "infeasible steps": f"{metrics.infeasible_steps} of {metrics.decisions}",
         "status": drawn.run.status,
         "versions": ", ".join(f"{name} {version}" for name, version in info.versions.items()),
@@ -159,9 +168,3 @@ def _facts(drawn: Drawn) -> Facts:
 def _named(name: str, digest: str | None) -> str:
     known = name or "not recorded"
     return f"{known} (SHA-256 {digest[:12]}…)" if digest else known
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float) and not math.isnan(value):
-        return f"{value:g}"
-    return "none" if value is None else str(value)

@@ -18,8 +18,9 @@ A page is made of sections with words, tables and figures, for any experiment::
     numbers = Table("Measured", "weights", [Head("energy", "J/image")], [Row("YOLOv5n", [3.0])])
     section = Section(title="Experiment 1", text=["What it shows."], tables=[numbers],
                       figures=[curve], facts=[Facts("Provenance", {"meter": "cpu-time"})])
-    write_experiment_html("The answer in a sentence", [section], Path("page.html"))
-    write_experiment_figures([section], Path("figures"))
+    page = Page(title="The answer in a sentence", sections=[section])
+    write_page(page, Path("page.html"))
+    write_images(page.figures, Path("figures"))
 
 Points with ``hollow=True`` are estimates, filled ones are measurements: name the difference in the
 legend too.
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +41,6 @@ from typing import Any, Literal
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.figure import Figure
-from ipa_energy.report.image import write_images
 from ipa_energy.report.palette import named_colors
 from ipa_energy.report.plotly_json import plotly_json
 from ipa_energy.runlog.folder import write_atomically, writing
@@ -91,17 +92,17 @@ class Page:
     """One page.
 
     Attributes:
-        kind: what sort of report it is, small above the title.
         title: the answer in one sentence.
-        name: of the browser's tab.
         sections: the rest.
+        kind: what sort of report it is, small above the title.
+        name: of the browser's tab; "" for kind and title.
         configurations: per run, what it ran when; for the hover of lines with ``run``.
     """
 
-    kind: str
     title: str
-    name: str
     sections: Sequence[Section]
+    kind: str = "Experiment"
+    name: str = ""
     configurations: Sequence[Configurations] = ()
 
     @property
@@ -126,6 +127,13 @@ def meanings(qualities: Iterable[str | None]) -> list[str]:
     """A sentence for each quality that occurs."""
     found = set(qualities)
     return [text for quality, text in _MEANINGS.items() if quality in found]
+
+
+def setting_text(value: object) -> str:
+    """A setting of a YAML as people read it."""
+    if isinstance(value, float) and not math.isnan(value):
+        return f"{value:g}"
+    return "none" if value is None else str(value)
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -202,36 +210,3 @@ def _plotly() -> str:
 
     # mtime 0: the same page twice is the same file.
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
-
-
-def write_experiment_html(
-    title: str, sections: Sequence[Section], path: Path, *, kind: str = "Experiment"
-) -> Path:
-    """Write one self-contained HTML file.
-
-    Args:
-        title: the answer in one sentence.
-        sections: what follows, in order; keys of figures are unique over all of them.
-        path: the file; its folder is made.
-        kind: what sort of report it is, small above the title.
-
-    Returns:
-        ``path``.
-
-    Raises:
-        ConfigError: it cannot be written, or two figures have one key.
-    """
-    page = Page(kind=kind, title=title, name=f"{kind}: {title}", sections=sections)
-    return write_page(page, path)
-
-
-def write_experiment_figures(sections: Sequence[Section], folder: Path) -> list[Path]:
-    """Write each figure of the sections into ``folder`` as PNG, SVG and CSV, named by its key.
-
-    Returns:
-        The files.
-
-    Raises:
-        ConfigError: they cannot be written.
-    """
-    return write_images([figure for section in sections for figure in section.figures], folder)

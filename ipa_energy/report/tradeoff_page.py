@@ -1,50 +1,16 @@
-"""A trade-off study to look at: one HTML file, or its figures as files."""
+"""A trade-off study to look at; :func:`~.page.write_page` and ``write_images`` make files of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from ipa_energy.report.case_figures import case_figures
 from ipa_energy.report.figure import key_of
-from ipa_energy.report.image import write_images
 from ipa_energy.report.map_figures import front_figure, hardware_figure, plan_map_figure
-from ipa_energy.report.page import Facts, Page, Section, meanings, write_page
+from ipa_energy.report.page import Facts, Page, Section, meanings, setting_text
 from ipa_energy.tradeoff.sentences import sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.study_tables import case_tables, exchange_table, hardware_table, map_table
-
-
-def write_tradeoff_html(study: Study, path: Path) -> Path:
-    """Write the study as one self-contained HTML file.
-
-    Args:
-        study: what to show.
-        path: the file; its folder is made.
-
-    Returns:
-        ``path``.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    return write_page(tradeoff_page(study), path)
-
-
-def write_tradeoff_figures(study: Study, folder: Path) -> list[Path]:
-    """Write every figure of the study into ``folder`` as PNG, SVG and CSV.
-
-    Args:
-        study: what to show.
-        folder: made if it does not exist; files of the same names are replaced.
-
-    Returns:
-        The files.
-
-    Raises:
-        ConfigError: they cannot be written.
-    """
-    return write_images(tradeoff_page(study).figures, folder)
 
 
 def tradeoff_page(study: Study) -> Page:
@@ -137,7 +103,7 @@ def _provenance(study: Study) -> Section:
         text=[*meanings([study.quality]), study.selection],
         facts=[
             Facts("Study", _study_facts(study)),
-            Facts("Objective", _settings(study.settings)),
+            Facts("Objective", {key: setting_text(value) for key, value in study.settings.items()}),
             *(
                 Facts(
                     f"Profile {profile.profile}",
@@ -166,11 +132,4 @@ def _study_facts(study: Study) -> Mapping[str, str]:
         "backend": study.backend,
         "trials": f"{study.trials} of each configuration, seeds from {study.seed}",
         "versions": ", ".join(f"{name} {version}" for name, version in study.versions.items()),
-    }
-
-
-def _settings(settings: Mapping[str, object]) -> Mapping[str, str]:
-    return {
-        key: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        for key, value in settings.items()
     }

@@ -15,13 +15,13 @@ Nothing is written before (3), and no figure is kept without its reason where it
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 import ipa_energy
 from ipa_energy.errors import ConfigError, InfeasibleError
@@ -285,7 +285,15 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
     )
     if question.folder is not None:
         _make(question.folder)
-    with _bar(settings, question, show=show_progress) as bar:
+    runs = question.trials * sum(len(setting.configurations) for setting in settings)
+    with tqdm(
+        total=runs,
+        desc="trials",
+        unit="run",
+        delay=PROGRESS_AFTER_S,
+        leave=False,
+        disable=None if show_progress else True,  # None: no bar where stderr is no terminal
+    ) as bar:
         conductor = _Conductor(question, bar.update)
         cases = [conductor.case(setting) for setting in settings]
     loads = [load.loads for load in question.loads]
@@ -418,17 +426,3 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot be made: {error.strerror}", where=folder) from error
-
-
-class _NoBar:
-    def update(self) -> None:
-        """Nothing to show."""
-
-
-def _bar(settings: Sequence[Setting], question: Question, *, show: bool) -> Any:
-    if not (show and sys.stderr.isatty()):
-        return nullcontext(_NoBar())
-    from tqdm import tqdm
-
-    total = question.trials * sum(len(setting.configurations) for setting in settings)
-    return tqdm(total=total, desc="trials", unit="run", delay=PROGRESS_AFTER_S, leave=False)

@@ -17,8 +17,8 @@ from studies_to_draw import HOSTILE, study_to_draw
 from ipa_energy.compare import compare
 from ipa_energy.report import write_html
 from ipa_energy.report.figure import Axis, Figure, Line, Points, csv_of
-from ipa_energy.report.page import Facts, Section, write_experiment_html
-from ipa_energy.report.tradeoff_page import tradeoff_page, write_tradeoff_html
+from ipa_energy.report.page import Facts, Page, Section, write_page
+from ipa_energy.report.tradeoff_page import tradeoff_page
 from ipa_energy.runlog import read_run
 from ipa_energy.tables import Head, Row, Table
 from ipa_energy.testing import write_fake_run
@@ -80,8 +80,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory, study: Study) -> dict[str, P
     )  # fmt: skip
     return {
         "compare": write_html(compare(runs), runs, folder / "compare.html"),
-        "tradeoff": write_tradeoff_html(study, folder / "tradeoff.html"),
-        "experiment": write_experiment_html(HOSTILE, [section], folder / "experiment.html"),
+        "tradeoff": write_page(tradeoff_page(study), folder / "tradeoff.html"),
+        "experiment": write_page(
+            Page(title=HOSTILE, sections=[section]), folder / "experiment.html"
+        ),
     }
 
 

@@ -24,8 +24,8 @@ from ipa_energy.report.figure import (
     key_of,
     label_positions,
 )
-from ipa_energy.report.image import draw
-from ipa_energy.report.page import Section, write_experiment_figures, write_experiment_html
+from ipa_energy.report.image import draw, write_images
+from ipa_energy.report.page import Page, Section, write_page
 from ipa_energy.report.palette import (
     named_colors,
     paper_color,
@@ -199,19 +199,23 @@ def test_keys_are_safe_names_of_files() -> None:
     assert key_of("stage-0", "a/b c") == "stage-0-a_b_c"
 
 
+def page_of(*figures: Figure) -> Page:
+    return Page(title="t", sections=[Section(title="s", figures=figures)])
+
+
 def test_figures_of_one_key_are_refused(tmp_path: Path) -> None:
     figure = figure_of(Line(name="a", x=[0], y=[1]))
     with pytest.raises(ConfigError, match="share a key"):
-        write_experiment_html("t", [Section(title="s", figures=[figure, figure])], tmp_path / "p")
+        write_page(page_of(figure, figure), tmp_path / "p")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_figure_without_points_is_left_out_everywhere(tmp_path: Path) -> None:
     empty = figure_of(Line(name="a", x=[0], y=[math.nan]), Points(name="b", x=[], y=[]))
-    page = write_experiment_html("t", [Section(title="s", figures=[empty])], tmp_path / "p.html")
+    page = write_page(page_of(empty), tmp_path / "p.html")
     assert "plot-k" not in page.read_text()
     assert len(page.read_bytes()) < 100_000, "Plotly for nothing"
-    assert write_experiment_figures([Section(title="s", figures=[empty])], tmp_path) == []
+    assert write_images(page_of(empty).figures, tmp_path) == []
 
 
 def test_cells_show_what_is_known() -> None:

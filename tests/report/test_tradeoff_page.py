@@ -14,11 +14,9 @@ from small_pipeline import write_small_pipeline
 from studies_to_draw import study_to_draw
 
 from ipa_energy.report.figure import Points
-from ipa_energy.report.tradeoff_page import (
-    tradeoff_page,
-    write_tradeoff_figures,
-    write_tradeoff_html,
-)
+from ipa_energy.report.image import write_images
+from ipa_energy.report.page import write_page
+from ipa_energy.report.tradeoff_page import tradeoff_page
 from ipa_energy.tables import cell_of
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study import Study
@@ -80,7 +78,7 @@ def test_points_are_the_study_s(study: Study) -> None:
 
 def test_map_holds_every_threshold(study: Study, tmp_path: Path) -> None:
     assert study.plan_map is not None
-    write_tradeoff_figures(study, tmp_path)
+    write_images(tradeoff_page(study).figures, tmp_path)
     text = (tmp_path / "plan-map.csv").read_text()
     thresholds = [weight for row in study.plan_map.rows for weight in row.thresholds]
     assert thresholds
@@ -89,7 +87,7 @@ def test_map_holds_every_threshold(study: Study, tmp_path: Path) -> None:
 
 
 def test_page_tells_answer_limits_and_provenance(study: Study, tmp_path: Path) -> None:
-    page = write_tradeoff_html(study, tmp_path / "new" / "study.html").read_text()
+    page = write_page(tradeoff_page(study), tmp_path / "new" / "study.html").read_text()
     for words in ("The answer", "What limits it", "Sensitivity at 6 rps", "no such variant",
                   "not binding", "Estimated joules were computed from a model",
                   "What each hardware picks"):  # fmt: skip
@@ -122,7 +120,7 @@ def without_energy(study: Study) -> Study:
 
 def test_study_without_energy_draws_cost_and_accuracy_alone(study: Study, tmp_path: Path) -> None:
     bare = without_energy(study)
-    page = write_tradeoff_html(bare, tmp_path / "study.html").read_text()
+    page = write_page(tradeoff_page(bare), tmp_path / "study.html").read_text()
     assert [figure["key"] for figure in data_of(page)["figures"]] == ["cost-over-accuracy"]
     assert "none in the profile" in page
     assert "hollow:" not in page
@@ -134,10 +132,10 @@ def test_infeasible_study_says_so(study: Study, tmp_path: Path) -> None:
         optimum=None, feasible_plans=0, conflict="the latency SLA is too short",
     )  # fmt: skip
     bare = replace(study, cases=(case,), plan_map=None, hardware_comparison=None, answer=())
-    page = write_tradeoff_html(bare, tmp_path / "study.html").read_text()
+    page = write_page(tradeoff_page(bare), tmp_path / "study.html").read_text()
     assert "No plan is feasible: the latency SLA is too short" in page
     assert data_of(page)["figures"] == []
-    assert write_tradeoff_figures(bare, tmp_path / "figures") == []
+    assert write_images(tradeoff_page(bare).figures, tmp_path / "figures") == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])
@@ -145,7 +143,7 @@ def test_any_number_of_configurations_is_drawn(study: Study, count: int, tmp_pat
     case = study.cases[0]
     points = tuple(case.points[index % len(case.points)] for index in range(count))
     many = replace(study, cases=(replace(case, points=points),))
-    page = write_tradeoff_html(many, tmp_path / "study.html").read_text()
+    page = write_page(tradeoff_page(many), tmp_path / "study.html").read_text()
     first = data_of(page)["figures"][0]
     labelled = [trace for trace in first["data"] if trace.get("customdata")]
     assert sum(len(trace["x"]) for trace in labelled) == count
