@@ -380,6 +380,23 @@ answer(power=energy.power_w, domains=energy.domains, quality=energy.quality, met
     )
 
 
+def test_power_that_rises_between_two_readings_is_drawn_as_a_straight_line(
+    driver: FakeDriver,
+) -> None:
+    found = driver.run(
+        """
+meter = NvmlPowerMeter(sample_period_s=0.99)  # nothing is sampled but by the two reads
+start = meter.read()
+pretend(power_0=300)
+time.sleep(0.02)
+end = meter.read()
+answer(power=meter.energy_between(start, end).power_w)
+""",
+        pretend="power 0 100\n",
+    )
+    assert found["power"] == pytest.approx((100 + 300) / 2)
+
+
 def test_power_works_where_there_is_no_energy_counter(old_driver: FakeDriver) -> None:
     found = old_driver.run(
         "meter = NvmlPowerMeter(); a = meter.read(); time.sleep(0.02); b = meter.read()\n"
