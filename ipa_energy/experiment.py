@@ -22,7 +22,7 @@ from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.planning.planner import Planner, load_planner
-from ipa_energy.records import Allocation
+from ipa_energy.records import Allocation, joined_meters
 from ipa_energy.registries import BACKENDS, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
@@ -289,7 +289,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         },
         backend=backend,
         seed=config.seed,
-        meter="+".join(meters) or None,
+        meter=joined_meters(meters) or None,
         quality="estimated" if meters else None,
         workload=experiment.workload.name,
         profile=planner.profile_path.name,

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 from ipa_energy.meters.base import Energy, Meter
 from ipa_energy.profiling.runtime import find_variant, load_pipeline
+from ipa_energy.records import meters_in
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "video"
 STAGE = "crop"
@@ -183,7 +184,7 @@ def _meter(args: argparse.Namespace) -> Iterator[Meter | None]:
         model = PowerModel.load(Path(path)) if path else power_model_for_this_machine()
         return CpuTimeMeter(model, pid=os.getpid(), reserved_cores=model.cores)
 
-    parts = [opened(name) for name in args.meter.split("+")]
+    parts = [opened(name) for name in meters_in(args.meter)]
     try:
         yield parts[0] if len(parts) == 1 else CompositeMeter(parts)
     finally:

@@ -32,6 +32,7 @@ import ipa_energy
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 from ipa_energy.files import write_json
 from ipa_energy.profiling.profile_meta import describe_machine
+from ipa_energy.records import meters_in
 
 EXIT_SOME_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -168,7 +169,7 @@ def _power_model(bench: Bench) -> dict[str, Any] | None:
     from ipa_energy.meters.discovery import CPU_ESTIMATE
     from ipa_energy.meters.power_model import PowerModel, power_model_for_this_machine
 
-    if CPU_ESTIMATE not in bench.meter.split("+"):
+    if CPU_ESTIMATE not in meters_in(bench.meter):
         return None
     if bench.power_model is None:
         return power_model_for_this_machine().to_json()

@@ -28,7 +28,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
-from ipa_energy.records import Quality, weakest_quality
+from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step
 
@@ -137,7 +137,7 @@ def metrics(run: Run) -> RunMetrics:
         decisions=len(run.decisions),
         decision_s_median=_percentile(decision_s, 50),
         decision_s_p99=_percentile(decision_s, 99),
-        meter=" + ".join(sorted({step.meter for step in run.steps if step.meter})) or None,
+        meter=joined_meters(sorted({step.meter for step in run.steps if step.meter})) or None,
         quality=weakest_quality(qualities),
         backend=run.info.backend,
         workload=run.workload_digest or run.info.workload,

@@ -16,7 +16,7 @@ from ipa_energy.config.schema import PipelineConfig, StageConfig
 from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.records import Allocation, Option, Provenance, Stage, weakest_quality
+from ipa_energy.records import Allocation, Option, Provenance, Stage, joined_meters, weakest_quality
 
 
 def stages_from_rows(
@@ -149,7 +149,7 @@ def _provenance(rows: Sequence[ProfileRow]) -> Provenance | None:
         return None
     weights = _weights(rows)
     return Provenance(
-        meter="+".join(sorted({row.meter for row in rows})),
+        meter=joined_meters(sorted({row.meter for row in rows})),
         quality=quality,
         trials=sum(row.trials for row in rows),
         ci95_j=math.hypot(

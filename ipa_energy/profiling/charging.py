@@ -32,7 +32,7 @@ from ipa_energy.profiling.idle import EmptyMachine, Idle
 from ipa_energy.profiling.replica import Replica
 from ipa_energy.profiling.replica_group import ReplicaGroup
 from ipa_energy.profiling.trial_settings import TrialSettings
-from ipa_energy.records import Quality, weakest_quality
+from ipa_energy.records import Quality, joined_meters, weakest_quality
 
 MeterFactory = Callable[[int, float], Meter]
 """(process id, cores it reserves) → a meter; the same for all if its part is shared."""
@@ -129,7 +129,7 @@ def joined(choices: Sequence[MeterChoice]) -> MeterChoice:
     return MeterChoice(
         tuple(part for choice in choices for part in choice.parts),
         {
-            "name": "+".join(found["name"] for found in meta),
+            "name": joined_meters(found["name"] for found in meta),
             "quality": weakest_quality([found["quality"] for found in meta]),
             "parts": {found["name"]: found for found in meta},
         },

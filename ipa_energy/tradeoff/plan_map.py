@@ -31,7 +31,7 @@ from ipa_energy.optimizer.problem import Loads, Problem, Program
 from ipa_energy.optimizer.solution import Choice, Plan, build_plan
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import Planner
-from ipa_energy.records import Quality, Stage, weakest_quality
+from ipa_energy.records import Quality, Stage, joined_meters, weakest_quality
 from ipa_energy.tradeoff.plan_space import best_of
 
 TOLERANCE = 1e-10
@@ -320,7 +320,7 @@ def has_energy(stages: Sequence[Stage]) -> bool:
 def meter_of(stages: Sequence[Stage]) -> str | None:
     """The meters behind the joules, joined by ``+``; None without energy."""
     options = [option for stage in stages for option in stage.options]
-    return "+".join(sorted({o.provenance.meter for o in options if o.provenance})) or None
+    return joined_meters(sorted({o.provenance.meter for o in options if o.provenance})) or None
 
 
 def quality_of(stages: Sequence[Stage]) -> Quality | None:

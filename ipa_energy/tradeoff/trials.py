@@ -24,7 +24,7 @@ from ipa_energy.interval import half_width_95
 from ipa_energy.optimizer.problem import Loads, planned_load_rps
 from ipa_energy.optimizer.solution import Plan
 from ipa_energy.planning.planner import Planner
-from ipa_energy.records import Quality, weakest_quality
+from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.serving.base import deployment_of
 from ipa_energy.workloads import Workload, static_workload
 
@@ -108,7 +108,7 @@ class Configuration:
     def meter(self) -> str | None:
         """Meters behind the profile's joules, joined by ``+``; None without energy."""
         meters = {s.option.provenance.meter for s in self.plan.stages if s.option.provenance}
-        return "+".join(sorted(meters)) or None
+        return joined_meters(sorted(meters)) or None
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as ``tradeoff --json`` shows it."""
@@ -277,7 +277,7 @@ def point_of(configuration: Configuration, trials: Sequence[RunMetrics]) -> Poin
         answered=mean([run.served / run.requests if run.requests else math.nan for run in trials]),
         joules_per_request=mean([run.joules_per_request for run in trials], no_joules),
         power_w=mean([run.power_mean_w for run in trials], no_joules),
-        meter="+".join(meters) or None,
+        meter=joined_meters(meters) or None,
         quality=weakest_quality(qualities),
     )
 

@@ -17,7 +17,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import planned_load_rps, within
 from ipa_energy.plugin.hooks.joules import EntryEnergy, estimate, joules_of, missing_batches
 from ipa_energy.plugin.hooks.settings import WHERE, EnergySettings
-from ipa_energy.records import Quality, weakest_quality
+from ipa_energy.records import Quality, joined_meters, weakest_quality
 
 logger = logging.getLogger(__name__)
 
@@ -293,5 +293,5 @@ def quality_of(plan: Sequence[Chosen]) -> tuple[Quality | None, str | None]:
     if any(chosen.energy is None for chosen in plan):
         return None, None
     found = [chosen.energy.provenance for chosen in plan if chosen.energy is not None]
-    meters = " + ".join(sorted({provenance.meter for provenance in found}))
+    meters = joined_meters(sorted({provenance.meter for provenance in found}))
     return weakest_quality([provenance.quality for provenance in found]), meters

@@ -21,6 +21,7 @@ from ipa_energy.profile_table.profile_row import FITTED, ProfileRow
 from ipa_energy.profiling.fit.shapes import Point
 from ipa_energy.profiling.fit.surface import LARGEST_LN, Prediction, Surface, fit_surface
 from ipa_energy.profiling.grid import Entry, entry_of
+from ipa_energy.records import joined_meters
 
 QUANTITIES: dict[str, Callable[[ProfileRow], float]] = {
     "latency_avg_s": lambda row: row.latency_avg_s,
@@ -127,7 +128,7 @@ def _row(entry: Entry, found: dict[str, Prediction], family: Sequence[ProfileRow
     half_width_j = (energy.high - energy.value) / entry.batch
     idle_power_w = figures["idle_power_w"]
     accuracy = next(row.accuracy for row in family if row.variant == entry.variant)
-    meters = "+".join(sorted({row.meter for row in family}))
+    meters = joined_meters(sorted({row.meter for row in family}))
     return ProfileRow(
         stage=entry.stage,
         variant=entry.variant,

@@ -30,7 +30,7 @@ import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import Stage
+from ipa_energy.records import Stage, joined_meters
 from ipa_energy.serving.base import (
     DeployedStage,
     Deployment,
@@ -194,7 +194,7 @@ class SimulatedBackend:
             power_w=spent.power_w,
             cores=spent.cores,
             in_flight=self._simulation.log.in_flight,
-            meter="+".join(sorted(spent.meters)) if spent.meters else None,
+            meter=joined_meters(sorted(spent.meters or ())) or None,
             quality="estimated" if spent.meters else None,
         )
 
