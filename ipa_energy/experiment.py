@@ -15,7 +15,7 @@ import numpy as np
 
 import ipa_energy
 from ipa_energy.adaptation.predictor import check_installed
-from ipa_energy.compare import RunMetrics, metrics
+from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.problem import planned_load_rps

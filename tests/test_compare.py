@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ipa_energy.as_json import as_json
-from ipa_energy.compare import RunMetrics, compare, comparison_table, headline, metrics
+from ipa_energy.comparing import RunMetrics, compare, comparison_table, headline, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.serving.base import Requests

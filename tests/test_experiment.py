@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ipa_energy.compare import metrics
+from ipa_energy.comparing import metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment, yardsticks_of
 from ipa_energy.runlog import Run, read_run

@@ -39,8 +39,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def compare(args: argparse.Namespace) -> int:
     """Read the folders, simulate the yardsticks, print and write the comparison."""
-    from ipa_energy.compare import compare as compare_runs
-    from ipa_energy.compare import comparison_table, headline
+    from ipa_energy.comparing import compare as compare_runs
+    from ipa_energy.comparing import comparison_table, headline
     from ipa_energy.experiment import yardsticks_of
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run

@@ -64,7 +64,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def run(args: argparse.Namespace) -> int:
     """Run, then print what it came to."""
     from ipa_energy.as_json import as_json
-    from ipa_energy.compare import metrics
+    from ipa_energy.comparing import metrics
     from ipa_energy.experiment import load_experiment, run_experiment
 
     overrides = chosen_overrides(args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipa_energy.compare import Comparison, headline, run_table
+from ipa_energy.comparing import Comparison, headline, run_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.figure import Figure
 from ipa_energy.report.image import write_images

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ipa_energy.compare.comparison import Comparison
-from ipa_energy.compare.metrics import RunMetrics
+from ipa_energy.comparing.comparison import Comparison
+from ipa_energy.comparing.metrics import RunMetrics
 from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, key_of
 from ipa_energy.report.palette import scale_color
 from ipa_energy.report.run_series import (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ipa_energy.arrays import Floats
-from ipa_energy.compare.metrics import RunMetrics
+from ipa_energy.comparing.metrics import RunMetrics
 from ipa_energy.report.figure import Axis, Line
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step

@@ -18,7 +18,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
-from ipa_energy.compare import RunMetrics, metrics
+from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.interval import half_width_95
 from ipa_energy.optimizer.problem import Loads, planned_load_rps
@@ -168,7 +168,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One configuration as it was run; the definitions are those of :mod:`ipa_energy.compare`.
+    """One configuration as it was run; the definitions are those of :mod:`ipa_energy.comparing`.
 
     The intervals tell how far the trials (seeds of arrivals and service times) differ. They say
     nothing of how good the profile is: that is ``configuration.profile_ci95_j``.

@@ -14,7 +14,7 @@ import pytest
 from small_pipeline import write_small_pipeline
 from studies_to_draw import HOSTILE, study_to_draw
 
-from ipa_energy.compare import compare
+from ipa_energy.comparing import compare
 from ipa_energy.report import write_html
 from ipa_energy.report.figure import Axis, Figure, Line, Points, csv_of
 from ipa_energy.report.page import Facts, Page, Section, write_page

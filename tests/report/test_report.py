@@ -16,7 +16,7 @@ import pytest
 
 from ipa_energy import report
 from ipa_energy.cli import main
-from ipa_energy.compare import Comparison, compare, metrics
+from ipa_energy.comparing import Comparison, compare, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.report import write_figures, write_html
 from ipa_energy.report.compare_page import drawn_runs

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from ipa_energy.as_json import as_json
-from ipa_energy.compare import metrics
+from ipa_energy.comparing import metrics
 from ipa_energy.runlog import read_run
 from ipa_energy.testing import NODES, fake_config, write_fake_run
 

@@ -11,7 +11,7 @@ from scipy import stats
 from small_programs import one_stage, small_option
 
 from ipa_energy.as_json import as_json
-from ipa_energy.compare import metrics
+from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.problem import Settings, StageRules
 from ipa_energy.optimizer.solution import plan_of

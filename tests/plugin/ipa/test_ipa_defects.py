@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ipa_checkout import CONFIG, Ipa, steps_of, whole
 
-from ipa_energy.compare import metrics
+from ipa_energy.comparing import metrics
 from ipa_energy.runlog import read_run
 
 pytestmark = pytest.mark.ipa

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ipa_checkout import CONFIG, Ipa, IpaFailedError, steps_of
 
-from ipa_energy.compare import compare, metrics
+from ipa_energy.comparing import compare, metrics
 from ipa_energy.plugin.hooks.adaptation import NODE_KEYS
 from ipa_energy.runlog import read_run
 

@@ -9,9 +9,9 @@
 Nothing here reads or writes a file, and nothing is simulated: baselines come in as metrics.
 """
 
-from ipa_energy.compare.comparison import Comparison, compare, headline
-from ipa_energy.compare.metrics import RunMetrics, metrics
-from ipa_energy.compare.run_table import comparison_table, run_table
+from ipa_energy.comparing.comparison import Comparison, compare, headline
+from ipa_energy.comparing.metrics import RunMetrics, metrics
+from ipa_energy.comparing.run_table import comparison_table, run_table
 
 __all__ = [
     "Comparison",

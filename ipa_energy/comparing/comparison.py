@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ipa_energy.compare.metrics import RunMetrics, metrics
+from ipa_energy.comparing.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.reader import Run
 

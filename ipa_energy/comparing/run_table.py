@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ipa_energy.compare.comparison import Comparison, relative
-from ipa_energy.compare.metrics import RunMetrics
+from ipa_energy.comparing.comparison import Comparison, relative
+from ipa_energy.comparing.metrics import RunMetrics
 from ipa_energy.records import NOTATION
 from ipa_energy.tables import (
     MINUS,
