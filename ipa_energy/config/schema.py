@@ -7,9 +7,8 @@ Field = YAML key. IPA's parallel lists (``task_name``, ``initial_replica`` …) 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     Field,
@@ -30,28 +29,24 @@ from ipa_energy.config.fields import (
     Percent,
     Positive,
     PositiveInteger,
-    QuotedNonNegative,
-    QuotedPositive,
-    QuotedPositiveInteger,
     Sequence,
     Text,
     UnusedKeys,
-    UnusedNodeKeys,
+    optional,
 )
 from ipa_energy.config.source import KeyPath
+from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
 from ipa_energy.records import EnergyMetric, EnergyRisk
 from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS, WORKLOADS, backup_predictors
 
+T = TypeVar("T")
 Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
 BackupPredictor = Annotated[str, OneOf(backup_predictors)]
 WorkloadType = Annotated[str, OneOf(lambda: WORKLOADS)]
 OptimizationMethod = Annotated[str, OneOf(lambda: [*SOLVERS, "ipa-energy"])]
 AllocationMode = Literal["base", "variable", "fix"]
 BaselineMode = Literal["scale", "switch", "switch-scale"]
-
-DEFAULT_BATCH_TIMEOUT_S = 1.0
-"""IPA's ``max_batch_time: '1'``, the same in all of its files."""
 
 WHOLE = "whole"
 """Error type of what :func:`contradictions` finds; its context holds ``allowed`` and ``fix``."""
@@ -70,231 +65,165 @@ _PARALLEL = (
 )
 
 
-class NodeConfig(UnusedNodeKeys):
-    """One server of the pipeline."""
-
-    node_name: Name = Field(description="Name of the server; IPA's logs are keyed by it.")
-    model_variants: Text | None = Field(
-        default=None, description="Variant at the start, if initial_active_model does not say."
-    )
-    max_batch_size: QuotedPositiveInteger | None = Field(
-        default=None, description="Batch at the start, if initial_batch does not say."
-    )
-    max_batch_time: QuotedNonNegative | None = Field(
-        default=None,
-        description="Longest wait for a batch to fill, seconds; null: 1 s, as in IPA's files.",
-    )
-    cpu_request: QuotedPositive | None = Field(
-        default=None,
-        description="Cores of a replica at the start, if initial_cpu_allocation is absent.",
-    )
-    replicas: QuotedPositiveInteger | None = Field(
-        default=None, description="Replicas at the start, if initial_replica does not say."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class StageConfig:
-    """What the YAML says of one stage.
-
-    Attributes:
-        name: task name, e.g. ``crop``; the profile's ``stage``.
-        node_name: name of its server, e.g. ``yolo``.
-        model_name: name of its model family in IPA's profiling.
-        initial_variant: what runs before the first decision; None: the YAML does not say.
-        initial_cpu_cores: cores of one replica then; None: the YAML does not say.
-        initial_replicas: replicas then.
-        initial_batch: batch size then; None: the YAML does not say.
-        batch_timeout_s: longest wait for a batch to fill.
-        requests_per_input: requests this stage sees for one request of the pipeline.
-    """
-
-    name: str
-    node_name: str
-    model_name: str
-    initial_variant: str | None
-    initial_cpu_cores: float | None
-    initial_replicas: int
-    initial_batch: int | None
-    batch_timeout_s: float
-    requests_per_input: float
-
-
 class PipelineConfig(UnusedKeys):
     """A pipeline, its objective, its limits, and how to run it."""
 
     pipeline_name: Name = Field(description="Name of the pipeline, e.g. video.")
-    nodes: Sequence[NodeConfig] | None = Field(
-        default=None, description="The servers, first stage first; absent: one per model_name."
+    nodes: Sequence[NodeConfig] | None = optional(
+        None, "The servers, first stage first; absent: one per model_name."
     )
-    number_tasks: PositiveInteger | None = Field(
-        default=None, description="Number of stages, to check the lists against."
+    number_tasks: PositiveInteger | None = optional(
+        None, "Number of stages, to check the lists against."
     )
-    task_name: Sequence[Name] | None = Field(
-        default=None, description="Name of each stage, as in the profile; absent: the node names."
+    task_name: Sequence[Name] | None = optional(
+        None, "Name of each stage, as in the profile; absent: the node names."
     )
-    model_name: Sequence[Name] | None = Field(
-        default=None,
-        description="Model family of each stage in IPA's profiling; absent: the node names.",
+    model_name: Sequence[Name] | None = optional(
+        None, "Model family of each stage in IPA's profiling; absent: the node names."
     )
-    requests_per_input: Sequence[Positive] | None = Field(
-        default=None,
-        description="Requests each stage sees per pipeline request; absent: 1. Two people in a"
+    requests_per_input: Sequence[Positive] | None = optional(
+        None,
+        "Requests each stage sees per pipeline request; absent: 1. Two people in a"
         " frame are two classifications.",
     )
 
-    profile: FilePath | None = Field(
-        default=None,
-        description="Profile CSV, relative to this YAML's folder, else to the working folder.",
+    profile: FilePath | None = optional(
+        None, "Profile CSV, relative to this YAML's folder, else to the working folder."
     )
-    reference_latency: Literal["p99", "avg"] = Field(
-        default="p99", description="Which measured latency of a batch planning uses."
+    reference_latency: Literal["p99", "avg"] = optional(
+        "p99", "Which measured latency of a batch planning uses."
     )
-    reference_throughput: Literal["max", "p99", "avg"] = Field(
-        default="max",
-        description="IPA: statistic of the throughput to read from its profiling folder. A profile"
+    reference_throughput: Literal["max", "p99", "avg"] = optional(
+        "max",
+        "IPA: statistic of the throughput to read from its profiling folder. A profile"
         " CSV has one throughput, which is used whatever this says.",
     )
-    latency_margin: Percent = Field(
-        default=0, description="Percent added to every profiled latency, for another machine."
+    latency_margin: Percent = optional(
+        0, "Percent added to every profiled latency, for another machine."
     )
-    throughput_margin: Percent = Field(
-        default=0, description="Percent added to every profiled throughput, for another machine."
+    throughput_margin: Percent = optional(
+        0, "Percent added to every profiled throughput, for another machine."
     )
-    only_measured_profiles: bool = Field(
-        default=True,
-        description="true: plan with measured throughputs; false: with batch / latency.",
+    only_measured_profiles: bool = optional(
+        True, "true: plan with measured throughputs; false: with batch / latency."
     )
 
-    initial_active_model: Sequence[Text] | None = Field(
-        default=None,
-        description="Variant of each stage before the first decision, and for good under"
-        " baseline_mode: scale.",
+    initial_active_model: Sequence[Text] | None = optional(
+        None,
+        "Variant of each stage before the first decision, and for good under baseline_mode: scale.",
     )
-    initial_cpu_allocation: Sequence[Positive] | None = Field(
-        default=None, description="Cores of one replica of each stage before the first decision."
+    initial_cpu_allocation: Sequence[Positive] | None = optional(
+        None, "Cores of one replica of each stage before the first decision."
     )
-    initial_replica: Sequence[PositiveInteger] | None = Field(
-        default=None,
-        description="Replicas of each stage before the first decision, and for good under"
+    initial_replica: Sequence[PositiveInteger] | None = optional(
+        None,
+        "Replicas of each stage before the first decision, and for good under"
         " baseline_mode: switch.",
     )
-    initial_batch: Sequence[PositiveInteger] | None = Field(
-        default=None, description="Batch size of each stage before the first decision."
+    initial_batch: Sequence[PositiveInteger] | None = optional(
+        None, "Batch size of each stage before the first decision."
     )
 
     alpha: NonNegative = Field(description="Weight of the pipeline accuracy.")
     beta: NonNegative = Field(description="Weight of one reserved core.")
-    gamma: NonNegative = Field(
-        default=1e-6, description="Weight of one unit of batch size: a tie-break, small as in IPA."
+    gamma: NonNegative = optional(
+        1e-6, "Weight of one unit of batch size: a tie-break, small as in IPA."
     )
-    prices: dict[Name, NonNegative] | None = Field(
-        default=None,
-        description="Weight of one unit of each resource but core, whose weight is beta: gpu, board"
+    prices: dict[Name, NonNegative] | None = optional(
+        None,
+        "Weight of one unit of each resource but core, whose weight is beta: gpu, board"
         " and whatever the profile names; null: only cores have a price.",
     )
-    capacity: dict[Name, Positive] | None = Field(
-        default=None,
-        description="Most units of each resource that all stages together may hold, e.g."
+    capacity: dict[Name, Positive] | None = optional(
+        None,
+        "Most units of each resource that all stages together may hold, e.g."
         " {core: 96, gpu: 2}; null: no limit.",
     )
-    energy_weight: NonNegative = Field(
-        default=0, description="Weight of the energy term; 0: every decision is IPA's."
+    energy_weight: NonNegative = optional(
+        0, "Weight of the energy term; 0: every decision is IPA's."
     )
-    energy_metric: EnergyMetric = Field(
-        default="joules_per_request",
-        description="What the energy term counts, per pipeline request.",
+    energy_metric: EnergyMetric = optional(
+        "joules_per_request", "What the energy term counts, per pipeline request."
     )
-    energy_risk: EnergyRisk = Field(
-        default="mean",
-        description="Joules that the energy term and energy_sla_joules count. mean: the mean of an"
+    energy_risk: EnergyRisk = optional(
+        "mean",
+        "Joules that the energy term and energy_sla_joules count. mean: the mean of an"
         " entry's trials; upper: the upper end of its 95 % interval, which covers the spread of the"
         " trials and no error of the meter or its power model.",
     )
-    energy_sla_joules: Positive | None = Field(
-        default=None, description="Hard cap on joules per pipeline request; null: none."
+    energy_sla_joules: Positive | None = optional(
+        None, "Hard cap on joules per pipeline request; null: none."
     )
-    energy_estimate: Literal["cpu-time"] | None = Field(
-        default=None,
-        description="In a patched IPA: where the joules of a profile without any come from."
+    energy_estimate: Literal["cpu-time"] | None = optional(
+        None,
+        "In a patched IPA: where the joules of a profile without any come from."
         " cpu-time: from its CPU seconds; null: such a profile is refused. Not used here: a profile"
         " CSV has no CPU seconds.",
     )
-    strict_latency: bool = Field(
-        default=False,
-        description="In a patched IPA: charge the wait to fill the chosen batch, which IPA's own"
+    strict_latency: bool = optional(
+        False,
+        "In a patched IPA: charge the wait to fill the chosen batch, which IPA's own"
         " constraint loses. Not used here: always so.",
     )
-    latency_sla_s: Positive | None = Field(
-        default=None,
-        description="Hard cap on seconds per pipeline request; null: IPA's sla_factor rule.",
+    latency_sla_s: Positive | None = optional(
+        None, "Hard cap on seconds per pipeline request; null: IPA's sla_factor rule."
     )
-    sla_factor: Positive = Field(
-        default=5,
-        description="A stage's SLA is 5 × this × the mean smallest-batch latency of its variants.",
+    sla_factor: Positive = optional(
+        5, "A stage's SLA is 5 × this × the mean smallest-batch latency of its variants."
     )
-    threshold: Positive = Field(
-        default=4, description="Requests per second a base allocation must sustain on one replica."
+    threshold: Positive = optional(
+        4, "Requests per second a base allocation must sustain on one replica."
     )
-    scaling_cap: PositiveInteger = Field(default=100, description="Most replicas of a stage.")
-    batching_cap: PositiveInteger = Field(default=8, description="Largest batch of a stage.")
-    allocation_mode: AllocationMode = Field(
-        default="base",
-        description="base: one allocation per variant by IPA's rule; variable: every profiled"
+    scaling_cap: PositiveInteger = optional(100, "Most replicas of a stage.")
+    batching_cap: PositiveInteger = optional(8, "Largest batch of a stage.")
+    allocation_mode: AllocationMode = optional(
+        "base",
+        "base: one allocation per variant by IPA's rule; variable: every profiled"
         " allocation; fix: every variant on the stage's initial_cpu_allocation.",
     )
-    baseline_mode: BaselineMode | None = Field(
-        default=None,
-        description="scale: initial variants for good (FA2); switch: initial replicas for good"
+    baseline_mode: BaselineMode | None = optional(
+        None,
+        "scale: initial variants for good (FA2); switch: initial replicas for good"
         " (RIM); switch-scale: no restriction, as in IPA; null: none.",
     )
-    accuracy_method: Literal["sum", "average", "multiply"] = Field(
-        default="sum", description="How stage accuracies combine."
+    accuracy_method: Literal["sum", "average", "multiply"] = optional(
+        "sum", "How stage accuracies combine."
     )
-    normalize_accuracy: bool = Field(
-        default=True, description="Rank-normalise accuracies within each stage to 0..1 first."
+    normalize_accuracy: bool = optional(
+        True, "Rank-normalise accuracies within each stage to 0..1 first."
     )
-    optimization_method: OptimizationMethod = Field(
-        default="pareto",
-        description="The solver. ipa-energy is another name of pareto: in a patched IPA it hands"
+    optimization_method: OptimizationMethod = optional(
+        "pareto",
+        "The solver. ipa-energy is another name of pareto: in a patched IPA it hands"
         " the decision to it.",
     )
 
-    workload_type: WorkloadType = Field(default="bursty", description="Where the load comes from.")
-    workload_config: WorkloadConfig = Field(
-        default=None, description="Its parameters, by workload_type."
+    workload_type: WorkloadType = optional("bursty", "Where the load comes from.")
+    workload_config: WorkloadConfig = optional(None, "Its parameters, by workload_type.")
+    mode: Literal["exponential", "equal", "step"] = optional(
+        "exponential", "How a second's requests lie inside it: at random, evenly, all at its start."
     )
-    mode: Literal["exponential", "equal", "step"] = Field(
-        default="exponential",
-        description="How a second's requests lie inside it: at random, evenly, all at its start.",
-    )
-    seed: NaturalInteger = Field(
-        default=0, description="Seed of arrivals and of generated loads: one seed, one result."
+    seed: NaturalInteger = optional(
+        0, "Seed of arrivals and of generated loads: one seed, one result."
     )
 
-    predictor_type: Predictor = Field(
-        default="lstm", description="How the load of the next interval is predicted."
+    predictor_type: Predictor = optional("lstm", "How the load of the next interval is predicted.")
+    monitoring_duration: Positive = optional(2, "Minutes of load the predictor looks back at.")
+    backup_predictor_type: BackupPredictor = optional(
+        "max", "Predictor until there is enough load to look back at."
     )
-    monitoring_duration: Positive = Field(
-        default=2, description="Minutes of load the predictor looks back at."
+    backup_predictor_duration: NonNegative = optional(
+        2, "Minutes for which the backup predictor is used."
     )
-    backup_predictor_type: BackupPredictor = Field(
-        default="max", description="Predictor until there is enough load to look back at."
+    predictor_margin: Percent = optional(0, "Percent added to every prediction.")
+    adaptation_interval: PositiveInteger = optional(
+        10, "Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration."
     )
-    backup_predictor_duration: NonNegative = Field(
-        default=2, description="Minutes for which the backup predictor is used."
+    reconfiguration_s: NonNegative = optional(
+        8.0, "Seconds until a new configuration serves; 8 s is what IPA measured."
     )
-    predictor_margin: Percent = Field(default=0, description="Percent added to every prediction.")
-    adaptation_interval: PositiveInteger = Field(
-        default=10,
-        description="Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration.",
-    )
-    reconfiguration_s: NonNegative = Field(
-        default=8.0,
-        description="Seconds until a new configuration serves; 8 s is what IPA measured.",
-    )
-    drop_limit: Positive | None = Field(
-        default=10, description="A request older than this many seconds is dropped; null: never."
+    drop_limit: Positive | None = optional(
+        10, "A request older than this many seconds is dropped; null: never."
     )
 
     @field_validator("optimization_method")
@@ -349,31 +278,22 @@ class PipelineConfig(UnusedKeys):
         return tuple(self._stage(index) for index in range(len(self.node_names)))
 
     def _stage(self, index: int) -> StageConfig:
+        def listed(values: tuple[T, ...] | None, otherwise: T) -> T:
+            return values[index] if values else otherwise
+
         node_name = self.node_names[index]
         node = self.nodes[index] if self.nodes else NodeConfig(node_name=node_name)
         timeout_s = node.max_batch_time
         return StageConfig(
-            name=self.task_name[index] if self.task_name else node_name,
+            name=listed(self.task_name, node_name),
             node_name=node_name,
-            model_name=self.model_name[index] if self.model_name else node_name,
-            initial_variant=(
-                self.initial_active_model[index]
-                if self.initial_active_model
-                else node.model_variants
-            ),
-            initial_cpu_cores=(
-                self.initial_cpu_allocation[index]
-                if self.initial_cpu_allocation
-                else node.cpu_request
-            ),
-            initial_replicas=(
-                self.initial_replica[index] if self.initial_replica else node.replicas or 1
-            ),
-            initial_batch=(
-                self.initial_batch[index] if self.initial_batch else node.max_batch_size
-            ),
+            model_name=listed(self.model_name, node_name),
+            initial_variant=listed(self.initial_active_model, node.model_variants),
+            initial_cpu_cores=listed(self.initial_cpu_allocation, node.cpu_request),
+            initial_replicas=listed(self.initial_replica, node.replicas or 1),
+            initial_batch=listed(self.initial_batch, node.max_batch_size),
             batch_timeout_s=DEFAULT_BATCH_TIMEOUT_S if timeout_s is None else timeout_s,
-            requests_per_input=self.requests_per_input[index] if self.requests_per_input else 1.0,
+            requests_per_input=listed(self.requests_per_input, 1.0),
         )
 
 

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ipa_energy.config.schema import PipelineConfig, StageConfig
+from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Program, Settings, StageRules
 from ipa_energy.planning.base_allocation import (

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ipa_energy.config.schema import PipelineConfig, StageConfig
+from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_row import ProfileRow
