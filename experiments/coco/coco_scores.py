@@ -148,8 +148,8 @@ def f1(precision: float, recall: float) -> float:
 
 def _evaluate(truth: Truth, detections: Sequence[Detection]) -> Any:
     try:
-        from pycocotools.coco import COCO  # type: ignore[import-untyped]
-        from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise UnavailableError(
             f"evaluating needs {error.name}; fix: pip install ipa-energy[accuracy]"

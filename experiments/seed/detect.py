@@ -175,13 +175,13 @@ def _meter(args: argparse.Namespace) -> Iterator[Meter | None]:
     from ipa_energy.meters.composite import CompositeMeter
     from ipa_energy.meters.cpu_time import CpuTimeMeter
     from ipa_energy.meters.discovery import CPU_ESTIMATE, close_meter, open_meter
-    from ipa_energy.meters.power_model import PowerModel, power_model_for_this_machine
+    from ipa_energy.meters.power_model import power_model_for_this_machine, power_model_in
 
     def opened(name: str) -> Meter:
         if name != CPU_ESTIMATE:
             return open_meter(name)
         path = args.power_model
-        model = PowerModel.load(Path(path)) if path else power_model_for_this_machine()
+        model = power_model_in(Path(path)) if path else power_model_for_this_machine()
         return CpuTimeMeter(model, pid=os.getpid(), reserved_cores=model.cores)
 
     parts = [opened(name) for name in meters_in(args.meter)]

@@ -167,13 +167,13 @@ def _context(sweep: Sweep, path: Path, bench: Bench) -> dict[str, Any]:
 
 def _power_model(bench: Bench) -> dict[str, Any] | None:
     from ipa_energy.meters.discovery import CPU_ESTIMATE
-    from ipa_energy.meters.power_model import PowerModel, power_model_for_this_machine
+    from ipa_energy.meters.power_model import power_model_for_this_machine, power_model_in
 
     if CPU_ESTIMATE not in meters_in(bench.meter):
         return None
     if bench.power_model is None:
         return power_model_for_this_machine().to_json()
-    return PowerModel.load(bench.power_model).to_json()
+    return power_model_in(bench.power_model).to_json()
 
 
 def _files(sweep: Sweep, path: Path, bench: Bench) -> dict[str, str]:

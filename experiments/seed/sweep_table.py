@@ -19,7 +19,7 @@ from sweep_journal import Run, number
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
 from ipa_energy.interval import half_width_95
-from ipa_energy.profiling.profile_meta import figure
+from ipa_energy.profiling.entry_rows import rounded
 
 STEADY_ENERGY = "steady_energy_j"
 """Parsed field: joules of the images alone, as the detector's own meter saw them."""
@@ -82,7 +82,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
                     *(values.get(name, "") for name in parameters),
                     row.trials,
                     row.failed,
-                    *("" if math.isnan(cell) else figure(cell) for cell in cells),
+                    *("" if math.isnan(cell) else rounded(cell) for cell in cells),
                     row.meter,
                     row.quality,
                 ]
