@@ -14,9 +14,8 @@ from pipeline_double import Chain, Planner, chain
 from ipa_energy.errors import ConfigError
 from ipa_energy.plugin import hooks
 from ipa_energy.plugin.hooks import exact
-from ipa_energy.plugin.hooks.gurobi_terms import add_to_model
 from ipa_energy.plugin.hooks.joules import EntryEnergy, Joules
-from ipa_energy.plugin.hooks.optimizing import with_energy
+from ipa_energy.plugin.hooks.optimizing import add_to_model, with_energy
 from ipa_energy.plugin.hooks.pipeline_energy import Chosen, attach, current, energy_of, find
 from ipa_energy.plugin.hooks.settings import EnergySettings
 from ipa_energy.records import Provenance

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from patch_tree import PLAN, TARGETS, Tree
+from patch_tree import PLAN, SOURCES, TARGETS, Tree
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.plugin import checkout as checkout_module
@@ -96,6 +96,24 @@ def test_a_kill_while_a_kill_is_mended_is_mended(plain: Tree, tmp_path: Path) ->
     for twice in kill_everywhere("revert", copy, tmp_path / "twice"):
         revert(twice.checkout, twice.patches)
         assert twice.contents() == clean_files
+
+
+@pytest.mark.parametrize("done", range(1, len(TARGETS)))
+def test_a_kill_between_merged_files_loses_no_edit(tree: Tree, done: int) -> None:
+    edited = {path: SOURCES[path] + b"# mine\n" for path in TARGETS}
+    edited[TARGETS[0]] = b"# mine\n" + PLAN
+    edited["engine/state.py"] = SOURCES["engine/state.py"].replace(b"2 * self", b"3 * self")
+    for path, data in edited.items():
+        tree.write(path, data)
+    before = tree.contents()
+    apply(tree.checkout, tree.patches, keep_edits=True)
+    for path in TARGETS[done:]:
+        tree.write(path, edited[path])
+    (tree.home / FOLDER).mkdir()
+    assert state_of(tree.checkout, tree.patches).unfinished
+    assert apply(tree.checkout, tree.patches, keep_edits=True).undone
+    assert revert(tree.checkout, tree.patches).changed == TARGETS
+    assert tree.contents() == before
 
 
 def interrupted(tree: Tree, tmp_path: Path) -> Tree:

@@ -129,24 +129,24 @@ def gurobi(
         picks: (stage, variant, batch) → binary that it runs.
         allocations: stage → variant → base allocation.
     """
-    from ipa_energy.plugin.hooks.gurobi_terms import add_to_model
+    from ipa_energy.plugin.hooks.optimizing import add_to_model
 
     add_to_model(pipeline, model, replicas, picks, allocations)
 
 
 def adapter(cls: Class) -> Class:
     """Decorator of IPA's ``Adapter`` and ``SimAdapter``."""
-    from ipa_energy.plugin.hooks.adaptation import decorate
+    from ipa_energy.plugin.hooks.adaptation_log import decorate_adapter
 
-    decorate(cls)
+    decorate_adapter(cls)
     return cls
 
 
 def parser(cls: Class) -> Class:
     """Decorator of IPA's ``AdaptationParser``."""
-    from ipa_energy.plugin.hooks.parsing import decorate
+    from ipa_energy.plugin.hooks.adaptation_log import decorate_parser
 
-    decorate(cls)
+    decorate_parser(cls)
     return cls
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Provenance, Quality
 
@@ -51,8 +52,8 @@ class EntryEnergy:
     provenance: Provenance
 
     def joules_per_request(self, replicas: int, load_rps: float) -> float:
-        """J = e + n·p/λ of this stage."""
-        return self.dynamic_energy_j + replicas * self.idle_power_w / load_rps
+        """J of this stage."""
+        return joules_per_request(self.dynamic_energy_j, self.idle_power_w, replicas, load_rps)
 
 
 @dataclass(frozen=True, slots=True)

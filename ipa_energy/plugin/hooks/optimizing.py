@@ -1,4 +1,4 @@
-"""IPA's ``Optimizer`` with energy in it: its objective, its constraints, its brute force.
+r"""IPA's ``Optimizer`` with energy in it: its objective, its constraints, its brute force.
 
 The class is decorated, and a pipeline without energy settings goes through to the method as it was.
 
@@ -9,6 +9,19 @@ The class is decorated, and a pipeline without energy settings goes through to t
 ``brute_force``    every state, and the best of them: as it stands it fails comparing mappings
 ``optimize``       times the decision, checks what comes out again, and knows ``ipa-energy``
 =================  ============================================================================
+
+IPA's model has binaries :math:`aux_{s,v,b}` (stage s runs variant v at batch b) and integers
+:math:`n_s`. With e, p and l of the entry that (v, b) means on the variant's base allocation::
+
+    joules of a stage       J_s = Σ_{v,b} aux·(e + n_s·p / λ_s)              objective, energy SLA
+    latency of a stage      L_s = Σ_{v,b} aux·(l + (b − 1) / λ_s)            strict_latency
+
+Nothing but products of variables that are there already: no variable is added, so that IPA's
+decoding of solutions by substrings of names finds only its own. λ_s is the planned load, at least
+one request per second.
+
+IPA's default gap of 1e-4 of the objective is more than most energy weights are worth, so the gap is
+zero where energy or strict latency is in the program; without them the model is left alone.
 """
 
 from __future__ import annotations
@@ -17,11 +30,11 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from ipa_energy.energy import fill_wait_s, joules_per_request
 from ipa_energy.optimizer.problem import within
 from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL
 from ipa_energy.plugin.hooks.pipeline_energy import (
@@ -31,10 +44,14 @@ from ipa_energy.plugin.hooks.pipeline_energy import (
     attach,
     current,
     energy_of,
+    find,
     label,
     of_state,
 )
 from ipa_energy.plugin.hooks.settings import EXACT_METHODS, EnergySettings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +157,8 @@ def _flat(states: pd.DataFrame) -> pd.DataFrame:
     """The mappings in column ``objective`` as columns; IPA's brute force leaves them so."""
     if "objective" not in states or not isinstance(states["objective"].iloc[0], dict):
         return states
+    import pandas as pd  # IPA has it; this package needs it nowhere else
+
     parts = pd.DataFrame(states["objective"].tolist(), index=states.index)
     rest = states.drop(columns="objective")
     return rest.drop(columns=[name for name in parts if name in rest]).join(parts)
@@ -162,7 +181,7 @@ def _brute_force(inner: Method) -> Method:
             batches = states[[f"task_{index}_batch" for index in range(self.pipeline.num_nodes)]]
             states = states[(batches <= energy.batching_cap).all(axis="columns")]
         if states.empty:
-            return pd.DataFrame()
+            return states.iloc[:0, :0]
         best = states["objective"].max()
         room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(best))
         optimal: pd.DataFrame = states[states["objective"] >= best - room]
@@ -190,6 +209,8 @@ def _optimize(inner: Method) -> Method:
         energy.batching_cap = given["batching_cap"]
         conflict = None
         if method in EXACT_METHODS:
+            import pandas as pd
+
             from ipa_energy.plugin.hooks.exact import decide
 
             states, conflict = decide(self, energy, given)
@@ -242,7 +263,8 @@ def _checked(optimal: pd.DataFrame, pipeline: Any, energy: PipelineEnergy) -> pd
         kept.append(position)
     if len(kept) == len(optimal):
         return optimal
-    return optimal.iloc[kept].reset_index(drop=True) if kept else pd.DataFrame()
+    # Without a column either, as IPA's own answer where nothing is feasible.
+    return optimal.iloc[kept].reset_index(drop=True) if kept else optimal.iloc[:0, :0]
 
 
 def _keeps_energy_sla(energy: PipelineEnergy, plan: list[Chosen]) -> bool:
@@ -252,3 +274,90 @@ def _keeps_energy_sla(energy: PipelineEnergy, plan: list[Chosen]) -> bool:
         return True
     logger.warning("a plan of %s J breaks the energy SLA of %.6g J", joules, cap)
     return False
+
+
+# ------------------------------------------------------------------ in the Gurobi model
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """One binary of the model with the entry it stands for; None if the profile has no such."""
+
+    stage_index: int
+    stage: str
+    chosen: Any
+    entry: Chosen | None
+
+
+def add_to_model(
+    pipeline: Any,
+    model: Any,
+    replicas: Mapping[str, Any],
+    picks: Mapping[tuple[str, str, int], Any],
+    allocations: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Add the energy term, the energy SLA and the strict latency constraint that are set.
+
+    Args:
+        pipeline: IPA's, with :class:`PipelineEnergy` on it or without.
+        model: Gurobi's, updated, its objective set.
+        replicas: stage → n.
+        picks: (stage, variant, batch) → aux.
+        allocations: stage → variant → base allocation.
+    """
+    energy = energy_of(pipeline)
+    if energy is None or not energy.settings.changes_decisions:
+        return
+    found = list(_picks(pipeline, picks, allocations))
+    settings = energy.settings
+    for pick in found:
+        if pick.entry is None:
+            model.addConstr(pick.chosen == 0, name="not-profiled")
+    if settings.needs_energy:
+        joules = sum(_joules(energy, pick, replicas[pick.stage]) for pick in found if pick.entry)
+        scale = energy.load_rps if settings.energy_metric == "watts" else 1.0
+        if settings.energy_weight != 0:
+            penalty = settings.energy_weight * scale * joules
+            model.setObjective(model.getObjective() - penalty, model.ModelSense)
+        if settings.energy_sla_joules is not None:
+            model.addConstr(joules <= settings.energy_sla_joules, name="energy-sla")
+    if settings.strict_latency:
+        delay_s = sum(_delay_s(energy, pick) for pick in found if pick.entry)
+        model.addConstr(delay_s <= pipeline.sla, name="strict-latency")
+    model.Params.MIPGap = 0.0
+    model.Params.MIPGapAbs = 0.0
+    model.Params.OptimalityTol = SOLVER_ATOL
+    model.Params.FeasibilityTol = SOLVER_ATOL
+    model.Params.IntFeasTol = SOLVER_ATOL
+
+
+def _picks(
+    pipeline: Any,
+    picks: Mapping[tuple[str, str, int], Any],
+    allocations: Mapping[str, Mapping[str, float]],
+) -> Iterator[_Pick]:
+    tasks = {task.name: (index, task) for index, task in enumerate(pipeline.inference_graph)}
+    for (stage, variant, batch), chosen in picks.items():
+        index, task = tasks[stage]
+        entry = find(
+            task, variant, float(allocations[stage][variant]), int(batch), 1, gpu=pipeline.gpu_mode
+        )
+        yield _Pick(index, stage, chosen, entry)
+
+
+def _joules(energy: PipelineEnergy, pick: _Pick, replicas: Any) -> Any:
+    """m_s·J_s of a pick, an expression."""
+    if pick.entry is None or pick.entry.energy is None:
+        return 0.0
+    figures, share = pick.entry.energy, energy.share(pick.stage_index)
+    dynamic_energy_j = figures.dynamic_energy_j + energy.risk_j(figures)
+    load_rps = share * energy.load_rps
+    joules = joules_per_request(dynamic_energy_j, figures.idle_power_w, replicas, load_rps)
+    return share * pick.chosen * joules
+
+
+def _delay_s(energy: PipelineEnergy, pick: _Pick) -> Any:
+    if pick.entry is None:
+        return 0.0
+    load_rps = energy.share(pick.stage_index) * energy.load_rps
+    return pick.chosen * (pick.entry.latency_s + fill_wait_s(pick.entry.batch, load_rps))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ipa_energy.energy import fill_wait_s
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import planned_load_rps, within
 from ipa_energy.plugin.hooks.joules import EntryEnergy, estimate, joules_of, missing_batches
@@ -135,7 +136,7 @@ class PipelineEnergy:
     def latency_s(self, plan: Sequence[Chosen]) -> float:
         """Model latencies and the waits to fill the chosen batches, summed over the stages."""
         return sum(
-            chosen.latency_s + (chosen.batch - 1) / (self.share(index) * self.load_rps)
+            chosen.latency_s + fill_wait_s(chosen.batch, self.share(index) * self.load_rps)
             for index, chosen in enumerate(plan)
         )
 

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError, IpaEnergyError, MeterUnavailableError
 from ipa_energy.records import Quality
 
@@ -157,7 +158,7 @@ class Profiling:
                 f" others used the machine, or the windows are too short for {meter.name}"
             )
         load_rps = requests / energy.duration_s
-        whole_j = dynamic_j + self._replicas * idle_w / load_rps
+        whole_j = joules_per_request(dynamic_j, idle_w, self._replicas, load_rps)
         return Measured(whole_j, dynamic_j, idle_w, load_rps, energy.meter, energy.quality)
 
     def _replica_idle_w(self, meter: Meter, waiting_w: float) -> float:

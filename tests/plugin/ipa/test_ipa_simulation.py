@@ -13,7 +13,7 @@ import yaml
 from ipa_checkout import CONFIG, Ipa, IpaFailedError, steps_of
 
 from ipa_energy.comparing import compare, metrics
-from ipa_energy.plugin.hooks.adaptation import NODE_KEYS
+from ipa_energy.plugin.hooks.adaptation_log import NODE_KEYS
 from ipa_energy.runlog import read_run
 
 pytestmark = pytest.mark.ipa

@@ -1,4 +1,4 @@
-"""Energy in the adaptation log of IPA's adapters, simulated and on a cluster.
+"""Energy in IPA's adaptation log: written by its adapters, read back by its parser.
 
 A node's planned joules go into its ``config``, beside IPA's keys; what concerns the whole step goes
 beside ``config``. Joules of a step are known when the step is over: its requests are in the load
@@ -8,6 +8,12 @@ that the next decision looks back at, so each report completes the one before it
 
 They are worked out from the profile, so they are called estimated however the profile was measured.
 A step without a plan goes on with the configuration before it, as a cluster does.
+
+IPA's ``AdaptationParser`` knows the seven keys of a node and swallows the rest of a log at the
+first other one, and stumbles over the null configuration of an infeasible step. Here it gets the
+log without what it does not know, and the energy is added to what it made of it, a value a step,
+None where a step has none: :data:`STEP_KEYS`, and :data:`NODE_KEYS` of each node. A log without
+energy gives what it always gave.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ipa_energy.energy import power_w
 from ipa_energy.optimizer.problem import combine_accuracy
 from ipa_energy.plugin.hooks.pipeline_energy import (
     Chosen,
@@ -35,9 +42,10 @@ NODE_KEYS = (*NODE_PLAN_KEYS, *NODE_STEP_KEYS)
 """What a node's ``config`` has beside IPA's seven keys."""
 
 Method = Callable[..., Any]
+Log = Mapping[str, Any]
 
 
-def decorate(cls: type) -> type:
+def decorate_adapter(cls: type) -> type:
     """Wrap the methods of IPA's ``Adapter`` or ``SimAdapter``; answers the same class."""
     for name, wrap in (
         ("saving_config_builder", _saving_config_builder),
@@ -83,7 +91,7 @@ def _node_plan(energy: PipelineEnergy, index: int, chosen: Chosen | None) -> dic
     provenance = chosen.energy.provenance
     return {
         "joules_per_request": joules,
-        "power_w": energy.share(index) * energy.load_rps * joules,
+        "power_w": power_w(joules, energy.share(index) * energy.load_rps),
         "energy_quality": provenance.quality,
         "energy_meter": provenance.meter,
         **dict.fromkeys(NODE_STEP_KEYS),
@@ -262,3 +270,92 @@ class EnergyLog:
             self._close(entry, loads, len(loads))
         else:
             self._close(entry, list(received or [])[-interval_s:], interval_s)
+
+
+# ------------------------------------------------------------------ reading
+
+STEP_KEYS = (
+    "energy_objective",
+    "energy_joules",
+    "idle_joules",
+    "dynamic_joules",
+    "joules_per_request",
+    "requests",
+    "status",
+)
+IPA_NODE_KEYS = ("cpu", "replicas", "batch", "variant", "latency", "accuracy", "throughput")
+
+
+def decorate_parser(cls: type) -> type:
+    """Wrap the methods of IPA's ``AdaptationParser``; answers the same class."""
+    for name, wrap in (
+        ("series_changes", _series_changes),
+        ("points_with_change", _points_with_change),
+    ):
+        setattr(cls, name, functools.wraps(getattr(cls, name))(wrap(getattr(cls, name))))
+    return cls
+
+
+def _series_changes(inner: Method) -> Method:
+    def series_changes(self: Any, adaptation_log: Log) -> dict[str, Any]:
+        nodes = self.loader.node_orders
+        changes: dict[str, Any] = inner(self, _readable(adaptation_log, nodes))
+        steps = list(adaptation_log["timesteps"].values())
+        if len(changes["time_interval"]) != len(steps):
+            return changes  # of an older format, of which IPA reads no steps
+        for position, step in enumerate(steps):
+            if step["config"] is None:
+                _insert_absent(changes["nodes"], position)
+        if not any(_has_energy(step) for step in steps):
+            return changes
+        for key in STEP_KEYS:
+            changes[key] = [step.get(key) for step in steps]
+        for node in nodes:
+            for key in NODE_KEYS:
+                changes["nodes"][node][key] = [
+                    (step["config"] or {}).get(node, {}).get(key) for step in steps
+                ]
+        return changes
+
+    return series_changes
+
+
+def _points_with_change(inner: Method) -> Method:
+    def points_with_change(self: Any, adaptation_log: Log) -> dict[str, list[bool]]:
+        readable = _readable(adaptation_log, self.loader.node_orders)
+        applied = {
+            key: step
+            for key, step in readable["timesteps"].items()
+            if adaptation_log["timesteps"][key]["config"] is not None
+        }
+        changes: dict[str, list[bool]] = inner(self, {**readable, "timesteps": applied})
+        return changes
+
+    return points_with_change
+
+
+def _has_energy(step: Mapping[str, Any]) -> bool:
+    nodes = (step["config"] or {}).values()
+    return "energy_joules" in step or any(key in node for node in nodes for key in NODE_KEYS)
+
+
+def _readable(log: Log, nodes: list[str]) -> dict[str, Any]:
+    """The log with IPA's node keys alone, and empty nodes where there is no configuration."""
+    steps = {}
+    for key, step in log["timesteps"].items():
+        config = step["config"]
+        if config is None:
+            config = {node: {} for node in nodes}
+        elif any(name in node for node in config.values() for name in NODE_KEYS):
+            config = {
+                name: {key: value for key, value in node.items() if key not in NODE_KEYS}
+                for name, node in config.items()
+            }
+        steps[key] = step if config is step["config"] else {**step, "config": config}
+    return {**log, "timesteps": steps}
+
+
+def _insert_absent(nodes: dict[str, dict[str, list[Any]]], position: int) -> None:
+    for metrics in nodes.values():
+        for key in IPA_NODE_KEYS:
+            metrics[key].insert(position, None)
