@@ -13,6 +13,7 @@ import pytest
 from ipa_energy.as_json import as_json
 from ipa_energy.comparing import RunMetrics, compare, comparison_table, headline, metrics
 from ipa_energy.errors import ConfigError
+from ipa_energy.registries import QUANTITIES, Quantity
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.serving.base import Requests
 from ipa_energy.testing import write_fake_run
@@ -210,3 +211,20 @@ def test_unfinished_run_is_read_as_far_as_it_got(tmp_path: Path, runs: list[Run]
     run = replace(runs[0], status="running", steps=runs[0].steps[:3])
     assert run.duration_s == 30.0
     assert "first 30 s" in compare([run]).warnings[0]
+
+
+def test_quantity_from_outside_has_a_column_and_keys(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(QUANTITIES, "money", Quantity("rent", lambda *_: 1.0, "ct/request"))
+    first, second = pair(runs)
+    first, second = replace(first, amounts={"money": 4.0}), replace(second, amounts={"money": 3.0})
+    found = compare([first, second])
+    lines = comparison_table(found).splitlines()
+    assert lines[0].split()[-1] == "money"
+    assert lines[1].split()[-1] == "ct/request"
+    assert [lines[at].split()[-1] for at in (3, 4)] == ["4.000", "3.000"]
+    assert lines[5].endswith("−25.0 %")
+    data = as_json(found)
+    assert [run["amounts"] for run in data["runs"]] == [{"money": 4.0}, {"money": 3.0}]
+    assert data["difference"][0]["money_ratio"] == pytest.approx(-0.25)

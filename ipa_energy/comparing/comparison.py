@@ -65,6 +65,10 @@ class Comparison:
             "to": first.name,
             **{f"{key}_ratio": relative(getattr(run, key), getattr(first, key)) for key in ratios},
             **{key: getattr(run, key) - getattr(first, key) for key in gaps},
+            **{
+                f"{name}_ratio": relative(value, first.amount(name))
+                for name, value in run.amounts.items()
+            },
         }
 
 

@@ -51,6 +51,7 @@ class RunMetrics:
         meter, quality: provenance of every joule and watt here.
         workload, profile: digest where the run folder has a copy, else the name; "" if unknown.
         settings: weights and caps of the objective.
+        amounts: further quantity → its mean over the requests, by the plans in force.
         detail: what a baseline runs, for people.
         status: of the run; ``complete`` for baselines.
     """
@@ -86,8 +87,13 @@ class RunMetrics:
     profile: str = ""
     hardware: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    amounts: Mapping[str, float] = field(default_factory=dict)
     detail: str | None = None
     status: str = "complete"
+
+    def amount(self, name: str) -> float:
+        """Of a further quantity; NaN if the run has none."""
+        return self.amounts.get(name, math.nan)
 
     def to_json(self) -> dict[str, Any]:
         """The record as ``compare --json`` shows it."""

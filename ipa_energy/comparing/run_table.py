@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from ipa_energy.comparing.comparison import Comparison, relative
 from ipa_energy.comparing.metrics import RunMetrics
 from ipa_energy.records import NOTATION
+from ipa_energy.registries import QUANTITIES
 from ipa_energy.tables import (
     MINUS,
     Cell,
@@ -31,20 +33,20 @@ class Column:
     Attributes:
         head: what it is.
         text: a run's value.
-        key: attribute of :class:`RunMetrics` that is compared; "" for none.
+        value: what is compared; None for nothing.
         change: the difference of two values as text.
     """
 
     head: Head
     text: Callable[[RunMetrics], str]
-    key: str = ""
+    value: Callable[[RunMetrics], float] | None = None
     change: Change = lambda value, first: percent(relative(value, first))
 
     def cell(self, run: RunMetrics, first: RunMetrics) -> Cell:
         """A run's cell, with its difference to the first run."""
         note = ""
-        if self.key and run is not first:
-            note = self.change(getattr(run, self.key), getattr(first, self.key))
+        if self.value is not None and run is not first:
+            note = self.change(self.value(run), self.value(first))
         return Cell(self.text(run), note=note, quiet=self.head.title == "quality")
 
 
@@ -58,7 +60,8 @@ def _count(value: float, first: float) -> str:
 
 
 def _column(title: str, unit: str, key: str, text: Callable[[float], str]) -> Column:
-    return Column(Head(title, unit), lambda run: text(getattr(run, key)), key)
+    value: Callable[[RunMetrics], float] = attrgetter(key)
+    return Column(Head(title, unit), lambda run: text(value(run)), value)
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -69,7 +72,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         Head("in SLA", "%"),
         lambda run: fixed(100 * run.sla_attainment, 1),
-        "sla_attainment",
+        attrgetter("sla_attainment"),
         _in_points,
     ),
     _column("p50", "s", "latency_p50_s", lambda value: fixed(value, 3)),
@@ -77,19 +80,39 @@ COLUMNS: tuple[Column, ...] = (
     _column("accuracy", "", "accuracy_mean", lambda value: fixed(value, 4)),
     _column("cores", "mean", "cores_mean", lambda value: fixed(value, 1)),
     _column("core", "hours", "core_hours", significant),
-    Column(Head("requests"), lambda run: f"{run.requests}", "requests", _count),
-    Column(Head("dropped"), lambda run: f"{run.dropped}", "dropped", _count),
-    Column(Head("changes"), lambda run: f"{run.reconfigurations}", "reconfigurations", _count),
+    Column(Head("requests"), lambda run: f"{run.requests}", attrgetter("requests"), _count),
+    Column(Head("dropped"), lambda run: f"{run.dropped}", attrgetter("dropped"), _count),
+    Column(
+        Head("changes"),
+        lambda run: f"{run.reconfigurations}",
+        attrgetter("reconfigurations"),
+        _count,
+    ),
     Column(Head("decision", "ms"), lambda run: significant(1000 * run.decision_s_median)),
 )
 TOGETHER = 3
 """The first columns stay together: joules never stand without their quality."""
 
 
+def _further(comparison: Comparison) -> list[Column]:
+    """A column for each quantity that any run has beyond those of :data:`COLUMNS`."""
+    names = dict.fromkeys(name for run in comparison.runs for name in run.amounts)
+
+    def column(name: str) -> Column:
+        unit = QUANTITIES[name].unit if name in QUANTITIES else ""
+
+        def value(run: RunMetrics) -> float:
+            return run.amount(name)
+
+        return Column(Head(name, unit), lambda run: significant(value(run), 4), value)
+
+    return [column(name) for name in names]
+
+
 def run_table(comparison: Comparison) -> Table:
     """The runs, then the baselines, each but the first with its differences to the first run."""
     first = comparison.runs[0]
-    columns = COLUMNS
+    columns = (*COLUMNS, *_further(comparison))
 
     def row(run: RunMetrics, *, color: str = "", muted: bool = False) -> Row:
         cells = [column.cell(run, first) for column in columns]

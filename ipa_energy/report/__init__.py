@@ -12,15 +12,12 @@ them is no part of a plain install: ``pip install 'ipa-energy[report]'``.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from ipa_energy.errors import UnavailableError
+from ipa_energy.errors import require
 from ipa_energy.report.compare_page import write_figures, write_html
 
 __all__ = ["require_packages", "write_figures", "write_html"]
 
-INSTALL = "pip install 'ipa-energy[report]'"
-PACKAGES = {"--html": ("jinja2", "plotly"), "--png": ("matplotlib",)}
+PACKAGES = {"html": ("jinja2", "plotly"), "png": ("matplotlib",)}
 """Option of the command line → what it needs; each is imported only where it draws."""
 
 
@@ -33,12 +30,6 @@ def require_packages(**asked_for: object) -> None:
     Raises:
         UnavailableError: a package is missing.
     """
-    for name, path in asked_for.items():
-        if path is None:
-            continue
-        missing = [package for package in PACKAGES[f"--{name}"] if find_spec(package) is None]
-        if missing:
-            raise UnavailableError(
-                f"--{name} needs {' and '.join(missing)}, which a plain install does not bring;"
-                f" fix: {INSTALL}"
-            )
+    for option, path in asked_for.items():
+        for package in PACKAGES[option] if path is not None else ():
+            require(package, what=f"--{option}", extra="report")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import csv
 import gzip
+import importlib.util
 import json
 import math
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ipa_energy import report
 from ipa_energy.cli import main
 from ipa_energy.comparing import Comparison, compare, metrics
 from ipa_energy.errors import ConfigError
@@ -205,10 +206,11 @@ def test_report_without_its_packages_is_refused_before_any_work(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    installed = report.find_spec
+    installed = importlib.util.find_spec
     monkeypatch.setattr(
-        report, "find_spec", lambda name: None if name == package else installed(name)
+        importlib.util, "find_spec", lambda name: None if name == package else installed(name)
     )
+    monkeypatch.delitem(sys.modules, package, raising=False)
     # The folders are not there: had any work begun, the refusal would be about them.
     status = main(["compare", str(tmp_path / "no-run"), option, str(tmp_path / "out")])
     found = capsys.readouterr()
