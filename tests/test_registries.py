@@ -169,11 +169,10 @@ def test_the_keys_of_a_quantity(
         load_config(small_pipeline, {"set": ["money_weight=2"]})
     monkeypatch.setitem(registries.QUANTITIES, "money", money)
     config = load_config(small_pipeline)
-    assert config.objective_weights["money"] == 0
-    assert "money" not in config.quantity_caps
+    assert (config.objective_weights, config.quantity_caps) == ({}, {})
     config = load_config(small_pipeline, {"set": ["money_weight=2", "money_cap=0.5"]})
-    assert config.objective_weights["money"] == 2
-    assert config.quantity_caps["money"] == 0.5
+    assert config.objective_weights == {"money": 2}
+    assert config.quantity_caps == {"money": 0.5}
     dumped = tmp_path / "small" / "dumped.yaml"
     dumped.write_text(dump_config(config))
     assert "money_weight: 2\nmoney_cap: 0.5\n" in dumped.read_text()

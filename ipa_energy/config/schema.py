@@ -248,22 +248,20 @@ class PipelineConfig(UnusedKeys):
 
     @property
     def objective_weights(self) -> dict[str, float]:
-        """Registered quantity → its weight in the objective."""
-        return {
-            name: getattr(self, quantity.weight_key, 0.0)
-            for name, quantity in QUANTITIES.items()
-            if quantity.weight_key is not None
-        }
+        """Quantity with a key that is registered → its weight, where that is not 0."""
+        return self._registered({name: item.weight_key for name, item in QUANTITIES.items()})
 
     @property
     def quantity_caps(self) -> dict[str, float]:
-        """Registered quantity → its hard cap, for those that have one."""
-        caps = {
-            name: getattr(self, quantity.cap_key, None)
-            for name, quantity in QUANTITIES.items()
-            if quantity.cap_key is not None
+        """Quantity with a key that is registered → its hard cap, where there is one."""
+        return self._registered({name: item.cap_key for name, item in QUANTITIES.items()})
+
+    def _registered(self, keys: dict[str, str | None]) -> dict[str, float]:
+        further = {
+            name: key for name, key in keys.items() if key not in PipelineConfig.model_fields
         }
-        return {name: cap for name, cap in caps.items() if cap is not None}
+        values = {name: getattr(self, key, None) for name, key in further.items() if key}
+        return {name: value for name, value in values.items() if value}
 
     @property
     def node_names(self) -> tuple[str, ...]:
