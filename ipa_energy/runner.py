@@ -33,7 +33,7 @@ from ipa_energy.optimizer.problem import planned_load_rps
 from ipa_energy.optimizer.solution import Plan
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Stage
 from ipa_energy.runlog import Finished, Interval, StageStep, Step
 from ipa_energy.serving.base import (
     Decision,
@@ -276,12 +276,7 @@ def initial_configuration(planner: Planner) -> Deployment:
 
 def _deployed(stage: Stage, logged: StageStep) -> DeployedStage:
     """The profile's option behind a logged configuration."""
-
-    def is_it(option: Option) -> bool:
-        wanted = (logged.variant, logged.cpu_cores, logged.gpu_share, logged.batch)
-        return (option.variant, option.cpu_cores, option.gpu_share, option.batch) == wanted
-
-    option = next(filter(is_it, stage.options), None)
+    option = next(filter(logged.is_of, stage.options), None)
     if option is None:
         raise ConfigError(
             f"stage {stage.name}: the log has {logged.label}, the profile does not",

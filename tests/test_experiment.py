@@ -181,6 +181,38 @@ def test_killed_run_keeps_its_intervals_and_resumes_to_the_same_end(
     assert totals[0] == totals[1]
 
 
+def test_hardware_that_cores_do_not_tell_apart_is_logged_and_resumed(
+    small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = small_pipeline.parent / "profile.csv"
+    header, *rows = profile.read_text().splitlines()
+    slow = []
+    for row in rows:
+        cells = row.replace(",cpu,", ",arm,").split(",")
+        for column, factor in ((8, 2), (9, 2), (10, 0.5)):  # mean and p99 latency, throughput
+            cells[column] = f"{float(cells[column]) * factor:.6g}"
+        slow.append(",".join(cells))
+    fast = [row.replace(",cpu,", ",xeon,") for row in rows]
+    profile.write_text("\n".join([header, *slow, *fast, ""]))
+    whole = run(small_pipeline, tmp_path / "whole")
+    assert all(" on " in stage.label for step in whole.steps for stage in step.stages)
+
+    append = RunLog.append_interval
+
+    def stop(self: RunLog, interval: Any) -> None:
+        if interval.timestep_s >= 60:
+            raise KeyboardInterrupt
+        append(self, interval)
+
+    monkeypatch.setattr(RunLog, "append_interval", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(small_pipeline, tmp_path / "run")
+    monkeypatch.undo()
+    resumed = run_experiment(load_experiment(small_pipeline), tmp_path / "run", resume=True)
+    assert [step.label for step in resumed.steps] == [step.label for step in whole.steps]
+    assert same_times(tmp_path / "run", tmp_path / "whole")
+
+
 def test_resume_decides_nothing_anew(
     small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from ipa_energy.runlog.folder import (
     WORKLOAD_FILE,
 )
 from ipa_energy.runlog.journal import as_logged, read_lines
-from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals
+from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals, read_run_json
 from ipa_energy.runlog.responses import (
     Responses,
     add_seconds,
@@ -37,7 +37,6 @@ from ipa_energy.runlog.responses import (
     read_responses,
     taken,
 )
-from ipa_energy.runlog.run_json import read_run_json
 from ipa_energy.runlog.step import (
     Finished,
     Step,

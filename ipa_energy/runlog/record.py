@@ -14,13 +14,17 @@ is charged to the plan that ran it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from ipa_energy.as_json import as_json, or_none
+from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.solution import Plan
 from ipa_energy.records import Quality
+from ipa_energy.runlog.folder import RUN_FILE
 from ipa_energy.serving.base import Decision, Served
 
 RunStatus = Literal["running", "complete", "failed"]
@@ -138,3 +142,33 @@ class Totals:
             "energy_j": or_none(energy_j),
             "joules_per_request": or_none(energy_j / answered) if answered else None,
         }
+
+
+def run_json(info: RunInfo, status: RunStatus, **further: Any) -> str:
+    """The text of ``run.json``."""
+    data = {"format": FORMAT, "status": status, **info.to_json(), **further}
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def read_run_json(path: Path) -> tuple[RunInfo, str]:
+    """``run.json`` of a folder: who ran, and the status.
+
+    Raises:
+        ConfigError: there is none, or it is not ours.
+    """
+    file = path / RUN_FILE
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        info, status = RunInfo.from_json(data), str(data["status"])
+        newer = int(data["format"]) > FORMAT
+    except OSError as error:
+        raise ConfigError(
+            "is not a run folder: it has no run.json",
+            where=path,
+            allowed="a folder that ipa-energy run --out made",
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"not a run.json ({error})", where=file) from error
+    if newer:
+        raise ConfigError("written by a newer version", where=file, fix="upgrade ipa-energy")
+    return info, status

@@ -17,7 +17,7 @@ from typing import Any
 
 from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.solution import StagePlan
-from ipa_energy.records import QUALITIES, Quality, weakest_quality
+from ipa_energy.records import QUALITIES, Allocation, Option, Quality, weakest_quality
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served
 
@@ -43,6 +43,7 @@ class StageStep:
     Attributes:
         node_name: IPA's name of the stage's server.
         variant, cpu_cores, gpu_share, batch, replicas: the configuration; cores of one replica.
+        allocation: label of what one replica holds, where cores and GPU share do not say it all.
         latency_s: l(o) as planned.
         throughput_rps: n·h(o), all replicas.
         accuracy: score in the objective.
@@ -61,6 +62,7 @@ class StageStep:
     throughput_rps: float
     accuracy: float
     gpu_share: float = 0.0
+    allocation: str | None = None
     accuracy_raw: float = NAN
     joules_per_request: float = NAN
     power_w: float = NAN
@@ -77,8 +79,15 @@ class StageStep:
     @property
     def label(self) -> str:
         """``yolov5n 2c b4 x3``."""
-        gpu = f"+{self.gpu_share:g}g" if self.gpu_share else ""
-        return f"{self.variant} {self.cpu_cores:g}c{gpu} b{self.batch} x{self.replicas}"
+        plain = Allocation.of(self.cpu_cores, self.gpu_share).label
+        return f"{self.variant} {self.allocation or plain} b{self.batch} x{self.replicas}"
+
+    def is_of(self, option: Option) -> bool:
+        """True if it is ``option`` that was logged here."""
+        mine = (self.variant, self.cpu_cores, self.gpu_share, self.batch)
+        return mine == (
+            option.variant, option.cpu_cores, option.gpu_share, option.batch
+        ) and self.allocation in (None, option.allocation.label)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +242,8 @@ def _ipa_config(stage: StagePlan) -> dict[str, Any]:
 
 
 def _node_energy(stage: StagePlan) -> dict[str, Any]:
+    held = stage.option.allocation
+    plain = Allocation.of(held.cpu_cores, held.gpu_share)
     return {
         "joules_per_request": _rounded(stage.joules_per_request),
         "power_w": _rounded(stage.power_w),
@@ -240,6 +251,7 @@ def _node_energy(stage: StagePlan) -> dict[str, Any]:
         "energy_meter": stage.option.provenance.meter if stage.option.provenance else None,
         "gpu_share": stage.option.gpu_share,
         "accuracy_raw": stage.option.accuracy,
+        **({"allocation": held.label} if held.label != plain.label else {}),
     }
 
 
@@ -324,6 +336,7 @@ def _parse_stage(node: str, config: Mapping[str, Any], energy: Mapping[str, Any]
         variant=str(config.get("variant")),
         cpu_cores=number(config.get("cpu")),
         gpu_share=float(figures.get("gpu_share", 0.0)),
+        allocation=figures.get("allocation"),
         batch=int(config.get("batch", 1)),
         replicas=int(config.get("replicas", 1)),
         latency_s=number(config.get("latency")),

@@ -14,6 +14,7 @@ Completion, in this order; a kill between two of them only repeats what is left:
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.runlog.adaptation_log import AdaptationLog
 from ipa_energy.runlog.folder import (
     ADAPTATION_FILE,
     CONFIG_FILE,
@@ -34,15 +34,75 @@ from ipa_energy.runlog.folder import (
     writing,
 )
 from ipa_energy.runlog.journal import Line, encode, read_lines
-from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals
+from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals, read_run_json, run_json
 from ipa_energy.runlog.responses import write_responses
-from ipa_energy.runlog.run_json import read_run_json, run_json
-from ipa_energy.runlog.step import Finished, parse_entry
+from ipa_energy.runlog.step import Finished, parse_entry, with_window
 from ipa_energy.serving.base import Served
 
 GROWTH = 1.25
 WORTH_RENEWING = 100.0
 SYNC_INTERVAL_S = 0.25
+
+
+class AdaptationLog:
+    """``adaptation_log.json``, kept rendered but for its last step, which may still grow.
+
+    Attributes:
+        size: characters of the finished steps.
+    """
+
+    def __init__(self, info: RunInfo) -> None:
+        self.size = 0
+        self._info = info
+        self._rendered: list[str] = []
+        self._last: tuple[str, dict[str, Any]] | None = None
+        self._received_rps: list[float] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """True before the first step."""
+        return self._last is None
+
+    def add(self, line: Line) -> None:
+        """Take a line: a new step, or more of the last one."""
+        if line.entry is not None:
+            if self._last is not None:
+                self._rendered.append(_render(*self._last))
+                self.size += len(self._rendered[-1])
+            self._last = (f"{line.timestep_s:g}", line.entry)
+            self._receive(line.entry)
+        elif self._last is not None:
+            timestep, entry = self._last
+            self._last = (timestep, with_window(entry, line.served))
+
+    def _receive(self, entry: dict[str, Any]) -> None:
+        """Add the seconds that this decision saw and none before it did."""
+        seen = entry["monitored_load"] if entry["status"] != "initial" else []
+        new = int(entry["time_interval"]) - len(self._received_rps)
+        if 0 < new <= len(seen):
+            self._received_rps += seen[-new:]
+
+    def write(self, file: TextIO) -> None:
+        """Write the whole log, one step a line.
+
+        ``recieved_load`` is IPA's spelling: the requests of every second up to the last decision.
+        IPA's simulation keeps only the last window there, its cluster runs keep all, as here.
+        """
+        info = self._info
+        metadata = {
+            "sla": info.latency_sla_s,
+            "base_allocations": info.base_allocations,
+            "stage_wise_slas": info.stage_slas_s,
+            "recieved_load": self._received_rps,
+        }
+        file.write(f'{{"metadata": {json.dumps(metadata)},\n"timesteps": {{\n')
+        for text in self._rendered:
+            file.write(f"{text},\n")
+        file.write(f"{_render(*self._last) if self._last else ''}\n}}}}\n")
+
+
+def _render(timestep: str, entry: dict[str, Any]) -> str:
+    return f"{json.dumps(timestep)}: {json.dumps(entry, allow_nan=False)}"
 
 
 class RunLog:

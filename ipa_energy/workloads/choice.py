@@ -13,10 +13,9 @@ from ipa_energy.config import (
 )
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import WORKLOADS, named
-from ipa_energy.workloads.csv_file import csv_workload
 from ipa_energy.workloads.shapes import DEFAULT_DURATION_S, named_workload
 from ipa_energy.workloads.trace import Workload, static_workload
-from ipa_energy.workloads.twitter import twitter_workload
+from ipa_energy.workloads.trace_files import csv_workload, twitter_workload
 
 Asked = TypeVar("Asked")
 

@@ -6,7 +6,7 @@ from scipy import stats
 from tiny_pipelines import option
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.serving.simulated.service_time import (
+from ipa_energy.serving.simulated.replicas import (
     Z99,
     NormalStream,
     batch_profile,

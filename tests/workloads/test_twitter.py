@@ -8,7 +8,7 @@ import pytest
 from ipa_energy.config import TwitterWindow
 from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.workloads import twitter_workload
-from ipa_energy.workloads.twitter import ARCHIVE_NAME, TEXT_NAME, TRACE_FOLDER
+from ipa_energy.workloads.trace_files import ARCHIVE_NAME, TEXT_NAME, TRACE_FOLDER
 
 TRACE = b"16 17 8 0 24 9 "
 
@@ -106,7 +106,7 @@ def test_a_damaged_trace_is_refused(
 
 
 def test_a_huge_member_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipa_energy.workloads.twitter.MOST_TEXT_BYTES", 10)
+    monkeypatch.setattr("ipa_energy.workloads.trace_files.MOST_TEXT_BYTES", 10)
     home = checkout(tmp_path, archive=packed(TEXT_NAME, TRACE))
     with pytest.raises(ConfigError, match="has 15 bytes"):
         twitter_workload(home, [window(0, 1)])

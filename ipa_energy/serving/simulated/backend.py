@@ -7,7 +7,7 @@
 
 Each stage has one queue, first come, first served, as IPA's central queue. A batch starts as soon
 as a replica is free and b requests wait, or the oldest one has waited the stage's time-out. The
-batch takes a random time from the profile (:mod:`.service_time`) and spends k·e(k) joules above
+batch takes a random time from the profile (:mod:`.replicas`) and spends k·e(k) joules above
 idle; every replica that exists holds its idle watts (:mod:`.energy_ledger`). A request that was
 sent longer ago than the drop limit when its batch is formed is dropped there. (First come, first
 served with such drops wastes work under lasting overload, as in IPA: the first stage serves what is
@@ -42,7 +42,7 @@ from ipa_energy.serving.base import (
     StageState,
     VirtualClock,
 )
-from ipa_energy.serving.simulated.service_time import server_of
+from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.simulated.simulation import Simulation
 
 RECONFIGURATION_S = 8.0

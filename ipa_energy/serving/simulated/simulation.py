@@ -21,11 +21,15 @@ from ipa_energy.arrays import Floats
 from ipa_energy.records import Stage
 from ipa_energy.serving.base import DeployedStage, Deployment, StageState
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
-from ipa_energy.serving.simulated.fan_out import FanOut
-from ipa_energy.serving.simulated.queueing import StageQueue
-from ipa_energy.serving.simulated.replicas import Cohort, Fleet, Replicas
+from ipa_energy.serving.simulated.queueing import FanOut, StageQueue
+from ipa_energy.serving.simulated.replicas import (
+    Cohort,
+    Fleet,
+    NormalStream,
+    Replicas,
+    batch_profiles,
+)
 from ipa_energy.serving.simulated.request_log import RequestLog
-from ipa_energy.serving.simulated.service_time import NormalStream, batch_profiles
 
 log = logging.getLogger(__name__)
 

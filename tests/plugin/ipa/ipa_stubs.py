@@ -17,7 +17,7 @@ from unittest.mock import MagicMock
 import numpy as np
 
 from ipa_energy.config import TwitterWindow
-from ipa_energy.workloads.twitter import twitter_workload
+from ipa_energy.workloads.trace_files import twitter_workload
 
 IPA_PROJECT_PATH = "/home/cc/ipa"
 """Hard-coded in IPA; every path derived from it is moved to the checkout at hand."""
