@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.as_json import or_none
+from ipa_energy.as_json import as_json
 from ipa_energy.cli.meters import add_meter_option, add_place_options, chosen_meter, places_of
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
@@ -155,40 +155,43 @@ def _reporter(*, silent: bool) -> Callable[[CommandTrial], None]:
 
 
 def _document(found: CommandEnergy, command: list[str], meter: CommandMeter) -> dict[str, Any]:
-    return {
-        "command": command,
-        "meter": found.meter,
-        "quality": found.quality,
-        "min_window_s": found.min_window_s,
-        **meter.facts,
-        "trials": [_trial_document(trial) for trial in found.trials],
-        "trials_in_mean": len(found.counted),
-        "energy_j": or_none(found.energy_j),
-        "ci95_j": or_none(found.energy_ci95_j),
-        "dynamic_energy_j": or_none(found.dynamic_energy_j),
-        "dynamic_ci95_j": or_none(found.dynamic_ci95_j),
-        "idle_power_w": or_none(found.idle_power_w),
-        "power_w": or_none(found.power_w),
-        "duration_s": or_none(found.duration_s),
-        "exit_status": found.exit_status,
-        "interrupted": found.interrupted,
-        "fault": found.fault,
-        "warnings": _warnings(found) + _busy_group(found, meter),
-    }
+    document: dict[str, Any] = as_json(
+        {
+            "command": command,
+            "meter": found.meter,
+            "quality": found.quality,
+            "min_window_s": found.min_window_s,
+            **meter.facts,
+            "trials": [_trial_document(trial) for trial in found.trials],
+            "trials_in_mean": len(found.counted),
+            "energy_j": found.energy_j,
+            "ci95_j": found.energy_ci95_j,
+            "dynamic_energy_j": found.dynamic_energy_j,
+            "dynamic_ci95_j": found.dynamic_ci95_j,
+            "idle_power_w": found.idle_power_w,
+            "power_w": found.power_w,
+            "duration_s": found.duration_s,
+            "exit_status": found.exit_status,
+            "interrupted": found.interrupted,
+            "fault": found.fault,
+            "warnings": _warnings(found) + _busy_group(found, meter),
+        }
+    )
+    return document
 
 
 def _trial_document(trial: CommandTrial) -> dict[str, Any]:
     return {
-        "energy_j": or_none(trial.energy_j),
-        "dynamic_energy_j": or_none(trial.dynamic_energy_j),
+        "energy_j": trial.energy_j,
+        "dynamic_energy_j": trial.dynamic_energy_j,
         "duration_s": trial.duration_s,
         "exit_status": trial.exit_status,
         "cpu_s": trial.cpu_s,
-        "idle_power_w": or_none(trial.idle_power_w),
-        "idle_drift_w": or_none(trial.idle_drift_w),
-        "domains": None if trial.energy is None else dict(trial.energy.domains),
-        "foreign_load": or_none(trial.foreign_load),
-        "left_running": list(trial.left_running),
+        "idle_power_w": trial.idle_power_w,
+        "idle_drift_w": trial.idle_drift_w,
+        "domains": None if trial.energy is None else trial.energy.domains,
+        "foreign_load": trial.foreign_load,
+        "left_running": trial.left_running,
     }
 
 

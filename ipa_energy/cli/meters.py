@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -64,28 +65,10 @@ def meters(args: argparse.Namespace) -> int:
 
     found = discover(places_of(args))
     if args.json:
-        print_json(_document(found))
+        print_json({"meters": as_json(found.statuses), "auto": found.auto})
     else:
         print(_text(found))
     return EXIT_DONE
-
-
-def _document(found: Discovery) -> dict[str, Any]:
-    return {
-        "meters": [
-            {
-                "name": status.name,
-                "state": status.state,
-                "reason": status.reason,
-                "fix": status.fix,
-                "domains": list(status.domains),
-                "update_period_s": status.update_period_s,
-                "min_window_s": status.min_window_s,
-            }
-            for status in found.statuses
-        ],
-        "auto": found.auto,
-    }
 
 
 def _text(found: Discovery) -> str:

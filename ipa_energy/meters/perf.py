@@ -2,13 +2,11 @@
 
 The same counters as :mod:`ipa_energy.meters.rapl`, by another door: the kernel may let a process
 count where the files of sysfs may not be read, and it takes care of wraps. :class:`PerfMeter` asks
-the kernel itself: ``perf stat`` prints its counts at the end or at fixed intervals only, so that a
-window's edges would lie up to an interval aside. :mod:`.command` puts the program around a command.
+the kernel itself (``perf_event_open``, linux/perf_event.h): ``perf stat`` prints its counts at the
+end or at fixed intervals only, so that a window's edges would lie up to an interval aside.
 
 Events of cores and graphics lie inside the package's and are never added. ``energy-psys`` covers
 the platform and stands alone. A listed event proves nothing: one that does not move is dead.
-
-One power event of the kernel, opened for one CPU (``perf_event_open``, linux/perf_event.h).
 
 What sysfs tells of an event::
 

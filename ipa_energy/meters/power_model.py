@@ -1,9 +1,8 @@
 """Watts of a machine as an affine function of its CPU utilisation, stated or calibrated.
 
-The calibrated power model of this machine, kept between runs.
-
-A file per kind of processor and number of cores, so that a home directory shared by several
-machines holds one for each. Beside the model lies what it was fitted to (``*.calibration.json``).
+What was calibrated is kept between runs, in a file for each kind of processor and number of
+cores, so that a home directory shared by several machines holds one for each. Beside the model lies
+what it was fitted to (``*.calibration.json``).
 """
 
 from __future__ import annotations

@@ -434,7 +434,7 @@ def test_calibrate_against_a_counter_in_files_and_everything_uses_the_model(
     done = call("measure", "--meter", "cpu-time", "--idle", "0", "--json", "--", *spin(0.15))
     assert json.loads(done.stdout)["power_model"] == model
     with replica_meter("cpu-time") as choice:
-        assert choice.facts["power_model"] == model
+        assert choice.meta["power_model"] == model
 
 
 def test_calibrate_json_has_model_points_and_errors(

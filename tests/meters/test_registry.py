@@ -63,7 +63,7 @@ def test_it_is_named_by_the_help(plug: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_replicas_are_charged_with_their_share_of_it(plug: str) -> None:
     with replica_meter(plug) as choice:
-        assert (choice.facts["name"], choice.facts["scope"]) == ("plug", "machine")
+        assert (choice.meta["name"], choice.meta["scope"]) == ("plug", "machine")
         (part,) = choice.parts
         assert isinstance(part.meter_for(1, 1.0), PlugMeter)
     with pytest.raises(ConfigError, match="twice"), replica_meter(f"{plug}+cpu-time"):

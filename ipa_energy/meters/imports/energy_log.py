@@ -1,10 +1,8 @@
-"""Joules that another tool measured and left in a file.
+"""Joules that another tool measured and left in a file; many such runs make a table.
 
 The figures are taken as they are and always labelled ``imported``, with the tool and the file
 behind them: nothing here can know how well they were measured. A log that is torn, in another unit
 or another locale, or from a counter that did not move is refused with its line; nothing is guessed.
-
-Logs of many runs → a row each: joules, joules per request, and the same above idle.
 
 ::
 
@@ -25,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ipa_energy.as_json import or_none
+from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
 from ipa_energy.meters.base import Energy
@@ -226,22 +224,26 @@ class LoggedRun:
 
     def to_json(self) -> dict[str, Any]:
         """The row, its domains and its source; what is not known is None."""
-        return {
-            "log": str(self.log),
-            "format": self.energy.format,
-            "meter": self.energy.meter,
-            "quality": self.energy.quality,
-            "energy_j": self.energy.energy_j,
-            "duration_s": or_none(self.energy.duration_s),
-            "power_w": or_none(self.power_w),
-            "requests": self.requests,
-            "joules_per_request": or_none(self.per_request_j(self.energy.energy_j)),
-            "idle_power_w": or_none(self.idle_power_w),
-            "dynamic_energy_j": or_none(self.dynamic_energy_j),
-            "dynamic_joules_per_request": or_none(self.per_request_j(self.dynamic_energy_j)),
-            "domains": dict(self.energy.domains),
-            "source": self.energy.source,
-        }
+        energy = self.energy
+        row: dict[str, Any] = as_json(
+            {
+                "log": self.log,
+                "format": energy.format,
+                "meter": energy.meter,
+                "quality": energy.quality,
+                "energy_j": energy.energy_j,
+                "duration_s": energy.duration_s,
+                "power_w": self.power_w,
+                "requests": self.requests,
+                "joules_per_request": self.per_request_j(energy.energy_j),
+                "idle_power_w": self.idle_power_w,
+                "dynamic_energy_j": self.dynamic_energy_j,
+                "dynamic_joules_per_request": self.per_request_j(self.dynamic_energy_j),
+                "domains": energy.domains,
+                "source": energy.source,
+            }
+        )
+        return row
 
 
 def logs_in(paths: Sequence[Path]) -> list[Path]:
@@ -271,7 +273,7 @@ def import_run(
     requests: int | None = None,
     idle_power_w: float = math.nan,
 ) -> LoggedRun:
-    """One log as a row; the arguments are those of :func:`.imported.import_energy`.
+    """One log as a row; the arguments are those of :func:`import_energy`.
 
     Raises:
         ConfigError: the log gives no figure, ``requests`` is under 1, or ``idle_power_w`` is not a

@@ -1,24 +1,19 @@
 """What ``perf stat`` printed, whatever form it was asked for.
 
-Three forms are in use (``-j`` JSON lines, ``-x,`` separated values, and the text for people), and
-logs of all three turn up mixed with the output of the command that was measured. Only lines that
-are perf's own are looked at. Text and separated values are rounded to 0.01 J by perf, JSON is not.
-
-perf leaves with status 0 although it counted nothing (``<not supported>`` without privilege), so an
-uncounted event is kept as a count without a value and never becomes 0 J.
-
-One line of ``perf stat``, in each of its three forms.
-
 ::
 
     {"counter-value" : "1.250000", "unit" : "Joules", "event" : "power/energy-pkg/", …}     JSON
     1.25,Joules,power/energy-pkg/,202367408,100.00,,                                        -x,
                   1.25 Joules power/energy-pkg/                                             text
 
-In front of the value there may be a time (``-I``) and a place (``--per-socket``: ``S0`` and a
-number of counters). The separators of a locale break the first form and make the second ambiguous
-where the comma separates fields; such a line is refused, never guessed at. Outside JSON, perf
-prints every energy with two decimals, which tells a decimal comma from one between thousands.
+Logs of all three turn up mixed with the output of the command that was measured; only lines that
+are perf's own are looked at. In front of the value there may be a time (``-I``) and a place
+(``--per-socket``: ``S0`` and a number of counters). Outside JSON perf prints every energy with two
+decimals, which tells a decimal comma from one between thousands. The separators of a locale break
+JSON and make ``-x,`` ambiguous; such a line is refused, never guessed at.
+
+perf leaves with status 0 although it counted nothing (``<not supported>`` without privilege), so an
+uncounted event is kept as a count without a value and never becomes 0 J.
 """
 
 from __future__ import annotations

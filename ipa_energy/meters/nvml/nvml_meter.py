@@ -1,19 +1,15 @@
-"""Joules of NVIDIA GPUs, from the energy counter of the driver (Volta and newer).
+"""Joules of NVIDIA GPUs: from the driver's energy counter, or from its power sensor.
 
-The counter runs in millijoules since the driver was loaded and covers a whole GPU with its memory.
-It steps every 10 to 100 ms, depending on the GPU: the period is found by watching it, and a window
-good to 1 % spans a hundred steps. Work that was handed to the GPU but has not finished belongs to
-the window it was started in, so pass ``synchronise`` (``torch.cuda.synchronize``, say) and the
-meter calls it before each read.
-
-Joules of NVIDIA GPUs that have no energy counter: power readings, added up.
+The counter (Volta and newer) runs in millijoules since the driver was loaded and covers a whole GPU
+with its memory. It steps every 10 to 100 ms, depending on the GPU: the period is found by watching
+it. Work that was handed to the GPU but has not finished belongs to the window it was started in, so
+pass ``synchronise`` (``torch.cuda.synchronize``, say) and the meter calls it before each read.
 
 Before Volta the driver tells only the present power. A background thread reads it and integrates by
 the trapezoid rule. The sensor is real, but what lies between two readings is not seen, boards
 average over up to a second, and some sample only a quarter of the time, so that errors of tens of
 percent occur (Yang et al., "Part-time Power Measurements: nvidia-smi's Lack of Attention", 2023,
-arXiv:2312.02741). The figures are therefore labelled ``estimated``, and the meter has a name of its
-own.
+arXiv:2312.02741). These figures are labelled ``estimated``, and their meter has a name of its own.
 """
 
 from __future__ import annotations

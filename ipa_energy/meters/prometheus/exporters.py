@@ -1,4 +1,6 @@
-"""Joules of nodes, pods and containers from Kepler, of either generation.
+"""Joules that two exporters count and Prometheus scrapes: Kepler's and NVIDIA's DCGM.
+
+Kepler counts nodes, pods and containers, in either of two generations:
 
 ====================  ==========================================  ===============================
 what                  Kepler 0.10 and newer                       Kepler up to 0.9
@@ -19,12 +21,10 @@ A node's joules are what RAPL counted, hence measured, unless Kepler says that a
 pod's or container's are its share of the node's by CPU time: no counter tells processes apart, so
 they are always estimated.
 
-Joules of NVIDIA GPUs from NVIDIA's DCGM exporter, through Prometheus.
-
-``DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION`` is NVML's counter of a whole GPU in millijoules. The
-exporter labels it with the pod that holds the GPU and repeats it for every MIG slice and every pod
-that shares the GPU; all of these are one counter, told apart by the GPU's UUID and counted once. A
-slice's or a pod's own joules are not known, so a selector by pod is not offered.
+DCGM counts NVIDIA GPUs: ``DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION`` is NVML's counter of a whole GPU,
+in millijoules. The exporter labels it with the pod that holds the GPU and repeats it for every MIG
+slice and every pod that shares the GPU; all of these are one counter, told apart by the GPU's UUID
+and counted once. A slice's or a pod's own joules are not known, so no pod can be selected.
 """
 
 from __future__ import annotations

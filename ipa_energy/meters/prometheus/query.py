@@ -1,31 +1,26 @@
-"""What to ask a Prometheus server for the joules of a window.
+"""What to ask a Prometheus server for the joules of a window, and how a counter is followed.
 
 Two ways, for a counter of energy and for anything else ::
 
     CounterQuery('kepler_node_cpu_joules_total{zone="package"}')
     PromqlQuery('sum(avg_over_time(node_power_watts[$window])) * $window_s')
 
-A counter's samples are fetched and followed by :mod:`.counter_series`, without extrapolation. An
-expression is the server's to evaluate, at the end of the window, with ``[$window]`` for the window
-as a range and ``$window_s`` for its length in seconds; its value must be an energy. What it reads
-must be written ``name{…}[$window]``, because these samples are checked for gaps all the same.
+An expression is the server's to evaluate, at the end of the window, with ``[$window]`` for the
+window as a range and ``$window_s`` for its length in seconds; its value must be an energy. What it
+reads must be written ``name{…}[$window]``, because these samples are checked for gaps all the same.
 
-Scraped counters, and what they gained in a window.
-
-Prometheus keeps a counter as samples, one a scrape. For the window from *s* to *e* ::
+A counter is kept as samples, one a scrape. For the window from *s* to *e* ::
 
     sample      o        o        o        o        o
                 │    s   │        │        │  e     │
     window      ┆    [───────────────────────]      ┆
 
-the counter's climb is followed from the last sample at or before *s* to the first at or after *e*,
-and read at *s* and *e* on the straight line between the samples around them. A value below its
-predecessor means that the counter began again at zero, as in Prometheus' ``increase()``: all of the
-new value is gain. Unlike ``increase()``, nothing is extrapolated: a window that its samples do not
-enclose, or with more than one scrape missing in a row, has no figure.
-
-What a counter gained between its last scrape and a restart is lost to everybody, so a window with a
-restart is low by up to one scrape interval of energy.
+its climb is followed from the last sample at or before *s* to the first at or after *e*, and read
+at *s* and *e* on the straight line between the samples around them. A value below its predecessor
+means that the counter began again at zero, as in Prometheus' ``increase()``: all of the new value
+is gain. Unlike ``increase()``, nothing is extrapolated: a window that its samples do not enclose,
+or with more than one scrape missing in a row, has no figure. What a counter gained between its last
+scrape and a restart is lost to everybody.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which energy zones the kernel's powercap tree has, and which of them may be added up.
+"""Which energy zones the kernel's powercap tree has, and the counters of those that are added up.
 
 ::
 
@@ -9,19 +9,13 @@
     intel-rapl-mmio:0   name package-0                  the first one again: counted once
 
 Zones are told by ``name``; their numbers differ between machines. AMD's processors appear under the
-same names. Several dies of one package are added, unless they show one counter (:mod:`.mirrors`).
-
-One cumulative counter in a file of sysfs, kept open and read in a microsecond.
+same names. Several dies of one package are added, unless they show one counter: one that is read
+between two reads of another and lies between them, several times while both run, is the other.
+Counters of their own differ by the joules of everything since the machine started.
 
 The right to read is checked by the kernel when a file is opened, not when it is read. So that a
 right that was taken away is noticed, the file's owner and mode are looked at on each read, and the
 file is opened again when they changed.
-
-Dies of one package that show one and the same counter are counted once.
-
-Some processors report a package's energy on each of its dies. Such counters are told by reading:
-one that is read between two reads of another and lies between them, several times while both run,
-is the other. Counters of their own differ by the joules of everything since the machine started.
 """
 
 from __future__ import annotations

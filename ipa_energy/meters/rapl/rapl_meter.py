@@ -2,18 +2,13 @@
 
 Intel's and AMD's processors count their own energy; the kernel shows it as files. A read takes
 microseconds and costs nothing measurable (Khan et al. 2018, doi:10.1145/3177754). The counters wrap
-after minutes, so a background thread looks at them as often as they could go half round
-(:mod:`.keep_alive`), and each second in any case, to notice one that stops.
+after minutes, so a background thread looks at them as often as they could go half round, and each
+second in any case, to notice one that stops.
 
-What a window gets no figure for: a counter that stood still, went back, was out of sight for longer
-than it takes to go round, or may not be read any more.
-
-A counter that wraps, made into a total that only grows, with every doubt about it kept.
-
-At each look the counter has moved by ``(now − last) mod (range + 1)``. This is its true movement if
+At each look a counter has moved by ``(now − last) mod (range + 1)``. This is its true movement if
 it was looked at before it could wrap twice, and if no more energy went through than the hardware
-can draw. Where either does not hold, or where it stood still, the time since the last good look is
-a :class:`Doubt`, and no window that touches it gets a figure.
+can draw. Where either does not hold, or where it stood still or could not be read, the time since
+the last good look is a :class:`Doubt`, and no window that touches it gets a figure.
 """
 
 from __future__ import annotations
