@@ -17,51 +17,14 @@ from typing import Any
 from ipa_energy.errors import MeterUnavailableError, ServingError
 from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profiling.charging import MeterChoice
-from ipa_energy.profiling.fit.prediction import predict
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.idle import EmptyMachine
 from ipa_energy.profiling.profile_files import ProfileFiles
-from ipa_energy.profiling.profile_meta import check_replicas
 from ipa_energy.profiling.replica import ReplicaSpec
-from ipa_energy.profiling.stability import Stability, stability
 from ipa_energy.profiling.trial import Trial, run_trial
 from ipa_energy.profiling.trial_settings import TrialSettings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An entry that could not be measured or predicted, and why."""
-
-    entry: Entry
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What a sweep did.
-
-    Attributes:
-        rows: measured rows this call added to the table.
-        kept: entries that were already complete.
-        failures: entries without a row; the others are not affected.
-        predicted: rows that a fit gave, in the place of entries beyond the budget.
-        stability: drift and outliers over all windows of the profile.
-        fit: stage → quantity → the fit behind the predicted rows and its held-out error.
-        replica_check: the model J = e + n·p/λ against measured replicas and loads
-            (:mod:`.profile_meta`); None without such entries.
-        remaining: trials that the time limit left for another call.
-    """
-
-    rows: tuple[ProfileRow, ...]
-    kept: tuple[Entry, ...]
-    failures: tuple[Failure, ...]
-    predicted: tuple[ProfileRow, ...]
-    stability: Stability
-    fit: dict[str, Any]
-    replica_check: dict[str, Any] | None
-    remaining: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,38 +66,7 @@ class Work:
         )
 
 
-def measure(work: Work, files: ProfileFiles) -> Sweep:
-    """Measure what ``files`` lack, predict the rest, and keep everything as it comes.
-
-    Raises:
-        IpaEnergyError: a file cannot be written; what was measured stays.
-    """
-    rounds = _Rounds(work, files)
-    remaining = rounds.run()
-    if not remaining:
-        rounds.finish_loads()
-    # A prediction waits for all that it rests on.
-    wanted = [e for e in work.predicted if not remaining and not files.has_row(e)]
-    predicted = predict(files.rows, wanted)
-    files.set_predicted(predicted)
-    files.write_meta()
-    failures = rounds.failures
-    failures |= {entry: f"{entry.label}: {why}" for entry, why in predicted.failures.items()}
-    for reason in failures.values():
-        logger.error("no row: %s", reason)
-    return Sweep(
-        rows=tuple(rounds.rows),
-        kept=rounds.kept,
-        failures=tuple(Failure(entry, why) for entry, why in failures.items()),
-        predicted=predicted.rows,
-        stability=stability(files.journal.trials),
-        fit=predicted.meta["stages"],
-        replica_check=check_replicas(files.rows),
-        remaining=remaining,
-    )
-
-
-class _Rounds:
+class Rounds:
     """The rounds of one call, and what came of them so far.
 
     Attributes:
@@ -156,7 +88,11 @@ class _Rounds:
         self.failures: dict[Entry, str] = {}
 
     def run(self) -> int:
-        """Visit every entry that lacks trials; how many trials the time limit left."""
+        """Visit every entry that lacks trials; how many trials the time limit left.
+
+        Raises:
+            IpaEnergyError: a file cannot be written; what was measured stays.
+        """
         from tqdm import tqdm
 
         work, files = self._work, self._files
@@ -180,6 +116,7 @@ class _Rounds:
                     return sum(other not in self.failures for _, other in plan[place:])
                 progress.set_postfix_str(entry.label)
                 self._visit(number, entry)
+        self._finish_loads()
         return 0
 
     def _visit(self, number: int, entry: Entry) -> None:
@@ -205,7 +142,7 @@ class _Rounds:
         except (MeterUnavailableError, ServingError) as error:
             self.failures[entry] = f"{entry.label}: {error}"
 
-    def finish_loads(self) -> None:
+    def _finish_loads(self) -> None:
         """The rows of loads below saturation that waited for the saturated ones."""
         for entry in self._work.specs:
             if entry.load_rps and not self._files.has_row(entry) and entry not in self.failures:

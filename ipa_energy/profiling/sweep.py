@@ -9,45 +9,70 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.charging import (
-    MeterChoice,
-    check_settings,
-    cpu_time_choice,
-    machine_choice,
-)
+from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profiling.charging import MeterChoice, check_settings
 from ipa_energy.profiling.cores import Placement, placements, read_topology
+from ipa_energy.profiling.fit.prediction import predict
 from ipa_energy.profiling.gpus import GpuPool, GpuSlot, check_shares, probe_gpus
 from ipa_energy.profiling.grid import Entry, chosen_variants, grid, within_budget
 from ipa_energy.profiling.idle import EmptyMachine
 from ipa_energy.profiling.profile_files import ProfileFiles
-from ipa_energy.profiling.profile_meta import describe_machine
+from ipa_energy.profiling.profile_meta import check_replicas, describe_machine
 from ipa_energy.profiling.replica import ReplicaSpec
-from ipa_energy.profiling.rounds import Failure, Sweep, Work, measure
+from ipa_energy.profiling.rounds import Rounds, Work
 from ipa_energy.profiling.runtime import (
     check_requirements,
     gpu_pipeline,
     load_pipeline,
 )
+from ipa_energy.profiling.stability import Stability, stability
 from ipa_energy.profiling.trial_journal import RANDOM_WEIGHTS, inputs_of
 from ipa_energy.profiling.trial_settings import TrialSettings
-
-__all__ = [
-    "Failure",
-    "MeterChoice",
-    "Sweep",
-    "cpu_time_choice",
-    "machine_choice",
-    "profile_pipeline",
-]
 
 logger = logging.getLogger(__name__)
 
 GUARANTEED_TRIALS = 3
 """Fewer windows than this give no interval worth the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An entry that could not be measured or predicted, and why."""
+
+    entry: Entry
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a sweep did.
+
+    Attributes:
+        rows: measured rows this call added to the table.
+        kept: entries that were already complete.
+        failures: entries without a row; the others are not affected.
+        predicted: rows that a fit gave, in the place of entries beyond the budget.
+        stability: drift and outliers over all windows of the profile.
+        fit: stage → quantity → the fit behind the predicted rows and its held-out error.
+        replica_check: the model J = e + n·p/λ against measured replicas and loads
+            (:mod:`.profile_meta`); None without such entries.
+        remaining: trials that the time limit left for another call.
+    """
+
+    rows: tuple[ProfileRow, ...]
+    kept: tuple[Entry, ...]
+    failures: tuple[Failure, ...]
+    predicted: tuple[ProfileRow, ...]
+    stability: Stability
+    fit: dict[str, Any]
+    replica_check: dict[str, Any] | None
+    remaining: int = 0
 
 
 def profile_pipeline(
@@ -188,7 +213,32 @@ def profile_pipeline(
         empty=EmptyMachine(settings.empty_max_age_s),
         time_limit_s=time_limit_s,
     )
-    return measure(work, files)
+    return _measure(work, files)
+
+
+def _measure(work: Work, files: ProfileFiles) -> Sweep:
+    """Measure what ``files`` lack, predict the rest, and keep everything as it comes."""
+    rounds = Rounds(work, files)
+    remaining = rounds.run()
+    # A prediction waits for all that it rests on.
+    wanted = [e for e in work.predicted if not remaining and not files.has_row(e)]
+    predicted = predict(files.rows, wanted)
+    files.set_predicted(predicted)
+    files.write_meta()
+    failures = rounds.failures
+    failures |= {entry: f"{entry.label}: {why}" for entry, why in predicted.failures.items()}
+    for reason in failures.values():
+        logger.error("no row: %s", reason)
+    return Sweep(
+        rows=tuple(rounds.rows),
+        kept=rounds.kept,
+        failures=tuple(Failure(entry, why) for entry, why in failures.items()),
+        predicted=predicted.rows,
+        stability=stability(files.journal.trials),
+        fit=predicted.meta["stages"],
+        replica_check=check_replicas(files.rows),
+        remaining=remaining,
+    )
 
 
 def _labels(shares: Sequence[float], gpus: GpuPool | None, hardware: str) -> dict[float, str]:
