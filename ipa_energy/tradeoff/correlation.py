@@ -27,7 +27,7 @@ Over = Literal["points", "plans"]
 
 METHODS: tuple[Method, ...] = ("pearson", "spearman")
 OBJECTIVES = ("accuracy", "cost_cores", "latency_s", "joules_per_request")
-"""The columns that are correlated, pair by pair."""
+"""The columns that are always correlated, pair by pair; further quantities come after them."""
 
 ENERGY = "joules_per_request"
 HELD_FIXED = "latency_s"
@@ -49,7 +49,7 @@ class Correlation:
         over: ``points``, the configurations as run (means over trials), or ``plans``, every
             feasible plan by the profile.
         method: ``pearson`` or ``spearman``.
-        x, y: the two columns, of :data:`OBJECTIVES`.
+        x, y: the two columns.
         given: the column held fixed; None for a plain correlation.
         value: −1..1; NaN if it is undefined.
         low, high: ends of the 95 % interval; NaN without one.
@@ -73,13 +73,13 @@ def correlations(columns: Mapping[str, Floats], over: Over) -> tuple[Correlation
     """Every pair of columns, then energy with each of the others at fixed latency.
 
     Args:
-        columns: arrays of one length by names of :data:`OBJECTIVES`; a column that is absent or
-            all NaN is left out, and so are rows with a NaN in any other.
+        columns: arrays of one length by names of :data:`OBJECTIVES` and of further quantities; a
+            column that is absent or all NaN is left out, and so are rows with a NaN in any other.
         over: what the rows are.
     """
     known = {
         name: np.asarray(columns[name], dtype=np.float64)
-        for name in OBJECTIVES
+        for name in dict.fromkeys((*OBJECTIVES, *columns))
         if name in columns and not np.isnan(columns[name]).all()
     }
     if len(known) < 2:
@@ -96,7 +96,7 @@ def correlations(columns: Mapping[str, Floats], over: Over) -> tuple[Correlation
 
 
 def _questions(names: Mapping[str, Floats]) -> Iterator[tuple[str, str, str | None]]:
-    """(x, y, held fixed), energy always second so that it reads as what is explained."""
+    """(x, y, held fixed), energy second to the other objectives: it is what is explained."""
     for x, y in combinations(names, 2):
         yield x, y, None
     if ENERGY in names and HELD_FIXED in names:

@@ -113,7 +113,7 @@ def _hypervolume(case: Case) -> Iterator[str]:
     yield (
         "the undominated plans cover"
         f" {share(found.with_energy, 2)} of the trade-off box with energy as an objective and"
-        f" {share(found.without_energy, 2)} without it ({signedshare(found.gain, 2)}){least}."
+        f" {share(found.without_energy, 2)} without it ({signed_share(found.gain, 2)}){least}."
     )
 
 
@@ -127,11 +127,17 @@ def _together(case: Case) -> Iterator[str]:
             (partial if found.given else plain).append(found)
         if not plain:
             continue
-        text = "; ".join(f"with {NAMES[found.x]} {coefficient(found)}" for found in plain)
+        text = "; ".join(f"with {_other(found)} {coefficient(found)}" for found in plain)
         yield f"joules per request rank over {whom}: {text} (Spearman)."
         if partial:
-            text = "; ".join(f"with {NAMES[found.x]} {coefficient(found)}" for found in partial)
+            text = "; ".join(f"with {_other(found)} {coefficient(found)}" for found in partial)
             yield f"at fixed {NAMES[HELD_FIXED]}, over {whom}: {text} (partial Spearman)."
+
+
+def _other(found: Correlation) -> str:
+    """What energy is correlated with here."""
+    other = found.y if found.x == ENERGY else found.x
+    return NAMES.get(other, other)
 
 
 def _weights(case: Case, study: Study) -> Iterator[str]:
@@ -231,7 +237,7 @@ def share(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def signedshare(value: float, digits: int = 1) -> str:
+def signed_share(value: float, digits: int = 1) -> str:
     """A change as percent, with its sign."""
     return f"{100 * value:+.{digits}f} %"
 

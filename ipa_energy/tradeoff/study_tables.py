@@ -10,6 +10,7 @@ from pathlib import Path
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
 from ipa_energy.records import NOTATION
+from ipa_energy.registries import QUANTITIES
 from ipa_energy.tables import (
     MINUS,
     Cell,
@@ -92,6 +93,7 @@ def points_table(case: Case) -> Table:
             Head("power", "W", wide=True),
             Head("undominated", "with energy"),
             Head("undominated", "without"),
+            *(Head(name, unit_of(name)) for name in _further(case)),
         ],
         [_point_row(point) for point in case.points],
         note="Means over the trials with half-widths of their 95 % intervals, which tell how far"
@@ -116,9 +118,20 @@ def _point_row(point: Point) -> Row:
             _estimate(point.power_w),
             point.on_front,
             point.on_front_without_energy,
+            *map(_estimate, point.amounts.values()),
         ],
         detail=found.origin,
     )
+
+
+def _further(case: Case) -> Sequence[str]:
+    """Quantities that the points have beyond the four objectives."""
+    return tuple(case.points[0].amounts) if case.points else ()
+
+
+def unit_of(quantity: str) -> str:
+    """The unit of a registered quantity; "" if it is not known."""
+    return QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
 
 
 def _quality(quality: str | None, meter: str | None = None) -> Cell:
@@ -383,9 +396,13 @@ def write_points(study: Study, path: Path) -> None:
     Raises:
         ConfigError: it cannot be written there.
     """
+    further = tuple(dict.fromkeys(name for case in study.cases for name in _further(case)))
     corner, *titles = CSV_COLUMNS
+    titles += [column for name in further for column in (name, f"{name}_ci95")]
     rows = [
-        Row(case.name, list(_csv_row(case, point))) for case in study.cases for point in case.points
+        Row(case.name, list(_csv_row(case, point, further)))
+        for case in study.cases
+        for point in case.points
     ]
     try:
         with whole_file(path) as file:
@@ -394,7 +411,7 @@ def write_points(study: Study, path: Path) -> None:
         raise ConfigError(f"cannot be written: {error.strerror}", where=path) from error
 
 
-def _csv_row(case: Case, point: Point) -> Iterator[Value]:
+def _csv_row(case: Case, point: Point, further: Sequence[str]) -> Iterator[Value]:
     found = point.configuration
     estimates: list[Estimate] = [getattr(point, name) for name in ESTIMATES]
     yield from (case.load_rps, found.key, found.name, found.label, found.origin)
@@ -403,3 +420,6 @@ def _csv_row(case: Case, point: Point) -> Iterator[Value]:
         yield from (estimate.value, estimate.ci95)
     yield from (found.profile_ci95_j, point.meter, point.quality)
     yield from (point.on_front, point.on_front_without_energy)
+    for name in further:
+        estimate = point.amounts[name]
+        yield from (estimate.value, estimate.ci95)

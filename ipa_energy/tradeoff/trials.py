@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ipa_energy.arrays import Floats
+from ipa_energy.arrays import Floats, Mask
 from ipa_energy.as_json import fields_of
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.experiment import Experiment, run_experiment
@@ -187,6 +187,7 @@ class Point:
         on_front: no other point of the case is at least as good in accuracy, cost, mean latency
             and energy, and better in one; None without energy.
         on_front_without_energy: the same in accuracy, cost and mean latency alone.
+        amounts: further quantity → its mean over the requests.
     """
 
     configuration: Configuration
@@ -202,6 +203,7 @@ class Point:
     quality: Quality | None
     on_front: bool | None = None
     on_front_without_energy: bool | None = None
+    amounts: Mapping[str, Estimate] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The point as ``tradeoff --json`` shows it, its configuration's figures among its own."""
@@ -279,16 +281,22 @@ def point_of(configuration: Configuration, trials: Sequence[RunMetrics]) -> Poin
         power_w=mean([run.power_mean_w for run in trials], no_joules),
         meter=joined_meters(meters) or None,
         quality=weakest_quality(qualities),
+        amounts={name: mean([run.amount(name) for run in trials]) for name in trials[0].amounts},
     )
 
 
 def columns_of(points: Sequence[Point]) -> dict[str, Floats]:
-    """The four objectives of the points as they were run, by the names of :mod:`.correlation`."""
+    """The objectives of the points as they were run, by the names of :mod:`.correlation`.
+
+    Further quantities come after the four.
+    """
+    further = points[0].amounts if points else ()
     return {
         "accuracy": np.array([point.accuracy for point in points]),
         "cost_cores": np.array([point.cost_cores for point in points]),
         "latency_s": np.array([point.latency_s.value for point in points]),
         "joules_per_request": np.array([point.joules_per_request.value for point in points]),
+        **{name: np.array([point.amounts[name].value for point in points]) for name in further},
     }
 
 
@@ -312,8 +320,9 @@ def with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
 
 def _undominated(losses: Floats) -> list[bool]:
     """Of each row whether nothing is at most as large in every column and smaller in one."""
-    no_worse = np.all(losses[:, None, :] <= losses[None, :, :], axis=2)
-    better = np.any(losses[:, None, :] < losses[None, :, :], axis=2)
-    beaten = np.any(no_worse & better, axis=0)
-    unknown = np.any(np.isnan(losses), axis=1)
-    return [not lost for lost in np.atleast_1d(beaten | unknown)]
+    import moocore
+
+    found: Mask = np.asarray(~np.isnan(losses).any(axis=1))
+    if found.any():
+        found[found] = moocore.is_nondominated(losses[found], keep_weakly=True)
+    return [bool(on) for on in found]

@@ -1,0 +1,67 @@
+"""A quantity registered from outside is in every part of a study that has a place for it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from ipa_energy.as_json import as_json
+from ipa_energy.comparing import metrics
+from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.registries import QUANTITIES, Quantity
+from ipa_energy.tables import table_text
+from ipa_energy.tradeoff.conduct import Question, conduct
+from ipa_energy.tradeoff.correlation import correlations
+from ipa_energy.tradeoff.sentences import answer_of
+from ipa_energy.tradeoff.study import Study
+from ipa_energy.tradeoff.study_tables import points_table, write_points
+from ipa_energy.tradeoff.trials import Estimate, columns_of, constant_load, point_of
+
+
+@pytest.fixture
+def study(small_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Four configurations; the first costs 0 cents a request, the next 1, and so on."""
+    monkeypatch.setitem(QUANTITIES, "money", Quantity("rent", lambda *_: 1.0, "ct/request"))
+    planner = load_experiment(small_pipeline).planner
+    found = conduct(Question(planners=[planner], loads=[constant_load(6.0, 20)], count=4, trials=1))
+    points = tuple(
+        dataclasses.replace(point, amounts={"money": Estimate(float(at), 0.1, 3)})
+        for at, point in enumerate(found.cases[0].points)
+    )
+    over_points = correlations(columns_of(points), "points")
+    case = dataclasses.replace(found.cases[0], points=points, correlations=over_points)
+    return dataclasses.replace(found, cases=(case,))
+
+
+def test_points_average_it_over_the_trials(small_pipeline: Path, study: Study) -> None:
+    run = metrics(run_experiment(load_experiment(small_pipeline)))
+    trials = [dataclasses.replace(run, amounts={"money": value}) for value in (1.0, 2.0, 4.5)]
+    found = point_of(study.cases[0].points[0].configuration, trials)
+    assert found.amounts == {"money": Estimate.of([1.0, 2.0, 4.5])}
+
+
+def test_it_is_correlated_with_the_objectives(study: Study) -> None:
+    pairs = {(found.x, found.y, found.given) for found in study.cases[0].correlations}
+    others = ("accuracy", "cost_cores", "latency_s", "joules_per_request")
+    assert {(name, "money", None) for name in others} <= pairs
+    assert any("with money" in sentence for sentence in answer_of(study))
+
+
+def test_it_has_a_column_on_page_and_terminal(study: Study) -> None:
+    table = points_table(study.cases[0])
+    assert (table.heads[-1].title, table.heads[-1].unit) == ("money", "ct/request")
+    lines = table_text(table).splitlines()
+    assert [line.split()[-2:] for line in lines[4:7]] == [[f"{at}.00", "±0.10"] for at in (1, 2, 3)]
+
+
+def test_it_is_in_json_and_csv(study: Study, tmp_path: Path) -> None:
+    shown = as_json(study)["cases"][0]["points"]
+    assert [point["amounts"]["money"]["value"] for point in shown] == [0.0, 1.0, 2.0, 3.0]
+    write_points(study, tmp_path / "points.csv")
+    with (tmp_path / "points.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["money"]) for row in rows] == [0.0, 1.0, 2.0, 3.0]
+    assert {row["money_ci95"] for row in rows} == {"0.1"}
