@@ -23,7 +23,7 @@ from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.records import Allocation, joined_meters
-from ipa_energy.registries import BACKENDS, named
+from ipa_energy.registries import BACKENDS, QUANTITIES, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runner import Runner, initial_configuration
@@ -35,6 +35,23 @@ logger = logging.getLogger(__name__)
 
 LOADS_TRIED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Quantiles of the trace at which a plan is looked for before a run begins."""
+
+SETTINGS_LOGGED = (
+    "alpha",
+    "beta",
+    "gamma",
+    "energy_weight",
+    "energy_metric",
+    "energy_risk",
+    "energy_sla_joules",
+    "accuracy_method",
+    "normalize_accuracy",
+    "allocation_mode",
+    "baseline_mode",
+    "optimization_method",
+    "predictor_type",
+)
+"""Keys of the config in ``run.json``; those of further quantities follow."""
 
 VERSIONS_OF = ("numpy", "gurobipy", "highspy")
 
@@ -295,19 +312,9 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         profile=planner.profile_path.name,
         hardware="+".join(sorted({option.hardware for option in options})),
         settings={
-            "alpha": config.alpha,
-            "beta": config.beta,
-            "gamma": config.gamma,
-            "energy_weight": config.energy_weight,
-            "energy_metric": config.energy_metric,
-            "energy_risk": config.energy_risk,
-            "energy_sla_joules": config.energy_sla_joules,
-            "accuracy_method": config.accuracy_method,
-            "normalize_accuracy": config.normalize_accuracy,
-            "allocation_mode": config.allocation_mode,
-            "baseline_mode": config.baseline_mode,
-            "optimization_method": config.optimization_method,
-            "predictor_type": config.predictor_type,
+            **{key: getattr(config, key) for key in SETTINGS_LOGGED},
+            **{f"{QUANTITIES[name].weight_key}": w for name, w in config.objective_weights.items()},
+            **{f"{QUANTITIES[name].cap_key}": cap for name, cap in config.quantity_caps.items()},
         },
         versions={
             "ipa-energy": ipa_energy.__version__,

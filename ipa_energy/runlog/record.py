@@ -98,10 +98,6 @@ class RunInfo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields as ``run.json`` has them."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunInfo:
         """The record back from ``run.json``; keys of newer versions are ignored."""
@@ -146,7 +142,7 @@ class Totals:
 
 def run_json(info: RunInfo, status: RunStatus, **further: Any) -> str:
     """The text of ``run.json``."""
-    data = {"format": FORMAT, "status": status, **info.to_json(), **further}
+    data = {"format": FORMAT, "status": status, **as_json(info), **further}
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 

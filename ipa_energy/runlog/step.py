@@ -23,6 +23,15 @@ from ipa_energy.serving.base import Served
 
 NAN = math.nan
 
+IPA_TERMS = {
+    "accuracy": "accuracy_objective",
+    "cost": "resource_objective",
+    "batch": "batch_objective",
+    "energy": "energy_objective",
+    "objective": "objective",
+}
+"""Term → key of a step; those of further quantities stand under ``terms``."""
+
 
 def number(value: object) -> float:
     """A logged number; NaN for null, for what is missing, and for what is not a number."""
@@ -102,8 +111,8 @@ class Step:
         method: name of the solver, None if unknown.
         accuracy: A of the objective; NaN if unknown.
         accuracy_raw: the same of the raw accuracies.
-        terms: ``accuracy``, ``cost``, ``batch``, ``energy`` and ``objective`` as logged, weights
-            included, penalties positive; NaN if unknown.
+        terms: ``accuracy``, ``cost``, ``batch``, ``energy``, those of further quantities, and
+            ``objective`` as logged, weights included, penalties positive; NaN if unknown.
         monitored_load_rps, predicted_load_rps, planned_load_rps: what the decision knew.
         decision_s: wall time of the decision; NaN if there was none.
         reconfigured: names of the stages it changed.
@@ -173,15 +182,11 @@ def log_entry(interval: Interval) -> dict[str, Any]:
     plan, decision, served = interval.plan, interval.decision, interval.served
     # A plan that is kept was never scored at this load.
     decided = decision is not None and decision.status not in ("infeasible", "kept")
-    terms = plan.terms
+    terms = {**plan.terms, "objective": plan.objective}
     entry: dict[str, Any] = {
         "duration": or_none(round(decision.decision_s, 6)) if decision else None,
         "config": {stage.node_name: _ipa_config(stage) for stage in plan.stages},
-        "accuracy_objective": terms["accuracy"] if decided else None,
-        "resource_objective": terms["cost"] if decided else None,
-        "batch_objective": terms["batch"] if decided else None,
-        "energy_objective": or_none(terms["energy"]) if decided else None,
-        "objective": or_none(plan.objective) if decided else None,
+        **{key: or_none(terms[term]) if decided else None for term, key in IPA_TERMS.items()},
         "time_interval": _whole(interval.timestep_s),
         "monitored_load": [_whole(load) for load in decision.monitored_load_rps]
         if decision
@@ -196,6 +201,9 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         "accuracy_raw": plan.accuracy_raw,
         "energy": {stage.node_name: _node_energy(stage) for stage in plan.stages},
     }
+    further = {name: or_none(value) for name, value in terms.items() if name not in IPA_TERMS}
+    if further and decided:
+        entry["terms"] = further
     if decision and decision.trouble:
         entry["trouble"] = decision.trouble
     if interval.gap_s:
@@ -305,14 +313,8 @@ def parse_entry(
         accuracy=number(entry.get("accuracy")),
         accuracy_raw=number(entry.get("accuracy_raw")),
         terms={
-            term: number(entry.get(key))
-            for term, key in (
-                ("accuracy", "accuracy_objective"),
-                ("cost", "resource_objective"),
-                ("batch", "batch_objective"),
-                ("energy", "energy_objective"),
-                ("objective", "objective"),
-            )
+            **{term: number(entry.get(key)) for term, key in IPA_TERMS.items()},
+            **{term: number(value) for term, value in (entry.get("terms") or {}).items()},
         },
         monitored_load_rps=tuple(number(load) for load in entry.get("monitored_load") or ()),
         predicted_load_rps=number(entry.get("predicted_load")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -355,3 +356,17 @@ def test_file_stays_small(tmp_path: Path) -> None:
     path = write_fake_run(tmp_path / "run", seconds=SECONDS)
     requests = len(read_run(path).requests)
     assert (path / "0.json").stat().st_size / requests * 14_437 < 8e6
+
+
+def test_a_further_quantity_of_a_plan_is_logged_and_read_back(tmp_path: Path) -> None:
+    log = RunLog.create(tmp_path / "run", config_yaml=fake_config(), info=fake_info())
+    for interval in fake_intervals():
+        terms = {**interval.plan.terms, "money": 1.5}
+        plan = dataclasses.replace(interval.plan, terms=terms)
+        log.append_interval(dataclasses.replace(interval, plan=plan))
+    log.complete({})
+    first, *decided = read_run(tmp_path / "run").steps
+    assert "money" not in first.terms  # the initial configuration was never scored
+    assert {step.terms["money"] for step in decided} == {1.5}
+    entries = json.loads((tmp_path / "run" / "adaptation_log.json").read_text())["timesteps"]
+    assert [entry.get("terms") for entry in entries.values()] == [None] + [{"money": 1.5}] * 11
