@@ -20,7 +20,7 @@ run: $(VENV)/.light
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight $(ENERGY_WEIGHT) --out $(RUNS)/video-energy --quiet
 	$(BIN)/ipa-energy compare $(RUNS)/video-ipa $(RUNS)/video-energy --html $(RUNS)/video.html --png $(RUNS)/video-png
 
-test: lint
+test: lint docs
 	$(BIN)/pytest -n auto
 
 check: lint
@@ -39,7 +39,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev
 	$(BIN)/python experiments/benchmarks/decision_time.py

@@ -1,0 +1,125 @@
+"""What the README, the pages and the examples show is what happens."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import ipa_energy
+from ipa_energy.cli import build_parser
+from ipa_energy.config import json_schema
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [text for kind, text in FENCE.findall(path.read_text("utf-8")) if kind == language]
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_is_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 80
+
+
+def test_readmes_own_pipeline_works_when_pasted(tmp_path: Path) -> None:
+    [shell] = blocks(ROOT / "README.md", "bash")
+    told = run(["bash", "-e", "-c", shell], tmp_path)
+    assert "best plan: small 1c b1 x1" in told
+    assert "mine-energy: " in told and "J per request (estimated, rapl)" in told
+
+
+def test_readmes_python_works_when_pasted(tmp_path: Path) -> None:
+    [code] = blocks(ROOT / "README.md", "python")
+    joules, plan, _ = run([sys.executable, "-c", code], tmp_path).splitlines()
+    assert joules.startswith("[1.2") and " | " in plan
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run_and_are_short(path: Path, tmp_path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 22
+    assert run([sys.executable, str(path)], tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_python_of_the_pages_runs(page: Path, tmp_path: Path) -> None:
+    for code in blocks(page, "python"):
+        run([sys.executable, "-c", code], tmp_path)
+
+
+def test_the_first_pipeline_is_that_of_the_examples() -> None:
+    [shown] = blocks(DOCS / "first-steps.md", "yaml")
+    keys = re.compile(r"^(\w+): *([^#\n]*?) *(?:#.*)?$", re.M)
+    example = (ROOT / "examples" / "own_pipeline.yaml").read_text("utf-8")
+    assert keys.findall(shown) == keys.findall(example)
+
+
+def test_every_key_and_verb_is_listed(hooks: ModuleType) -> None:
+    page = hooks.on_page_markdown((DOCS / "keys.md").read_text("utf-8"))
+    schema = json_schema()
+    assert [key for key in schema["properties"] if f"`{key}`" not in page] == []
+    verbs = hooks.on_page_markdown((DOCS / "verbs.md").read_text("utf-8"))
+    shown = dict(hooks.verb_parsers(build_parser()))
+    assert {"run", "optimize", "patch", "schema"} <= set(shown)
+    assert all(f"## {verb}\n" in verbs for verb in shown)
+
+
+def test_every_public_name_is_on_the_page_of_the_api() -> None:
+    page = (DOCS / "api.md").read_text("utf-8")
+    names = [name for name in ipa_energy.__all__ if name != "__version__"]
+    assert [name for name in names if not re.search(rf"\b{name}\b", page)] == []
+
+
+def test_commands_of_the_pages_have_options_that_exist(hooks: ModuleType) -> None:
+    parsers = dict(hooks.verb_parsers(build_parser()))
+    unknown = []
+    for page in (ROOT / "README.md", *PAGES):
+        for line in re.findall(r"ipa-energy ([a-z].*)", page.read_text("utf-8")):
+            words = re.split(r"[`#>]| -- ", line)[0].split()
+            verb = next((name for name in (" ".join(words[:2]), words[0]) if name in parsers), None)
+            options = {word.split("=")[0] for word in words if word.startswith("--")}
+            known = _options(parsers[verb]) if verb else set()
+            unknown += [f"{page.name}: {line}"] if options - known else []
+    assert unknown == []
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mkdocs") is None, reason="needs the extra docs of ipa-energy"
+)
+def test_the_pages_are_built_without_warnings(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    run(command, ROOT)
+    assert "energy_weight" in (tmp_path / "keys" / "index.html").read_text("utf-8")
