@@ -8,6 +8,7 @@ import functools
 import pytest
 from instances import objective, random_problem, random_program, without_energy
 
+from ipa_energy import registries
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.solution import Choice, checked_plans
@@ -27,10 +28,8 @@ def bounded(problem: Problem, top_k: int) -> list[Choice]:
 
 
 SOLVERS: dict[str, Solver] = {
-    "pareto": pareto.solve,
+    **{name: entry.load() for name, entry in registries.SOLVERS.items() if name != "brute-force"},
     "pareto bounded": bounded,
-    "gurobi": gurobi.solve,
-    "highs": highs.solve,
 }
 
 
