@@ -264,6 +264,9 @@ def test_a_failure_too_short_to_measure_does_not_hide_the_others(tmp_path: Path)
     flag = tmp_path / "flag"
     script = f"if test -e {flag}; then sleep 0.15; else touch {flag}; exit 1; fi"
     found = measure(["sh", "-c", script], trials=2)
+    while found.trials[0].duration_s >= found.min_window_s:  # a busy machine took that long
+        flag.unlink()
+        found = measure(["sh", "-c", script], trials=2)
     assert [trial.energy is None for trial in found.trials] == [True, False]
     assert not found.too_short
     assert found.energy_j > 0
