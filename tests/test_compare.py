@@ -228,3 +228,21 @@ def test_quantity_from_outside_has_a_column_and_keys(
     data = as_json(found)
     assert [run["amounts"] for run in data["runs"]] == [{"money": 4.0}, {"money": 3.0}]
     assert data["difference"][0]["money_ratio"] == pytest.approx(-0.25)
+
+
+def test_amount_of_a_quantity_is_weighted_by_requests(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(QUANTITIES, "money", Quantity("rent", lambda *_: 1.0, "ct", "money_weight"))
+    run = hand_made(runs[0])  # 3 requests before second 3, 2 from there on
+    first, second = run.steps
+    steps = (
+        replace(first, end_s=3.0, terms={**first.terms, "money": 1.0}),
+        replace(second, start_s=3.0, terms={**second.terms, "money": 3.0}),
+    )
+    info = replace(run.info, settings={**run.info.settings, "money_weight": 0.5})
+    found = metrics(replace(run, info=info, steps=steps)).amounts
+    assert found == {"money": pytest.approx((3 * 1.0 + 2 * 3.0) / 5 / 0.5)}
+    unlogged = replace(steps[0], terms=first.terms)
+    assert metrics(replace(run, info=info, steps=(unlogged, steps[1]))).amounts == {"money": 6.0}
+    assert metrics(run).amounts == {}

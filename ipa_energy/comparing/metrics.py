@@ -13,6 +13,8 @@ Each is defined once, here:
 - ``cores_mean`` and ``power_mean_w`` are over the workload, without the drain.
 - a run that served nothing (IPA's own simulation only decides) has the requests its log says were
   offered; all of them count as answered, and what only serving can tell is not known.
+- a further quantity (:data:`ipa_energy.registries.QUANTITIES`) is that of the plans as decided,
+  weighted by the requests of each step; steps without a decision are left out.
 - a reconfiguration is a step at which any stage changed.
 """
 
@@ -29,8 +31,9 @@ import numpy as np
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
 from ipa_energy.records import Quality, joined_meters, weakest_quality
+from ipa_energy.registries import QUANTITIES
 from ipa_energy.runlog.reader import Run
-from ipa_energy.runlog.step import Step
+from ipa_energy.runlog.step import IPA_TERMS, Step
 
 LOG_RESOLUTION_S = 1e-6
 """Times are logged to the microsecond, so a latency this much above the SLA may be equal to it."""
@@ -150,6 +153,7 @@ def metrics(run: Run) -> RunMetrics:
         profile=run.profile_digest or run.info.profile,
         hardware=run.info.hardware,
         settings=dict(run.info.settings),
+        amounts=_amounts(run),
         status=run.status,
     )
 
@@ -163,6 +167,34 @@ def count_changes(steps: Sequence[Step]) -> int:
 def _offered(run: Run) -> int:
     """Requests offered during the steps, as a log without requests counts them."""
     return int(math.fsum(_known([step.requests for step in run.steps])))
+
+
+def _amounts(run: Run) -> dict[str, float]:
+    """Further quantities of the plans in force, averaged over the requests.
+
+    The log has each as a term of the objective: its weight times its amount.
+    """
+    found = {}
+    requests = _requests_of_steps(run)
+    for name in dict.fromkeys(name for step in run.steps for name in step.terms):
+        key = QUANTITIES[name].weight_key if name in QUANTITIES else None
+        weight = run.info.settings.get(key) if key else None
+        if name in IPA_TERMS or not weight:
+            continue
+        terms = np.array([step.terms.get(name, math.nan) for step in run.steps])
+        known = ~np.isnan(terms) & (requests > 0)
+        mean = float(np.average(terms[known], weights=requests[known])) if known.any() else math.nan
+        found[name] = mean / float(weight)
+    return found
+
+
+def _requests_of_steps(run: Run) -> Floats:
+    """Requests sent during each step."""
+    if len(run.requests) == 0:
+        return np.array([step.requests for step in run.steps])
+    sending_s = np.sort(run.requests.sending_s)
+    ends = [np.searchsorted(sending_s, (step.start_s, step.end_s)) for step in run.steps]
+    return np.array([end - start for start, end in ends], dtype=np.float64)
 
 
 def _over_time(run: Run, value: Callable[[Step], float]) -> float:
