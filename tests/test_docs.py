@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import ipa_energy
 from ipa_energy.cli import build_parser
@@ -49,6 +50,16 @@ def hooks() -> ModuleType:
 
 def test_readme_is_one_screen() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 80
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == ipa_energy.__version__
+
+
+def test_workflows_and_hooks_are_yaml() -> None:
+    for path in (ROOT / ".pre-commit-config.yaml", *(ROOT / ".github/workflows").glob("*.yml")):
+        assert yaml.safe_load(path.read_text("utf-8"))
 
 
 def test_readmes_own_pipeline_works_when_pasted(tmp_path: Path) -> None:
