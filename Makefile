@@ -65,7 +65,7 @@ endef
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The core, and what draws the report; not gurobi, arima, torch (docs/install.md).
+# The core, and what draws the report; not gurobi, torch (docs/install.md).
 $(VENV)/.light: $(VENV)/bin/python pyproject.toml
 	$(call install,.[report])
 	touch $@

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 import ipa_energy
-from ipa_energy.adaptation.predictor import check_installed
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
@@ -177,10 +176,8 @@ def _check_feasible(experiment: Experiment) -> None:
 
     Raises:
         InfeasibleError: none has; the message is that of the mean load.
-        UnavailableError: the solver or the predictor cannot be used.
+        UnavailableError: the solver cannot be used.
     """
-    config = experiment.planner.config
-    check_installed(config.predictor_type, config.backup_predictor_type)
     program = experiment.planner.program
     method = experiment.planner.config.optimization_method
     counts = experiment.workload.counts

@@ -106,7 +106,6 @@ def test_an_unknown_name_is_told_what_is_shipped(program: Path, tmp_path: Path) 
     ("words", "extra"),
     [
         (("optimize", "video", "--load", "5", "--method", "gurobi"), "gurobi"),
-        (("run", "video", "--predictor", "arima", "--out", "new"), "arima"),
         (("compare", "new", "--html", "page.html"), "report"),
         (("compare", "new", "--png", "figures"), "report"),
     ],

@@ -26,7 +26,7 @@ import numpy as np
 
 from ipa_energy.adaptation import lstm
 from ipa_energy.arrays import Counts, Floats
-from ipa_energy.errors import ConfigError, require
+from ipa_energy.errors import ConfigError
 from ipa_energy.registries import PREDICTORS, backup_predictors
 
 Forecast = Callable[[Floats], float]
@@ -193,19 +193,6 @@ class OraclePredictor:
         return float(self.trace[now_s : now_s + self.horizon_s].max(initial=0))
 
 
-def check_installed(*names: str) -> None:
-    """See that what these predictors compute with is there, before a run begins.
-
-    Raises:
-        UnavailableError: it is not.
-    """
-    if "arima" in names:
-        others = ", ".join(name for name in backup_predictors() if name != "arima")
-        require(
-            "statsmodels", what="predictor arima", extra="arima", instead=f"choose one of {others}"
-        )
-
-
 def make_predictor(
     name: str,
     *,
@@ -232,9 +219,7 @@ def make_predictor(
     Raises:
         ConfigError: an unknown name, a duration or margin that is impossible, LSTM weights that
             cannot be read, or a predictor that needs a trace and gets none.
-        UnavailableError: what it computes with is not installed.
     """
-    check_installed(name, backup_name)
     first = _found("predictor_type", name, PREDICTORS)
     backup = _found("backup_predictor_type", backup_name, backup_predictors())
     if isinstance(first, type):
