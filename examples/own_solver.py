@@ -2,8 +2,8 @@
 
 import ipa_energy as ie
 from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.solution import Choice
 from ipa_energy.registries import SOLVERS, Named
 
 

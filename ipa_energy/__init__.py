@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ipa_energy.api import compare, load_pipeline, plan, run
     from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError, UnavailableError
     from ipa_energy.measuring.block import measure_block as measure
-    from ipa_energy.optimizer.solution import Plan
+    from ipa_energy.optimizer.plan import Plan
     from ipa_energy.records import Allocation, Option, Stage
     from ipa_energy.runlog.reader import read_run
 

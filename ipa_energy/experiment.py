@@ -17,7 +17,7 @@ import ipa_energy
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
-from ipa_energy.optimizer.problem import planned_load_rps
+from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.planning.planner import Planner, load_planner

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Quality = Literal["measured", "estimated", "imported"]
@@ -195,6 +195,10 @@ class Option:
         """Share of one GPU reserved by one replica, 0..1."""
         return self.allocation.gpu_share
 
+    def units(self, resource: str) -> float:
+        """Units of a resource that one replica holds."""
+        return self.allocation.units(resource)
+
     @property
     def hardware(self) -> str:
         """What it was profiled on, e.g. ``cpu``."""
@@ -213,6 +217,12 @@ class Option:
         adds n·p/λ, and a profile has no interval of p.
         """
         return math.nan if self.provenance is None else self.provenance.ci95_j
+
+    def planned(self, risk: EnergyRisk) -> Option:
+        """Itself, with the joules that ``risk`` plans with."""
+        if risk == "mean":
+            return self
+        return replace(self, dynamic_energy_j=self.dynamic_energy_j + self.energy_ci95_j)
 
     @property
     def label(self) -> str:

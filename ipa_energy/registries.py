@@ -44,11 +44,13 @@ class Quantity(Named):
         unit: of the figure.
         weight_key: key of the YAML that weights it in the objective, a number from 0; None: none.
         cap_key: key of the YAML that caps it, a number above 0; None: none.
+        needs_joules: True if it cannot be computed from a profile without joules.
     """
 
     unit: str = ""
     weight_key: str | None = None
     cap_key: str | None = None
+    needs_joules: bool = False
 
 
 def named(registry: Mapping[str, Named], name: str, *, kind: str, where: str | None = None) -> Any:
@@ -134,8 +136,25 @@ POLICIES: dict[str, Named] = {
 }
 """``policy(config, stages) -> config``: a preset of modes laid over the YAML."""
 
-QUANTITIES: dict[str, Quantity] = {}
-"""Terms of the objective and caps, by name. A weight or cap whose key is none of the YAML's own
+_QUANTITIES = "ipa_energy.optimizer.quantities"
+QUANTITIES: dict[str, Quantity] = {
+    "cost": Quantity("reserved cores", f"{_QUANTITIES}:cores", "cores", "beta"),
+    "batch": Quantity("batch sizes", f"{_QUANTITIES}:batches", "requests", "gamma"),
+    "latency_s": Quantity(
+        "model latency and batch wait", f"{_QUANTITIES}:latency_s", "s", cap_key="latency_sla_s"
+    ),
+    "joules_per_request": Quantity(
+        "joules of a pipeline request",
+        f"{_QUANTITIES}:joules_per_request",
+        "J",
+        "energy_weight",
+        "energy_sla_joules",
+        needs_joules=True,
+    ),
+    "watts": Quantity("power", f"{_QUANTITIES}:watts", "W", "energy_weight", needs_joules=True),
+}
+"""``amount(option, replicas, stage, moment) -> float``, see :mod:`ipa_energy.optimizer.quantities`.
+Terms of the objective and caps, by name. A weight or cap whose key is none of the YAML's own
 becomes one; ``PipelineConfig.objective_weights`` and ``quantity_caps`` hold what a YAML says."""
 
 METERS: dict[str, Named] = {

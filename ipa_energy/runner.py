@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.errors import ConfigError, TryAgainError
-from ipa_energy.optimizer.problem import planned_load_rps
-from ipa_energy.optimizer.solution import Plan
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Stage

@@ -16,8 +16,8 @@ from ipa_energy.config import PipelineConfig, dump_config, json_schema, load_con
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.sources import Source
 from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.solution import Choice
 from ipa_energy.planning.policies import rim_high
 from ipa_energy.records import Stage
 from ipa_energy.registries import Named, Quantity

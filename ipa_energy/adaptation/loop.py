@@ -18,8 +18,9 @@ import time
 
 from ipa_energy.adaptation.predictor import Predictor
 from ipa_energy.arrays import Counts
-from ipa_energy.optimizer.problem import Program, planned_load_rps
-from ipa_energy.optimizer.solution import Plan
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.serving.base import Decision, Deployment, changed_stages, deployment_of
 

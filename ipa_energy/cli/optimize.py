@@ -12,7 +12,7 @@ from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
-    from ipa_energy.optimizer.solution import Plan, Result
+    from ipa_energy.optimizer.plan import Plan, Result
     from ipa_energy.planning.planner import Planner
 
 HIGHEST_LOAD_RPS = 1e9
@@ -42,7 +42,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def optimize(args: argparse.Namespace) -> int:
     """Decide once and show the plans, or the conflict."""
-    from ipa_energy.optimizer.problem import planned_load_rps
+    from ipa_energy.optimizer.quantities import planned_load_rps
     from ipa_energy.optimizer.solve import decide
     from ipa_energy.planning.planner import load_planner
 

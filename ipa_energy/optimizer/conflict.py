@@ -2,47 +2,153 @@
 
 The *conflict* is a smallest set of constraints that no plan meets together, out of each stage's
 ``scaling_cap:<stage>`` (or ``replicas:<stage>`` where they are fixed), ``batching_cap:<stage>``,
-``allocations:<stage>`` and ``variants:<stage>``, and the pipeline's ``latency_sla_s`` and
-``energy_sla_joules``. A *relaxation* changes one number and leaves the rest as it is; it is found
-by solving the changed program, so it is known to help.
+``allocations:<stage>`` and ``variants:<stage>``, and the problem's caps (``latency_sla_s``,
+``energy_sla_joules``, ``capacity:<resource>`` …). A *relaxation* changes one number and leaves the
+rest as it is; it is found by solving the changed program, so it is known to help.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from ipa_energy.optimizer.ground import Ground, is_feasible
-from ipa_energy.optimizer.problem import Problem, within
-from ipa_energy.optimizer.relaxation import relaxations
-from ipa_energy.optimizer.solution import Conflict
+import numpy as np
+
+from ipa_energy.arrays import Mask
+from ipa_energy.energy import replicas_needed
+from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.plan import Conflict, Relaxation
+from ipa_energy.optimizer.problem import (
+    Candidates,
+    Cap,
+    Problem,
+    Program,
+    Settings,
+    StageRules,
+    within,
+)
 
 _MOST_TRIALS = 300
-"""Sets tried when both SLAs take part; each is a program to solve. Beyond, the conflict named is
+"""Sets tried when several caps take part; each is a program to solve. Beyond, the conflict named is
 still one from which nothing can be left out, but a smaller other one may exist."""
 
 
 def find_conflict(problem: Problem) -> Conflict:
     """The conflict of an infeasible problem and its relaxations, smallest change first."""
-    ground = Ground(problem)
-    constraints = _smallest_conflict(ground)
+    constraints = _smallest_conflict(StageLimits(problem))
     return Conflict(tuple(constraints), tuple(relaxations(problem)))
 
 
-def _smallest_conflict(ground: Ground) -> list[str]:
-    found = [_empty_stage(ground)]
-    settings = ground.problem.settings
-    if settings.latency_sla_s is not None:
-        found.append(_single_sla(ground, "latency_sla_s", "delay_s", settings.latency_sla_s))
-    if settings.energy_sla_joules is not None:
-        found.append(
-            _single_sla(ground, "energy_sla_joules", "energy_j", settings.energy_sla_joules)
+def is_feasible(problem: Problem) -> bool:
+    """True if some plan meets every constraint."""
+    if problem.is_empty():
+        return False
+    stages = [
+        dataclasses.replace(candidates, penalty=np.zeros(len(candidates)))
+        for candidates in problem.stages
+    ]
+    return bool(pareto.solve(_without_accuracy(problem, stages, problem.caps)))
+
+
+def least_total(problem: Problem, cap: Cap) -> float | None:
+    """The least total of a cap that the other constraints allow; None if nothing does."""
+    if problem.is_empty():
+        return None
+    stages = [
+        dataclasses.replace(candidates, penalty=column)
+        for candidates, column in zip(problem.stages, problem.columns(cap.quantity), strict=True)
+    ]
+    others = [other for other in problem.caps if other.name != cap.name]
+    choices = pareto.solve(_without_accuracy(problem, stages, others))
+    if not choices:
+        return None
+    return sum(
+        float(candidates.penalty[index])
+        for candidates, index in zip(stages, choices[0], strict=True)
+    )
+
+
+def _without_accuracy(
+    problem: Problem, stages: Sequence[Candidates], caps: Iterable[Cap]
+) -> Problem:
+    settings = dataclasses.replace(problem.settings, alpha=0.0)
+    return dataclasses.replace(problem, stages=tuple(stages), settings=settings, caps=tuple(caps))
+
+
+class StageLimits:
+    """A problem with any of its limits taken away: every option, and what each limit takes away.
+
+    Attributes:
+        problem: the problem as it is.
+        names: per stage, the names of the limits that take something away.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        stages = [candidates.stage for candidates in problem.stages]
+        unlimited = dataclasses.replace(
+            problem.settings, scaling_cap=sys.maxsize, batching_cap=sys.maxsize
         )
+        free = [StageRules() for _ in stages]
+        fixed = [StageRules(replicas=rules.replicas) for rules in problem.rules]
+        self._free = Program(stages, unlimited, free).at(problem.moment).stages
+        self._fixed = Program(stages, unlimited, fixed).at(problem.moment).stages
+        self._allowed: list[dict[str, Mask]] = []
+        self.names: list[tuple[str, ...]] = []
+        for candidates, rules in zip(self._free, problem.rules, strict=True):
+            allowed = _allowed(candidates, rules, problem.settings)
+            self._allowed.append(allowed)
+            self.names.append(tuple(name for name, kept in allowed.items() if not kept.all()))
+            if rules.replicas is not None:
+                self.names[-1] += (f"replicas:{candidates.stage.name}",)
+
+    def candidates(self, stage: int, limits: Collection[str]) -> Candidates:
+        """What a stage has left under these limits (names of other stages' limits are ignored)."""
+        fixed = f"replicas:{self._free[stage].stage.name}" in limits
+        base = self._fixed[stage] if fixed else self._free[stage]
+        kept = np.ones(len(self._free[stage]), dtype=bool)
+        for name, allowed in self._allowed[stage].items():
+            if name in limits:
+                kept &= allowed
+        # Every option is in the free table, in order: its position is the option's index.
+        return base.select(np.flatnonzero(kept[base.option_index]))
+
+    def enforced(self, names: Collection[str]) -> Problem:
+        """The problem with only these limits and caps."""
+        return dataclasses.replace(
+            self.problem,
+            stages=tuple(self.candidates(stage, names) for stage in range(len(self._free))),
+            caps=tuple(cap for cap in self.problem.caps if cap.name in names),
+        )
+
+
+def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> dict[str, Mask]:
+    stage = candidates.stage
+    options = stage.options
+    allowed = {
+        f"batching_cap:{stage.name}": np.array([o.batch <= settings.batching_cap for o in options])
+    }
+    if rules.replicas is None:
+        allowed[f"scaling_cap:{stage.name}"] = candidates.replicas <= settings.scaling_cap
+    if rules.variants is not None:
+        allowed[f"variants:{stage.name}"] = np.array([o.variant in rules.variants for o in options])
+    if rules.allocations is not None:
+        allowed[f"allocations:{stage.name}"] = np.array(
+            [rules.allows_allocation(o) for o in options]
+        )
+    return allowed
+
+
+def _smallest_conflict(limits: StageLimits) -> list[str]:
+    caps = limits.problem.caps
+    found = [_empty_stage(limits), *(_single_cap(limits, cap) for cap in caps)]
     known = min((conflict for conflict in found if conflict), key=len, default=None)
-    if settings.latency_sla_s is None or settings.energy_sla_joules is None:
+    if len(caps) < 2:
         return known or []
-    return _both_slas(ground, known)
+    return _several_caps(limits, known)
 
 
 def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -51,59 +157,182 @@ def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield from itertools.combinations(names, size)
 
 
-def _empty_stage(ground: Ground) -> list[str] | None:
+def _empty_stage(limits: StageLimits) -> list[str] | None:
     """The fewest limits of one stage that leave it no option."""
     found = []
-    for stage, names in enumerate(ground.limits):
+    for stage, names in enumerate(limits.names):
         for subset in _subsets(names):
-            if len(ground.candidates(stage, subset)) == 0:
+            if len(limits.candidates(stage, subset)) == 0:
                 found.append(list(subset))
                 break
     return min(found, key=len, default=None)
 
 
-def _single_sla(ground: Ground, name: str, column: str, cap: float) -> list[str] | None:
-    """The fewest limits that together with one SLA leave nothing.
+def _single_cap(limits: StageLimits, cap: Cap) -> list[str] | None:
+    """The fewest limits that together with one cap leave nothing.
 
     The least total is a sum over the stages: for each number of limits, the limits that raise it
     most are found stage by stage.
     """
     raised: dict[int, tuple[float, list[str]]] = {0: (0.0, [])}
-    for stage, names in enumerate(ground.limits):
+    for stage, names in enumerate(limits.names):
         longer: dict[int, tuple[float, list[str]]] = {}
         for subset in _subsets(names):
-            use = getattr(ground.candidates(stage, subset), column)
+            use = limits.candidates(stage, subset).amounts[cap.quantity]
             least = float(use.min()) if len(use) else math.inf
-            for count, (total, limits) in raised.items():
-                entry = (total + least, [*limits, *subset])
+            for count, (total, chosen) in raised.items():
+                entry = (total + least, [*chosen, *subset])
                 size = count + len(subset)
                 if size not in longer or entry[0] > longer[size][0]:
                     longer[size] = entry
         raised = longer
     for size in sorted(raised):
-        total, limits = raised[size]
-        if not within(total, cap):
-            return [*limits, name]
+        total, chosen = raised[size]
+        if not within(total, cap.limit):
+            return [*chosen, cap.name]
     return None
 
 
-def _both_slas(ground: Ground, known: list[str] | None) -> list[str]:
-    """A smallest conflict with both SLAs in it, or ``known`` if that is no larger."""
-    slas = ["latency_sla_s", "energy_sla_joules"]
-    limits = [name for names in ground.limits for name in names]
+def _several_caps(limits: StageLimits, known: list[str] | None) -> list[str]:
+    """A smallest conflict with two caps or more in it, or ``known`` if that is no larger."""
+    names = [name for of_stage in limits.names for name in of_stage]
+    caps = [cap.name for cap in limits.problem.caps]
     if known is None:
-        enforced = list(limits)
-        for name in limits:  # leave out one after the other what is not needed
-            without = [other for other in enforced if other != name]
-            if not is_feasible(ground.with_limits(without)):
-                enforced = without
-        known = [*enforced, *slas]
+        known = [*names, *caps]
+        for name in (*names, *caps):  # leave out one after the other what is not needed
+            without = [other for other in known if other != name]
+            if not is_feasible(limits.enforced(without)):
+                known = without
     trials = 0
-    for size in range(len(known) - len(slas)):
-        for subset in itertools.combinations(limits, size):
-            if not is_feasible(ground.with_limits(subset)):
-                return [*subset, *slas]
-            trials += 1
-            if trials == _MOST_TRIALS:
-                return known
+    for size in range(2, len(known)):
+        for capped in range(min(size, len(caps)), 1, -1):
+            for chosen in itertools.product(
+                itertools.combinations(names, size - capped), itertools.combinations(caps, capped)
+            ):
+                conflict = [*chosen[0], *chosen[1]]
+                if not is_feasible(limits.enforced(conflict)):
+                    return conflict
+                trials += 1
+                if trials == _MOST_TRIALS:
+                    return known
     return known
+
+
+def relaxations(problem: Problem) -> list[Relaxation]:
+    """Every single change that helps, the smallest relative change first."""
+    found = [*_larger_caps(problem), *_larger_settings(problem), *_replicas(problem)]
+    return sorted(found, key=_relative_change)
+
+
+def _relative_change(relaxation: Relaxation) -> float:
+    if relaxation.current <= 0 or relaxation.needed <= 0:
+        return math.inf
+    return abs(math.log(relaxation.needed / relaxation.current))
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """``value`` with few significant digits and never less than it is: 0.83333 → ``0.8334``."""
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    step = 10.0**-decimals
+    shown = round(value, decimals)
+    if shown < value:
+        shown = round(value + step, decimals)
+    return f"{shown:.{max(decimals, 0)}f}".rstrip("0").rstrip(".") if decimals > 0 else f"{shown:g}"
+
+
+def _larger_caps(problem: Problem) -> Iterator[Relaxation]:
+    for cap in problem.caps:
+        needed = least_total(problem, cap)
+        if needed is None:
+            continue
+        text = f"{cap.noun} of at least {rounded_up(needed)} {cap.unit}".rstrip()
+        if cap.quantity == "joules_per_request" and problem.settings.energy_risk == "upper":
+            text += " (upper ends of the 95 % intervals)"
+        yield Relaxation(cap.name, cap.limit, needed, text)
+
+
+def _larger_settings(problem: Problem) -> Iterator[Relaxation]:
+    settings = problem.settings
+    for name, values in (
+        ("scaling_cap", _replicas_needed(problem)),
+        ("batching_cap", _batches(problem)),
+    ):
+        current = getattr(settings, name)
+
+        def helps(cap: int, name: str = name) -> bool:
+            changed = dataclasses.replace(settings, **{name: cap})  # type: ignore[arg-type]
+            return is_feasible(_rebuilt(problem, changed, problem.rules))
+
+        needed = _least(sorted(value for value in values if value > current), helps)
+        if needed is not None:
+            text = f"a {name} of at least {needed}"
+            yield Relaxation(name, current, needed, text)
+
+
+def _least(values: Sequence[int], helps: Callable[[int], bool]) -> int | None:
+    """The least of ascending values that helps, where all above one that helps do too."""
+    if not values or not helps(values[-1]):
+        return None
+    low, high = 0, len(values) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if helps(values[middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return values[low]
+
+
+def _replicas(problem: Problem) -> Iterator[Relaxation]:
+    """For a stage with fixed replicas: the nearest number that helps, more or fewer.
+
+    More replicas let options in only at the numbers that options need, and cost joules in between;
+    fewer save joules, so every smaller number is tried.
+    """
+    for index, rules in enumerate(problem.rules):
+        current = rules.replicas
+        if current is None:
+            continue
+
+        def helps(count: int, index: int = index) -> bool:
+            changed = list(problem.rules)
+            changed[index] = dataclasses.replace(changed[index], replicas=count)
+            return is_feasible(_rebuilt(problem, problem.settings, changed))
+
+        more = sorted(n for n in _needed_by(problem, index) if n > current)
+        fewer = range(current - 1, 0, -1)
+        found = [next((n for n in side if helps(n)), None) for side in (more, fewer)]
+        nearest = min(
+            (n for n in found if n is not None), key=lambda n: abs(n - current), default=0
+        )
+        if nearest:
+            name = problem.stages[index].stage.name
+            text = f"{nearest} replicas of stage {name} instead of {current}"
+            yield Relaxation(f"replicas:{name}", current, nearest, text)
+
+
+def _rebuilt(problem: Problem, settings: Settings, rules: Sequence[StageRules]) -> Problem:
+    stages = [candidates.stage for candidates in problem.stages]
+    return Program(stages, settings, rules).at(problem.moment)
+
+
+def _needed_by(problem: Problem, index: int) -> set[int]:
+    """Replicas that the options of a stage need, each by equation (2)."""
+    stage = problem.stages[index].stage
+    load_rps = stage.requests_per_input * problem.moment.peak_rps
+    rates_rps = np.array([option.throughput_rps for option in stage.options])
+    needed = replicas_needed(load_rps, rates_rps)
+    return {int(n) for n in (*needed, *problem.stages[index].replicas)}
+
+
+def _replicas_needed(problem: Problem) -> set[int]:
+    stages = range(len(problem.stages))
+    return set().union(
+        *(_needed_by(problem, index) for index in stages if problem.rules[index].replicas is None)
+    )
+
+
+def _batches(problem: Problem) -> set[int]:
+    return {option.batch for candidates in problem.stages for option in candidates.stage.options}

@@ -11,8 +11,8 @@ import itertools
 import math
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem, within
-from ipa_energy.optimizer.solution import Choice
 
 MOST_COMBINATIONS = 2_000_000
 """More would take minutes; the other solvers answer in milliseconds."""
@@ -32,17 +32,15 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
             fix="use method pareto, gurobi or highs, which give the same answer",
         )
     settings = problem.settings
-    delay_s = [candidates.delay_s.tolist() for candidates in problem.stages]
-    energy_j = [candidates.energy_j.tolist() for candidates in problem.stages]
+    caps = [
+        ([column.tolist() for column in problem.columns(cap.quantity)], cap.limit)
+        for cap in problem.caps
+    ]
     accuracy = [candidates.accuracy.tolist() for candidates in problem.stages]
     penalty = [candidates.penalty.tolist() for candidates in problem.stages]
 
     def feasible(choice: Choice) -> bool:
-        if not within(_total(delay_s, choice), settings.latency_sla_s):
-            return False
-        if settings.energy_sla_joules is None:  # energies may be unknown then: do not look
-            return True
-        return within(_total(energy_j, choice), settings.energy_sla_joules)
+        return all(within(_total(columns, choice), limit) for columns, limit in caps)
 
     def objective(choice: Choice) -> float:
         scores = [scores[index] for scores, index in zip(accuracy, choice, strict=True)]

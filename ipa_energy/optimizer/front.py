@@ -25,8 +25,8 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.beginnings import EQUAL_RTOL, Beginnings, Growth, reserved_cores
+from ipa_energy.optimizer.plan import Choice, Plan, build_plan
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.solution import Choice, Plan, build_plan
 
 __all__ = [
     "EQUAL_RTOL",

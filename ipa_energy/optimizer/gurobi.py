@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ipa_energy.arrays import Ints
 from ipa_energy.errors import LicenceError, UnavailableError, require
 from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.solution import Choice
 
 _NO_LICENCE = 10009
 _TOO_LARGE = 10010

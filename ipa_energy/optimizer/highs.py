@@ -10,8 +10,8 @@ import numpy.typing as npt
 from ipa_energy.arrays import Ints
 from ipa_energy.errors import UnavailableError
 from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.solution import Choice
 
 _OPTIONS: dict[str, bool | int | float] = {
     "output_flag": False,

@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Floats, Ints
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.solution import Choice
 from ipa_energy.optimizer.table import Resource, Table
 
 SCALE = 1000.0

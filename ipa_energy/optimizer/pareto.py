@@ -1,7 +1,7 @@
 """Exact and without a licence: partial plans stage by stage, pruned by dominance and by bounds.
 
-Small programs are searched at once (:mod:`.search`). For larger ones prices are put on the SLAs
-first (:mod:`.dual`), which bounds what each candidate can be part of (:mod:`.bounds`); a narrow
+Small programs are searched at once (:mod:`.search`). For larger ones prices are put on the caps
+first, which bounds what each candidate can be part of (:mod:`.bounds`); a narrow
 search finds good plans, candidates that cannot beat them leave, and the search widens until it had
 to cut nothing, which proves its answer.
 
@@ -21,11 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipa_energy.optimizer.bounds import LabelBound, Line, Relaxation
-from ipa_energy.optimizer.dual import Priced, best_prices
+from ipa_energy.optimizer.bounds import LabelBound, Line, Priced, Relaxation, best_prices
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.search import Search
-from ipa_energy.optimizer.solution import Choice
 from ipa_energy.optimizer.table import Table
 
 SMALL_COMBINATIONS = 100_000

@@ -16,8 +16,14 @@ optimal and the only variables left are binary, one an option::
     (3)  batching      b_o ≤ batching_cap; larger options leave
     (4)  latency       Σ_s [l_o + q_so] ≤ latency SLA,       q_so = (b_o − 1) / λ_s
     (5)  energy        Σ_s m_s·J_so ≤ energy SLA,            J_so = e_o + n_so·p_o / λ_s
+    (5') capacity      Σ_s n_so·units_o ≤ capacity           for each resource that has one
 
     maximise  alpha·A − beta·Σ_s n_so·c_o − gamma·Σ_s b_o − energy_weight·E                   (6)
+                      − Σ_r price_r·Σ_s n_so·units_ro
+
+Everything but A is a :class:`Term` or a :class:`Cap`: a weight or a limit on one column of numbers
+(:mod:`.quantities`), added up over the stages. Further ones are entries of
+:data:`ipa_energy.registries.QUANTITIES`.
 
 *A* is the sum, average or product over the stages of the accuracies, raw or rank-normalised within
 the stage. *E* is Σ m_s·J_so (joules per pipeline request) or λ times that (watts). With the energy
@@ -33,30 +39,24 @@ arXiv 2308.12871. The waiting time is charged for the batch that is chosen, as t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from ipa_energy.arrays import Floats, Ints
+from ipa_energy.arrays import Counts, Floats, Ints
+from ipa_energy.energy import ROUNDING_RTOL, replicas_needed
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.quantities import UNITS, Moment, over_all_options
 from ipa_energy.records import Allocation, EnergyMetric, EnergyRisk, Option, Stage
+from ipa_energy.registries import QUANTITIES
 
 AccuracyMethod = Literal["sum", "average", "multiply"]
 
-LOWEST_PLANNED_LOAD_RPS = 1.0
-"""A smaller load is planned as this: joules per request have no meaning without requests."""
-
-CONSTRAINT_RTOL = 1e-12
+CONSTRAINT_RTOL = ROUNDING_RTOL
 """Relative room for the rounding of a sum of a few floats, so that 0.1 s + 0.2 s fits 0.3 s."""
-
-
-def planned_load_rps(load_rps: float) -> float:
-    """The load to plan for, given a predicted one: at least 1 request per second."""
-    return max(LOWEST_PLANNED_LOAD_RPS, load_rps)
 
 
 def within(total: float, cap: float | None) -> bool:
@@ -82,6 +82,10 @@ class Settings:
         energy_sla_joules: cap of equation (5), joules per pipeline request, None for none.
         scaling_cap: most replicas of a stage.
         batching_cap: largest batch of a stage.
+        prices: resource → weight of one unit of it in the objective; ``beta`` is that of a core.
+        capacity: resource → units of it that all stages together may hold.
+        weights: further quantity (:mod:`.quantities`) → its weight in the objective.
+        caps: further quantity → the most that all stages together may have of it.
     """
 
     alpha: float
@@ -96,11 +100,91 @@ class Settings:
     energy_sla_joules: float | None = None
     scaling_cap: int
     batching_cap: int
+    prices: Mapping[str, float] = field(default_factory=dict)
+    capacity: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    caps: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def needs_energy(self) -> bool:
         """True if a decision depends on joules."""
-        return self.energy_weight != 0 or self.energy_sla_joules is not None
+        if self.energy_weight != 0 or self.energy_sla_joules is not None:
+            return True
+        further = {*self.weights, *self.caps}
+        return any(QUANTITIES[name].needs_joules for name in further if name in QUANTITIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One penalty of the objective.
+
+    Attributes:
+        name: its key among a plan's terms.
+        weight: of one unit.
+        quantity: what it counts, a name that :func:`.quantities.amount_of` knows.
+        unit: of the quantity.
+    """
+
+    name: str
+    weight: float
+    quantity: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """One limit on a sum over the stages.
+
+    Attributes:
+        name: of the constraint: the YAML's key, or ``capacity:RESOURCE``.
+        limit: the most that is allowed.
+        quantity: what it counts, a name that :func:`.quantities.amount_of` knows.
+        unit: of the quantity.
+        noun: how a sentence calls it: ``a latency SLA``.
+    """
+
+    name: str
+    limit: float
+    quantity: str
+    unit: str
+    noun: str
+
+
+def terms_of(settings: Settings) -> tuple[Term, ...]:
+    """The penalties of equation (6), IPA's first."""
+    found = [
+        Term("cost", settings.beta, "cost", "cores"),
+        Term("batch", settings.gamma, "batch", "requests"),
+    ]
+    if settings.energy_weight != 0:
+        metric = settings.energy_metric
+        found.append(Term("energy", settings.energy_weight, metric, _unit(metric)))
+    for resource, price in settings.prices.items():
+        found.append(Term(f"price:{resource}", price, UNITS + resource, f"units of {resource}"))
+    found += [Term(name, weight, name, _unit(name)) for name, weight in settings.weights.items()]
+    return tuple(found)
+
+
+def caps_of(settings: Settings) -> tuple[Cap, ...]:
+    """Everything that a sum over the stages must stay within."""
+    found = []
+    if settings.latency_sla_s is not None:
+        sla_s = settings.latency_sla_s
+        found.append(Cap("latency_sla_s", sla_s, "latency_s", "s", "a latency SLA"))
+    if settings.energy_sla_joules is not None:
+        sla_j = settings.energy_sla_joules
+        found.append(Cap("energy_sla_joules", sla_j, "joules_per_request", "J", "an energy SLA"))
+    for resource, units in settings.capacity.items():
+        unit = f"units of {resource}"
+        found.append(Cap(f"capacity:{resource}", units, UNITS + resource, unit, "a capacity"))
+    for name, limit in settings.caps.items():
+        key = QUANTITIES[name].cap_key or name
+        found.append(Cap(key, limit, name, _unit(name), f"a {key}"))
+    return tuple(found)
+
+
+def _unit(quantity: str) -> str:
+    return QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,42 +233,97 @@ def accuracy_scores(stage: Stage, *, normalize: bool) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The options of one stage that are open at one load; arrays of one length, one entry each.
+    """The options of one stage that are open at one moment; arrays of one length, one entry each.
 
     Attributes:
         stage: the stage.
         option_index: index into ``stage.options``.
         replicas: n_so of equation (2), or the fixed number.
         accuracy: score in the objective.
-        delay_s: l_o + q_so, this stage's part of (4).
-        energy_j: m_s·J_so, this stage's part of (5), of the end that ``energy_risk`` plans with;
-            NaN if the profile has no energy, or not that end.
-        penalty: beta·n·c + gamma·b + energy_weight·(energy part): this stage's part of (6) but A.
+        amounts: quantity → this stage's amount of it: of every term and cap, and of latency and
+            joules in any case; joules are NaN if the profile has none, or not the end that
+            ``energy_risk`` plans with.
+        penalty: this stage's part of (6) but A: the weighted sum of the terms.
     """
 
     stage: Stage
     option_index: Ints
-    replicas: npt.NDArray[np.int64]
+    replicas: Counts
     accuracy: Floats
-    delay_s: Floats
-    energy_j: Floats
+    amounts: Mapping[str, Floats]
     penalty: Floats
 
     def __len__(self) -> int:
         return len(self.option_index)
 
+    @property
+    def delay_s(self) -> Floats:
+        """l_o + q_so, this stage's part of (4)."""
+        return self.amounts["latency_s"]
+
+    @property
+    def energy_j(self) -> Floats:
+        """m_s·J_so, this stage's part of (5)."""
+        return self.amounts["joules_per_request"]
+
+    def select(self, index: Ints) -> Candidates:
+        """Some of the candidates, in the order of ``index``."""
+        return Candidates(
+            stage=self.stage,
+            option_index=self.option_index[index],
+            replicas=self.replicas[index],
+            accuracy=self.accuracy[index],
+            amounts={name: column[index] for name, column in self.amounts.items()},
+            penalty=self.penalty[index],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The program at one load: what every solver gets.
+    """The program at one moment: what every solver gets.
 
-    A solver returns choices: tuples with one index into ``stages[s]`` per stage.
+    A solver returns choices: tuples with one index into ``stages[s]`` per stage. Their worth is
+    ``alpha·A − Σ penalty``, and for each cap the sum of its column must stay within the limit.
+
+    Attributes:
+        stages: what is open in each stage.
+        moment: what the plan is for.
+        settings: weights and limits.
+        rules: one a stage.
+        terms: what the penalties are made of.
+        caps: what must hold over all stages.
     """
 
     stages: tuple[Candidates, ...]
-    load_rps: float
+    moment: Moment
     settings: Settings
     rules: tuple[StageRules, ...]
+    terms: tuple[Term, ...]
+    caps: tuple[Cap, ...]
+
+    @property
+    def load_rps(self) -> float:
+        """λ: the mean load."""
+        return self.moment.mean_rps
+
+    def under(self, settings: Settings) -> Problem:
+        """The same candidates, and penalties, under the weights and caps of other settings."""
+        return replace(self, settings=settings, terms=terms_of(settings), caps=caps_of(settings))
+
+    def columns(self, quantity: str) -> tuple[Floats, ...]:
+        """Amounts of one quantity, one array a stage, of a term, a cap or any other quantity."""
+        if all(quantity in candidates.amounts for candidates in self.stages):
+            return tuple(candidates.amounts[quantity] for candidates in self.stages)
+        amount = over_all_options(quantity)
+        return tuple(
+            amount(
+                _Columns(candidates.stage, StageRules(), self.settings, candidates.option_index),
+                candidates.replicas.astype(np.float64),
+                candidates.stage,
+                self.moment,
+            )
+            for candidates in self.stages
+        )
 
     def combined_accuracy(self, scores: Sequence[float]) -> float:
         """A of equation (6) from one score a stage."""
@@ -234,72 +373,51 @@ def require_intervals(
 
 
 class _Columns:
-    """Everything about a stage's allowed options that no load changes."""
+    """Everything about a stage's allowed options that no moment changes.
 
-    __slots__ = (
-        "accuracy",
-        "allowed",
-        "batch",
-        "cores",
-        "dynamic_energy_j",
-        "idle_power_w",
-        "latency_s",
-        "throughput_rps",
-    )
-
-    def __init__(self, stage: Stage, rules: StageRules, settings: Settings) -> None:
-        options = stage.options
-        scores = accuracy_scores(stage, normalize=settings.normalize_accuracy)
-        self.allowed: Ints = np.array(
-            [
-                index
-                for index, option in enumerate(options)
-                if option.batch <= settings.batching_cap and rules.allows(option)
-            ],
-            dtype=np.intp,
-        )
-        kept = [options[index] for index in self.allowed]
-
-        def column(values: list[float]) -> Floats:
-            return np.array(values, dtype=np.float64)
-
-        self.accuracy = column([scores[option.variant] for option in kept])
-        self.batch = column([option.batch for option in kept])
-        self.cores = column([option.cpu_cores for option in kept])
-        self.latency_s = column([option.latency_s for option in kept])
-        self.throughput_rps = column([option.throughput_rps for option in kept])
-        self.dynamic_energy_j = column([option.dynamic_energy_j for option in kept])
-        if settings.energy_risk == "upper":
-            self.dynamic_energy_j += column([option.energy_ci95_j for option in kept])
-        self.idle_power_w = column([option.idle_power_w for option in kept])
-
-
-@dataclass(frozen=True, slots=True)
-class Loads:
-    """The loads one plan is made for, in pipeline requests per second; all equal at one load.
-
-    Attributes:
-        lowest_rps: batches fill at this load: the waits of (4).
-        mean_rps: joules and penalties are those of this load, with the replicas of the peak.
-        peak_rps: what (2) has to carry.
+    Its arrays are named as the figures of an option, so that amounts take it for one.
     """
 
-    lowest_rps: float
-    mean_rps: float
-    peak_rps: float
+    def __init__(
+        self, stage: Stage, rules: StageRules, settings: Settings, kept: Ints | None = None
+    ) -> None:
+        options = stage.options
+        scores = accuracy_scores(stage, normalize=settings.normalize_accuracy)
+        self.allowed = _allowed(stage, rules, settings) if kept is None else kept
+        self.options = [options[index].planned(settings.energy_risk) for index in self.allowed]
+        self.accuracy = _column(scores[option.variant] for option in self.options)
+        self.batch = _column(option.batch for option in self.options)
+        self.cpu_cores = _column(option.cpu_cores for option in self.options)
+        self.latency_s = _column(option.latency_s for option in self.options)
+        self.throughput_rps = _column(option.throughput_rps for option in self.options)
+        self.dynamic_energy_j = _column(option.dynamic_energy_j for option in self.options)
+        self.idle_power_w = _column(option.idle_power_w for option in self.options)
+        self._units: dict[str, Floats] = {}
 
-    @classmethod
-    def of(cls, counts_rps: npt.NDArray[np.int64]) -> Loads:
-        """The loads of a trace of per-second counts, each at least 1."""
-        return cls(
-            lowest_rps=planned_load_rps(float(counts_rps.min())),
-            mean_rps=planned_load_rps(float(counts_rps.mean())),
-            peak_rps=planned_load_rps(float(counts_rps.max())),
-        )
+    def units(self, resource: str) -> Floats:
+        """Units of a resource that one replica of each holds."""
+        if resource not in self._units:
+            self._units[resource] = _column(o.allocation.units(resource) for o in self.options)
+        return self._units[resource]
+
+
+def _allowed(stage: Stage, rules: StageRules, settings: Settings) -> Ints:
+    return np.array(
+        [
+            index
+            for index, option in enumerate(stage.options)
+            if option.batch <= settings.batching_cap and rules.allows(option)
+        ],
+        dtype=np.intp,
+    )
+
+
+def _column(values: Iterable[float]) -> Floats:
+    return np.array(list(values), dtype=np.float64)
 
 
 class Program:
-    """A pipeline's program with the load still open; built once, asked at every load.
+    """A pipeline's program with the moment still open; built once, asked at every moment.
 
     Args:
         stages: the pipeline, first stage first.
@@ -308,7 +426,8 @@ class Program:
 
     Raises:
         ConfigError: a decision would need joules, or intervals of them, that the profile does not
-            have, or a product of accuracies some of which are negative.
+            have, or a product of accuracies some of which are negative; or a weight, a cap or a
+            price is of nothing known.
     """
 
     def __init__(
@@ -322,65 +441,59 @@ class Program:
         self.rules = tuple(rules) if rules is not None else tuple(StageRules() for _ in stages)
         self._check_energy()
         self._check_product()
+        _check_prices(settings)
+        self.terms, self.caps = terms_of(settings), caps_of(settings)
+        counted = ["latency_s", "joules_per_request"]
+        counted += [term.quantity for term in self.terms]
+        counted += [cap.quantity for cap in self.caps]
+        self._amounts = {name: over_all_options(name) for name in dict.fromkeys(counted)}
         self._columns = tuple(
             _Columns(stage, rule, settings)
             for stage, rule in zip(self.stages, self.rules, strict=True)
         )
 
-    def at(self, load_rps: float) -> Problem:
-        """The program at ``load_rps`` pipeline requests per second.
+    def at(self, moment: Moment | float) -> Problem:
+        """The program at a moment, or at pipeline requests per second.
 
         Raises:
-            ConfigError: the load is not a positive finite number.
+            ConfigError: a load is not a positive finite number, or a quantity has no figure.
         """
-        return self.over(Loads(load_rps, load_rps, load_rps))
-
-    def over(self, loads: Loads) -> Problem:
-        """The program of a plan that has to last through changing load.
-
-        Raises:
-            ConfigError: a load is not a positive finite number.
-        """
-        for load_rps in (loads.lowest_rps, loads.mean_rps, loads.peak_rps):
-            if not (math.isfinite(load_rps) and load_rps > 0):
-                raise ConfigError(f"load of {load_rps:g} rps", allowed="a finite load above 0 rps")
+        if not isinstance(moment, Moment):
+            moment = Moment.at(moment)
+        moment.check()
         return Problem(
             stages=tuple(
-                self._candidates(*parts, loads)
+                self._candidates(*parts, moment)
                 for parts in zip(self.stages, self.rules, self._columns, strict=True)
             ),
-            load_rps=loads.mean_rps,
+            moment=moment,
             settings=self.settings,
             rules=self.rules,
+            terms=self.terms,
+            caps=self.caps,
         )
 
     def _candidates(
-        self, stage: Stage, rule: StageRules, columns: _Columns, loads: Loads
+        self, stage: Stage, rule: StageRules, columns: _Columns, moment: Moment
     ) -> Candidates:
-        settings = self.settings
-        share = stage.requests_per_input
-        needed = np.ceil(share * loads.peak_rps / columns.throughput_rps * (1 - CONSTRAINT_RTOL))
-        np.maximum(needed, 1.0, out=needed)
-        limit = settings.scaling_cap if rule.replicas is None else rule.replicas
-        open_ = needed <= limit
+        needed = replicas_needed(stage.requests_per_input * moment.peak_rps, columns.throughput_rps)
+        limit = self.settings.scaling_cap if rule.replicas is None else rule.replicas
+        open_ = np.flatnonzero(needed <= limit)
         replicas = needed if rule.replicas is None else np.full_like(needed, rule.replicas)
-        joules = columns.dynamic_energy_j + replicas * columns.idle_power_w / (
-            share * loads.mean_rps
-        )
-        energy_j = share * joules
-        penalty = settings.beta * replicas * columns.cores + settings.gamma * columns.batch
-        if settings.energy_weight != 0:
-            scale = loads.mean_rps if settings.energy_metric == "watts" else 1.0
-            penalty = penalty + settings.energy_weight * scale * energy_j
-        delay_s = columns.latency_s + (columns.batch - 1) / (share * loads.lowest_rps)
+        amounts = {
+            name: amount(columns, replicas, stage, moment)[open_]
+            for name, amount in self._amounts.items()
+        }
+        penalty = np.zeros(len(open_))
+        for term in self.terms:
+            penalty += term.weight * amounts[term.quantity]
         return Candidates(
             stage=stage,
             option_index=columns.allowed[open_],
             replicas=replicas[open_].astype(np.int64),
             accuracy=columns.accuracy[open_],
-            delay_s=delay_s[open_],
-            energy_j=energy_j[open_],
-            penalty=penalty[open_],
+            amounts=amounts,
+            penalty=penalty,
         )
 
     def _check_energy(self) -> None:
@@ -409,3 +522,13 @@ class Program:
                         " product of such figures has no meaning",
                         allowed="accuracy_method: sum or average, or normalize_accuracy: true",
                     )
+
+
+def _check_prices(settings: Settings) -> None:
+    if "core" in settings.prices:
+        raise ConfigError(
+            f"prices names core: {settings.prices['core']:g}",
+            where="prices",
+            allowed="resources other than cores",
+            fix="beta is the price of a core",
+        )

@@ -27,7 +27,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.dominance import undominated
-from ipa_energy.optimizer.solution import Choice
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.table import Table
 
 _CHUNK = 2_000_000

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.conflict import find_conflict
+from ipa_energy.optimizer.plan import Choice, Result, checked_plans
 from ipa_energy.optimizer.problem import Problem, Program
-from ipa_energy.optimizer.solution import Choice, Result, checked_plans
 from ipa_energy.registries import SOLVERS, named
 
 Solver = Callable[[Problem, int], list[Choice]]

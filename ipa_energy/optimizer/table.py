@@ -1,7 +1,8 @@
 """A problem as the label search sees it: for each candidate what it gains and what it uses up.
 
 The objective (6) of a choice is ``Σ gain`` for a sum or average of accuracies, and
-``scale·Π factor + Σ gain`` for their product. Every SLA is a *resource* that the stages use up.
+``scale·Π factor + Σ gain`` for their product. Every cap is a *resource* that the
+stages use up.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ bounds are summed in another order than the SLA itself and must not be stricter 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """An SLA: what each candidate uses of it, and how much there is.
+    """A cap: what each candidate uses of it, and how much there is.
 
     Attributes:
         use: one array a stage.
@@ -66,7 +67,7 @@ class Table:
         gain: one array a stage.
         factor: accuracies of a product, one array a stage, none negative; None for a sum.
         scale: alpha, the weight of the product.
-        resources: the SLAs that are set.
+        resources: the caps that are set.
         index: position in ``problem.stages[s]`` of each candidate.
     """
 
@@ -91,7 +92,9 @@ class Table:
             gain=gain,
             factor=tuple(candidates.accuracy for candidates in stages) if product else None,
             scale=settings.alpha,
-            resources=tuple(_resources(problem)),
+            resources=tuple(
+                Resource.of(problem.columns(cap.quantity), cap.limit) for cap in problem.caps
+            ),
             index=tuple(_positions(stages)),
         )
 
@@ -169,20 +172,6 @@ class Table:
                 columns.append(math.copysign(1.0, self.scale) * self.factor[stage])
             kept.append(undominated(columns, keep))
         return self.select(kept)
-
-
-def _resources(problem: Problem) -> list[Resource]:
-    settings = problem.settings
-    found = []
-    if settings.latency_sla_s is not None:
-        found.append(
-            Resource.of([stage.delay_s for stage in problem.stages], settings.latency_sla_s)
-        )
-    if settings.energy_sla_joules is not None:
-        found.append(
-            Resource.of([stage.energy_j for stage in problem.stages], settings.energy_sla_joules)
-        )
-    return found
 
 
 def _positions(stages: Sequence[Candidates]) -> list[Ints]:

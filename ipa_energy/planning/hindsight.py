@@ -15,8 +15,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ipa_energy.optimizer.problem import Loads, Program
-from ipa_energy.optimizer.solution import Conflict, Plan
+from ipa_energy.optimizer.plan import Conflict, Plan
+from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import solve
 
 
@@ -27,5 +28,5 @@ def best_static_plan(
 
     The plan's own figures (wait, joules, latency) are those of the mean load.
     """
-    result = solve(program.over(Loads.of(counts_rps)), method="pareto", top_k=1)
+    result = solve(program.at(Moment.of(counts_rps)), method="pareto", top_k=1)
     return (result.plans[0], None) if result.plans else (None, result.conflict)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.plan import Plan, plan_of
 from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.solution import Plan, plan_of
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profile_table.stages import stages_from_rows

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Program, Settings, StageRules
+from ipa_energy.optimizer.quantities import BUILT_IN
 from ipa_energy.planning.base_allocation import (
     BaseAllocation,
     base_allocation,
@@ -70,6 +71,14 @@ def settings_from(config: PipelineConfig, latency_sla_s: float) -> Settings:
         energy_sla_joules=config.energy_sla_joules,
         scaling_cap=config.scaling_cap,
         batching_cap=config.batching_cap,
+        prices=config.prices or {},
+        capacity=config.capacity or {},
+        weights={
+            name: weight
+            for name, weight in config.objective_weights.items()
+            if name not in BUILT_IN and weight
+        },
+        caps={name: cap for name, cap in config.quantity_caps.items() if name not in BUILT_IN},
     )
 
 
@@ -97,6 +106,13 @@ def program_for(config: PipelineConfig, stages: Sequence[Stage]) -> PlannedProgr
     if latency_sla_s is None:
         latency_sla_s = sum(slas_s.values())
     named = list(zip(stages, allowed, strict=True))
+    for resource in _unpriced(config, stages, rules):
+        logger.warning(
+            "%s costs nothing in the objective: give it a price, as in prices: {%s: %g}",
+            resource,
+            resource,
+            config.beta,
+        )
     return PlannedProgram(
         program=Program(stages, settings_from(config, latency_sla_s), rules),
         latency_sla_s=latency_sla_s,
@@ -234,7 +250,21 @@ def _rules(
 
 def _prices(config: PipelineConfig) -> dict[str, float]:
     """Resource → what a unit costs in the objective; ``beta`` is the price of a core."""
-    return {"core": config.beta}
+    return {"core": config.beta, **(config.prices or {})}
+
+
+def _unpriced(
+    config: PipelineConfig, stages: Sequence[Stage], rules: Sequence[StageRules]
+) -> list[str]:
+    """Resources other than cores that a plan may hold and that nothing charges for."""
+    held = {
+        resource
+        for stage, rule in zip(stages, rules, strict=True)
+        for option in stage.options
+        if rule.allows(option)
+        for resource, _ in option.allocation.resources
+    }
+    return sorted(held - {"core", *(config.prices or {})})
 
 
 def _initial_option(pipeline: PipelineConfig, config: StageConfig, stage: Stage) -> Option:

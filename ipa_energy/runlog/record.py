@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from ipa_energy.as_json import as_json, or_none
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.solution import Plan
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
 from ipa_energy.serving.base import Decision, Served

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.as_json import or_none
-from ipa_energy.optimizer.solution import StagePlan
+from ipa_energy.optimizer.plan import StagePlan
 from ipa_energy.records import QUALITIES, Allocation, Option, Quality, weakest_quality
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served

@@ -29,7 +29,7 @@ from typing import Literal, Protocol
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.config import PipelineConfig
-from ipa_energy.optimizer.solution import Plan
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Option, Quality, Stage
 
 Resumes = Literal["replay", "adopt"]

@@ -27,14 +27,9 @@ import ipa_energy
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
-from ipa_energy.optimizer.problem import (
-    Loads,
-    Problem,
-    Program,
-    planned_load_rps,
-    require_intervals,
-)
-from ipa_energy.optimizer.solution import build_plan
+from ipa_energy.optimizer.plan import build_plan
+from ipa_energy.optimizer.problem import Problem, Program, require_intervals
+from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Stage
 from ipa_energy.tradeoff.correlation import correlations
@@ -106,7 +101,7 @@ def setting_of(
         energy_weight: the YAML's, whose best plan is one of the chosen.
         seed: of the choice.
     """
-    problem = program.over(load.loads)
+    problem = program.at(load.loads)
     space = space_of(problem, seed)
     if named is not None:
         found, skipped = with_replicas(named, program, load.loads)
@@ -403,7 +398,7 @@ class _Conductor:
 def _sensitivity(question: Question, cases: Sequence[Case]) -> Iterator[tuple[str, Sensitivity]]:
     for case in cases:
         if case.conflict is None:
-            loads = Loads(case.lowest_rps, case.load_rps, case.peak_rps)
+            loads = Moment(case.lowest_rps, case.load_rps, case.peak_rps)
             yield case.name, analyse(question.planner, loads)
 
 

@@ -36,8 +36,9 @@ from ipa_energy.config.loading import allowed_text
 from ipa_energy.config.source import KeyPath, raise_all, read_text, read_yaml, shown
 from ipa_energy.energy import replicas_needed
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.problem import Loads, Program
-from ipa_energy.optimizer.solution import Plan, plan_of
+from ipa_energy.optimizer.plan import Plan, plan_of
+from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Run
 from ipa_energy.tradeoff.trials import Configuration
@@ -309,7 +310,7 @@ def _cell(text: str, column: str) -> object:
 
 
 def with_replicas(
-    named: Sequence[NamedConfiguration], program: Program, loads: Loads
+    named: Sequence[NamedConfiguration], program: Program, loads: Moment
 ) -> tuple[list[Configuration], list[Skipped]]:
     """Those configurations that carry the load, each with its replicas; and the others.
 
@@ -328,7 +329,7 @@ def with_replicas(
     return found, skipped
 
 
-def _plan(named: NamedConfiguration, program: Program, loads: Loads) -> Plan | Skipped:
+def _plan(named: NamedConfiguration, program: Program, loads: Moment) -> Plan | Skipped:
     picks = []
     for stage, option, given in zip(program.stages, named.options, named.replicas, strict=True):
         load_rps = stage.requests_per_input * loads.peak_rps

@@ -27,8 +27,9 @@ from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
-from ipa_energy.optimizer.problem import Loads, Problem, Program
-from ipa_energy.optimizer.solution import Choice, Plan, build_plan
+from ipa_energy.optimizer.plan import Choice, Plan, build_plan
+from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Quality, Stage, joined_meters, weakest_quality
@@ -389,7 +390,7 @@ class HardwareComparison:
 
 
 def compare_hardware(
-    planners: Sequence[Planner], loads: Sequence[Loads], energy_weight: float
+    planners: Sequence[Planner], loads: Sequence[Moment], energy_weight: float
 ) -> HardwareComparison:
     """What each planner picks at each load without energy, with the weight, and for energy alone.
 
@@ -434,7 +435,7 @@ def _profiled(name: str, planner: Planner) -> Profiled:
     )
 
 
-def _pick(name: str, planner: Planner, loads: Loads, weight: float) -> Pick:
+def _pick(name: str, planner: Planner, loads: Moment, weight: float) -> Pick:
     def picked(plan: Plan | None, reason: str | None = None) -> Pick:
         return Pick(
             profile=name,
@@ -448,7 +449,7 @@ def _pick(name: str, planner: Planner, loads: Loads, weight: float) -> Pick:
         return picked(None, "no energy in the profile")
     program = planner.program
     weighted = replace(program.settings, energy_weight=weight if math.isfinite(weight) else 0.0)
-    problem = Program(program.stages, weighted, program.rules).over(loads)
+    problem = Program(program.stages, weighted, program.rules).at(loads)
     if math.isfinite(weight):
         result = solve(problem)
         return picked(result.best) if result.plans else picked(None, str(result.conflict))

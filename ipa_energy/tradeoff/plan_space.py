@@ -28,8 +28,8 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
+from ipa_energy.optimizer.plan import Choice, build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
-from ipa_energy.optimizer.solution import Choice, build_plan
 
 MOST_PLANS = 400_000
 SAMPLE = 200_000
@@ -214,7 +214,7 @@ def best_of(
         alpha=alpha,
         **limits,  # type: ignore[arg-type]
     )
-    found = pareto.solve(dataclasses.replace(problem, stages=stages, settings=settings))
+    found = pareto.solve(dataclasses.replace(problem, stages=stages).under(settings))
     return found[0] if found else None
 
 

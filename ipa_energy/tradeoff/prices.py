@@ -31,8 +31,8 @@ from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import Front, thin
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem
-from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of, joules, latency_s, objective
 
 Given = Literal["accuracy", "latency_s", "cost_cores"]
@@ -408,7 +408,7 @@ class _Staircase:
             self._problem.settings,
             **{self._sla: limit},  # type: ignore[arg-type]
         )
-        found = pareto.solve(dataclasses.replace(self._problem, settings=settings))
+        found = pareto.solve(self._problem.under(settings))
         return found[0] if found else None
 
     def _used(self, choice: Choice) -> float:

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from ipa_energy.arrays import Floats
 from ipa_energy.interval import t_quantile_95
 from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem, within
-from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
 from ipa_energy.records import Option
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of, joules, objective
 
@@ -193,7 +193,7 @@ def _with_energy(problem: Problem, energy_j: Sequence[Floats]) -> Problem:
     stages = tuple(
         dataclasses.replace(
             candidates,
-            energy_j=joules,
+            amounts={**candidates.amounts, "joules_per_request": joules},
             penalty=candidates.penalty + weight * (joules - candidates.energy_j),
         )
         for candidates, joules in zip(problem.stages, energy_j, strict=True)

@@ -19,8 +19,9 @@ from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, thin
-from ipa_energy.optimizer.problem import Loads, Problem, Program, planned_load_rps, within
-from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL, build_plan
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, build_plan
+from ipa_energy.optimizer.problem import Problem, Program, within
+from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import EnergyRisk, Quality
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of
@@ -96,7 +97,7 @@ class Sensitivity:
         return {"energy_quality": own.pop("quality"), **own}
 
 
-def analyse(planner: Planner, load: float | Loads, *, draws: int = DRAWS) -> Sensitivity:
+def analyse(planner: Planner, load: float | Moment, *, draws: int = DRAWS) -> Sensitivity:
     """Every analysis of the plan that a pipeline's program chooses.
 
     Args:
@@ -112,11 +113,11 @@ def analyse(planner: Planner, load: float | Loads, *, draws: int = DRAWS) -> Sen
 
 
 def analyse_program(
-    program: Program, load: float | Loads, *, seed: int = 0, draws: int = DRAWS
+    program: Program, load: float | Moment, *, seed: int = 0, draws: int = DRAWS
 ) -> Sensitivity:
     """:func:`analyse` for a program; ``seed`` is that of the draws."""
-    loads = load if isinstance(load, Loads) else Loads(*[planned_load_rps(load)] * 3)
-    problem = program.over(loads)
+    loads = load if isinstance(load, Moment) else Moment.at(planned_load_rps(load))
+    problem = program.at(loads)
     found = pareto.solve(problem)
     if not found:
         raise InfeasibleError(f"at {problem.load_rps:g} rps {find_conflict(problem)}")
@@ -161,7 +162,7 @@ def _raw_program(program: Program) -> tuple[Program, bool]:
         return program, False
 
 
-def _fronts(program: Program, loads: Loads) -> tuple[Front, Front]:
+def _fronts(program: Program, loads: Moment) -> tuple[Front, Front]:
     """The front with a latency SLA looser by what is given up of it, and its part inside the SLA.
 
     A point inside can only be beaten by points inside, so that part is the front as it is.
@@ -169,7 +170,7 @@ def _fronts(program: Program, loads: Loads) -> tuple[Front, Front]:
     sla_s = program.settings.latency_sla_s
     looser = None if sla_s is None else sla_s + LATENCY_S
     settings = dataclasses.replace(program.settings, latency_sla_s=looser)
-    whole = pareto_front(Program(program.stages, settings, program.rules).over(loads))
+    whole = pareto_front(Program(program.stages, settings, program.rules).at(loads))
     kept = [at for at, used_s in enumerate(whole.latency_s.tolist()) if within(used_s, sla_s)]
     inside = whole.select(np.array(kept, dtype=np.intp))
     return whole, dataclasses.replace(inside, full_size=len(inside))

@@ -21,8 +21,8 @@ from ipa_energy.as_json import fields_of
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.interval import half_width_95
-from ipa_energy.optimizer.problem import Loads, planned_load_rps
-from ipa_energy.optimizer.solution import Plan
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.serving.base import deployment_of
@@ -45,7 +45,7 @@ class StudyLoad:
 
     name: str
     workload: Workload
-    loads: Loads
+    loads: Moment
 
     @property
     def folder(self) -> str:
@@ -61,12 +61,12 @@ def constant_load(load_rps: float, duration_s: int = DEFAULT_DURATION_S) -> Stud
     """
     workload = static_workload(load_rps, duration_s)
     planned = planned_load_rps(load_rps)
-    return StudyLoad(f"{load_rps:g} rps", workload, Loads(planned, planned, planned))
+    return StudyLoad(f"{load_rps:g} rps", workload, Moment.at(planned))
 
 
 def trace_load(workload: Workload) -> StudyLoad:
     """A trace."""
-    return StudyLoad(workload.name, workload, Loads.of(workload.counts))
+    return StudyLoad(workload.name, workload, Moment.of(workload.counts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

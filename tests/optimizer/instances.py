@@ -14,7 +14,10 @@ from ipa_energy.optimizer.problem import (
     Program,
     Settings,
     StageRules,
+    caps_of,
+    terms_of,
 )
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.records import Stage
 
 METHODS = ("sum", "average", "multiply")
@@ -149,9 +152,15 @@ def table_problem(
                 option_index=np.arange(len(rows)),
                 replicas=np.ones(len(rows), dtype=np.int64),
                 accuracy=table[:, 0],
-                delay_s=table[:, 1],
-                energy_j=table[:, 2],
+                amounts={"latency_s": table[:, 1], "joules_per_request": table[:, 2]},
                 penalty=table[:, 3],
             )
         )
-    return Problem(tuple(candidates), 1.0, settings, tuple(StageRules() for _ in stages))
+    return Problem(
+        tuple(candidates),
+        Moment.at(1.0),
+        settings,
+        tuple(StageRules() for _ in stages),
+        terms_of(settings),
+        caps_of(settings),
+    )

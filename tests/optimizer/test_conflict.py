@@ -11,11 +11,9 @@ from option_maker import make_option as option
 
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.optimizer import exhaustive
-from ipa_energy.optimizer.conflict import find_conflict
-from ipa_energy.optimizer.ground import Ground
+from ipa_energy.optimizer.conflict import StageLimits, find_conflict, rounded_up
+from ipa_energy.optimizer.plan import Relaxation
 from ipa_energy.optimizer.problem import Problem, Program, Settings, StageRules
-from ipa_energy.optimizer.relaxation import rounded_up
-from ipa_energy.optimizer.solution import Relaxation
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.records import Allocation, Stage
 
@@ -50,10 +48,7 @@ def just_short_of(relaxation: Relaxation) -> float:
 
 def feasible_under(problem: Problem, names: tuple[str, ...]) -> bool:
     """Whether the constraints of these names alone can be met, by brute force."""
-    reduced = Ground(problem).with_limits(names)
-    off = {name: None for name in SLAS if name not in names}
-    settings = dataclasses.replace(reduced.settings, **off)  # type: ignore[arg-type]
-    return bool(exhaustive.solve(dataclasses.replace(reduced, settings=settings)))
+    return bool(exhaustive.solve(StageLimits(problem).enforced(names)))
 
 
 def test_relaxations_help_and_nothing_less_does() -> None:
@@ -75,7 +70,7 @@ def test_conflicts_are_conflicts_and_none_is_smaller() -> None:
         conflict = find_conflict(problem).constraints
         assert conflict
         assert not feasible_under(problem, conflict)
-        names = [name for limits in Ground(problem).limits for name in limits]
+        names = [name for limits in StageLimits(problem).names for name in limits]
         names += [name for name in SLAS if getattr(problem.settings, name) is not None]
         for size in range(len(conflict)):
             for fewer in itertools.combinations(names, size):
@@ -118,6 +113,30 @@ def test_load_beyond_the_scaling_cap() -> None:
     assert str(result.conflict) == (
         "no plan can meet scaling_cap:crop; needs a scaling_cap of at least 7"
     )
+
+
+@pytest.mark.parametrize(("load_rps", "throughput_rps"), [(2.1, 0.3), (4.2, 0.6)])
+def test_a_whole_multiple_of_the_throughput_needs_no_replica_more(
+    load_rps: float, throughput_rps: float
+) -> None:
+    """All are 7 but for the rounding of the division, which gives 7.000000000000001."""
+    settings = Settings(alpha=1, beta=0, gamma=0, scaling_cap=6, batching_cap=1)
+    options = (option(throughput_rps=throughput_rps),)
+    conflict = decide(Program([Stage("crop", "yolo", options)], settings), load_rps).conflict
+    assert conflict is not None
+    assert [relaxation.needed for relaxation in conflict.relaxations] == [7]
+
+
+def test_one_replica_is_a_way_out_of_two() -> None:
+    """Two idle replicas use 2·2 + 1 J at 1 rps, one uses 3 J."""
+    settings = Settings(
+        alpha=1, beta=0, gamma=0, energy_sla_joules=3.5, scaling_cap=9, batching_cap=1
+    )
+    program = Program([Stage("crop", "yolo", (option(),))], settings, [StageRules(replicas=2)])
+    conflict = decide(program, 1.0).conflict
+    assert conflict is not None
+    found = {way.constraint: way.needed for way in conflict.relaxations}
+    assert found == {"replicas:crop": 1, "energy_sla_joules": 5.0}
 
 
 def test_rules_that_leave_no_option_are_named() -> None:

@@ -14,8 +14,8 @@ from seeds import seeds
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import beginnings
 from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, thin
+from ipa_energy.optimizer.plan import build_plan
 from ipa_energy.optimizer.problem import Problem, Program, Settings
-from ipa_energy.optimizer.solution import build_plan
 from ipa_energy.records import Stage
 
 SEEDS = seeds(20)

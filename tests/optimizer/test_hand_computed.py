@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from option_maker import make_option as option
 
-from ipa_energy.optimizer.problem import Program, Settings, StageRules
+from ipa_energy.optimizer.problem import Program, Settings, StageRules, accuracy_scores
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.records import Option, Stage
 from ipa_energy.registries import SOLVERS
@@ -144,3 +144,9 @@ def test_energy_sla_is_a_hard_cap(method: str) -> None:
         plan = decide(program(*options, energy_sla_joules=cap), 10.0, method).best
         assert plan.stages[0].option.variant == variant
     assert decide(program(*options, energy_sla_joules=0.99), 10.0, method).status == "infeasible"
+
+
+def test_equal_accuracies_are_ranked_by_name_not_by_the_order_of_the_profile() -> None:
+    options = (option("z", accuracy=0.5), option("m", accuracy=0.9), option("a", accuracy=0.5))
+    scores = accuracy_scores(Stage("crop", "yolo", options), normalize=True)
+    assert scores == {"a": 0.0, "z": 0.5, "m": 1.0}

@@ -10,8 +10,8 @@ from instances import objective, random_problem, random_program, without_energy
 
 from ipa_energy import registries
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
+from ipa_energy.optimizer.plan import Choice, checked_plans
 from ipa_energy.optimizer.problem import Problem, Program
-from ipa_energy.optimizer.solution import Choice, checked_plans
 from ipa_energy.optimizer.solve import Solver
 from ipa_energy.optimizer.table import Table
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from option_maker import make_option
 
-from ipa_energy.optimizer.problem import Loads, Program, Settings
+from ipa_energy.optimizer.problem import Program, Settings
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.records import Option, Stage
 
@@ -107,5 +108,5 @@ def test_trace_that_no_plan_lasts_through_has_a_conflict() -> None:
 
 
 def test_loads_of_a_quiet_trace_are_planned_as_one_rps() -> None:
-    loads = Loads.of(np.array([0, 0, 1]))
+    loads = Moment.of(np.array([0, 0, 1]))
     assert (loads.lowest_rps, loads.mean_rps, loads.peak_rps) == (1.0, 1.0, 1.0)

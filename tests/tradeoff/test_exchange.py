@@ -10,8 +10,8 @@ from seeds import seeds
 from small_programs import every_plan, one_stage, program_of, random_small_program, small_option
 
 from ipa_energy.as_json import as_json
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.solution import Plan
 from ipa_energy.tradeoff.prices import LATENCY_S, Exchange, Exchanges
 from ipa_energy.tradeoff.sensitivity import analyse_program
 

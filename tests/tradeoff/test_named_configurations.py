@@ -12,7 +12,7 @@ from small_programs import program_of, small_option
 
 from ipa_energy.energy import replicas_needed
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.problem import Loads
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.records import Stage
 from ipa_energy.tradeoff.named_configurations import (
     NamedConfiguration,
@@ -178,13 +178,13 @@ def test_one_that_breaks_an_sla_is_kept() -> None:
 
 
 def test_replicas_carry_the_peak_of_a_trace() -> None:
-    found, _ = with_replicas([wanted("a")], program_of(STAGES), Loads(1.0, 3.0, 11.0))
+    found, _ = with_replicas([wanted("a")], program_of(STAGES), Moment(1.0, 3.0, 11.0))
     assert found[0].plan.stages[0].replicas == 3
     assert found[0].plan.load_rps == 3.0
 
 
-def loads(load_rps: float) -> Loads:
-    return Loads(load_rps, load_rps, load_rps)
+def loads(load_rps: float) -> Moment:
+    return Moment.at(load_rps)
 
 
 def logged(second: float, *picks: tuple[str, float, int, int]) -> SimpleNamespace:

@@ -10,8 +10,8 @@ from small_programs import every_plan, one_stage, program_of, random_small_progr
 
 from ipa_energy.as_json import as_json
 from ipa_energy.optimizer.front import pareto_front
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.solution import Plan
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.tradeoff.energy_added import count_only_energy
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_programs import one_stage, program_of, random_small_program, small_option
 
-from ipa_energy.optimizer.solution import Choice
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.tradeoff.plan_space import FARTHEST, Space, selected, space_of
 
 

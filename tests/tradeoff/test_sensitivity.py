@@ -13,7 +13,7 @@ from small_programs import every_plan, one_stage, program_of, random_small_progr
 from ipa_energy.as_json import as_json
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.optimizer.front import FrontTooLargeError
-from ipa_energy.optimizer.problem import Loads
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.tradeoff import sensitivity as sensitivity_module
 from ipa_energy.tradeoff.sensitivity import Sensitivity, analyse, analyse_program
@@ -145,7 +145,7 @@ def test_normalised_programs_are_judged_by_raw_accuracy() -> None:
 
 def test_a_trace_is_judged_by_all_of_its_loads() -> None:
     stages = one_stage(small_option("a", batch=2, throughput_rps=10.0, idle_power_w=4.0))
-    found = analyse_program(program_of(stages), Loads(2.0, 10.0, 30.0), draws=20)
+    found = analyse_program(program_of(stages), Moment(2.0, 10.0, 30.0), draws=20)
     assert found.load_rps == 10.0
     # replicas of the peak, wait of the lowest load, joules of the mean one
     assert found.plan.cost_cores == 3.0

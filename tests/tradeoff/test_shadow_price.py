@@ -11,8 +11,8 @@ from small_programs import every_plan, one_stage, program_of, random_small_progr
 
 from ipa_energy.as_json import as_json
 from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Problem, Program
-from ipa_energy.optimizer.solution import Plan
 from ipa_energy.tradeoff.prices import SLAS, ShadowPrice, Sla, shadow_price
 
 SEEDS = seeds(20)

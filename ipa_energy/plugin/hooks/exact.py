@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Program, Settings, StageRules
-from ipa_energy.optimizer.solution import Plan
 from ipa_energy.optimizer.solve import DEFAULT_METHOD
 from ipa_energy.optimizer.solve import decide as solve_at
 from ipa_energy.plugin.hooks.joules import joules_of

@@ -35,8 +35,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.energy import fill_wait_s, joules_per_request
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL
 from ipa_energy.optimizer.problem import within
-from ipa_energy.optimizer.solution import EQUAL_OBJECTIVE_RTOL
 from ipa_energy.plugin.hooks.pipeline_energy import (
     Chosen,
     Decision,

@@ -15,7 +15,8 @@ from typing import Any
 
 from ipa_energy.energy import fill_wait_s
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.problem import planned_load_rps, within
+from ipa_energy.optimizer.problem import within
+from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.plugin.hooks.joules import EntryEnergy, estimate, joules_of, missing_batches
 from ipa_energy.plugin.hooks.settings import WHERE, EnergySettings
 from ipa_energy.records import Quality, joined_meters, weakest_quality

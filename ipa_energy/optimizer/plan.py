@@ -1,26 +1,30 @@
 """What comes out of a solver: status, plans and, if there is none, the conflict.
 
 A :class:`Plan` is built from the profile alone, in plain scalar arithmetic that shares no code with
-the solvers' tables (:mod:`.problem`), so that its :class:`Certificate` is a second opinion on every
-constraint.
+the solvers' tables (:mod:`.problem`): the formulas of :mod:`ipa_energy.energy` are here a second
+time on purpose, so that its :class:`Certificate` is a second opinion on every constraint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ipa_energy.as_json import or_none
 from ipa_energy.errors import InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.problem import (
+    Cap,
     Problem,
     Settings,
     StageRules,
     accuracy_scores,
+    caps_of,
     combine_accuracy,
+    terms_of,
     within,
 )
+from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
 from ipa_energy.records import EnergyRisk, Option, Quality, Stage, weakest_quality
 
 Status = Literal["optimal", "feasible", "infeasible"]
@@ -110,7 +114,8 @@ class Check:
 
     Attributes:
         constraint: ``throughput:<stage>``, ``scaling_cap:<stage>``, ``batching_cap:<stage>``,
-            ``latency_sla_s`` or ``energy_sla_joules``.
+            ``latency_sla_s``, ``energy_sla_joules``, ``capacity:<resource>`` or the YAML's key of
+            the cap of a further quantity.
         value: what the plan has.
         limit: what is allowed; None if the constraint is off.
         holds: whether it is respected.
@@ -153,27 +158,38 @@ class Plan:
 
     Attributes:
         stages: one a stage, first stage first.
-        load_rps: λ, the load it was made for.
+        moment: what it was made for, at its mean load.
         accuracy: A of the objective.
         accuracy_raw: the same combination of the raw accuracies (equal unless normalised).
         energy_risk: which joules the energy term and ``energy_sla_joules`` count.
-        terms: the four parts of the objective, weights included; penalties are positive.
+        terms: the parts of the objective, weights included: ``accuracy``, and the penalties
+            ``cost``, ``batch``, ``energy`` and those of prices and further quantities.
+        amounts: totals of priced and capped resources and of further quantities, by name.
         certificate: every constraint, checked again.
     """
 
     stages: tuple[StagePlan, ...]
-    load_rps: float
+    moment: Moment
     accuracy: float
     accuracy_raw: float
     energy_risk: EnergyRisk
     terms: dict[str, float]
+    amounts: dict[str, float]
     certificate: Certificate
+
+    @property
+    def load_rps(self) -> float:
+        """λ, the load it was made for."""
+        return self.moment.mean_rps
 
     @property
     def objective(self) -> float:
         """Equation (6)."""
-        terms = self.terms
-        return terms["accuracy"] - terms["cost"] - terms["batch"] - terms["energy"]
+        total = self.terms["accuracy"]
+        for name, penalty in self.terms.items():
+            if name != "accuracy":
+                total -= penalty
+        return total
 
     @property
     def cost_cores(self) -> float:
@@ -230,6 +246,7 @@ class Plan:
             "energy_quality": self.quality,
             "objective": self.objective,
             "terms": dict(self.terms),
+            **({"amounts": dict(self.amounts)} if self.amounts else {}),
             "certificate": self.certificate.to_json(),
         }
 
@@ -240,14 +257,14 @@ def build_plan(problem: Problem, choice: Choice) -> Plan:
     for candidates, candidate in zip(problem.stages, choice, strict=True):
         option = candidates.stage.options[candidates.option_index[candidate]]
         picks.append((candidates.stage, option, int(candidates.replicas[candidate])))
-    return plan_of(picks, problem.settings, problem.rules, problem.load_rps)
+    return plan_of(picks, problem.settings, problem.rules, problem.moment)
 
 
 def plan_of(
     picks: Sequence[tuple[Stage, Option, int]],
     settings: Settings,
     rules: Sequence[StageRules],
-    load_rps: float,
+    moment: Moment | float,
 ) -> Plan:
     """What running these options with these replicas means at a load, good or bad.
 
@@ -258,34 +275,63 @@ def plan_of(
         picks: (stage, option, replicas), first stage first.
         settings: weights, caps and SLAs.
         rules: one a stage.
-        load_rps: λ.
+        moment: what it is for, or λ; of changing loads the mean counts.
     """
-    stages = tuple(_stage_plan(*pick, settings, load_rps) for pick in picks)
+    moment = moment.on_average if isinstance(moment, Moment) else Moment.at(moment)
+    stages = tuple(_stage_plan(*pick, settings, moment.mean_rps) for pick in picks)
     accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
     raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
-    energy = 0.0
-    if settings.energy_weight != 0:
-        joules = _planned_joules(stages)
-        scale = load_rps if settings.energy_metric == "watts" else 1.0
-        energy = settings.energy_weight * scale * joules
+    totals = _known_totals(stages, moment.mean_rps)
+    terms, caps = terms_of(settings), caps_of(settings)
+    counted = [*(term.quantity for term in terms), *(cap.quantity for cap in caps)]
+    amounts = {
+        name: _total(name, picks, settings, moment) for name in counted if name not in totals
+    }
+    totals |= amounts
     return Plan(
         stages=stages,
-        load_rps=load_rps,
+        moment=moment,
         accuracy=accuracy,
         accuracy_raw=raw,
         energy_risk=settings.energy_risk,
-        terms={
-            "accuracy": settings.alpha * accuracy,
-            "cost": settings.beta * sum(stage.cost_cores for stage in stages),
-            "batch": settings.gamma * sum(stage.option.batch for stage in stages),
-            "energy": energy,
-        },
-        certificate=_certificate(stages, settings, rules),
+        terms={"accuracy": settings.alpha * accuracy, "cost": 0.0, "batch": 0.0, "energy": 0.0}
+        | {term.name: term.weight * totals[term.quantity] for term in terms},
+        amounts=amounts,
+        certificate=_certificate(stages, settings, rules, caps, totals),
     )
 
 
 def _planned_joules(stages: Sequence[StagePlan]) -> float:
     return sum(stage.requests_per_input * stage.planned_joules_per_request for stage in stages)
+
+
+def _known_totals(stages: Sequence[StagePlan], load_rps: float) -> dict[str, float]:
+    """The built-in quantities of a plan."""
+    joules = _planned_joules(stages)
+    return {
+        "cost": sum(stage.cost_cores for stage in stages),
+        "batch": sum(stage.option.batch for stage in stages),
+        "latency_s": sum(stage.option.latency_s + stage.wait_s for stage in stages),
+        "joules_per_request": joules,
+        "watts": load_rps * joules,
+    }
+
+
+def _total(
+    quantity: str,
+    picks: Sequence[tuple[Stage, Option, int]],
+    settings: Settings,
+    moment: Moment,
+) -> float:
+    """A further quantity of a plan, stage by stage: its amount is the truth about itself."""
+    if quantity.startswith(UNITS):
+        resource = quantity.removeprefix(UNITS)
+        return sum(replicas * option.allocation.units(resource) for _, option, replicas in picks)
+    amount = amount_of(quantity)
+    return sum(
+        amount(option.planned(settings.energy_risk), replicas, stage, moment)
+        for stage, option, replicas in picks
+    )
 
 
 def _stage_plan(
@@ -309,55 +355,35 @@ def _stage_plan(
     )
 
 
+_ALWAYS_CHECKED = {"latency_sla_s": "latency_s", "energy_sla_joules": "joules_per_request"}
+
+
 def _certificate(
-    stages: tuple[StagePlan, ...], settings: Settings, rules: Sequence[StageRules]
+    stages: tuple[StagePlan, ...],
+    settings: Settings,
+    rules: Sequence[StageRules],
+    caps: Sequence[Cap],
+    totals: Mapping[str, float],
 ) -> Certificate:
     checks = []
     for plan, rule in zip(stages, rules, strict=True):
-        capacity = plan.capacity_rps
-        checks.append(
+        capacity, batch = plan.capacity_rps, plan.option.batch
+        name, load_rps = plan.stage, plan.load_rps
+        most = settings.scaling_cap if rule.replicas is None else rule.replicas
+        checks += [
+            Check(f"throughput:{name}", capacity, load_rps, within(load_rps, capacity)),
+            Check(f"scaling_cap:{name}", plan.replicas, most, 1 <= plan.replicas <= most),
             Check(
-                f"throughput:{plan.stage}",
-                capacity,
-                plan.load_rps,
-                within(plan.load_rps, capacity),
-            )
-        )
-        limit = settings.scaling_cap if rule.replicas is None else rule.replicas
-        checks.append(
-            Check(
-                f"scaling_cap:{plan.stage}",
-                plan.replicas,
-                limit,
-                1 <= plan.replicas <= limit,
-            )
-        )
-        checks.append(
-            Check(
-                f"batching_cap:{plan.stage}",
-                plan.option.batch,
-                settings.batching_cap,
-                plan.option.batch <= settings.batching_cap,
-            )
-        )
-    latency_s = sum(plan.option.latency_s + plan.wait_s for plan in stages)
-    joules = _planned_joules(stages)
-    checks.append(
-        Check(
-            "latency_sla_s",
-            latency_s,
-            settings.latency_sla_s,
-            within(latency_s, settings.latency_sla_s),
-        )
-    )
-    checks.append(
-        Check(
-            "energy_sla_joules",
-            joules,
-            settings.energy_sla_joules,
-            within(joules, settings.energy_sla_joules),
-        )
-    )
+                f"batching_cap:{name}", batch, settings.batching_cap, batch <= settings.batching_cap
+            ),
+        ]
+    further = {cap.name: cap for cap in caps}
+    for name, quantity in _ALWAYS_CHECKED.items():
+        limit = further.pop(name).limit if name in further else None
+        checks.append(Check(name, totals[quantity], limit, within(totals[quantity], limit)))
+    for name, cap in further.items():
+        total = totals[cap.quantity]
+        checks.append(Check(name, total, cap.limit, within(total, cap.limit)))
     return Certificate(tuple(checks))
 
 

@@ -1,0 +1,193 @@
+"""What plans have a figure of: one column of amounts each, added up over the stages.
+
+A quantity can be weighted in the objective and capped. It is a function
+
+    amount(option, replicas, stage, moment) -> float
+
+of what a stage runs, per pipeline request or per second as its unit says, with an entry in
+:data:`ipa_energy.registries.QUANTITIES` that names the YAML's keys of its weight and its cap. The
+option is the one that is planned with: under ``energy_risk: upper`` its joules are the upper end of
+their interval, so that whatever is computed from joules plans with that end too.
+
+A function marked with :func:`over_arrays` is called once for all options of a stage, which is
+fast: its ``option`` then has an array in place of every number, and so has ``replicas``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ipa_energy import energy
+from ipa_energy.arrays import Counts, Floats
+from ipa_energy.errors import ConfigError
+from ipa_energy.records import Stage
+from ipa_energy.registries import QUANTITIES
+
+Amount = Callable[..., float]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+LOWEST_PLANNED_LOAD_RPS = 1.0
+"""A smaller load is planned as this: joules per request have no meaning without requests."""
+
+
+def planned_load_rps(load_rps: float) -> float:
+    """The load to plan for, given a predicted one: at least 1 request per second."""
+    return max(LOWEST_PLANNED_LOAD_RPS, load_rps)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a plan is made for: pipeline requests per second, and what things cost then.
+
+    The loads differ only for a plan that has to last through changing load.
+
+    Attributes:
+        lowest_rps: batches fill at this load: the waits of (4).
+        mean_rps: joules and penalties are those of this load, with the replicas of the peak.
+        peak_rps: what (2) has to carry.
+        signals: name → value now (``g_per_kwh``, ``price_per_kwh`` …), for quantities to use.
+    """
+
+    lowest_rps: float
+    mean_rps: float
+    peak_rps: float
+    signals: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, load_rps: float, **signals: float) -> Moment:
+        """One load."""
+        return cls(load_rps, load_rps, load_rps, signals)
+
+    @classmethod
+    def of(cls, counts_rps: Counts, **signals: float) -> Moment:
+        """The loads of a trace of per-second counts, each at least 1."""
+        return cls(
+            lowest_rps=planned_load_rps(float(counts_rps.min())),
+            mean_rps=planned_load_rps(float(counts_rps.mean())),
+            peak_rps=planned_load_rps(float(counts_rps.max())),
+            signals=signals,
+        )
+
+    @property
+    def on_average(self) -> Moment:
+        """Its mean load alone, with the same signals."""
+        return Moment(self.mean_rps, self.mean_rps, self.mean_rps, self.signals)
+
+    def check(self) -> None:
+        """Refuse what nothing can be planned for.
+
+        Raises:
+            ConfigError: a load is not a positive finite number.
+        """
+        for load_rps in (self.lowest_rps, self.mean_rps, self.peak_rps):
+            if not (math.isfinite(load_rps) and load_rps > 0):
+                raise ConfigError(f"load of {load_rps:g} rps", allowed="a finite load above 0 rps")
+
+
+def over_arrays(amount: _Function) -> _Function:
+    """Mark an amount that is computed for all options of a stage at once."""
+    amount.over_arrays = True  # type: ignore[attr-defined]
+    return amount
+
+
+def over_all_options(quantity: str) -> Callable[..., Floats]:
+    """The same for all options of a stage at once, as arrays of one length.
+
+    It takes columns in place of the option, which hold the options themselves as ``.options``.
+
+    Raises:
+        ConfigError: there is no such quantity.
+    """
+    amount = amount_of(quantity)
+    if getattr(amount, "over_arrays", False):
+        return amount  # type: ignore[return-value]
+
+    def each(columns: Any, replicas: Floats, stage: Stage, moment: Moment) -> Floats:
+        found = [
+            amount(option, int(count), stage, moment)
+            for option, count in zip(columns.options, replicas, strict=True)
+        ]
+        for option, value in zip(columns.options, found, strict=True):
+            if not math.isfinite(value):
+                raise ConfigError(
+                    f"stage {stage.name}, {option.label}: {quantity} is {value}",
+                    allowed="a finite number for every option",
+                )
+        return np.array(found, dtype=np.float64)
+
+    return each
+
+
+def amount_of(quantity: str) -> Amount:
+    """The function of a quantity's name; ``units:RESOURCE`` is that of a resource's units.
+
+    Raises:
+        ConfigError: there is no such quantity.
+    """
+    if quantity.startswith(UNITS):
+        return units_of(quantity.removeprefix(UNITS))
+    if quantity not in QUANTITIES:
+        raise ConfigError(f"unknown quantity {quantity!r}", allowed=", ".join(QUANTITIES))
+    amount: Amount = QUANTITIES[quantity].load()
+    return amount
+
+
+UNITS = "units:"
+"""Before a resource's name: the quantity of its units that all replicas hold."""
+
+BUILT_IN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
+"""Quantities with keys of their own in the YAML and in :class:`.problem.Settings`."""
+
+
+def units_of(resource: str) -> Amount:
+    """Units of a resource that all replicas hold."""
+
+    @over_arrays
+    def units(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+        del stage, moment
+        return replicas * option.units(resource)
+
+    return units
+
+
+@over_arrays
+def cores(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """n·c: cores reserved by all replicas, IPA's cost."""
+    del stage, moment
+    return replicas * option.cpu_cores
+
+
+@over_arrays
+def batches(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """B."""
+    del replicas, stage, moment
+    return option.batch * 1.0
+
+
+@over_arrays
+def latency_s(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """L + q, the stage's part of (4)."""
+    del replicas
+    load_rps = stage.requests_per_input * moment.lowest_rps
+    return option.latency_s + energy.fill_wait_s(option.batch, load_rps)
+
+
+@over_arrays
+def joules_per_request(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """m·J per pipeline request, the stage's part of (5)."""
+    share = stage.requests_per_input
+    return share * energy.joules_per_request(
+        option.dynamic_energy_j, option.idle_power_w, replicas, share * moment.mean_rps
+    )
+
+
+@over_arrays
+def watts(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """λ·m·J."""
+    joules = joules_per_request(option, replicas, stage, moment)
+    return energy.power_w(joules, moment.mean_rps)
