@@ -47,7 +47,7 @@ _PLACES = {
     "api": ("compare", "load_pipeline", "plan", "run"),
     "errors": ("ConfigError", "InfeasibleError", "IpaEnergyError", "UnavailableError"),
     "measuring.block": ("measure",),
-    "optimizer.solution": ("Plan",),
+    "optimizer.plan": ("Plan",),
     "records": ("Allocation", "Option", "Stage"),
     "runlog.reader": ("read_run",),
 }
