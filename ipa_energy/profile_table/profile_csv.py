@@ -202,13 +202,13 @@ def _differing_accuracies(rows: list[ProfileRow], path: Path) -> list[ConfigErro
     accuracies: dict[tuple[str, ...], float] = {}
     problems = {}
     for row in rows:
-        key = (row.stage, row.variant, row.precision, row.request_class)
+        key = (row.stage, row.variant, row.hardware, row.precision, row.request_class)
         first = accuracies.setdefault(key, row.accuracy)
         if first != row.accuracy:
             problems[key] = ConfigError(
                 f"{row.stage} {row.variant} has accuracy {first:g} and {row.accuracy:g}",
                 where=path,
-                allowed="one accuracy for all rows of a variant",
+                allowed="one accuracy for all rows of a variant on one kind of hardware",
             )
     return list(problems.values())
 

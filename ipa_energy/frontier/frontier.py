@@ -1,0 +1,180 @@
+"""The two hulls of a pipeline over a trace, without energy and with it, and what lies between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ipa_energy.experiment import Experiment
+from ipa_energy.frontier.hull import Hull, Outcome, hull_of
+from ipa_energy.frontier.sweep import cached_sweep, with_energy, without_energy
+from ipa_energy.tables import Head, Row, Table, Value, percent
+
+ROWS = 12
+"""Accuracies at which the hulls are shown side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """What a pipeline reaches over a trace at every weight; see :mod:`.hull`.
+
+    Attributes:
+        pipeline: its name.
+        workload: the trace's.
+        attainment: share of requests in time that a run must have to be on a hull.
+        quality: of the joules; None if the profile has none.
+        without: every run without energy.
+        added: every run with energy. The hull with energy may use those without, too: a weight of 0
+            is a weight.
+        seeds: of the runs; a hull is of the runs' means over them.
+    """
+
+    pipeline: str
+    workload: str
+    attainment: float
+    quality: str | None
+    without: tuple[Outcome, ...]
+    added: tuple[Outcome, ...]
+    seeds: tuple[int, ...]
+
+    def hulls(self, seed: int) -> tuple[Hull, Hull]:
+        """Without energy, and with it, of the runs of one seed."""
+        without = [outcome for outcome in self.without if outcome.seed == seed]
+        added = [outcome for outcome in self.added if outcome.seed == seed]
+        return (
+            hull_of(without, self.attainment),
+            hull_of([*without, *added], self.attainment),
+        )
+
+    def accuracies(self) -> list[float]:
+        """Where the hulls are shown: evenly over what both reach with every seed."""
+        pairs = [self.hulls(seed) for seed in self.seeds]
+        hulls = [hull for pair in pairs for hull in pair]
+        if any(not hull.corners for hull in hulls):
+            return []
+        low = max(hull.corners[0].accuracy for hull in hulls)
+        high = min(hull.corners[-1].accuracy for hull in hulls)
+        return np.linspace(low, high, ROWS).tolist() if high >= low else []
+
+    def savings_at(self, accuracy: float) -> list[float]:
+        """Share of the joules that energy saves at an accuracy, one a seed."""
+        found = []
+        for seed in self.seeds:
+            without, added = (hull.joules_at(accuracy) for hull in self.hulls(seed))
+            found.append(1.0 - added / without)
+        return found
+
+    @property
+    def mean_saving(self) -> float:
+        """Mean over :meth:`accuracies` and seeds; NaN if there are none."""
+        values = [value for accuracy in self.accuracies() for value in self.savings_at(accuracy)]
+        return sum(values) / len(values) if values else math.nan
+
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        accuracies = self.accuracies()
+        if not accuracies:
+            return (
+                f"no accuracy is reached both with and without energy with {self.attainment:.1%} of"
+                " the requests in time"
+            )
+        savings = [value for accuracy in accuracies for value in self.savings_at(accuracy)]
+        return (
+            f"at equal accuracy, with at least {self.attainment:.1%} of the requests in time,"
+            f" energy in the objective saves {self.mean_saving:.1%} of the joules in the mean over"
+            f" all accuracies, {min(savings):.1%} to {max(savings):.1%}"
+            f" ({self.quality or 'no'} joules, {_count(len(self.seeds), 'seed')})"
+        )
+
+    def table(self) -> Table:
+        """Both hulls at the same accuracies."""
+        rows = []
+        for accuracy in self.accuracies():
+            pairs = [[hull.joules_at(accuracy) for hull in self.hulls(s)] for s in self.seeds]
+            without, added = (float(column) for column in np.mean(np.array(pairs), axis=0))
+            savings = self.savings_at(accuracy)
+            cells: list[Value] = [without, added, percent(-float(np.mean(savings)))]
+            rows.append(Row(f"{accuracy:.4f}", cells))
+        heads = [
+            Head("without", "J/request", 4),
+            Head("with", "J/request", 4),
+            Head("difference"),
+        ]
+        return Table("Least joules by accuracy", "accuracy", heads, rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The frontier as ``frontier --json`` shows it."""
+        return {
+            "pipeline": self.pipeline,
+            "workload": self.workload,
+            "sla_attainment_floor": self.attainment,
+            "quality": self.quality,
+            "seeds": self.seeds,
+            "mean_saving": self.mean_saving,
+            "by_accuracy": [
+                {"accuracy": accuracy, "savings": self.savings_at(accuracy)}
+                for accuracy in self.accuracies()
+            ],
+            "without_energy": self.without,
+            "with_energy": self.added,
+        }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def frontier_of(
+    experiment: Experiment,
+    *,
+    attainment: float,
+    seeds: Sequence[int],
+    cache: Path | None = None,
+    workers: int | None = None,
+    ran: Callable[[], object] = lambda: None,
+) -> Frontier:
+    """Run the sweep without and with energy.
+
+    Args:
+        experiment: pipeline and trace.
+        attainment: share of requests in time that counts as keeping the SLA, 0 to 1.
+        seeds: of the runs, at least one.
+        cache: folder of the sweeps' cache; None: the user's.
+        workers: processes; default one a core.
+        ran: called after each run, for a progress bar.
+    """
+    planner = experiment.planner
+    settings = (without_energy(planner.config), with_energy(planner.config, planner))
+    without, added = (
+        cached_sweep(experiment, some, seeds, folder=cache, workers=workers, ran=ran)
+        for some in settings
+    )
+    qualities = {o.provenance.quality for s in planner.stages for o in s.options if o.provenance}
+    return Frontier(
+        pipeline=planner.config.pipeline_name,
+        workload=experiment.workload.name,
+        attainment=attainment,
+        # A simulation measures nothing: joules of measured entries are estimates of a run's.
+        quality="estimated" if qualities else None,
+        without=tuple(without),
+        added=tuple(added),
+        seeds=tuple(seeds),
+    )
+
+
+def outcomes_csv(frontier: Frontier) -> str:
+    """Every run, one line each."""
+    columns = "label,energy_weight,seed,accuracy,joules_per_request,sla_attainment"
+    lines = [f"energy_in_objective,{columns}"]
+    for kind, outcomes in (("no", frontier.without), ("yes", frontier.added)):
+        lines += [
+            f'{kind},"{o.label}",{o.energy_weight:.6g},{o.seed},{o.accuracy:.6f},'
+            f"{o.joules_per_request:.6g},{o.sla_attainment:.6f}"
+            for o in outcomes
+        ]
+    return "\n".join(lines) + "\n"

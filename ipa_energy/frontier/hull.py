@@ -1,0 +1,171 @@
+"""The least joules at an accuracy that a system reaches by its other weights: the yardstick.
+
+A run with energy saves something only against the best that the *same* system does without energy
+at the same accuracy and no worse SLA attainment, whatever its weights. Of the runs without energy
+that answer as many requests in time, two can be mixed over the day: an hour at one's weights, the
+next at the other's. What mixtures reach is the lower convex hull of (accuracy, joules per
+request)::
+
+    joules │        ×        × runs without energy
+           │   ×   ╱         ● the run with energy
+           │      ×          saving at its accuracy = 1 − ●/hull
+           │  ×──╱  ●
+           └──────────────── accuracy
+
+An accuracy below the hull's first point is met by that point, which needs least joules of all.
+Above its last one there is nothing to compare with, and no figure is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+SAME_ATTAINMENT = 0.0005
+"""Shares of requests in time that print alike in percent with one decimal are called the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one run came to.
+
+    Attributes:
+        label: how it was weighted, for people: ``alpha 20``, ``fa2-low``.
+        accuracy: of the pipeline, mean over the time of the run.
+        joules_per_request: of the run; NaN if nothing is known of them.
+        sla_attainment: share of the requests sent that were answered in time.
+        energy_weight: of its objective; 0 is IPA.
+        seed: of its arrivals and service times.
+    """
+
+    label: str
+    accuracy: float
+    joules_per_request: float
+    sla_attainment: float
+    energy_weight: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hull:
+    """Least joules per request over accuracy, by mixing outcomes; see the module.
+
+    Attributes:
+        corners: by rising accuracy, joules rise with it; empty if no outcome qualifies.
+    """
+
+    corners: tuple[Outcome, ...]
+
+    def joules_at(self, accuracy: float) -> float:
+        """Least joules per request of a mixture that is at least this accurate; NaN above all."""
+        if not self.corners or accuracy > self.corners[-1].accuracy:
+            return math.nan
+        before = self.corners[0]
+        for corner in self.corners:
+            if accuracy <= corner.accuracy:
+                return _between(before, corner, accuracy)
+            before = corner
+        raise AssertionError  # the last corner is at least as accurate
+
+    def saving(self, outcome: Outcome) -> float:
+        """Share of the hull's joules that ``outcome`` does without at its accuracy.
+
+        Negative if it needs more; NaN if the hull does not reach its accuracy.
+        """
+        return 1.0 - outcome.joules_per_request / self.joules_at(outcome.accuracy)
+
+
+def _between(one: Outcome, other: Outcome, accuracy: float) -> float:
+    width = other.accuracy - one.accuracy
+    if accuracy <= one.accuracy or width <= 0:
+        return one.joules_per_request
+    share = (accuracy - one.accuracy) / width
+    return one.joules_per_request + share * (other.joules_per_request - one.joules_per_request)
+
+
+def hull_of(outcomes: Iterable[Outcome], attainment: float) -> Hull:
+    """The hull of the outcomes that answer at least this share of the requests in time."""
+    keeping = sorted(
+        (
+            outcome
+            for outcome in outcomes
+            if outcome.sla_attainment >= attainment - SAME_ATTAINMENT
+            and math.isfinite(outcome.joules_per_request)
+        ),
+        key=lambda outcome: (outcome.joules_per_request, -outcome.accuracy),
+    )
+    corners: list[Outcome] = []
+    for outcome in keeping:
+        if corners and outcome.accuracy <= corners[-1].accuracy:
+            continue  # no more accurate than one that needs less
+        while len(corners) > 1 and not _is_below(corners[-2], corners[-1], outcome):
+            corners.pop()
+        corners.append(outcome)
+    return Hull(tuple(corners))
+
+
+def _is_below(left: Outcome, middle: Outcome, right: Outcome) -> bool:
+    """True if the middle one needs less than the mixture of the others with its accuracy."""
+    return middle.joules_per_request < _between(left, right, middle.accuracy)
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What energy in the objective saves at equal accuracy and SLA attainment.
+
+    Attributes:
+        outcomes: of the run with energy, one a seed.
+        savings: shares, one a seed; NaN where no run without energy is as accurate.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    savings: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds; NaN if one of them has no figure."""
+        return sum(self.savings) / len(self.savings)
+
+    @property
+    def least(self) -> float:
+        """Of the seeds."""
+        return min(self.savings)
+
+    @property
+    def most(self) -> float:
+        """Of the seeds."""
+        return max(self.savings)
+
+    def sentence(self) -> str:
+        """The answer before anything else is said."""
+        if math.isnan(self.mean):
+            return (
+                "no weights without energy reach this accuracy with as many requests in time, so"
+                " there is nothing to hold its joules against"
+            )
+        more = "more" if self.mean < 0 else "fewer"
+        seeds = len(self.savings)
+        spread = (
+            f" (one seed: {self.outcomes[0].seed})"
+            if seeds == 1
+            else f" ({self.least:.1%} to {self.most:.1%} over {seeds} seeds)"
+        )
+        return (
+            f"at the same accuracy and SLA attainment, {abs(self.mean):.1%} {more} joules than IPA"
+            f" with its best other weights{spread}"
+        )
+
+
+def saving_of(with_energy: Sequence[Outcome], without: Sequence[Outcome]) -> Saving:
+    """Hold runs with energy against the hull of those without, seed by seed.
+
+    Args:
+        with_energy: one a seed, of equal weights.
+        without: every run without energy, of the same seeds.
+    """
+    savings = []
+    for outcome in with_energy:
+        mine = [other for other in without if other.seed == outcome.seed]
+        savings.append(hull_of(mine, outcome.sla_attainment).saving(outcome))
+    return Saving(tuple(with_energy), tuple(savings))

@@ -1,0 +1,259 @@
+"""The runs behind the yardstick: one pipeline over one trace at many weights, nothing written.
+
+Without energy the objective is alpha·accuracy less what cores and other resources cost, so the
+plans depend on the ratio of alpha to those prices alone: the sweep goes over alpha, where there is
+a price, and over beta where the YAML has none; each with more room for bursts as well, so that some
+answer all requests in time. IPA's baselines join it, those that switch variants at several alphas.
+With energy it goes over ``energy_weight`` at a few alphas. Every run has the seeds of the others,
+so that differences are of weights and not of arrivals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import ipa_energy
+from ipa_energy.comparing import metrics
+from ipa_energy.config import PipelineConfig, dump_config
+from ipa_energy.errors import InfeasibleError, IpaEnergyError
+from ipa_energy.experiment import Experiment, run_experiment
+from ipa_energy.files import write_json
+from ipa_energy.frontier.hull import Outcome
+from ipa_energy.planning.planner import Planner
+from ipa_energy.planning.policies import apply_baseline, program_for
+
+logger = logging.getLogger(__name__)
+
+ALPHA_FACTORS = tuple(2.0 ** (step / 2) for step in range(-7, 5))
+"""Of the YAML's alpha: from 1/11 to 4."""
+
+CORE_OF_ACCURACY = 1 / 80
+"""What a core costs in accuracy where a YAML has no price: that of configs/video.yaml."""
+
+MARGINS = (0.0, 15.0, 30.0)
+"""Percent added to the YAML's ``predictor_margin``: more replicas, fewer late requests. Without
+this knob a run with energy that happens to be late less often would be compared with nothing."""
+
+FEW_ALPHA_FACTORS = (0.125, 0.5, 1.0, 2.0)
+FIXED_VARIANT = ("fa2-low", "fa2-high")
+SWITCHING = ("rim-low", "rim-high")
+
+ENERGY_STEPS = tuple(2.0 ** (step / 2) for step in range(-8, 9))
+"""Of the weight at which the whole range of joules weighs as much as that of accuracies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """One setting of the sweep.
+
+    Attributes:
+        label: for people.
+        changes: key of the YAML → value.
+        policy: one of IPA's baselines laid over it; None: none.
+        energy_weight: of the objective.
+    """
+
+    label: str
+    changes: Mapping[str, float | None]
+    policy: str | None = None
+    energy_weight: float = 0.0
+
+
+def without_energy(config: PipelineConfig) -> list[Weighting]:
+    """Every setting that the yardstick tries for a pipeline, none with energy in it."""
+    off: dict[str, float | None] = {"energy_weight": 0.0, "energy_sla_joules": None}
+    found = []
+    for margin in MARGINS:
+        for factor in ALPHA_FACTORS:
+            changes, label = _priced(config, factor)
+            margin_percent = config.predictor_margin + margin
+            label += f", predictor_margin {margin_percent:g}" if margin else ""
+            changes = {**off, **changes, "predictor_margin": margin_percent}
+            found.append(Weighting(label, changes))
+    found += [Weighting(policy, off, policy) for policy in FIXED_VARIANT]
+    for policy in SWITCHING:
+        for factor in FEW_ALPHA_FACTORS:
+            alpha = config.alpha * factor
+            found.append(Weighting(f"{policy}, alpha {alpha:.4g}", {**off, "alpha": alpha}, policy))
+    return found
+
+
+def _priced(config: PipelineConfig, factor: float) -> tuple[dict[str, float | None], str]:
+    """A ratio of accuracy to cost, and how it is called."""
+    if config.alpha > 0 and (config.beta > 0 or getattr(config, "prices", None)):
+        alpha = config.alpha * factor
+        return {"alpha": alpha}, f"alpha {alpha:.4g}"
+    alpha = config.alpha or 1.0
+    beta = alpha * CORE_OF_ACCURACY / factor
+    return {"alpha": alpha, "beta": beta}, f"beta {beta:.4g}"
+
+
+def with_energy(config: PipelineConfig, planner: Planner) -> list[Weighting]:
+    """Settings with energy: ``energy_weight`` over its whole range, at a few alphas."""
+    natural = config.alpha * _accuracy_range(planner) / _joules_range(planner)
+    found = []
+    for factor in FEW_ALPHA_FACTORS:
+        alpha = config.alpha * factor
+        for step in ENERGY_STEPS:
+            weight = natural * factor * step
+            label = f"alpha {alpha:.4g}, energy_weight {weight:.4g}"
+            found.append(Weighting(label, {"alpha": alpha, "energy_weight": weight}, None, weight))
+    return found
+
+
+def _accuracy_range(planner: Planner) -> float:
+    ranges = []
+    for stage in planner.stages:
+        values = [option.accuracy for option in stage.options]
+        ranges.append(max(values) - min(values))
+    return max(ranges) or 1.0
+
+
+def _joules_range(planner: Planner) -> float:
+    total = 0.0
+    for stage in planner.stages:
+        values = [option.dynamic_energy_j for option in stage.options if option.has_energy]
+        total += max(values, default=0.0) - min(values, default=0.0)
+    return total or 1.0
+
+
+def reweighted(experiment: Experiment, weighting: Weighting, seed: int) -> Experiment:
+    """The same pipeline over the same trace at other weights and with another seed."""
+    planner = experiment.planner
+    config = planner.config.model_copy(update={**weighting.changes, "seed": seed})
+    if weighting.policy is not None:
+        config = apply_baseline(config, weighting.policy, planner.stages)
+    program = program_for(config, planner.stages)
+    return Experiment(
+        Planner(config, planner.stages, program, planner.profile_path), experiment.workload
+    )
+
+
+def run_outcome(experiment: Experiment, weighting: Weighting, seed: int) -> Outcome | None:
+    """What a setting comes to over the trace; None if none of its loads has a plan."""
+    try:
+        run = run_experiment(reweighted(experiment, weighting, seed))
+    except InfeasibleError:
+        return None
+    found = metrics(run)
+    return Outcome(
+        label=weighting.label,
+        accuracy=found.accuracy_mean,
+        joules_per_request=found.joules_per_request,
+        sla_attainment=found.sla_attainment,
+        energy_weight=weighting.energy_weight,
+        seed=seed,
+    )
+
+
+_of_worker: list[Experiment] = []
+
+
+def _start(experiment: Experiment) -> None:
+    _of_worker.append(experiment)
+    logging.getLogger("ipa_energy").setLevel(logging.ERROR)
+
+
+def _in_worker(task: tuple[Weighting, int]) -> Outcome | None:
+    return run_outcome(_of_worker[0], *task)
+
+
+def sweep(
+    experiment: Experiment,
+    weightings: Sequence[Weighting],
+    seeds: Iterable[int],
+    *,
+    workers: int | None = None,
+    ran: Callable[[], object] = lambda: None,
+) -> list[Outcome]:
+    """Every setting with every seed, in that order; those that no load has a plan for are left out.
+
+    Args:
+        experiment: pipeline and trace.
+        weightings: from :func:`without_energy` or :func:`with_energy`.
+        seeds: of the runs.
+        workers: processes; default one a core.
+        ran: called after each run, for a progress bar.
+    """
+    tasks = [(weighting, seed) for seed in seeds for weighting in weightings]
+    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    found: list[Outcome | None] = []
+    if count <= 1:
+        for task in tasks:
+            found.append(run_outcome(experiment, *task))
+            ran()
+    else:
+        with ProcessPoolExecutor(count, get_context("spawn"), _start, (experiment,)) as pool:
+            for outcome in pool.map(_in_worker, tasks):
+                found.append(outcome)
+                ran()
+    return [outcome for outcome in found if outcome is not None]
+
+
+def cached_sweep(
+    experiment: Experiment,
+    weightings: Sequence[Weighting],
+    seeds: Sequence[int],
+    *,
+    folder: Path | None = None,
+    workers: int | None = None,
+    ran: Callable[[], object] = lambda: None,
+) -> list[Outcome]:
+    """:func:`sweep`, kept in a file by everything that it depends on.
+
+    Args:
+        experiment: as :func:`sweep` takes it, like those below.
+        weightings: the settings.
+        seeds: of the runs.
+        workers: processes.
+        ran: called after each run; not for those that were kept.
+        folder: of the cache; None: ``$XDG_CACHE_HOME/ipa-energy``, else ``~/.cache/ipa-energy``. A
+            cache that cannot be written is done without.
+    """
+    path = (folder or _cache_folder()) / f"sweep-{_key(experiment, weightings, seeds)}.json"
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))["outcomes"]
+        return [Outcome(**{**entry, "joules_per_request": _number(entry)}) for entry in kept]
+    outcomes = sweep(experiment, weightings, seeds, workers=workers, ran=ran)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"outcomes": [asdict(outcome) for outcome in outcomes]})
+    except (OSError, IpaEnergyError) as error:
+        logger.info("%s: the sweep is not kept: %s", path, error)
+    return outcomes
+
+
+def _number(entry: Mapping[str, Any]) -> float:
+    joules = entry["joules_per_request"]
+    return math.nan if joules is None else float(joules)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "ipa-energy"
+
+
+def _key(experiment: Experiment, weightings: Sequence[Weighting], seeds: Sequence[int]) -> str:
+    """Digest of the pipeline less its weights, its profile, the trace, the sweep, our version."""
+    planner = experiment.planner
+    digest = hashlib.sha256()
+    for part in (
+        ipa_energy.__version__.encode(),
+        dump_config(planner.config).encode(),
+        planner.profile_path.read_bytes(),
+        experiment.workload.counts.tobytes(),
+        json.dumps([asdict(weighting) for weighting in weightings], sort_keys=True).encode(),
+        json.dumps(list(seeds)).encode(),
+    ):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:20]

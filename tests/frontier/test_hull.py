@@ -1,0 +1,77 @@
+"""The yardstick against hulls computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ipa_energy.frontier.hull import Outcome, hull_of, saving_of
+
+
+def outcome(accuracy: float, joules: float, in_time: float = 1.0, seed: int = 0) -> Outcome:
+    return Outcome(
+        label="made up",
+        accuracy=accuracy,
+        joules_per_request=joules,
+        sla_attainment=in_time,
+        seed=seed,
+    )
+
+
+WITHOUT = [outcome(0.5, 1.0), outcome(0.7, 2.0), outcome(0.6, 1.9), outcome(0.9, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "joules"),
+    [(0.4, 1.0), (0.5, 1.0), (0.6, 1.5), (0.7, 2.0), (0.8, 3.5), (0.9, 5.0)],
+)
+def test_least_joules_by_hand(accuracy: float, joules: float) -> None:
+    """(0.6, 1.9) lies above the mixture of its neighbours, which needs 1.5 J there."""
+    assert hull_of(WITHOUT, 1.0).joules_at(accuracy) == pytest.approx(joules)
+
+
+def test_corners_are_by_rising_accuracy_and_none_is_above_a_mixture() -> None:
+    corners = hull_of(WITHOUT, 1.0).corners
+    assert [corner.accuracy for corner in corners] == [0.5, 0.7, 0.9]
+
+
+def test_above_every_run_without_energy_there_is_no_figure() -> None:
+    assert math.isnan(hull_of(WITHOUT, 1.0).joules_at(0.91))
+    assert math.isnan(hull_of([], 1.0).joules_at(0.5))
+
+
+def test_only_runs_that_answer_as_many_requests_in_time_count() -> None:
+    cheap_but_late = outcome(0.9, 0.1, in_time=0.95)
+    assert hull_of([*WITHOUT, cheap_but_late], 0.99).joules_at(0.9) == 5.0
+    assert hull_of([*WITHOUT, cheap_but_late], 0.95).joules_at(0.9) == 0.1
+    almost = outcome(0.9, 0.1, in_time=0.9896)
+    assert hull_of([*WITHOUT, almost], 0.99).joules_at(0.9) == 0.1  # prints as 99.0 % too
+
+
+def test_thirty_percent_is_thirty_percent_and_nothing_is_nothing() -> None:
+    """A run on the hull saves nothing; one with 70 % of the hull's joules saves 30 %."""
+    assert saving_of([outcome(0.8, 3.5)], WITHOUT).mean == pytest.approx(0.0)
+    saving = saving_of([outcome(0.8, 0.7 * 3.5)], WITHOUT)
+    assert saving.mean == pytest.approx(0.3)
+    assert "30.0% fewer joules than IPA with its best other weights" in saving.sentence()
+
+
+def test_a_run_that_needs_more_is_said_to() -> None:
+    saving = saving_of([outcome(0.7, 2.5)], WITHOUT)
+    assert saving.mean == pytest.approx(-0.25)
+    assert "25.0% more joules" in saving.sentence()
+
+
+def test_seeds_are_held_against_runs_of_their_own_seed() -> None:
+    without = [outcome(0.7, 2.0, seed=0), outcome(0.7, 1.0, seed=1)]
+    saving = saving_of([outcome(0.7, 1.0, seed=0), outcome(0.7, 1.0, seed=1)], without)
+    assert saving.savings == (0.5, 0.0)
+    assert (saving.least, saving.mean, saving.most) == (0.0, 0.25, 0.5)
+    assert "0.0% to 50.0% over 2 seeds" in saving.sentence()
+
+
+def test_nothing_to_compare_with_is_said() -> None:
+    assert (
+        "nothing to hold its joules against" in saving_of([outcome(0.95, 1.0)], WITHOUT).sentence()
+    )

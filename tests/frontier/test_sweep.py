@@ -1,0 +1,172 @@
+"""Pipelines made so that energy adds a known share, or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ipa_energy.cli import main
+from ipa_energy.experiment import Experiment, load_experiment
+from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_csv
+from ipa_energy.frontier.hull import saving_of
+from ipa_energy.frontier.sweep import (
+    FEW_ALPHA_FACTORS,
+    FIXED_VARIANT,
+    SWITCHING,
+    Weighting,
+    cached_sweep,
+    run_outcome,
+    sweep,
+    without_energy,
+)
+
+HEADER = (
+    "stage,variant,hardware,cpu_cores,gpu_share,batch,replicas,load_rps,latency_avg_s,"
+    "latency_p99_s,throughput_rps,accuracy,dynamic_energy_j,idle_power_w,joules_per_request,"
+    "energy_ci95_j,trials,meter,quality\n"
+)
+YAML = """
+pipeline_name: made-up
+nodes: [{node_name: only}]
+task_name: [only]
+profile: profile.csv
+alpha: 10
+beta: 0.1
+normalize_accuracy: false
+latency_sla_s: 1
+allocation_mode: variable
+initial_active_model: [small]
+workload_type: csv
+workload_config: {path: load.csv}
+predictor_type: max
+reconfiguration_s: 0
+"""
+
+
+def pipeline(
+    folder: Path, options: list[tuple[str, str, int, float, float]], initial: str = "small"
+) -> Experiment:
+    """One stage of (variant, hardware, cores, accuracy, joules); no idle watts."""
+    rows = [
+        f"only,{variant},{hardware},{cores},0,1,1,50,0.02,0.02,50,{accuracy},{joules},0,{joules},"
+        "0,3,made-up,measured\n"
+        for variant, hardware, cores, accuracy, joules in options
+    ]
+    folder.mkdir(exist_ok=True)
+    (folder / "profile.csv").write_text(HEADER + "".join(rows))
+    # Requests come after the first decision: what runs before it serves none.
+    (folder / "load.csv").write_text("\n".join(["requests", *["0"] * 10, *["4"] * 50]) + "\n")
+    path = folder / "made-up.yaml"
+    path.write_text(YAML.replace("[small]", f"[{initial}]"))
+    return load_experiment(path)
+
+
+def frontier(experiment: Experiment, folder: Path) -> Frontier:
+    return frontier_of(experiment, attainment=0.99, seeds=[0], cache=folder, workers=1)
+
+
+THIRTY_PERCENT = [
+    ("small", "hungry", 1, 0.5, 10.0),
+    ("small", "frugal", 2, 0.5, 7.0),
+    ("large", "hungry", 2, 0.8, 20.0),
+    ("large", "frugal", 4, 0.8, 14.0),
+]
+"""The frugal hardware holds twice the cores for 70 % of the joules: no weight of cores finds it."""
+
+NOTHING = [("small", "cpu", 1, 0.5, 10.0), ("large", "cpu", 2, 0.8, 20.0)]
+"""Joules go with cores: whatever energy picks, a weight of cores picks as well."""
+
+
+@pytest.mark.parametrize(("variant", "weight", "alpha"), [("small", 0.5, 1), ("large", 0.5, 100)])
+def test_energy_that_adds_thirty_percent_is_said_to(
+    variant: str, weight: float, alpha: float, tmp_path: Path
+) -> None:
+    experiment = pipeline(tmp_path, THIRTY_PERCENT, initial=variant)
+    changes = {"alpha": alpha, "energy_weight": weight}
+    ran = run_outcome(experiment, Weighting("with energy", changes, None, weight), 0)
+    assert ran is not None
+    without = sweep(experiment, without_energy(experiment.planner.config), [0], workers=1)
+    saving = saving_of([ran], without)
+    assert saving.mean == pytest.approx(0.3)
+    assert "30.0% fewer joules" in saving.sentence()
+
+
+def test_a_frontier_shows_the_thirty_percent(tmp_path: Path) -> None:
+    found = frontier(pipeline(tmp_path, THIRTY_PERCENT), tmp_path / "cache")
+    assert found.accuracies()[0] == 0.5
+    assert found.savings_at(0.5) == pytest.approx([0.3])
+
+
+def test_energy_that_adds_nothing_is_said_to(tmp_path: Path) -> None:
+    found = frontier(pipeline(tmp_path, NOTHING), tmp_path / "cache")
+    savings = [found.savings_at(accuracy)[0] for accuracy in found.accuracies()]
+    assert savings == pytest.approx([0.0] * len(savings), abs=1e-9)
+    assert "saves 0.0% of the joules" in found.sentence()
+
+
+def test_the_sweep_without_energy_has_no_energy_in_it(tmp_path: Path) -> None:
+    settings = without_energy(pipeline(tmp_path, NOTHING).planner.config)
+    assert {setting.changes["energy_weight"] for setting in settings} == {0.0}
+    assert {setting.changes["energy_sla_joules"] for setting in settings} == {None}
+    policies = [setting.policy for setting in settings if setting.policy]
+    assert policies == [*FIXED_VARIANT, *(p for p in SWITCHING for _ in FEW_ALPHA_FACTORS)]
+
+
+def test_processes_find_what_one_finds(tmp_path: Path) -> None:
+    experiment = pipeline(tmp_path, NOTHING)
+    settings = without_energy(experiment.planner.config)[:4]
+    assert sweep(experiment, settings, [0, 1], workers=2) == sweep(
+        experiment, settings, [0, 1], workers=1
+    )
+
+
+def test_a_sweep_is_kept_until_something_that_it_depends_on_changes(tmp_path: Path) -> None:
+    experiment = pipeline(tmp_path / "p", NOTHING)
+    settings = without_energy(experiment.planner.config)[:2]
+    ran: list[int] = []
+
+    def outcomes(of: Experiment) -> list[object]:
+        return [
+            *cached_sweep(
+                of, settings, [0], folder=tmp_path / "c", workers=1, ran=lambda: ran.append(1)
+            )
+        ]
+
+    first = outcomes(experiment)
+    assert (outcomes(experiment), len(ran)) == (first, 2)
+    dearer = [(*option[:4], 2 * option[4]) for option in NOTHING]
+    assert outcomes(pipeline(tmp_path / "p", dearer)) != first
+    assert len(ran) == 4
+
+
+def test_the_verb_prints_both_hulls_and_writes_every_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pipeline(tmp_path, THIRTY_PERCENT)
+    call = ["frontier", str(tmp_path / "made-up.yaml"), "--csv", str(tmp_path / "runs.csv")]
+    assert main(call) == 0
+    text = capsys.readouterr().out
+    assert "energy in the objective saves" in text
+    assert "−30.0 %" in text
+    assert main([*call, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["by_accuracy"][0]["savings"] == pytest.approx([0.3])
+    lines = (tmp_path / "runs.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(found["without_energy"]) + len(found["with_energy"])
+
+
+def test_impossible_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline(tmp_path, NOTHING)
+    path = str(tmp_path / "made-up.yaml")
+    assert main(["frontier", path, "--attainment", "97"]) == 2
+    assert "--attainment: 97; allowed: a share from 0 to 1" in capsys.readouterr().err
+    assert main(["frontier", path, "--seeds", "0"]) == 2
+
+
+def test_where_no_run_keeps_the_sla_that_is_the_answer(tmp_path: Path) -> None:
+    found = Frontier("p", "w", 0.99, None, (), (), (0,))
+    assert found.sentence().startswith("no accuracy is reached both with and without energy")
+    assert outcomes_csv(found).count("\n") == 1
