@@ -17,9 +17,6 @@ Quality = Literal["measured", "estimated", "imported"]
 EnergyRisk = Literal["mean", "upper"]
 """Which joules a decision plans with: the mean of the trials, or the upper end of its interval."""
 
-EnergyMetric = Literal["joules_per_request", "watts"]
-"""What the energy term of the objective counts."""
-
 NOTATION = "1c = cores of a replica, b = batch, x = replicas"
 """How to read a plan such as ``yolov5s 1c b1 x6``; stands where plans are printed first."""
 

@@ -157,6 +157,12 @@ QUANTITIES: dict[str, Quantity] = {
 Terms of the objective and caps, by name. A weight or cap whose key is none of the YAML's own
 becomes one; ``PipelineConfig.objective_weights`` and ``quantity_caps`` hold what a YAML says."""
 
+
+def energy_metrics() -> tuple[str, ...]:
+    """Names in :data:`QUANTITIES` that ``energy_weight`` may weigh: those of ``energy_metric``."""
+    return tuple(name for name, item in QUANTITIES.items() if item.weight_key == "energy_weight")
+
+
 METERS: dict[str, Named] = {
     "rapl": Named("processors and memory, from files", "ipa_energy.meters.rapl.rapl_meter:RAPL"),
     "perf": Named("the same, as the kernel's events", "ipa_energy.meters.perf:PERF"),

@@ -18,8 +18,9 @@ from ipa_energy.meters.sources import Source
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.policies import rim_high
-from ipa_energy.records import Stage
+from ipa_energy.records import Option, Stage
 from ipa_energy.registries import Named, Quantity
 from ipa_energy.serving.base import Serving, Setting
 from ipa_energy.testing import FakeBackend, FakeMeter
@@ -157,6 +158,37 @@ def test_a_policy(
     found = call(capsys, "optimize", small_pipeline, "--load", "7", "--policy", "twins")
     assert [stage["replicas"] for stage in found["plans"][0]["stages"]] == [2, 2]
     assert "twins (two replicas)" in help_of(capsys, "optimize")
+
+
+def test_a_term(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rent(option: Option, replicas: int, stage: Stage, moment: Moment) -> float:
+        del stage, moment
+        return 0.25 * option.cpu_cores * replicas
+
+    quantity = Quantity("rent", rent, unit="EUR/h", weight_key="rent_weight", cap_key="rent_cap")
+    monkeypatch.setitem(registries.QUANTITIES, "rent", quantity)
+    argv = ("optimize", small_pipeline, "--load", "7")
+    plain = call(capsys, *argv)["plans"][0]
+    assert plain["cost_cores"] > 3
+    found = call(capsys, *argv, "--set", "rent_weight=2", "--set", "rent_cap=0.75")
+    plan = found["plans"][0]
+    assert plan["cost_cores"] <= 3
+    assert plan["terms"]["rent"] == pytest.approx(2 * 0.25 * plan["cost_cores"])
+    parts = plan["terms"]
+    worth = 2 * parts["accuracy"] - sum(parts.values())
+    assert plan["objective"] == pytest.approx(worth)
+    checks = {check["constraint"]: check for check in plan["certificate"]["checks"]}
+    assert checks["rent_cap"]["limit"] == 0.75
+    assert checks["rent_cap"]["value"] == pytest.approx(0.25 * plan["cost_cores"])
+    assert main([*map(str, argv), "--set", "rent_weight=2"]) == 0
+    assert " rent\n" in capsys.readouterr().out
+    assert main([*map(str, argv), "--set", "rent_cap=0.25", "--json"]) == 3
+    conflict = json.loads(capsys.readouterr().out)["conflict"]
+    assert "rent_cap" in conflict["constraints"]
+    with_lines(small_pipeline, "rent_weight: 2", "rent_cap: 0.75")
+    assert call(capsys, *argv)["plans"] == found["plans"]
 
 
 def test_the_keys_of_a_quantity(

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from ipa_energy.records import EnergyMetric, EnergyRisk
-from ipa_energy.registries import POLICIES, SOLVERS, Named
+from ipa_energy.records import EnergyRisk
+from ipa_energy.registries import POLICIES, SOLVERS, Named, energy_metrics
 
 KEY_OF_OPTION = {
     "profile": "profile",
@@ -39,7 +39,7 @@ def add_planning_options(
         **several,
     )
     add("--energy-weight", type=float, metavar="W", help="weight of the energy term; 0 is IPA")
-    add("--energy-metric", choices=get_args(EnergyMetric), help="what the energy term counts")
+    add("--energy-metric", choices=energy_metrics(), help="what the energy term counts")
     add(
         "--energy-risk",
         choices=get_args(EnergyRisk),

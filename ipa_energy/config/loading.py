@@ -29,7 +29,7 @@ from ipa_energy.config.source import (
 )
 from ipa_energy.config.workload import MODELS, CsvWorkload
 from ipa_energy.errors import ConfigError
-from ipa_energy.registries import PREDICTORS, SOLVERS, WORKLOADS
+from ipa_energy.registries import PREDICTORS, SOLVERS, WORKLOADS, energy_metrics
 
 Schema = dict[str, Any]
 
@@ -194,7 +194,9 @@ def json_schema() -> Schema:
 
     Its choices are the names that the registries hold now.
     """
-    return _json_schema(pipeline_model(), tuple(SOLVERS), tuple(PREDICTORS), tuple(WORKLOADS))
+    return _json_schema(
+        pipeline_model(), energy_metrics(), *map(tuple, (SOLVERS, PREDICTORS, WORKLOADS))
+    )
 
 
 def schema_text() -> str:

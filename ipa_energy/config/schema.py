@@ -37,10 +37,18 @@ from ipa_energy.config.fields import (
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
-from ipa_energy.records import EnergyMetric, EnergyRisk
-from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS, WORKLOADS, backup_predictors
+from ipa_energy.records import EnergyRisk
+from ipa_energy.registries import (
+    PREDICTORS,
+    QUANTITIES,
+    SOLVERS,
+    WORKLOADS,
+    backup_predictors,
+    energy_metrics,
+)
 
 T = TypeVar("T")
+EnergyMetric = Annotated[str, OneOf(energy_metrics)]
 Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
 BackupPredictor = Annotated[str, OneOf(backup_predictors)]
 WorkloadType = Annotated[str, OneOf(lambda: WORKLOADS)]

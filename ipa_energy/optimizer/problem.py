@@ -50,7 +50,7 @@ from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import ROUNDING_RTOL, replicas_needed
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.quantities import UNITS, Moment, over_all_options
-from ipa_energy.records import Allocation, EnergyMetric, EnergyRisk, Option, Stage
+from ipa_energy.records import Allocation, EnergyRisk, Option, Stage
 from ipa_energy.registries import QUANTITIES
 
 AccuracyMethod = Literal["sum", "average", "multiply"]
@@ -73,7 +73,7 @@ class Settings:
         beta: weight of one reserved core.
         gamma: weight of one unit of batch size.
         energy_weight: weight of the energy term; 0 is IPA.
-        energy_metric: what the energy term counts, joules per pipeline request or watts.
+        energy_metric: the quantity that the energy term counts, one of ``energy_metrics()``.
         energy_risk: the joules of (5) and (6): the mean of the trials, or the upper end of its
             95 % interval.
         accuracy_method: how stage accuracies combine.
@@ -92,7 +92,7 @@ class Settings:
     beta: float
     gamma: float
     energy_weight: float = 0.0
-    energy_metric: EnergyMetric = "joules_per_request"
+    energy_metric: str = "joules_per_request"
     energy_risk: EnergyRisk = "mean"
     accuracy_method: AccuracyMethod = "sum"
     normalize_accuracy: bool = False

@@ -25,6 +25,7 @@ from typing import Any
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
+from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice, Plan, build_plan
@@ -119,7 +120,7 @@ def _weighted(problem: Problem, weight: float) -> Problem:
 
 
 def _scale(problem: Problem) -> float:
-    return problem.load_rps if problem.settings.energy_metric == "watts" else 1.0
+    return metric_scale(problem.settings.energy_metric, problem.load_rps)
 
 
 def _total(columns: list[Floats], choice: Choice) -> float:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
+from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
 from ipa_energy.optimizer.plan import Choice, build_plan
@@ -135,7 +136,7 @@ def objectives(problem: Problem, space: Space, energy_weight: float) -> Floats:
     worth = settings.alpha * space.accuracy - penalty
     if energy_weight == 0:
         return worth
-    scale = problem.load_rps if settings.energy_metric == "watts" else 1.0
+    scale = metric_scale(settings.energy_metric, problem.load_rps)
     return worth - energy_weight * scale * space.joules_per_request
 
 

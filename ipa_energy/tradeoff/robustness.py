@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Floats
+from ipa_energy.energy import metric_scale
 from ipa_energy.interval import t_quantile_95
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
@@ -149,7 +150,7 @@ def interval_of(option: Option) -> tuple[float, int]:
 
 def energy_scale(problem: Problem) -> float:
     """What the energy weight multiplies, per joule of a pipeline request."""
-    return problem.load_rps if problem.settings.energy_metric == "watts" else 1.0
+    return metric_scale(problem.settings.energy_metric, problem.load_rps)
 
 
 def _intervals(candidates: Candidates) -> tuple[Floats, Floats]:

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.energy import fill_wait_s, joules_per_request
+from ipa_energy.energy import fill_wait_s, joules_per_request, metric_scale
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL
 from ipa_energy.optimizer.problem import within
 from ipa_energy.plugin.hooks.pipeline_energy import (
@@ -315,7 +315,7 @@ def add_to_model(
             model.addConstr(pick.chosen == 0, name="not-profiled")
     if settings.needs_energy:
         joules = sum(_joules(energy, pick, replicas[pick.stage]) for pick in found if pick.entry)
-        scale = energy.load_rps if settings.energy_metric == "watts" else 1.0
+        scale = metric_scale(settings.energy_metric, energy.load_rps)
         if settings.energy_weight != 0:
             penalty = settings.energy_weight * scale * joules
             model.setObjective(model.getObjective() - penalty, model.ModelSense)

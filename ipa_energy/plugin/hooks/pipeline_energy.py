@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipa_energy.energy import fill_wait_s
+from ipa_energy.energy import fill_wait_s, metric_scale
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import within
 from ipa_energy.optimizer.quantities import planned_load_rps
@@ -131,7 +131,7 @@ class PipelineEnergy:
         joules = self.planned_joules_per_request(plan)
         if joules is None:
             raise ConfigError(f"no joules for {' | '.join(label(one) for one in plan)}")
-        scale = self.load_rps if self.settings.energy_metric == "watts" else 1.0
+        scale = metric_scale(self.settings.energy_metric, self.load_rps)
         return self.settings.energy_weight * scale * joules
 
     def latency_s(self, plan: Sequence[Chosen]) -> float:

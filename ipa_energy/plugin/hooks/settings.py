@@ -48,7 +48,7 @@ class EnergySettings:
     """
 
     energy_weight: float = 0.0
-    energy_metric: Literal["joules_per_request", "watts"] = "joules_per_request"
+    energy_metric: str = "joules_per_request"
     energy_risk: Literal["mean", "upper"] = "mean"
     energy_sla_joules: float | None = None
     energy_estimate: Literal["cpu-time"] | None = None
