@@ -25,6 +25,7 @@ from ipa_energy.records import Allocation, joined_meters
 from ipa_energy.registries import BACKENDS, QUANTITIES, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
+from ipa_energy.runlog.step import further_terms
 from ipa_energy.runner import Runner, initial_configuration
 from ipa_energy.serving.base import Deployment, Setting, deployment_of
 from ipa_energy.serving.load import TraceLoad
@@ -157,7 +158,8 @@ def _go(runner: Runner, log: RunLog | RunInMemory, show_progress: bool) -> None:
     first_id = log.next_request_id
     for index, interval in enumerate(runner.intervals(log.finished, show_progress=show_progress)):
         status = interval.decision.status if interval.decision else None
-        totals.add(interval.served, status, interval.reconfigured)
+        further = further_terms(interval.plan.terms)
+        totals.add(interval.served, status, interval.reconfigured, further)
         if index >= done:
             log.append_interval(interval if is_replay else _numbered_from(first_id, interval))
     log.complete(totals.to_json())

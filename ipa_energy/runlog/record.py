@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ipa_energy.as_json import as_json, or_none
+from ipa_energy.as_json import as_json, fields_of, or_none
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
@@ -110,7 +110,11 @@ class RunInfo:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over a run, for ``run.json``."""
+    """Sums over a run, for ``run.json``.
+
+    Attributes:
+        further: term of a further quantity → (its sum over requests, these requests).
+    """
 
     requests: int = 0
     dropped: int = 0
@@ -119,9 +123,27 @@ class Totals:
     reconfigurations: int = 0
     idle_j: float = 0.0
     dynamic_j: float = 0.0
+    further: dict[str, tuple[float, int]] = field(default_factory=dict)
 
-    def add(self, served: Served, status: str | None, reconfigured: Sequence[str]) -> None:
-        """One interval more, with the status of its decision and the stages that this changed."""
+    def add(
+        self,
+        served: Served,
+        status: str | None,
+        reconfigured: Sequence[str],
+        further: Mapping[str, float],
+    ) -> None:
+        """One interval more, with the status of its decision and the stages that this changed.
+
+        Args:
+            served: what it served.
+            status: of the decision at its beginning; None without one.
+            reconfigured: names of the stages that this changed.
+            further: terms of further quantities in the plan that governed it.
+        """
+        for name, term in further.items():
+            total, requests = self.further.get(name, (0.0, 0))
+            count = len(served.requests)
+            self.further[name] = (total + count * term, requests + count)
         self.requests += len(served.requests)
         self.dropped += int((served.requests.dropped_at >= 0).sum())
         self.decisions += status not in (None, "initial")
@@ -133,10 +155,13 @@ class Totals:
     def to_json(self) -> dict[str, Any]:
         """The sums, and what follows from them."""
         energy_j, answered = self.idle_j + self.dynamic_j, self.requests - self.dropped
+        sums = fields_of(self)
+        means = {name: or_none(total / n) for name, (total, n) in sums.pop("further").items() if n}
         return {
-            **as_json(asdict(self)),
+            **as_json(sums),
             "energy_j": or_none(energy_j),
             "joules_per_request": or_none(energy_j / answered) if answered else None,
+            **({"terms": means} if means else {}),
         }
 
 

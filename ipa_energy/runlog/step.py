@@ -177,6 +177,11 @@ class Finished:
     step: Step | None
 
 
+def further_terms(terms: Mapping[str, float]) -> dict[str, float]:
+    """Those of quantities that IPA does not know."""
+    return {name: value for name, value in terms.items() if name not in IPA_TERMS}
+
+
 def log_entry(interval: Interval) -> dict[str, Any]:
     """The timestep of ``adaptation_log.json`` for an interval that begins a step."""
     plan, decision, served = interval.plan, interval.decision, interval.served
@@ -201,9 +206,8 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         "accuracy_raw": plan.accuracy_raw,
         "energy": {stage.node_name: _node_energy(stage) for stage in plan.stages},
     }
-    further = {name: or_none(value) for name, value in terms.items() if name not in IPA_TERMS}
-    if further and decided:
-        entry["terms"] = further
+    if decided and (further := further_terms(plan.terms)):
+        entry["terms"] = {name: or_none(value) for name, value in further.items()}
     if decision and decision.trouble:
         entry["trouble"] = decision.trouble
     if interval.gap_s:

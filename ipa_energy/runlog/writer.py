@@ -36,7 +36,7 @@ from ipa_energy.runlog.folder import (
 from ipa_energy.runlog.journal import Line, encode, read_lines
 from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals, read_run_json, run_json
 from ipa_energy.runlog.responses import write_responses
-from ipa_energy.runlog.step import Finished, parse_entry, with_window
+from ipa_energy.runlog.step import Finished, further_terms, parse_entry, with_window
 from ipa_energy.serving.base import Served
 
 GROWTH = 1.25
@@ -124,6 +124,7 @@ class RunLog:
         self.finished: tuple[Finished, ...] = ()
         self.totals = Totals()
         self.next_request_id = 0
+        self._further: dict[str, float] = {}
         self._journal: BinaryIO | None = None
         self._log = AdaptationLog(info)
         self._renewed_size = 0
@@ -309,7 +310,11 @@ class RunLog:
             step = parse_entry(timestep, line.entry, self.info.nodes, served.end_s)
         ids = served.requests.request_id
         self.next_request_id = max(self.next_request_id, int(ids.max(initial=-1)) + 1)
-        self.totals.add(served, step.status if step else None, step.reconfigured if step else ())
+        if step is None:
+            self.totals.add(served, None, (), self._further)
+        else:
+            self._further = further_terms(step.terms)
+            self.totals.add(served, step.status, step.reconfigured, self._further)
         return Finished(
             start_s=served.start_s,
             end_s=served.end_s,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.runlog import RunLog, read_run
+from ipa_energy.runlog import RunLog, Totals, read_run
 from ipa_energy.runlog.reader import Run
 from ipa_energy.serving.base import Requests
 from ipa_energy.testing import (
@@ -370,3 +370,14 @@ def test_a_further_quantity_of_a_plan_is_logged_and_read_back(tmp_path: Path) ->
     assert {step.terms["money"] for step in decided} == {1.5}
     entries = json.loads((tmp_path / "run" / "adaptation_log.json").read_text())["timesteps"]
     assert [entry.get("terms") for entry in entries.values()] == [None] + [{"money": 1.5}] * 11
+
+
+def test_totals_have_the_mean_of_a_further_term_over_the_requests() -> None:
+    totals = Totals()
+    first, second, *_ = (interval.served for interval in fake_intervals())
+    totals.add(first, None, (), {})
+    totals.add(first, "optimal", (), {"money": 1.0})
+    totals.add(second, "optimal", (), {"money": 4.0})
+    one, two = len(first.requests), len(second.requests)
+    assert totals.to_json()["terms"]["money"] == pytest.approx((one + 4 * two) / (one + two))
+    assert "terms" not in Totals().to_json()
