@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ipa_energy.as_json import or_none
@@ -119,6 +119,8 @@ class Step:
         energy_j: joules of the step as served; NaN without energy.
         quality, meter: provenance of ``energy_j``.
         conflict: why it was infeasible.
+        amounts: quantity or resource that is weighted or capped → the plan's amount, no weight in
+            it; those with figures of their own above are not here.
         trouble: what the backend failed at; None if nothing.
         gap_s: seconds before it of which nothing was logged.
         requests: offered during it, where a log without requests of its own says so; else NaN.
@@ -141,6 +143,7 @@ class Step:
     quality: Quality | None
     meter: str | None
     conflict: str | None
+    amounts: Mapping[str, float] = field(default_factory=dict)
     trouble: str | None = None
     gap_s: float = 0.0
     requests: float = NAN
@@ -208,6 +211,8 @@ def log_entry(interval: Interval) -> dict[str, Any]:
     }
     if decided and (further := further_terms(plan.terms)):
         entry["terms"] = {name: or_none(value) for name, value in further.items()}
+    if plan.amounts:
+        entry["amounts"] = {name: or_none(value) for name, value in plan.amounts.items()}
     if decision and decision.trouble:
         entry["trouble"] = decision.trouble
     if interval.gap_s:
@@ -329,6 +334,7 @@ def parse_entry(
         quality=as_quality(entry.get("energy_quality")),
         meter=entry.get("energy_meter"),
         conflict=entry.get("conflict"),
+        amounts={name: number(value) for name, value in (entry.get("amounts") or {}).items()},
         trouble=entry.get("trouble"),
         gap_s=float(entry.get("gap_s", 0.0)),
         requests=number(entry.get("requests")),

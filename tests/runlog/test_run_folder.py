@@ -362,12 +362,13 @@ def test_a_further_quantity_of_a_plan_is_logged_and_read_back(tmp_path: Path) ->
     log = RunLog.create(tmp_path / "run", config_yaml=fake_config(), info=fake_info())
     for interval in fake_intervals():
         terms = {**interval.plan.terms, "money": 1.5}
-        plan = dataclasses.replace(interval.plan, terms=terms)
+        plan = dataclasses.replace(interval.plan, terms=terms, amounts={"money": 0.5})
         log.append_interval(dataclasses.replace(interval, plan=plan))
     log.complete({})
     first, *decided = read_run(tmp_path / "run").steps
     assert "money" not in first.terms  # the initial configuration was never scored
     assert {step.terms["money"] for step in decided} == {1.5}
+    assert {step.amounts["money"] for step in (first, *decided)} == {0.5}
     entries = json.loads((tmp_path / "run" / "adaptation_log.json").read_text())["timesteps"]
     assert [entry.get("terms") for entry in entries.values()] == [None] + [{"money": 1.5}] * 11
 
