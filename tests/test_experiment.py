@@ -17,6 +17,8 @@ import pytest
 from ipa_energy.comparing import metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment, yardsticks_of
+from ipa_energy.records import Option
+from ipa_energy.registries import QUANTITIES, Quantity
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.runlog.writer import RunLog
 from ipa_energy.workloads import Workload
@@ -303,3 +305,23 @@ def test_log_has_the_load_of_every_second_up_to_the_last_decision(
     run_experiment(experiment, tmp_path / "run")
     log = json.loads((tmp_path / "run" / "adaptation_log.json").read_text())
     assert log["metadata"]["recieved_load"] == experiment.workload.counts[:110].tolist()
+
+
+def test_a_quantity_from_outside_goes_through_a_whole_run(
+    small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rent(option: Option, replicas: int, *_: object) -> float:
+        return 0.25 * option.cpu_cores * replicas
+
+    money = Quantity("rent of the cores", rent, "ct", "money_weight", "money_cap")
+    monkeypatch.setitem(QUANTITIES, "money", money)
+    overrides = {"money_weight": 2.0, "money_cap": 100.0}
+    finished = run(small_pipeline, tmp_path / "run", **overrides)
+    for step in finished.decisions:
+        assert step.amounts["money"] == pytest.approx(0.25 * step.cores)
+        assert step.terms["money"] == pytest.approx(2 * step.amounts["money"])
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (told["settings"]["money_weight"], told["settings"]["money_cap"]) == (2.0, 100.0)
+    assert told["totals"]["terms"]["money"] > 0
+    in_memory = run_experiment(load_experiment(small_pipeline, overrides))
+    assert [step.amounts for step in in_memory.steps] == [step.amounts for step in finished.steps]
