@@ -29,12 +29,14 @@ from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice, Plan, build_plan
-from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.problem import Cap, Problem, Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Quality, Stage, joined_meters, weakest_quality
 from ipa_energy.tradeoff.plan_space import best_of
+
+ENERGY = "joules_per_request"
 
 TOLERANCE = 1e-10
 """Objectives closer than this share of their terms are equal: rounding, not a better plan."""
@@ -47,7 +49,8 @@ class Line:
     Attributes:
         choice: the plan.
         gain: its objective without the energy term.
-        energy: its energy term per unit of weight: joules per request, or watts.
+        energy: its energy term per unit of weight: joules per request, or watts; or that of
+            another quantity.
     """
 
     choice: Choice
@@ -59,71 +62,78 @@ class Line:
         return self.gain - weight * self.energy
 
 
-def optimal_lines(problem: Problem) -> list[tuple[float, Line]]:
+def optimal_lines(problem: Problem, quantity: str = ENERGY) -> list[tuple[float, Line]]:
     """Every plan that is optimal in a range of weights, with the weight from which it is.
 
     By rising weight, the first from 0; a range too narrow for an objective to tell it from a single
     weight is left out. Empty if nothing is feasible.
 
     Args:
-        problem: the program with an energy weight of 0, of a profile with joules.
+        problem: the program with a weight of 0 on the quantity, which it has figures of.
+        quantity: what the weight is of.
     """
-    first, last = pareto.solve(problem), most_frugal(problem)
+    first, last = pareto.solve(problem), most_frugal(problem, quantity)
     if not first or last is None:
         return []
-    left, right = _line(problem, first[0]), _line(problem, last)
-    return _without_points([(0.0, left), *_between(problem, left, right)])
+    columns = _term(problem, quantity)
+    left, right = _line(problem, columns, first[0]), _line(problem, columns, last)
+    return _without_points([(0.0, left), *_between(problem, columns, left, right)])
 
 
-def _between(problem: Problem, left: Line, right: Line) -> list[tuple[float, Line]]:
+def _between(
+    problem: Problem, columns: Sequence[Floats], left: Line, right: Line
+) -> list[tuple[float, Line]]:
     """(weight from which it is optimal, line) of those right of ``left``, up to ``right``."""
     if left.energy - right.energy <= TOLERANCE * abs(left.energy):
         return []
     # A plan of equal gain and less energy crosses at 0, up to rounding to its left.
     weight = max(0.0, (left.gain - right.gain) / (left.energy - right.energy))
-    choice = pareto.solve(_weighted(problem, weight))[0]
-    middle = _line(problem, choice)
+    stages = tuple(
+        dataclasses.replace(candidates, penalty=candidates.penalty + weight * column)
+        for candidates, column in zip(problem.stages, columns, strict=True)
+    )
+    choice = pareto.solve(dataclasses.replace(problem, stages=stages))[0]
+    middle = _line(problem, columns, choice)
     room = TOLERANCE * max(1.0, abs(left.gain), weight * abs(left.energy))
     better = middle.at(weight) - max(left.at(weight), right.at(weight)) > room
     if not better or not right.energy < middle.energy < left.energy:
         return [(weight, right)]
-    return [*_between(problem, left, middle), *_between(problem, middle, right)]
+    return [
+        *_between(problem, columns, left, middle),
+        *_between(problem, columns, middle, right),
+    ]
 
 
-def most_frugal(problem: Problem) -> Choice | None:
-    """The plan of least energy, of those the best without energy; None if nothing is feasible."""
-    joules = [candidates.energy_j for candidates in problem.stages]
-    least = best_of(problem, joules, alpha=0.0)
+def most_frugal(problem: Problem, quantity: str = ENERGY) -> Choice | None:
+    """The plan of least energy, of those the best without energy; None if nothing is feasible.
+
+    Likewise of any other quantity.
+    """
+    columns = problem.columns(quantity)
+    least = best_of(problem, columns, alpha=0.0)
     if least is None:
         return None
     penalty = [candidates.penalty for candidates in problem.stages]
-    cap_j = _total(joules, least) * (1 + TOLERANCE)
-    alpha = problem.settings.alpha
-    return best_of(problem, penalty, alpha=alpha, energy_sla_joules=cap_j) or least
+    most = Cap("least", _total(columns, least) * (1 + TOLERANCE), quantity, "", "a least amount")
+    caps = (*(cap for cap in problem.caps if cap.quantity != quantity), most)
+    return best_of(problem, penalty, alpha=problem.settings.alpha, caps=caps) or least
 
 
-def _line(problem: Problem, choice: Choice) -> Line:
+def _line(problem: Problem, columns: Sequence[Floats], choice: Choice) -> Line:
     scores = [float(c.accuracy[at]) for c, at in zip(problem.stages, choice, strict=True)]
     penalty = _total([candidates.penalty for candidates in problem.stages], choice)
-    energy = _scale(problem) * _total([c.energy_j for c in problem.stages], choice)
-    return Line(
-        choice, problem.settings.alpha * problem.combined_accuracy(scores) - penalty, energy
-    )
+    gain = problem.settings.alpha * problem.combined_accuracy(scores) - penalty
+    return Line(choice, gain, _total(columns, choice))
 
 
-def _weighted(problem: Problem, weight: float) -> Problem:
-    stages = tuple(
-        dataclasses.replace(c, penalty=c.penalty + weight * _scale(problem) * c.energy_j)
-        for c in problem.stages
-    )
-    return dataclasses.replace(problem, stages=stages)
+def _term(problem: Problem, quantity: str) -> Sequence[Floats]:
+    """What a weight on a quantity multiplies: of energy joules or watts, as the settings say."""
+    metric = problem.settings.energy_metric
+    scale = metric_scale(metric, problem.load_rps) if quantity == ENERGY else 1.0
+    return [scale * column for column in problem.columns(quantity)]
 
 
-def _scale(problem: Problem) -> float:
-    return metric_scale(problem.settings.energy_metric, problem.load_rps)
-
-
-def _total(columns: list[Floats], choice: Choice) -> float:
+def _total(columns: Sequence[Floats], choice: Choice) -> float:
     return sum(float(column[at]) for column, at in zip(columns, choice, strict=True))
 
 
@@ -281,14 +291,15 @@ def plan_map(
     return PlanMap(tuple(seen), tuple(rows), program.settings.energy_metric)
 
 
-def map_row(problem: Problem, options: dict[str, int]) -> MapRow:
-    """The optimal plans of one problem over the energy weight.
+def map_row(problem: Problem, options: dict[str, int], quantity: str = ENERGY) -> MapRow:
+    """The optimal plans of one problem over the energy weight, or that of another quantity.
 
     Args:
-        problem: with an energy weight of 0, of a profile with joules.
+        problem: with a weight of 0 on it; for energy, of a profile with joules.
         options: what was seen already, label → index; new ones are added.
+        quantity: what the weight is of.
     """
-    lines = optimal_lines(problem)
+    lines = optimal_lines(problem, quantity)
     if not lines:
         return MapRow(problem.load_rps, (), str(find_conflict(problem)))
     ends = [weight for weight, _ in lines[1:]] + [math.inf]

@@ -21,16 +21,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ipa_energy.arrays import Floats, Ints
+from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
 from ipa_energy.optimizer.plan import Choice, build_plan
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Cap, Problem
+
+PLAIN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
+"""Quantities that every plan has figures of."""
 
 MOST_PLANS = 400_000
 SAMPLE = 200_000
@@ -52,6 +56,7 @@ class Space:
         combinations: how many plans there are, feasible or not.
         is_complete: every combination was looked at.
         feasible: how many are feasible; scaled up from the sample unless ``is_complete``.
+        further: further quantity → what the plans have of it.
     """
 
     problem: Problem
@@ -65,6 +70,7 @@ class Space:
     combinations: int
     is_complete: bool
     feasible: int
+    further: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.accuracy)
@@ -76,12 +82,13 @@ class Space:
 
     @property
     def columns(self) -> dict[str, Floats]:
-        """The four objectives by the names of :mod:`.correlation`, as points have them."""
+        """The objectives by the names of :mod:`.correlation`, as points have them."""
         return {
             "accuracy": self.accuracy_raw,
             "cost_cores": self.cost_cores,
             "latency_s": self.latency_s,
             "joules_per_request": self.joules_per_request,
+            **self.further,
         }
 
     def choice(self, index: int) -> Choice:
@@ -120,7 +127,14 @@ def space_of(problem: Problem, seed: int = 0) -> Space:
         combinations=combinations,
         is_complete=is_complete,
         feasible=feasible,
+        further={name: _total(problem.columns(name), kept) for name in further_quantities(problem)},
     )
+
+
+def further_quantities(problem: Problem) -> list[str]:
+    """What the problem weights or caps beyond cores, batches, latency and energy."""
+    named = [term.quantity for term in problem.terms] + [cap.quantity for cap in problem.caps]
+    return [name for name in dict.fromkeys(named) if name not in PLAIN]
 
 
 def objectives(problem: Problem, space: Space, energy_weight: float) -> Floats:
@@ -140,19 +154,15 @@ def objectives(problem: Problem, space: Space, energy_weight: float) -> Floats:
     return worth - energy_weight * scale * space.joules_per_request
 
 
-def _fits(problem: Problem, choices: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    settings, fits = problem.settings, np.ones(len(choices), dtype=bool)
-    for name, cap in (
-        ("delay_s", settings.latency_sla_s),
-        ("energy_j", settings.energy_sla_joules),
-    ):
-        if cap is not None:
-            used = _total([getattr(stage, name) for stage in problem.stages], choices)
-            fits &= used <= cap + CONSTRAINT_RTOL * abs(cap)
+def _fits(problem: Problem, choices: Ints) -> Mask:
+    fits = np.ones(len(choices), dtype=bool)
+    for cap in problem.caps:
+        used = _total(problem.columns(cap.quantity), choices)
+        fits &= used <= cap.limit + CONSTRAINT_RTOL * abs(cap.limit)
     return fits
 
 
-def _total(columns: list[Floats], choices: Ints) -> Floats:
+def _total(columns: Sequence[Floats], choices: Ints) -> Floats:
     total = np.zeros(len(choices))
     for stage, column in enumerate(columns):
         total = total + column[choices[:, stage]]
@@ -196,7 +206,11 @@ def _ends(problem: Problem) -> list[Choice]:
 
 
 def best_of(
-    problem: Problem, penalty: list[Floats], *, alpha: float, **limits: float | None
+    problem: Problem,
+    penalty: Sequence[Floats],
+    *,
+    alpha: float,
+    caps: tuple[Cap, ...] | None = None,
 ) -> Choice | None:
     """The choice that maximises ``alpha·A − Σ penalty`` under the problem's limits, exactly.
 
@@ -204,18 +218,15 @@ def best_of(
         problem: the program at one load.
         penalty: what to subtract, one array a stage.
         alpha: weight of the accuracy.
-        limits: other values for ``latency_sla_s`` or ``energy_sla_joules``.
+        caps: other limits; None for the problem's.
     """
     stages = tuple(
         dataclasses.replace(candidates, penalty=column)
         for candidates, column in zip(problem.stages, penalty, strict=True)
     )
-    settings = dataclasses.replace(
-        problem.settings,
-        alpha=alpha,
-        **limits,  # type: ignore[arg-type]
-    )
-    found = pareto.solve(dataclasses.replace(problem, stages=stages).under(settings))
+    settings = dataclasses.replace(problem.settings, alpha=alpha)
+    changed = dataclasses.replace(problem, stages=stages, settings=settings)
+    found = pareto.solve(changed if caps is None else dataclasses.replace(changed, caps=caps))
     return found[0] if found else None
 
 
@@ -231,6 +242,7 @@ class PlanFigures:
         joules_per_request: of the end that ``energy_risk`` plans with; NaN without energy in the
             profile.
         objective: equation (6).
+        amounts: further quantity → what the plan has of it.
     """
 
     label: str
@@ -239,6 +251,7 @@ class PlanFigures:
     latency_s: float
     joules_per_request: float
     objective: float
+    amounts: Mapping[str, float] = field(default_factory=dict)
 
 
 def figures_of(problem: Problem, choice: Choice) -> PlanFigures:
@@ -253,6 +266,7 @@ def figures_of(problem: Problem, choice: Choice) -> PlanFigures:
         latency_s=latency_s(problem, choice),
         joules_per_request=joules(problem, choice),
         objective=objective(problem, choice),
+        amounts={name: amount(problem, choice, name) for name in further_quantities(problem)},
     )
 
 
@@ -264,14 +278,20 @@ def objective(problem: Problem, choice: Choice) -> float:
     return problem.settings.alpha * problem.combined_accuracy(scores) - penalty
 
 
+def amount(problem: Problem, choice: Choice, quantity: str) -> float:
+    """What a choice has of a quantity; NaN for joules without energy in the profile."""
+    columns = problem.columns(quantity)
+    return sum(float(column[at]) for column, at in zip(columns, choice, strict=True))
+
+
 def latency_s(problem: Problem, choice: Choice) -> float:
     """Left side of (4)."""
-    return sum(float(c.delay_s[at]) for c, at in zip(problem.stages, choice, strict=True))
+    return amount(problem, choice, "latency_s")
 
 
 def joules(problem: Problem, choice: Choice) -> float:
     """Left side of (5); NaN without energy in the profile."""
-    return sum(float(c.energy_j[at]) for c, at in zip(problem.stages, choice, strict=True))
+    return amount(problem, choice, "joules_per_request")
 
 
 RULE = (

@@ -32,8 +32,9 @@ from ipa_energy.as_json import fields_of
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import Front, thin
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem
-from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of, joules, latency_s, objective
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Cap, Problem
+from ipa_energy.tradeoff.correlation import ENERGY
+from ipa_energy.tradeoff.plan_space import PlanFigures, amount, figures_of, joules, objective
 
 Given = Literal["accuracy", "latency_s", "cost_cores"]
 
@@ -251,8 +252,8 @@ def _along(prices: _Prices, references: Front, given: Given) -> AlongFront:
     )
 
 
-Sla = Literal["latency_sla_s", "energy_sla_joules"]
-SLAS: tuple[Sla, ...] = ("latency_sla_s", "energy_sla_joules")
+SLAS = {"latency_sla_s": ("latency_s", "s"), "energy_sla_joules": (ENERGY, "J")}
+"""Caps that have a price whether they are set or not, with quantity and unit."""
 
 _BELOW = 1 - 10 * CONSTRAINT_RTOL
 """Times a plan's figure: an SLA that the plan just breaks."""
@@ -300,7 +301,8 @@ class ShadowPrice:
     """What one SLA costs at the chosen plan.
 
     Attributes:
-        sla: its YAML key.
+        sla: name of the cap: the YAML's key.
+        unit: of its quantity.
         limit: its value; None if it is not set.
         used: what the chosen plan has; NaN without energy in the profile.
         relaxed: the next step up; None if the SLA is not binding: no value buys a better plan.
@@ -308,12 +310,13 @@ class ShadowPrice:
         reason: why there is no price at all; None if there is one.
     """
 
-    sla: Sla
+    sla: str
     limit: float | None
     used: float
     relaxed: Move | None
     tightened: Move | None
     reason: str | None = None
+    unit: str = ""
 
     @property
     def is_binding(self) -> bool:
@@ -325,12 +328,17 @@ class ShadowPrice:
         return {**fields_of(self), "is_binding": self.is_binding}
 
 
-def shadow_price(problem: Problem, sla: Sla, choice: Choice) -> ShadowPrice:
-    """The price of one SLA.
+def capped(problem: Problem) -> tuple[str, ...]:
+    """Everything that has a shadow price: both SLAs, and every other cap that is set."""
+    return tuple(dict.fromkeys((*SLAS, *(cap.name for cap in problem.caps))))
+
+
+def shadow_price(problem: Problem, sla: str, choice: Choice) -> ShadowPrice:
+    """The price of one SLA or other cap.
 
     Args:
         problem: the program at one load.
-        sla: which of the two.
+        sla: its name, one of :func:`capped`.
         choice: an optimal plan of it.
     """
     return _Staircase(problem, sla, choice).price()
@@ -339,30 +347,26 @@ def shadow_price(problem: Problem, sla: Sla, choice: Choice) -> ShadowPrice:
 class _Staircase:
     """V(s) of one SLA around its value."""
 
-    def __init__(self, problem: Problem, sla: Sla, choice: Choice) -> None:
+    def __init__(self, problem: Problem, sla: str, choice: Choice) -> None:
         self._problem, self._sla, self._choice = problem, sla, choice
-        self._limit: float | None = getattr(problem.settings, sla)
+        found = [cap for cap in problem.caps if cap.name == sla]
+        self._cap = found[0] if found else Cap(sla, math.inf, *SLAS[sla], noun="an SLA")
+        self._limit = found[0].limit if found else None
         self._worth = objective(problem, choice)
         self._room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(self._worth))
 
     def price(self) -> ShadowPrice:
         """Both steps."""
         used = self._used(self._choice)
-        if math.isnan(used):
-            return ShadowPrice(
-                sla=self._sla,
-                limit=self._limit,
-                used=used,
-                relaxed=None,
-                tightened=None,
-                reason="the profile has no joules",
-            )
+        is_known = not math.isnan(used)
         return ShadowPrice(
             sla=self._sla,
             limit=self._limit,
             used=used,
-            relaxed=self._relaxed(),
-            tightened=self._tightened(),
+            relaxed=self._relaxed() if is_known else None,
+            tightened=self._tightened() if is_known else None,
+            reason=None if is_known else "the profile has no joules",
+            unit=self._cap.unit,
         )
 
     def _relaxed(self) -> Move | None:
@@ -404,16 +408,13 @@ class _Staircase:
         return best if best is not None and objective(self._problem, best) > target else None
 
     def _best(self, limit: float | None) -> Choice | None:
-        settings = dataclasses.replace(
-            self._problem.settings,
-            **{self._sla: limit},  # type: ignore[arg-type]
-        )
-        found = pareto.solve(self._problem.under(settings))
+        others = [cap for cap in self._problem.caps if cap.name != self._sla]
+        moved = [] if limit is None else [dataclasses.replace(self._cap, limit=limit)]
+        found = pareto.solve(dataclasses.replace(self._problem, caps=(*moved, *others)))
         return found[0] if found else None
 
     def _used(self, choice: Choice) -> float:
-        measure = latency_s if self._sla == "latency_sla_s" else joules
-        return measure(self._problem, choice)
+        return amount(self._problem, choice, self._cap.quantity)
 
     def _move(self, limit: float, choice: Choice | None) -> Move:
         gone, saved = math.nan, math.nan

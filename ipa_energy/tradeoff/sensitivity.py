@@ -27,9 +27,9 @@ from ipa_energy.records import EnergyRisk, Quality
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of
 from ipa_energy.tradeoff.prices import (
     LATENCY_S,
-    SLAS,
     Exchanges,
     ShadowPrice,
+    capped,
     exchanges_of,
     shadow_price,
 )
@@ -75,7 +75,7 @@ class Sensitivity:
             end, but for the draws of ``robustness``.
         accuracy_is_raw: False where raw accuracies cannot be multiplied and ranks stand for them.
         front, exchanges, robustness: None where ``reasons`` says why, by these names.
-        shadow_prices: one an SLA.
+        shadow_prices: one an SLA or other cap.
         reasons: analysis → why it is missing.
     """
 
@@ -147,7 +147,7 @@ def analyse_program(
         accuracy_is_raw=is_raw,
         front=front,
         exchanges=exchanges,
-        shadow_prices=tuple(shadow_price(problem, sla, choice) for sla in SLAS),
+        shadow_prices=tuple(shadow_price(problem, sla, choice) for sla in capped(problem)),
         robustness=robustness_of(problem, choice, draws=draws, seed=seed) if has_energy else None,
         reasons=reasons,
     )

@@ -242,7 +242,7 @@ def signed_share(value: float, digits: int = 1) -> str:
     return f"{100 * value:+.{digits}f} %"
 
 
-SLA_NAMES = {"latency_sla_s": ("latency SLA", "s"), "energy_sla_joules": ("energy SLA", "J")}
+SLA_NAMES = {"latency_sla_s": "latency SLA", "energy_sla_joules": "energy SLA"}
 
 
 def sensitivity_sentences(found: Sensitivity) -> list[str]:
@@ -365,7 +365,7 @@ def _saved(offer: Offer, spent: float) -> str:
 
 
 def _price(price: ShadowPrice) -> Iterator[str]:
-    name, unit = SLA_NAMES[price.sla]
+    name, unit = SLA_NAMES.get(price.sla, price.sla), price.unit
     if price.reason is not None:
         yield f"{name}: no price: {price.reason}"
         return

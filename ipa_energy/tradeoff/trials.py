@@ -281,8 +281,16 @@ def point_of(configuration: Configuration, trials: Sequence[RunMetrics]) -> Poin
         power_w=mean([run.power_mean_w for run in trials], no_joules),
         meter=joined_meters(meters) or None,
         quality=weakest_quality(qualities),
-        amounts={name: mean([run.amount(name) for run in trials]) for name in trials[0].amounts},
+        amounts=_amounts(configuration.plan, trials),
     )
+
+
+def _amounts(plan: Plan, trials: Sequence[RunMetrics]) -> dict[str, Estimate]:
+    """Further quantities as logged, or as planned: a deployment that stays logs no decisions."""
+    found = {name: Estimate.of([value] * len(trials)) for name, value in plan.amounts.items()}
+    for name in trials[0].amounts:
+        found[name] = Estimate.of([run.amount(name) for run in trials])
+    return found
 
 
 def columns_of(points: Sequence[Point]) -> dict[str, Floats]:
