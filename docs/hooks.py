@@ -11,7 +11,16 @@ from ipa_energy import registries
 from ipa_energy.cli import build_parser
 from ipa_energy.config import json_schema
 
-REGISTRIES = ("SOLVERS", "PREDICTORS", "POLICIES", "METERS", "WORKLOADS", "BACKENDS", "PIPELINES")
+REGISTRIES = (
+    "SOLVERS",
+    "PREDICTORS",
+    "POLICIES",
+    "METERS",
+    "WORKLOADS",
+    "BACKENDS",
+    "PIPELINES",
+    "QUANTITIES",
+)
 UNUSED = "Not used here"
 
 
