@@ -282,20 +282,22 @@ def plan_of(
     accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
     raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
     totals = _known_totals(stages, moment.mean_rps)
-    terms, caps = terms_of(settings), caps_of(settings)
-    counted = [*(term.quantity for term in terms), *(cap.quantity for cap in caps)]
-    amounts = {
-        name: _total(name, picks, settings, moment) for name in counted if name not in totals
-    }
-    totals |= amounts
+    term_list, caps = terms_of(settings), caps_of(settings)
+    amounts: dict[str, float] = {}
+    for quantity in [term.quantity for term in term_list] + [cap.quantity for cap in caps]:
+        if quantity not in totals:
+            amounts[quantity] = _total(quantity, picks, settings, moment)
+    totals.update(amounts)
+    terms = {"accuracy": settings.alpha * accuracy, "cost": 0.0, "batch": 0.0, "energy": 0.0}
+    for term in term_list:
+        terms[term.name] = term.weight * totals[term.quantity]
     return Plan(
         stages=stages,
         moment=moment,
         accuracy=accuracy,
         accuracy_raw=raw,
         energy_risk=settings.energy_risk,
-        terms={"accuracy": settings.alpha * accuracy, "cost": 0.0, "batch": 0.0, "energy": 0.0}
-        | {term.name: term.weight * totals[term.quantity] for term in terms},
+        terms=terms,
         amounts=amounts,
         certificate=_certificate(stages, settings, rules, caps, totals),
     )
@@ -355,7 +357,7 @@ def _stage_plan(
     )
 
 
-_ALWAYS_CHECKED = {"latency_sla_s": "latency_s", "energy_sla_joules": "joules_per_request"}
+_ALWAYS_CHECKED = (("latency_sla_s", "latency_s"), ("energy_sla_joules", "joules_per_request"))
 
 
 def _certificate(
@@ -370,20 +372,19 @@ def _certificate(
         capacity, batch = plan.capacity_rps, plan.option.batch
         name, load_rps = plan.stage, plan.load_rps
         most = settings.scaling_cap if rule.replicas is None else rule.replicas
-        checks += [
-            Check(f"throughput:{name}", capacity, load_rps, within(load_rps, capacity)),
-            Check(f"scaling_cap:{name}", plan.replicas, most, 1 <= plan.replicas <= most),
-            Check(
-                f"batching_cap:{name}", batch, settings.batching_cap, batch <= settings.batching_cap
-            ),
-        ]
-    further = {cap.name: cap for cap in caps}
-    for name, quantity in _ALWAYS_CHECKED.items():
-        limit = further.pop(name).limit if name in further else None
+        checks.append(Check(f"throughput:{name}", capacity, load_rps, within(load_rps, capacity)))
+        few = 1 <= plan.replicas <= most
+        checks.append(Check(f"scaling_cap:{name}", plan.replicas, most, few))
+        largest = settings.batching_cap
+        checks.append(Check(f"batching_cap:{name}", batch, largest, batch <= largest))
+    limits: dict[str, tuple[str, float | None]] = {
+        cap.name: (cap.quantity, cap.limit) for cap in caps
+    }
+    for name, quantity in _ALWAYS_CHECKED:
+        _, limit = limits.pop(name, (quantity, None))
         checks.append(Check(name, totals[quantity], limit, within(totals[quantity], limit)))
-    for name, cap in further.items():
-        total = totals[cap.quantity]
-        checks.append(Check(name, total, cap.limit, within(total, cap.limit)))
+    for name, (quantity, limit) in limits.items():
+        checks.append(Check(name, totals[quantity], limit, within(totals[quantity], limit)))
     return Certificate(tuple(checks))
 
 

@@ -481,20 +481,18 @@ class Program:
         open_ = np.flatnonzero(needed <= limit)
         replicas = needed if rule.replicas is None else np.full_like(needed, rule.replicas)
         amounts = {
-            name: amount(columns, replicas, stage, moment)[open_]
-            for name, amount in self._amounts.items()
+            name: amount(columns, replicas, stage, moment) for name, amount in self._amounts.items()
         }
-        penalty = np.zeros(len(open_))
-        for term in self.terms:
-            penalty += term.weight * amounts[term.quantity]
-        return Candidates(
+        penalty = sum(term.weight * amounts[term.quantity] for term in self.terms)
+        found = Candidates(
             stage=stage,
-            option_index=columns.allowed[open_],
-            replicas=replicas[open_].astype(np.int64),
-            accuracy=columns.accuracy[open_],
+            option_index=columns.allowed,
+            replicas=replicas.astype(np.int64),
+            accuracy=columns.accuracy,
             amounts=amounts,
-            penalty=penalty,
+            penalty=np.asarray(penalty),
         )
+        return found if len(open_) == len(needed) else found.select(open_)
 
     def _check_energy(self) -> None:
         if not self.settings.needs_energy:

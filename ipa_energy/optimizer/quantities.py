@@ -76,6 +76,8 @@ class Moment:
     @property
     def on_average(self) -> Moment:
         """Its mean load alone, with the same signals."""
+        if self.lowest_rps == self.mean_rps == self.peak_rps:
+            return self
         return Moment(self.mean_rps, self.mean_rps, self.mean_rps, self.signals)
 
     def check(self) -> None:
