@@ -32,6 +32,7 @@ from ipa_energy.optimizer.problem import Problem, Program, require_intervals
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Stage
+from ipa_energy.registries import QUANTITIES
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.energy_added import (
     Hypervolume,
@@ -41,6 +42,7 @@ from ipa_energy.tradeoff.energy_added import (
 )
 from ipa_energy.tradeoff.named_configurations import NamedConfiguration, Skipped, with_replicas
 from ipa_energy.tradeoff.plan_map import (
+    MapRow,
     compare_hardware,
     has_energy,
     loads_to_map,
@@ -51,6 +53,7 @@ from ipa_energy.tradeoff.plan_map import (
     quality_of,
 )
 from ipa_energy.tradeoff.plan_space import RULE, Space, selected, space_of
+from ipa_energy.tradeoff.prices import SLAS
 from ipa_energy.tradeoff.sensitivity import Sensitivity, analyse
 from ipa_energy.tradeoff.sentences import answer_of
 from ipa_energy.tradeoff.study import Case, Study
@@ -380,11 +383,29 @@ class _Conductor:
             only_energy=only_energy,
             hypervolume=hypervolume,
             optimum=map_row(setting.problem, self.options) if self._energy else None,
+            optima=self._optima(setting),
             conflict=None if len(space) else str(find_conflict(setting.problem)),
         )
 
+    def _optima(self, setting: Setting) -> dict[str, MapRow]:
+        """The optimal plans over the weight of each further quantity that has one."""
+        program, found = _without_energy_weight(self._question.planner), {}
+        for name in program.settings.weights:
+            weights = {**program.settings.weights, name: 0.0}
+            settings = replace(program.settings, weights=weights)
+            without = Program(program.stages, settings, program.rules).at(setting.problem.moment)
+            found[name] = map_row(without, {}, name)
+        return found
+
     def _front_figures(self, setting: Setting) -> tuple[OnlyEnergy | None, Hypervolume | None]:
         if not setting.space.has_energy:
+            return None, None
+        beyond = [cap.name for cap in setting.problem.caps if cap.name not in SLAS]
+        if beyond:
+            self.warnings.append(
+                f"at {setting.load.name} the undominated plans are not counted: the exact front"
+                f" keeps the SLAs but not {', '.join(beyond)}"
+            )
             return None, None
         try:
             front = pareto_front(setting.problem)
@@ -405,7 +426,9 @@ def _sensitivity(question: Question, cases: Sequence[Case]) -> Iterator[tuple[st
 def _shown_settings(planner: Planner) -> dict[str, Any]:
     config = planner.config
     shown = {key: getattr(config, key) for key in SETTINGS_SHOWN}
-    return {**shown, "latency_sla_s": planner.planned.latency_sla_s}
+    weights = {f"{QUANTITIES[name].weight_key}": w for name, w in config.objective_weights.items()}
+    caps = {f"{QUANTITIES[name].cap_key}": cap for name, cap in config.quantity_caps.items()}
+    return {**shown, **weights, **caps, "latency_sla_s": planner.planned.latency_sla_s}
 
 
 def _make(folder: Path) -> None:

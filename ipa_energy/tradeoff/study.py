@@ -53,6 +53,7 @@ class Case:
         hypervolume: None likewise.
         optimum: the optimal plan over the energy weight under this very load, a trace's extremes
             included (:attr:`Study.plan_map` is of constant loads); None without energy.
+        optima: further quantity with a weight → the optimal plan over that weight.
         conflict: why no plan is feasible; None if one is.
     """
 
@@ -71,6 +72,7 @@ class Case:
     only_energy: OnlyEnergy | None = None
     hypervolume: Hypervolume | None = None
     optimum: MapRow | None = None
+    optima: Mapping[str, MapRow] = field(default_factory=dict)
     conflict: str | None = None
 
 

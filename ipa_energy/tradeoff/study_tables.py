@@ -211,14 +211,28 @@ def front_table(counts: OnlyEnergy, volume: Hypervolume | None) -> Table:
     )
 
 
-def optimum_table(found: MapRow, title: str) -> Table:
-    """The optimal plans of one load by rising weight."""
+def optimum_table(found: MapRow, quantity: str) -> Table:
+    """The optimal plans of one load by rising weight on energy or a further quantity."""
+    further = tuple(found.segments[0].plan.amounts)
     return Table(
-        title,
+        f"The optimal plan over the {quantity} weight",
         "plan",
-        [Head("energy weight", "from"), Head("to"), *_PLAN],
         [
-            Row(segment.plan.label, [segment.weight_from, segment.weight_to, *_figures(segment)])
+            Head(f"{quantity} weight", "from"),
+            Head("to"),
+            *_PLAN,
+            *(Head(name, unit_of(name)) for name in further),
+        ],
+        [
+            Row(
+                segment.plan.label,
+                [
+                    segment.weight_from,
+                    segment.weight_to,
+                    *_figures(segment),
+                    *(segment.plan.amounts.get(name) for name in further),
+                ],
+            )
             for segment in found.segments
         ],
         note="Thresholds are exact: they are found where the lines of two plans cross, not on a"
@@ -348,7 +362,10 @@ def case_tables(case: Case) -> list[Table]:
     if case.only_energy is not None:
         tables.append(front_table(case.only_energy, case.hypervolume))
     if case.optimum is not None and case.optimum.segments:
-        tables.append(optimum_table(case.optimum, "The optimal plan over the energy weight"))
+        tables.append(optimum_table(case.optimum, "energy"))
+    for name, row in case.optima.items():
+        if row.segments:
+            tables.append(optimum_table(row, name))
     return tables
 
 

@@ -11,13 +11,18 @@ import pytest
 from ipa_energy.as_json import as_json
 from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.planning.planner import load_planner
+from ipa_energy.records import Option, Stage
 from ipa_energy.registries import QUANTITIES, Quantity
+from ipa_energy.report.page import render
+from ipa_energy.report.tradeoff_page import tradeoff_page
 from ipa_energy.tables import table_text
 from ipa_energy.tradeoff.conduct import Question, conduct
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.sentences import answer_of
 from ipa_energy.tradeoff.study import Study
-from ipa_energy.tradeoff.study_tables import points_table, write_points
+from ipa_energy.tradeoff.study_tables import points_table, study_text, write_points
 from ipa_energy.tradeoff.trials import Estimate, columns_of, constant_load, point_of
 
 
@@ -65,3 +70,71 @@ def test_it_is_in_json_and_csv(study: Study, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [float(row["money"]) for row in rows] == [0.0, 1.0, 2.0, 3.0]
     assert {row["money_ci95"] for row in rows} == {"0.1"}
+
+
+def rent(option: Option, replicas: int, stage: Stage, moment: Moment) -> float:
+    """Cents a second for every core, per pipeline request."""
+    del stage
+    return replicas * option.cpu_cores * 2.0 / moment.mean_rps
+
+
+def asked(pipeline: Path, **keys: float) -> Study:
+    planner = load_planner(pipeline, {"energy_weight": 1.0, **keys}, policy=None)
+    return conduct(
+        Question(
+            planners=[planner],
+            loads=[constant_load(6.0, 20)],
+            count=6,
+            trials=2,
+            mapped_loads_rps=[6.0],
+            sensitivity=True,
+        )
+    )
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"weight_key": "money_weight", "cap_key": "money_cap"}
+    monkeypatch.setitem(QUANTITIES, "money", Quantity("rent", rent, "ct/request", **keys))
+
+
+@pytest.mark.usefixtures("registered")
+def test_weighted_by_the_yaml_it_is_in_plans_points_thresholds_and_words(
+    small_pipeline: Path,
+) -> None:
+    found = asked(small_pipeline, money_weight=0.5)
+    (case,) = found.cases
+    for point in case.points:
+        expected = 2.0 * point.configuration.plan.cost_cores / 6.0
+        assert point.amounts["money"].value == pytest.approx(expected)
+    assert found.settings["money_weight"] == 0.5
+    row = case.optima["money"]
+    spent = [segment.plan.amounts["money"] for segment in row.segments]
+    assert len(spent) > 1
+    assert spent == sorted(spent, reverse=True)
+    assert "The optimal plan over the money weight" in study_text(found)
+    assert {"money"} <= {one.y for one in case.correlations if one.over == "plans"}
+    page = render(tradeoff_page(found))
+    assert "money" in page
+    assert "ct/request" in page
+
+
+@pytest.mark.usefixtures("registered")
+def test_capped_by_the_yaml_it_has_a_shadow_price(small_pipeline: Path) -> None:
+    free = asked(small_pipeline, money_weight=1e-9)
+    (analysis,) = free.sensitivity.values()
+    cap = 0.8 * analysis.plan.amounts["money"]
+    found = asked(small_pipeline, money_cap=cap)
+    (analysis,) = found.sensitivity.values()
+    assert analysis.plan.amounts["money"] <= cap
+    (price,) = (price for price in analysis.shadow_prices if price.sla == "money_cap")
+    assert (price.limit, price.unit) == (cap, "ct/request")
+    assert price.used == pytest.approx(analysis.plan.amounts["money"])
+    assert price.relaxed is not None
+    assert price.relaxed.limit > cap
+    assert price.relaxed.objective_change > 0
+    assert "money_cap of" in study_text(found)
+    assert "money_cap" in analysis.reasons["front"]
+    assert any("but not money_cap" in warning for warning in found.warnings)
+    for point in found.cases[0].points:
+        assert point.amounts["money"].value <= cap * (1 + 1e-9)
