@@ -123,7 +123,8 @@ def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
     costs = "".join(
         f" - {value:{'.3g' if name == 'batch' else '.4g'}} {name}"
         for name, value in plan.terms.items()
-        if name != "accuracy"
+        # A price of what the plan does not use is not worth a word.
+        if name in ("cost", "batch", "energy") or (name != "accuracy" and value)
     )
     energy_sla = config.energy_sla_joules
     return [

@@ -31,6 +31,8 @@ from ipa_energy.files import write_json
 from ipa_energy.frontier.hull import Outcome
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import apply_baseline, program_for
+from ipa_energy.records import Stage
+from ipa_energy.workloads import Workload
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def without_energy(config: PipelineConfig) -> list[Weighting]:
 
 def _priced(config: PipelineConfig, factor: float) -> tuple[dict[str, float | None], str]:
     """A ratio of accuracy to cost, and how it is called."""
-    if config.alpha > 0 and (config.beta > 0 or getattr(config, "prices", None)):
+    if config.alpha > 0 and (config.beta > 0 or config.prices):
         alpha = config.alpha * factor
         return {"alpha": alpha}, f"alpha {alpha:.4g}"
     alpha = config.alpha or 1.0
@@ -159,8 +161,12 @@ def run_outcome(experiment: Experiment, weighting: Weighting, seed: int) -> Outc
 _of_worker: list[Experiment] = []
 
 
-def _start(experiment: Experiment) -> None:
-    _of_worker.append(experiment)
+def _start(
+    config: PipelineConfig, stages: tuple[Stage, ...], profile: Path, workload: Workload
+) -> None:
+    """Make a worker's experiment anew: programs hold functions, which no process can send."""
+    planner = Planner(config, stages, program_for(config, stages), profile)
+    _of_worker.append(Experiment(planner, workload))
     logging.getLogger("ipa_energy").setLevel(logging.ERROR)
 
 
@@ -193,7 +199,9 @@ def sweep(
             found.append(run_outcome(experiment, *task))
             ran()
     else:
-        with ProcessPoolExecutor(count, get_context("spawn"), _start, (experiment,)) as pool:
+        planner = experiment.planner
+        parts = (planner.config, planner.stages, planner.profile_path, experiment.workload)
+        with ProcessPoolExecutor(count, get_context("spawn"), _start, parts) as pool:
             for outcome in pool.map(_in_worker, tasks):
                 found.append(outcome)
                 ran()

@@ -18,7 +18,7 @@ from ipa_energy.optimizer.problem import (
     Problem,
     Settings,
     StageRules,
-    accuracy_scores,
+    accuracy_ranks,
     caps_of,
     combine_accuracy,
     terms_of,
@@ -340,7 +340,6 @@ def _stage_plan(
     stage: Stage, option: Option, replicas: int, settings: Settings, load_rps: float
 ) -> StagePlan:
     stage_load_rps = stage.requests_per_input * load_rps
-    scores = accuracy_scores(stage, normalize=settings.normalize_accuracy)
     joules = option.dynamic_energy_j + replicas * option.idle_power_w / stage_load_rps
     upper = settings.energy_risk == "upper"
     return StagePlan(
@@ -349,12 +348,17 @@ def _stage_plan(
         option=option,
         replicas=replicas,
         wait_s=(option.batch - 1) / stage_load_rps,
-        accuracy=scores[option.variant],
+        accuracy=_accuracy(stage, option, settings),
         load_rps=stage_load_rps,
         joules_per_request=joules,
         planned_joules_per_request=joules + option.energy_ci95_j if upper else joules,
         requests_per_input=stage.requests_per_input,
     )
+
+
+def _accuracy(stage: Stage, option: Option, settings: Settings) -> float:
+    ranked = settings.normalize_accuracy
+    return accuracy_ranks(stage)[option.variant] if ranked else option.accuracy
 
 
 _ALWAYS_CHECKED = (("latency_sla_s", "latency_s"), ("energy_sla_joules", "joules_per_request"))

@@ -215,16 +215,26 @@ class StageRules:
         return option.allocation in self.allocations.get(option.variant, ())
 
 
-def accuracy_scores(stage: Stage, *, normalize: bool) -> dict[str, float]:
-    """Variant → the accuracy that enters the objective.
+def accuracy_scores(stage: Stage, *, normalize: bool) -> list[float]:
+    """The accuracy that enters the objective, one an option of the stage.
 
-    Raw accuracies, or IPA's rank normalisation: variants sorted by (accuracy, name) get 0, …, 1 in
-    equal steps, a single variant gets 1. Ranks count every profiled variant of the stage, also
-    those that rules or caps exclude, so that a cap never changes what a variant is worth.
+    Raw accuracies, which may differ between the kinds of hardware that a variant runs on; or IPA's
+    rank normalisation of the variants: see :func:`accuracy_ranks`.
+    """
+    if not normalize:
+        return [option.accuracy for option in stage.options]
+    ranks = accuracy_ranks(stage)
+    return [ranks[option.variant] for option in stage.options]
+
+
+def accuracy_ranks(stage: Stage) -> dict[str, float]:
+    """Variant → its rank: sorted by (accuracy, name) they get 0, …, 1 in equal steps.
+
+    A single variant gets 1. Ranks count every profiled variant of the stage, also those that rules
+    or caps exclude, so that a cap never changes what a variant is worth. A variant whose accuracy
+    differs by hardware is ranked by the last one of the profile.
     """
     raw = {option.variant: option.accuracy for option in stage.options}
-    if not normalize:
-        return raw
     ranked = sorted(raw, key=lambda variant: (raw[variant], variant))
     if len(ranked) == 1:
         return {ranked[0]: 1.0}
@@ -385,7 +395,7 @@ class _Columns:
         scores = accuracy_scores(stage, normalize=settings.normalize_accuracy)
         self.allowed = _allowed(stage, rules, settings) if kept is None else kept
         self.options = [options[index].planned(settings.energy_risk) for index in self.allowed]
-        self.accuracy = _column(scores[option.variant] for option in self.options)
+        self.accuracy = _column(scores[index] for index in self.allowed)
         self.batch = _column(option.batch for option in self.options)
         self.cpu_cores = _column(option.cpu_cores for option in self.options)
         self.latency_s = _column(option.latency_s for option in self.options)

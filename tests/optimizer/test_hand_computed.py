@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from option_maker import make_option as option
 
-from ipa_energy.optimizer.problem import Program, Settings, StageRules, accuracy_scores
+from ipa_energy.optimizer.problem import (
+    Program,
+    Settings,
+    StageRules,
+    accuracy_ranks,
+    accuracy_scores,
+)
 from ipa_energy.optimizer.solve import decide
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.registries import SOLVERS
 
 EVERY = pytest.mark.parametrize("method", SOLVERS)
@@ -148,5 +155,18 @@ def test_energy_sla_is_a_hard_cap(method: str) -> None:
 
 def test_equal_accuracies_are_ranked_by_name_not_by_the_order_of_the_profile() -> None:
     options = (option("z", accuracy=0.5), option("m", accuracy=0.9), option("a", accuracy=0.5))
-    scores = accuracy_scores(Stage("crop", "yolo", options), normalize=True)
-    assert scores == {"a": 0.0, "z": 0.5, "m": 1.0}
+    stage = Stage("crop", "yolo", options)
+    assert accuracy_ranks(stage) == {"a": 0.0, "z": 0.5, "m": 1.0}
+    assert accuracy_scores(stage, normalize=True) == [0.5, 1.0, 0.0]
+
+
+def test_a_variant_keeps_the_accuracy_that_it_has_on_each_kind_of_hardware() -> None:
+    """Quantised kernels differ: 0.70 on one board, 0.71 on the other, which is the one to take."""
+    options = tuple(
+        dataclasses.replace(
+            option("net", accuracy=accuracy), allocation=Allocation.of(1, hardware=board)
+        )
+        for board, accuracy in (("slow", 0.71), ("fast", 0.70))
+    )
+    plan = decide(program(*options), 1.0).best
+    assert (plan.accuracy, plan.stages[0].option.hardware) == (0.71, "slow")
