@@ -73,7 +73,7 @@ def _values(value: dict[str, Any]) -> str:
     if "$ref" in value:
         return str(value["$ref"]).rsplit("/", 1)[-1]
     if "anyOf" in value or "oneOf" in value:
-        parts = value.get("anyOf", value.get("oneOf"))
+        parts = value.get("anyOf", value.get("oneOf", []))
         return " or ".join(dict.fromkeys(_values(one) for one in parts))
     kind = value.get("type", "anything")
     if kind == "array":

@@ -106,7 +106,7 @@ def _python_lacks(found: dict[str, Any], python: Path) -> Iterator[Lack]:
         f"{python} (Python {version}) cannot import ipa_energy: {found['ipa_energy']}",
         "make IPA's environment with Python 3.11 or newer, and install ipa-energy into it"
         if old
-        else f"{python} -m pip install ipa-energy (or the folder of its source)",
+        else f"{python} -m pip install 'ipa-energy[ipa]' (or the folder of its source)",
     )
 
 
