@@ -17,6 +17,7 @@ SLOW = (
     "cli/test_cli_profile.py",
     "cli/test_cli_tradeoff.py",
     "experiments",
+    "frontier",
     "measuring",
     "meters",
     "pipelines",
