@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     """Without pytest-timeout, tests run without a time-out."""
     if not pluginmanager.hasplugin("timeout"):
         parser.addini("timeout", "seconds a test may take; needs pytest-timeout")
+
+
+def pytest_configure() -> None:
+    """Two test files of one name can only be run apart: tell it whatever is run."""
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"test files need names of their own: {', '.join(twice)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
