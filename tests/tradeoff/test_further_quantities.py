@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.as_json import as_json
-from ipa_energy.comparing import metrics
+from ipa_energy.comparing import compare, metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.records import Option, Stage
 from ipa_energy.registries import QUANTITIES, Quantity
+from ipa_energy.report.compare_page import compare_page, drawn_runs
 from ipa_energy.report.page import render
 from ipa_energy.report.tradeoff_page import tradeoff_page
 from ipa_energy.tables import table_text
@@ -138,3 +139,18 @@ def test_capped_by_the_yaml_it_has_a_shadow_price(small_pipeline: Path) -> None:
     assert any("but not money_cap" in warning for warning in found.warnings)
     for point in found.cases[0].points:
         assert point.amounts["money"].value <= cap * (1 + 1e-9)
+
+
+@pytest.mark.usefixtures("registered")
+def test_run_that_weights_it_has_it_in_the_comparison(small_pipeline: Path, tmp_path: Path) -> None:
+    runs = [
+        run_experiment(load_experiment(small_pipeline, keys), tmp_path / str(index))
+        for index, keys in enumerate(({"money_weight": 1e-9}, {"money_weight": 3.0}))
+    ]
+    found = compare(runs)
+    plain, thrifty = (run.amounts["money"] for run in found.runs)
+    assert 0 < thrifty < plain
+    assert as_json(found)["difference"][0]["money_ratio"] == pytest.approx(thrifty / plain - 1)
+    page = render(compare_page(found, drawn_runs(found, runs)))
+    assert "money" in page
+    assert "ct/request" in page
