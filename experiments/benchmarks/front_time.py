@@ -24,11 +24,10 @@ import numpy as np
 from decision_time import machine, version
 from realistic import realistic_program
 
-from ipa_energy.optimizer.beginnings import EQUAL_RTOL, reserved_cores
-from ipa_energy.optimizer.front import pareto_front
+from ipa_energy.optimizer.dominance import pareto_points
+from ipa_energy.optimizer.front import EQUAL_RTOL, pareto_front, reserved_cores
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.supported import supported
-from ipa_energy.optimizer.sweep import pareto_points
 
 LOAD_RPS = 20.0
 DEFAULT_OUT = Path(__file__).parent / "results" / "front_time.json"

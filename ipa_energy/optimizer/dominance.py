@@ -112,3 +112,22 @@ def _filtered(columns: Sequence[np.ndarray], order: Ints, keep: int) -> Ints:
         position = position[rest]
         columns = [column[rest] for column in columns]
     return order[np.concatenate(kept)]
+
+
+def pareto_points(columns: Sequence[Floats], tie_break: Floats, most: int) -> Ints | None:
+    """Indices, ascending, of the points that no other one beats; one of each set of equal ones.
+
+    Args:
+        columns: arrays of one length; a point is beaten by another that is at most as large in
+            each and smaller in one.
+        tie_break: of equal points the one with the least of this stays, of those the first.
+        most: None is returned if there are more of them.
+    """
+    if len(tie_break) == 0:
+        return np.arange(0)
+    from moocore import is_nondominated
+
+    order = np.argsort(tie_break, kind="stable")
+    points = np.stack(columns, axis=1)[order]
+    kept = order[is_nondominated(points, keep_weakly=False)]
+    return None if len(kept) > most else np.sort(kept)

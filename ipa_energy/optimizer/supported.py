@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy.arrays import Floats, Ints, Mask
+from ipa_energy.optimizer.dominance import pareto_points
 from ipa_energy.optimizer.front import Front
-from ipa_energy.optimizer.sweep import pareto_points
 
 TOLERANCE = 1e-9
 """Of an objective's range. Solvers answer to about 1e-10; what is nearer than this is a tie."""

@@ -29,9 +29,9 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.as_json import fields_of
+from ipa_energy.optimizer.dominance import pareto_points
 from ipa_energy.optimizer.front import EQUAL_RTOL, Front
 from ipa_energy.optimizer.supported import supported
-from ipa_energy.optimizer.sweep import pareto_points
 
 REFERENCE = 1.1
 """Scaled coordinate of the reference point in every objective."""

@@ -12,7 +12,7 @@ from option_maker import make_option as option
 from seeds import seeds
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer import beginnings
+from ipa_energy.optimizer import front as front_module
 from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, thin
 from ipa_energy.optimizer.plan import build_plan
 from ipa_energy.optimizer.problem import Problem, Program, Settings
@@ -106,7 +106,7 @@ def test_its_figures_are_those_of_its_plans(seed: int) -> None:
 
 def test_pieces_of_the_search_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [pareto_front(random_problem(seed, stages=3)) for seed in range(20)]
-    monkeypatch.setattr(beginnings, "_CHUNK", 7)
+    monkeypatch.setattr(front_module, "_CHUNK", 7)
     for seed, front in enumerate(whole):
         again = pareto_front(random_problem(seed, stages=3))
         assert (again.choices == front.choices).all()

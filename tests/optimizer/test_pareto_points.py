@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from seeds import seeds
 
-from ipa_energy.optimizer import sweep
-from ipa_energy.optimizer.sweep import pareto_points
+from ipa_energy.optimizer.dominance import pareto_points
 
 
 def by_pairs(columns: np.ndarray, tie_break: np.ndarray) -> list[int]:
@@ -32,22 +31,15 @@ def random_points(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return points, rng.integers(0, 3, count).astype(float)
 
 
-@pytest.mark.parametrize("cells", [200_000, 0])
 @pytest.mark.parametrize("seed", seeds(15))
-def test_agrees_with_all_pairs(seed: int, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # no cells: the grid of bands, a few of them only
-    monkeypatch.setattr(sweep, "_LARGEST_GRID", cells)
-    monkeypatch.setattr(sweep, "_BANDS", 4)
-    monkeypatch.setattr(sweep, "_BLOCK", 16)
+def test_agrees_with_all_pairs(seed: int) -> None:
     points, tie_break = random_points(seed)
     found = pareto_points(list(points), tie_break, points.shape[1])
     assert found is not None
     assert found.tolist() == by_pairs(points, tie_break)
 
 
-@pytest.mark.parametrize("cells", [200_000, 0])
-def test_a_front_of_every_point(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "_LARGEST_GRID", cells)
+def test_a_front_of_every_point() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((3, 2000))
     columns = [*points, -points.sum(axis=0)]

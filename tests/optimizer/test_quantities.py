@@ -16,6 +16,7 @@ from ipa_energy import registries
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import StageLimits, find_conflict
+from ipa_energy.optimizer.front import pareto_front
 from ipa_energy.optimizer.problem import Problem, Program, Settings
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import decide, solve
@@ -239,3 +240,41 @@ def test_joules_are_asked_for_where_a_quantity_needs_them() -> None:
     bare = dataclasses.replace(STAGES[0], options=(make_option(dynamic_energy_j=math.nan),))
     with pytest.raises(ConfigError, match="the profile has no joules"):
         Program([bare], dataclasses.replace(PLAIN, weights={"money": 1.0}))
+
+
+def test_a_front_of_chosen_quantities_keeps_every_cap() -> None:
+    """Against all feasible plans, pair by pair; figures nearer than 1e-9 count as equal."""
+    sizes = set()
+    for seed in range(40):
+        program, moment = capped_program(seed)
+        problem = program.at(moment)
+        if math.prod(len(candidates) for candidates in problem.stages) > 3000:
+            continue
+        names = ("money", "units:core")
+        front = pareto_front(problem, objectives=names)
+        assert all(front.plan(at).certificate.holds for at in range(min(3, len(front))))
+        losses = set()
+        for choice in exhaustive.solve(problem, 3000):
+            scores = [float(c.accuracy[at]) for c, at in zip(problem.stages, choice, strict=True)]
+            totals = [
+                sum(float(column[at]) for column, at in zip(columns, choice, strict=True))
+                for columns in map(problem.columns, names)
+            ]
+            point = (-problem.combined_accuracy(scores), *totals)
+            losses.add(tuple(round(value, 9) for value in point))
+        best = {
+            point
+            for point in losses
+            if not any(
+                other != point and all(a <= b for a, b in zip(other, point, strict=True))
+                for other in losses
+            )
+        }
+        found = {
+            tuple(round(float(value), 9) for value in point)
+            for point in zip(*front.losses(), strict=True)
+        }
+        assert found == best
+        sizes.add(len(found))
+    assert max(sizes) >= 5
+    assert 0 in sizes
