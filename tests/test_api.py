@@ -61,7 +61,7 @@ def test_plan_by_name_and_by_path(small_pipeline: Path) -> None:
         ie.plan(loaded, load_rps=5, alpha=1)
     with pytest.raises(ie.ConfigError, match="allowed: a number above 0"):
         ie.plan(loaded, load_rps=0)
-    with pytest.raises(ie.ConfigError, match="no pipeline is called nonsense; allowed: video"):
+    with pytest.raises(ie.ConfigError, match=r"no pipeline is called nonsense; allowed: .*video"):
         ie.plan("nonsense", load_rps=1)
 
 

@@ -99,7 +99,8 @@ def test_profile_finds_the_shipped_models(program: Path, tmp_path: Path) -> None
 
 def test_an_unknown_name_is_told_what_is_shipped(program: Path, tmp_path: Path) -> None:
     told = _use(program, tmp_path, "run", "nonsense", "--out", "run", status=2).stderr
-    assert "no pipeline is called nonsense; allowed: video, which come with ipa-energy" in told
+    names = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("*.yaml")))
+    assert f"no pipeline is called nonsense; allowed: {names}, which come with ipa-energy" in told
 
 
 @pytest.mark.parametrize(

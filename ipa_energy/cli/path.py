@@ -38,5 +38,5 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         "pipeline",
         type=named_pipeline,
         metavar="PIPELINE.yaml",
-        help="a pipeline YAML, or the name of one that comes with the program (video)",
+        help="a pipeline YAML, or the name of one that comes with the program, such as video",
     )
