@@ -206,15 +206,25 @@ class Yardsticks:
     oracle: RunMetrics
 
 
-def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None:
-    """Simulate a run's yardsticks from the copies of config, profile and trace in its folder.
+def experiment_of(run: Run) -> Experiment | None:
+    """What a run was made from: the copies of config, profile and trace in its folder.
 
     None if the folder does not hold them, as IPA's own do not.
     """
     needed = (CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE)
     if run.path is None or not all((run.path / name).exists() for name in needed):
         return None
-    experiment = load_experiment(run.path / CONFIG_FILE)
+    return load_experiment(run.path / CONFIG_FILE)
+
+
+def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None:
+    """Simulate a run's yardsticks from the copies of config, profile and trace in its folder.
+
+    None if the folder does not hold them, as IPA's own do not.
+    """
+    experiment = experiment_of(run)
+    if experiment is None:
+        return None
     config = experiment.planner.config.model_copy(update={"predictor_type": "oracle"})
     knowing = replace(experiment, planner=replace(experiment.planner, config=config))
     plan, conflict = best_static_plan(experiment.planner.program, experiment.workload.counts)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
 from ipa_energy.records import NOTATION
+
+if TYPE_CHECKING:
+    from ipa_energy.comparing.hull import Saving
+    from ipa_energy.runlog import Run
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -34,6 +40,12 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         action="store_true",
         help="leave out the best static plan and the oracle, which have to be simulated",
     )
+    parser.add_argument(
+        "--no-yardstick",
+        action="store_true",
+        help="leave out what energy saves against the best weights without it, for which the"
+        " pipeline is simulated at many weights (kept for the next time)",
+    )
     parser.set_defaults(verb_function=compare)
 
 
@@ -52,8 +64,10 @@ def compare(args: argparse.Namespace) -> int:
     if not args.no_hindsight:
         yardsticks = {run.name: yardsticks_of(run, show_progress=show_progress) for run in runs}
         found = {name: yard for name, yard in yardsticks.items() if yard is not None}
+    savings = {} if args.no_yardstick else _savings(runs, show_progress=show_progress)
     comparison = compare_runs(
         runs,
+        savings=savings,
         static_best={name: yard.static_best for name, yard in found.items() if yard.static_best},
         oracle={name: yard.oracle for name, yard in found.items()},
     )
@@ -71,3 +85,20 @@ def compare(args: argparse.Namespace) -> int:
         if path is not None:
             print(f"{label}: {path}")
     return EXIT_DONE
+
+
+def _savings(runs: Sequence[Run], *, show_progress: bool) -> dict[str, Saving]:
+    """Run name → what its energy saves, for those that have energy in their objective."""
+    from tqdm import tqdm
+
+    from ipa_energy.frontier.sweep import runs_of_saving, saving_of_run
+
+    found = {}
+    total = sum(runs_of_saving(run) for run in runs)
+    hidden = not (show_progress and sys.stderr.isatty())
+    with tqdm(total=total, desc="yardstick", unit="run", leave=False, disable=hidden) as bar:
+        for run in runs:
+            saving = saving_of_run(run, ran=bar.update)
+            if saving is not None:
+                found[run.name] = saving
+    return found

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.reader import Run
@@ -29,12 +30,15 @@ class Comparison:
             for one that stands for all.
         oracle: the same for an adaptation that knows the load.
         warnings: why these runs do not tell what their difference seems to tell.
+        savings: run name → what its energy saves at equal accuracy and SLA attainment against the
+            best weights without; runs without energy in the objective are not in it.
     """
 
     runs: tuple[RunMetrics, ...]
     static_best: Mapping[str, RunMetrics]
     oracle: Mapping[str, RunMetrics]
     warnings: tuple[str, ...]
+    savings: Mapping[str, Saving] = field(default_factory=dict)
 
     @property
     def baselines(self) -> tuple[RunMetrics, ...]:
@@ -53,6 +57,16 @@ class Comparison:
             "oracle": _baseline_json(self.oracle),
             "difference": [self.difference(run) for run in self.runs[1:]],
             "warnings": self.warnings,
+            "yardstick": {
+                name: {
+                    "saving_mean": saving.mean,
+                    "saving_least": saving.least,
+                    "saving_most": saving.most,
+                    "savings": saving.savings,
+                    "sentence": saving.sentence(),
+                }
+                for name, saving in self.savings.items()
+            },
         }
 
     def difference(self, run: RunMetrics) -> dict[str, Any]:
@@ -87,7 +101,11 @@ def _baseline_json(baselines: Mapping[str, RunMetrics]) -> dict[str, Any] | None
 
 
 def compare(
-    runs: Sequence[Run | RunMetrics], *, static_best: Baselines = None, oracle: Baselines = None
+    runs: Sequence[Run | RunMetrics],
+    *,
+    static_best: Baselines = None,
+    oracle: Baselines = None,
+    savings: Mapping[str, Saving] | None = None,
 ) -> Comparison:
     """Runs side by side.
 
@@ -95,6 +113,8 @@ def compare(
         runs: at least one; the others are held against the first. Runs of one name get a number.
         static_best: the best static plan in hindsight, as metrics of having run it.
         oracle: an adaptation that knows the load, as metrics of having run it.
+        savings: run name → against the best weights without energy
+            (:func:`ipa_energy.frontier.sweep.saving_of_run`).
 
     Raises:
         ConfigError: there are no runs.
@@ -107,6 +127,7 @@ def compare(
         static_best=_by_run(static_best),
         oracle=_by_run(oracle),
         warnings=tuple(_warnings(found)),
+        savings=dict(savings or {}),
     )
 
 
@@ -180,7 +201,17 @@ def _seconds(value: float | None) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """What the last run saved against the first and what it cost, as one or two sentences."""
+    """What the last run saved against the first and what it cost, as a few sentences.
+
+    What it saved against the best weights without energy comes before anything else.
+    """
+    last = comparison.runs[-1]
+    told = _against_first(comparison)
+    saving = comparison.savings.get(last.name)
+    return told if saving is None else f"{last.name}: {saving.sentence()}. {told}"
+
+
+def _against_first(comparison: Comparison) -> str:
     first, last = comparison.runs[0], comparison.runs[-1]
     if len(comparison.runs) == 1:
         return _alone(first)

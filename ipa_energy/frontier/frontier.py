@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.experiment import Experiment
-from ipa_energy.frontier.hull import Hull, Outcome, hull_of
 from ipa_energy.frontier.sweep import cached_sweep, with_energy, without_energy
 from ipa_energy.tables import Head, Row, Table, Value, percent
 
@@ -21,7 +21,7 @@ ROWS = 12
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """What a pipeline reaches over a trace at every weight; see :mod:`.hull`.
+    """What a pipeline reaches over a trace at every weight; see :mod:`ipa_energy.comparing.hull`.
 
     Attributes:
         pipeline: its name.

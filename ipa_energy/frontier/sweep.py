@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import ipa_energy
-from ipa_energy.comparing import metrics
+from ipa_energy.comparing import RunMetrics, metrics
+from ipa_energy.comparing.hull import Outcome, Saving, saving_of
 from ipa_energy.config import PipelineConfig, dump_config
 from ipa_energy.errors import InfeasibleError, IpaEnergyError
-from ipa_energy.experiment import Experiment, run_experiment
+from ipa_energy.experiment import Experiment, experiment_of, run_experiment
 from ipa_energy.files import write_json
-from ipa_energy.frontier.hull import Outcome
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import apply_baseline, program_for
 from ipa_energy.records import Stage
+from ipa_energy.runlog import Run
 from ipa_energy.workloads import Workload
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ CORE_OF_ACCURACY = 1 / 80
 MARGINS = (0.0, 15.0, 30.0)
 """Percent added to the YAML's ``predictor_margin``: more replicas, fewer late requests. Without
 this knob a run with energy that happens to be late less often would be compared with nothing."""
+
+SEEDS = 3
+"""Of the yardstick: the range over them says how much of a saving is luck of arrivals."""
 
 FEW_ALPHA_FACTORS = (0.125, 0.5, 1.0, 2.0)
 FIXED_VARIANT = ("fa2-low", "fa2-high")
@@ -147,7 +151,10 @@ def run_outcome(experiment: Experiment, weighting: Weighting, seed: int) -> Outc
         run = run_experiment(reweighted(experiment, weighting, seed))
     except InfeasibleError:
         return None
-    found = metrics(run)
+    return _outcome(metrics(run), weighting, seed)
+
+
+def _outcome(found: RunMetrics, weighting: Weighting, seed: int) -> Outcome:
     return Outcome(
         label=weighting.label,
         accuracy=found.accuracy_mean,
@@ -156,6 +163,61 @@ def run_outcome(experiment: Experiment, weighting: Weighting, seed: int) -> Outc
         energy_weight=weighting.energy_weight,
         seed=seed,
     )
+
+
+def saving_of_run(
+    run: Run,
+    *,
+    seeds: int = SEEDS,
+    cache: Path | None = None,
+    workers: int | None = None,
+    ran: Callable[[], object] = lambda: None,
+) -> Saving | None:
+    """What the energy in a run's objective saves at equal accuracy and SLA attainment.
+
+    The run itself is held against the sweep without energy that is simulated from the copies of
+    config, profile and trace in its folder; so are simulations of it with further seeds.
+
+    Args:
+        run: read from its folder.
+        seeds: how many, from the run's own on.
+        cache: folder of the sweeps' cache; None: the user's.
+        workers: processes; default one a core.
+        ran: called after each run of the sweep, for a progress bar.
+
+    Returns:
+        None if the run's objective has no energy, it decided nothing, its joules are unknown, or
+        its folder does not hold what it was made from.
+    """
+    experiment = _with_energy_in_its_decisions(run)
+    found = metrics(run)
+    if experiment is None or math.isnan(found.joules_per_request):
+        return None
+    config = experiment.planner.config
+    numbers = range(config.seed, config.seed + seeds)
+    own = Weighting(run.name, {}, None, config.energy_weight)
+    mine = [
+        _outcome(found, own, config.seed),
+        *cached_sweep(experiment, [own], numbers[1:], folder=cache, workers=workers, ran=ran),
+    ]
+    settings = without_energy(config)
+    without = cached_sweep(experiment, settings, numbers, folder=cache, workers=workers, ran=ran)
+    return saving_of(mine, without)
+
+
+def runs_of_saving(run: Run, seeds: int = SEEDS) -> int:
+    """How many runs :func:`saving_of_run` simulates if nothing is kept; 0 if it says None."""
+    experiment = _with_energy_in_its_decisions(run)
+    if experiment is None:
+        return 0
+    return seeds - 1 + seeds * len(without_energy(experiment.planner.config))
+
+
+def _with_energy_in_its_decisions(run: Run) -> Experiment | None:
+    experiment = experiment_of(run)
+    if experiment is None or not experiment.planner.program.settings.needs_energy:
+        return None
+    return experiment if metrics(run).decisions else None
 
 
 _of_worker: list[Experiment] = []

@@ -51,6 +51,7 @@ def finished(small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         "optimize",
         "run",
         "compare",
+        "frontier",
         "tradeoff",
         "patch",
     ],
@@ -387,8 +388,9 @@ def test_compare_json_has_the_documented_shape(
 ) -> None:
     second = tmp_path / "second"
     call(capsys, "run", small_pipeline, "--energy-weight", "10", "--out", second)
-    status, found = call_json(capsys, "compare", finished, second)
+    status, found = call_json(capsys, "compare", finished, second, "--no-yardstick")
     assert status == 0
+    assert found["yardstick"] == {}
     for run in [*found["runs"], found["static_best"], found["oracle"]]:
         assert set(run) >= {
             "name", "requests", "dropped", "sla_attainment", "latency_p50_s", "latency_p99_s",
@@ -397,6 +399,31 @@ def test_compare_json_has_the_documented_shape(
         }  # fmt: skip
     assert [run["name"] for run in found["runs"]] == ["run", "second"]
     assert found["runs"][1]["joules_per_request"] < found["runs"][0]["joules_per_request"]
+
+
+@pytest.mark.slow
+def test_compare_says_first_what_energy_saves_against_the_best_other_weights(
+    small_pipeline: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    second = tmp_path / "second"
+    call(capsys, "run", small_pipeline, "--energy-weight", "10", "--out", second)
+    _, found = call_json(capsys, "compare", finished, second, "--no-hindsight")
+    yardstick = found["yardstick"]["second"]
+    assert set(found["yardstick"]) == {"second"}  # the first has no energy in its objective
+    assert len(yardstick["savings"]) == 3
+    assert -0.5 < yardstick["saving_least"] <= yardstick["saving_mean"] <= yardstick["saving_most"]
+    against_first = 1 - (
+        found["runs"][1]["joules_per_request"] / found["runs"][0]["joules_per_request"]
+    )
+    assert yardstick["saving_mean"] < against_first
+    status, out, _ = call(capsys, "compare", finished, second, "--no-hindsight")
+    assert status == 0
+    assert out.startswith(f"second: {yardstick['sentence']}. second ")
 
 
 def test_compare_writes_report_and_figures(

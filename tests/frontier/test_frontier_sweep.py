@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.cli import main
+from ipa_energy.comparing.hull import saving_of
 from ipa_energy.experiment import Experiment, load_experiment
 from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_csv
-from ipa_energy.frontier.hull import saving_of
 from ipa_energy.frontier.sweep import (
     FEW_ALPHA_FACTORS,
     FIXED_VARIANT,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ipa_energy.frontier.hull import Outcome, hull_of, saving_of
+from ipa_energy.comparing.hull import Outcome, hull_of, saving_of
 
 
 def outcome(accuracy: float, joules: float, in_time: float = 1.0, seed: int = 0) -> Outcome:
@@ -69,6 +69,16 @@ def test_seeds_are_held_against_runs_of_their_own_seed() -> None:
     assert saving.savings == (0.5, 0.0)
     assert (saving.least, saving.mean, saving.most) == (0.0, 0.25, 0.5)
     assert "0.0% to 50.0% over 2 seeds" in saving.sentence()
+
+
+def test_where_none_is_as_punctual_the_most_punctual_count_and_it_is_said() -> None:
+    without = [outcome(0.7, 2.0, in_time=0.95), outcome(0.7, 1.8, in_time=0.94)]
+    saving = saving_of([outcome(0.7, 1.0, in_time=0.99)], without)
+    assert (saving.mean, saving.attainments) == (0.5, (0.95,))
+    assert saving.sentence() == (
+        "at the same accuracy, 50.0% fewer joules than IPA with its best other weights (one seed:"
+        " 0), which answer only 95.0% of the requests in time"
+    )
 
 
 def test_nothing_to_compare_with_is_said() -> None:
