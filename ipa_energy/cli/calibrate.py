@@ -13,6 +13,7 @@ from ipa_energy.cli.meters import add_powercap_option
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.files import check_output
 
 if TYPE_CHECKING:
     from ipa_energy.meters.calibration import Calibration
@@ -27,7 +28,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="fit the cpu-time model to a real energy counter",
         description="Load the machine step by step from idle to every core, read a real energy "
         "counter, and fit the power model of the cpu-time meter to it. The model is kept for this "
-        "machine and used from then on, with its leave-one-out error in place of ±50 %%. Let "
+        "machine and used from then on, with its leave-one-out error in place of ±50 %. Let "
         "nothing else run meanwhile.",
         epilog="exit status: 0 done, 2 bad input, 4 no counter that follows the load",
     )
@@ -62,6 +63,8 @@ def calibrate(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.window:g} s", where="--window", allowed="more than 0")
     if args.rounds < 1:
         raise ConfigError(str(args.rounds), where="--rounds", allowed="1 or more")
+    if args.out is not None:
+        check_output(args.out, where="--out", begins="{", makes_folder=True)
     path = args.out or stored_model_path()
     cores = os.cpu_count() or 1
     places = Places(powercap=args.powercap or POWERCAP)

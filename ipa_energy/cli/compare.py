@@ -11,6 +11,7 @@ from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
+from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def compare(args: argparse.Namespace) -> int:
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
 
+    _check_places(args)
     require_packages(html=args.html, png=args.png)
     runs = [read_run(path) for path in args.run_dirs]
     show_progress = not (args.quiet or args.json)
@@ -102,3 +104,15 @@ def _savings(runs: Sequence[Run], *, show_progress: bool) -> dict[str, Saving]:
             if saving is not None:
                 found[run.name] = saving
     return found
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    from ipa_energy.runlog.folder import RUN_FILES
+
+    inputs = [folder / name for folder in args.run_dirs for name in RUN_FILES]
+    if args.html is not None:
+        check_output(
+            args.html, where="--html", inputs=inputs, begins=PAGE_BEGINS, makes_folder=True
+        )
+    if args.png is not None:
+        check_output_folder(args.png, where="--png", inputs=args.run_dirs)

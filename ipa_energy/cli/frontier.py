@@ -8,7 +8,7 @@ from typing import Any
 
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import add_pipeline, named_path
+from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 
@@ -51,8 +51,9 @@ def frontier(args: argparse.Namespace) -> int:
 
     from ipa_energy.as_json import as_json
     from ipa_energy.experiment import load_experiment
-    from ipa_energy.files import whole_file
-    from ipa_energy.frontier.frontier import frontier_of, outcomes_csv
+    from ipa_energy.files import check_output, whole_file
+    from ipa_energy.frontier.frontier import OUTCOME_COLUMNS, frontier_of, outcomes_csv
+    from ipa_energy.runlog.folder import writing
     from ipa_energy.tables import table_text
 
     if not 0 <= args.attainment <= 1:
@@ -68,6 +69,13 @@ def frontier(args: argparse.Namespace) -> int:
         policy=args.policy,
         ipa_home=Path(home) if home else None,
     )
+    if args.csv is not None:
+        check_output(
+            args.csv,
+            where="--csv",
+            inputs=inputs_of(args.pipeline, [experiment.planner]),
+            begins=OUTCOME_COLUMNS,
+        )
     first = experiment.planner.config.seed
     with tempfile.TemporaryDirectory() as fresh:
         found = frontier_of(
@@ -77,7 +85,7 @@ def frontier(args: argparse.Namespace) -> int:
             cache=Path(fresh) if args.no_cache else None,
         )
     if args.csv is not None:
-        with whole_file(args.csv) as file:
+        with writing(args.csv), whole_file(args.csv) as file:
             file.write(outcomes_csv(found))
     if args.json:
         print_json(as_json(found))

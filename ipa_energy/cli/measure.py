@@ -10,20 +10,24 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.meters import add_meter_option, add_place_options, chosen_meter, places_of
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
-from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, ConfigError
-from ipa_energy.files import whole_file
+from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE
+from ipa_energy.files import check_output, whole_file
 
 if TYPE_CHECKING:
     from ipa_energy.measuring.command import CommandEnergy, CommandTrial
     from ipa_energy.measuring.command_meter import CommandMeter
 
 EXIT_INTERRUPTED = 130
+
+DOCUMENT_BEGINS = '{\n  "command":'
+"""Of the file that ``--out`` writes, and replaces."""
 
 BUSY_GROUP_RATIO = 1.1
 """Power of a control group in the idle windows over its idle share, above which it is named."""
@@ -87,8 +91,9 @@ def measure(args: argparse.Namespace) -> int:
     from ipa_energy.measuring.command_meter import command_meter
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if args.out is not None and not args.out.absolute().parent.is_dir():
-        raise ConfigError(f"{args.out}: no such folder", where="--out")
+    if args.out is not None:
+        inputs = [Path(word) for word in (*command, args.power_model) if word]
+        check_output(args.out, where="--out", inputs=inputs, begins=DOCUMENT_BEGINS)
     places = places_of(args)
     with command_meter(chosen_meter(args), places, args.power_model) as meter:
         found = measure_command(
@@ -103,9 +108,6 @@ def measure(args: argparse.Namespace) -> int:
             on_trial=_reporter(silent=args.json or args.quiet or args.trials == 1),
         )
     document = _document(found, command, meter)
-    if args.out is not None:
-        with whole_file(args.out) as file:
-            file.write(json.dumps(document, allow_nan=False, indent=2) + "\n")
     if args.json:
         print_json(document)
     elif not found.too_short:
@@ -113,6 +115,8 @@ def measure(args: argparse.Namespace) -> int:
     for warning in document["warnings"]:
         if not args.quiet:
             print(f"ipa-energy: warning: {warning}", file=sys.stderr)
+    if args.out is not None and not _written(document, args.out):
+        return found.exit_status or EXIT_BAD_INPUT
     if found.interrupted:
         return EXIT_INTERRUPTED
     if found.fault is not None:
@@ -122,6 +126,21 @@ def measure(args: argparse.Namespace) -> int:
         print(f"ipa-energy: error: {_too_short(found)}", file=sys.stderr)
         return found.exit_status or EXIT_BAD_INPUT
     return found.exit_status
+
+
+def _written(document: dict[str, Any], path: Path) -> bool:
+    """Write the file; the figures are shown already, so a disk that refuses costs nothing."""
+    try:
+        with whole_file(path) as file:
+            file.write(json.dumps(document, allow_nan=False, indent=2) + "\n")
+    except OSError as error:
+        print(
+            f"ipa-energy: error: {path}: cannot write the output: {error.strerror};"
+            " the figures are those above",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def _rewinder() -> Callable[[], None]:

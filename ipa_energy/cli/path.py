@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.shipped import find_config
+
+if TYPE_CHECKING:
+    from ipa_energy.planning.planner import Planner
 
 
 def named_path(text: str) -> Path:
@@ -40,3 +45,12 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         metavar="PIPELINE.yaml",
         help="a pipeline YAML, or the name of one that comes with the program, such as video",
     )
+
+
+def inputs_of(pipeline: Path, planners: Iterable[Planner]) -> list[Path]:
+    """The files that a pipeline was loaded from: YAML, profiles, traces."""
+    found = [pipeline]
+    for planner in planners:
+        trace = getattr(planner.config.workload_config, "path", None)
+        found += [planner.profile_path, *([Path(trace)] if trace else [])]
+    return found

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import add_pipeline, named_path
+from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS
 
@@ -127,9 +128,9 @@ def tradeoff(args: argparse.Namespace) -> int:
     from ipa_energy.tradeoff.conduct import DEFAULT_CONFIGURATIONS, Question, conduct
 
     _check_numbers(args)
-    _check_places(args)
-    require_packages(html=args.html, png=args.png)
     planners = _planners(args)
+    _check_places(args, planners)
+    require_packages(html=args.html, png=args.png)
     for planner in planners:
         planner.warn_of_excluded()
     study = conduct(
@@ -190,15 +191,24 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ConfigError("it is the length of a constant load", where="--duration", fix="--load")
 
 
-def _check_places(args: argparse.Namespace) -> None:
-    """A study takes a while: a folder that is missing should not be found out at its end."""
-    for option, path in (("--html", args.html), ("--csv", args.csv)):
-        if path is not None and not path.parent.is_dir():
-            raise ConfigError(
-                f"there is no folder {path.parent} to write {path.name} to",
-                where=option,
-                fix="create it",
-            )
+def _check_places(args: argparse.Namespace, planners: Sequence[Planner]) -> None:
+    """A study takes a while: a place that will not do should not be found out at its end."""
+    from ipa_energy.runlog.folder import RUN_FILES
+    from ipa_energy.tradeoff.study_tables import CSV_COLUMNS
+
+    inputs = inputs_of(args.pipeline, planners)
+    inputs += [args.list] if args.list is not None else []
+    if args.from_run is not None:
+        inputs += [args.from_run / name for name in RUN_FILES]
+    for option, path, begins in (
+        ("--html", args.html, PAGE_BEGINS),
+        ("--csv", args.csv, ",".join(CSV_COLUMNS[:3])),
+    ):
+        if path is not None:
+            check_output(path, where=option, inputs=inputs, begins=begins)
+    if args.png is not None:
+        folders = [] if args.from_run is None else [args.from_run]
+        check_output_folder(args.png, where="--png", inputs=folders)
 
 
 def _planners(args: argparse.Namespace) -> list[Planner]:

@@ -167,10 +167,14 @@ def frontier_of(
     )
 
 
+OUTCOME_COLUMNS = (
+    "energy_in_objective,label,energy_weight,seed,accuracy,joules_per_request,sla_attainment"
+)
+
+
 def outcomes_csv(frontier: Frontier) -> str:
     """Every run, one line each."""
-    columns = "label,energy_weight,seed,accuracy,joules_per_request,sla_attainment"
-    lines = [f"energy_in_objective,{columns}"]
+    lines = [OUTCOME_COLUMNS]
     for kind, outcomes in (("no", frontier.without), ("yes", frontier.added)):
         lines += [
             f'{kind},"{o.label}",{o.energy_weight:.6g},{o.seed},{o.accuracy:.6f},'

@@ -87,8 +87,6 @@ def write_profile(path: str | Path, rows: Iterable[ProfileRow]) -> None:
     content = _csv_text([columns]) + _csv_text(_checked(rows, columns, path))
     try:
         with whole_file(path) as file:
-            if path.exists():
-                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             file.write(content)
     except OSError as error:
         raise _cannot_write(path, error) from error

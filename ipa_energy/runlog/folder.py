@@ -19,6 +19,10 @@ RUN_FILE = "run.json"
 JOURNAL_FILE = "journal.jsonl"
 WORKLOAD_FILE = "workload.csv"
 PROFILE_FILE = "profile.csv"
+RUN_FILES = (
+    *(CONFIG_FILE, RESPONSES_FILE, ADAPTATION_FILE, RUN_FILE),
+    *(JOURNAL_FILE, WORKLOAD_FILE, PROFILE_FILE),
+)
 
 _FIXES = {
     errno.ENOSPC: "free some space and call again; an unfinished run goes on with --resume",
@@ -76,6 +80,8 @@ def check_is_free(path: Path) -> None:
                 allowed="a new or empty folder",
                 fix="go on with the run in it by --resume, or choose another --out",
             )
+        if path.samefile(Path.cwd()):  # it is replaced, and you would stand nowhere
+            raise ConfigError("is the folder you are in", where=path, allowed="a new folder in it")
     elif path.exists() or path.is_symlink():
         raise ConfigError("is a file", where=path, allowed="a new or empty folder")
 

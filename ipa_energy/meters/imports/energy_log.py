@@ -307,7 +307,7 @@ def write_table(path: Path, runs: Sequence[LoggedRun]) -> None:
     Raises:
         ConfigError: there is a file already, or it cannot be written.
     """
-    if path.exists():
+    if path.is_file() or path.is_dir():  # a pipe or a device is written to
         raise ConfigError("there is a file already", where=path, fix="choose another name")
     domains = list(dict.fromkeys(name for run in runs for name in run.energy.domains))
     try:
