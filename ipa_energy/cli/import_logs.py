@@ -177,7 +177,10 @@ def _document(
     return {
         "logs": [run.to_json() for run in runs],
         "refused": [str(refusal) for refusal in refusals],
-        "warnings": _warnings(runs),
+        "warnings": [
+            *(f"{run.log}: {note}" for run in runs for note in run.energy.notes),
+            *_warnings(runs),
+        ],
         "table": None if out is None else str(out),
     }
 

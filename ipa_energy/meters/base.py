@@ -26,7 +26,7 @@ happens, into a :class:`MeterFault`; whoever measures sees a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
@@ -56,6 +56,7 @@ class Energy:
         domains: joules by domain (``package-0``, ``dram-0``, ``gpu-0`` …), summing to ``energy_j``.
         meter: the meter's name.
         quality: ``measured``, ``estimated`` or ``imported``.
+        notes: what may be missing from it or wrong with it, in words; mostly empty.
     """
 
     energy_j: float
@@ -63,6 +64,7 @@ class Energy:
     domains: dict[str, float]
     meter: str
     quality: Quality
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def power_w(self) -> float:

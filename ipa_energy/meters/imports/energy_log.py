@@ -46,7 +46,11 @@ FORMATS: tuple[LogFormat, ...] = ("etrace2", "frameview", "perf")
 _PERF_MARKS = ("Performance counter stats for", '"counter-value"', "Joules", "power/energy-")
 
 
-@dataclass(frozen=True, slots=True)
+INTERVALS_TOLERANCE = 0.02
+"""A duration that is given may be off the end of the log's last interval by this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedEnergy(Energy):
     """An :class:`~ipa_energy.meters.base.Energy` with where it was read.
 
@@ -95,10 +99,14 @@ def import_energy(
             allowed="more than 0 s, for perf logs that do not tell it",
         )
     if chosen == "etrace2":
-        return _from_etrace2(text, path)
-    if chosen == "frameview":
-        return _from_power_log(text, path, choice or PowerLogChoice())
-    return _from_perf(text, path, duration_s)
+        found = _from_etrace2(text, path)
+    elif chosen == "frameview":
+        found = _from_power_log(text, path, choice or PowerLogChoice())
+    else:
+        found = _from_perf(text, path, duration_s)
+    for note in found.notes:
+        logger.warning("%s: %s", path, note)
+    return found
 
 
 def _text(path: Path) -> str:
@@ -130,26 +138,48 @@ def _detected(text: str, path: Path) -> LogFormat:
 
 def _from_etrace2(text: str, path: Path) -> ImportedEnergy:
     found = parse_etrace2(text, where=path)
-    return _imported(found.duration_s, found.domains, f"etrace2 {VERSION}: {path}", "etrace2")
+    source = f"etrace2 {VERSION}: {path}"
+    return _imported(found.duration_s, found.domains, source, "etrace2", found.notes)
 
 
 def _from_power_log(text: str, path: Path, choice: PowerLogChoice) -> ImportedEnergy:
     found = parse_power_log(text, choice, where=path)
     source = f"power log, columns {', '.join(found.columns)}: {path}"
-    return _imported(found.duration_s, found.domains, source, "frameview")
+    return _imported(found.duration_s, found.domains, source, "frameview", found.notes)
 
 
 def _from_perf(text: str, path: Path, duration_s: float | None) -> ImportedEnergy:
     output = parse_perf_output(text, where=path)
-    domains = _moved(output, path)
-    if duration_s is not None and not math.isnan(output.duration_s):
-        raise ConfigError(f"the log tells its duration, {output.duration_s:g} s", where=path)
-    length_s = output.duration_s if duration_s is None else duration_s
+    domains, notes = _moved(output, path)
+    length_s = _perf_duration_s(output, duration_s, path)
     runs = f", mean of {output.runs} runs" if output.runs > 1 else ""
-    return _imported(length_s, domains, f"perf stat ({output.form}{runs}): {path}", "perf")
+    return _imported(length_s, domains, f"perf stat ({output.form}{runs}): {path}", "perf", notes)
 
 
-def _moved(output: PerfOutput, path: Path) -> dict[str, float]:
+def _perf_duration_s(output: PerfOutput, given_s: float | None, path: Path) -> float:
+    """What the log tells, else what is given, else where its intervals end; NaN for neither."""
+    told_s, last_s = output.duration_s, output.last_s
+    if not math.isnan(told_s):
+        if given_s is not None:
+            raise ConfigError(f"the log tells its duration, {told_s:g} s", where=path)
+        if not told_s > 0:
+            raise ConfigError(
+                f"the log says that its run took {told_s:g} s",
+                where=path,
+                allowed="more than 0 s",
+                fix="measure a run that takes longer; a tenth of a second at least",
+            )
+        return told_s
+    if given_s is None:
+        return last_s
+    if abs(given_s - last_s) > INTERVALS_TOLERANCE * given_s:
+        raise ConfigError(
+            f"a duration of {given_s:g} s, and the log's intervals end at {last_s:g} s", where=path
+        )
+    return given_s
+
+
+def _moved(output: PerfOutput, path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
     """Domains that moved; memory may be missing, the processors (or the platform) may not."""
     events = [(event, output.problem_of(event)) for event in output.events()]
     idle = [f"{event}: {problem}" for event, problem in events if problem is not None]
@@ -163,16 +193,26 @@ def _moved(output: PerfOutput, path: Path) -> dict[str, float]:
             allowed="power/energy-pkg/ or power/energy-psys/ that was counted and moved",
             fix="run perf stat as root on a machine whose energy counter moves",
         )
-    if idle:
-        logger.warning("%s: left out: %s", path, "; ".join(idle))
-    return moved
+    return moved, (f"left out: {'; '.join(idle)}",) if idle else ()
 
 
 def _imported(
-    duration_s: float, domains: dict[str, float], source: str, kind: LogFormat
+    duration_s: float,
+    domains: dict[str, float],
+    source: str,
+    kind: LogFormat,
+    notes: tuple[str, ...],
 ) -> ImportedEnergy:
-    total_j = math.fsum(domains.values())
-    return ImportedEnergy(total_j, duration_s, domains, IMPORTED, "imported", source, kind)
+    return ImportedEnergy(
+        energy_j=math.fsum(domains.values()),
+        duration_s=duration_s,
+        domains=domains,
+        meter=IMPORTED,
+        quality="imported",
+        source=source,
+        format=kind,
+        notes=notes,
+    )
 
 
 COLUMNS = (
@@ -241,6 +281,7 @@ class LoggedRun:
                 "dynamic_joules_per_request": self.per_request_j(self.dynamic_energy_j),
                 "domains": energy.domains,
                 "source": energy.source,
+                "notes": energy.notes,
             }
         )
         return row

@@ -13,21 +13,19 @@
 
 With ``-i`` there are also rows of time, power and energy, each for its interval, and the final
 ``ENERGY`` is that of the last interval only; so the joules are always the sum of sockets and
-memories. etrace2 prints six decimals with a point, whatever the locale: a line that ends early or
+memories. Without ``-i`` etrace2 reads the counters at the start and at the end only, and one that
+went round in between shows what is left over its range (262 kJ on many Xeons). etrace2 prints six decimals with a point, whatever the locale: a line that ends early or
 has a comma was changed on the way, and is refused with its number.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ipa_energy.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 VERSION = "0.1"
 ROWS_HEADER = "# Time [S]   Power [W]   Energy [J]"
@@ -37,8 +35,14 @@ TOTAL_TOLERANCE = 0.02
 """``ENERGY`` against the sum of its parts. In the example above, which is that of Chameleon's
 documentation in full, they are 0.4 % apart; and etrace2 may leave memory out of the total."""
 
+PACKAGE_RANGE_J = 262_144.0
+BUSY_PACKAGE_W = 500.0
+LONGEST_S = PACKAGE_RANGE_J / BUSY_PACKAGE_W
+"""Between two reads of a counter; within it a busy package does not go round unseen."""
+
 _LINE = re.compile(r"# (ETRACE2_VERSION|ELAPSED|ENERGY(?:_(?:SOCKET|DRAM)\d+)?)=(.*)$")
 _NUMBER = re.compile(r"\d+\.\d{6}")
+_ROW = re.compile(r"\d+\.\d{3}  \d+\.\d{3}  \d+\.\d{3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,12 @@ class Etrace2Output:
     Attributes:
         duration_s: of the run.
         domains: joules of ``package-0``, ``dram-0`` …; memories that stayed at 0 are left out.
+        notes: what is left out, and why it may be too little.
     """
 
     duration_s: float
     domains: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def looks_like_etrace2(text: str) -> bool:
@@ -92,7 +98,17 @@ def parse_etrace2(text: str, *, where: str | Path) -> Etrace2Output:
     _require_whole(values, total_j, where, by_interval=ROWS_HEADER in text)
     if not duration_s > 0:
         raise ConfigError(f"ELAPSED is {duration_s:g} s", where=where, allowed="more than 0")
-    return Etrace2Output(duration_s, _domains(values, where))
+    domains = _domains(values, where)
+    dead = [domain for domain in map(_domain, values) if domain not in domains]
+    notes = [f"{domain} stood at 0 J and is left out" for domain in dead]
+    reads = 1 + len(_ROW.findall(text)) if ROWS_HEADER in text else 1
+    if duration_s / reads > LONGEST_S:
+        notes.append(
+            f"the counters were read {duration_s / reads:.0f} s apart, and a busy processor goes "
+            f"round its {PACKAGE_RANGE_J / 1000:.0f} kJ in {LONGEST_S:.0f} s: the joules may be "
+            "far too few; run etrace2 with -i 60"
+        )
+    return Etrace2Output(duration_s, domains, tuple(notes))
 
 
 def _lines(text: str, where: str | Path) -> dict[str, tuple[str, int]]:
@@ -155,17 +171,19 @@ def _require_whole(
 def _domains(parts: dict[str, float], where: str | Path) -> dict[str, float]:
     domains = {}
     for key, joules in parts.items():
-        is_memory = key.startswith("ENERGY_DRAM")
-        index = key.removeprefix("ENERGY_DRAM").removeprefix("ENERGY_SOCKET")
-        domain = f"{'dram' if is_memory else 'package'}-{index}"
+        domain = _domain(key)
         if joules > 0:
             domains[domain] = joules
-        elif is_memory:
-            logger.warning("%s: %s stood at 0 J and is left out", where, domain)
-        else:
+        elif domain.startswith("package"):
             raise ConfigError(
                 f"{domain} stood at 0 J: its counter is dead",
                 where=where,
                 fix="measure on a machine whose RAPL counter moves (not on most virtual machines)",
             )
     return domains
+
+
+def _domain(key: str) -> str:
+    """``package-0`` for ``ENERGY_SOCKET0``."""
+    index = key.removeprefix("ENERGY_DRAM").removeprefix("ENERGY_SOCKET")
+    return f"{'dram' if key.startswith('ENERGY_DRAM') else 'package'}-{index}"

@@ -12,6 +12,10 @@ are perf's own are looked at. In front of the value there may be a time (``-I``)
 decimals, which tells a decimal comma from one between thousands. The separators of a locale break
 JSON and make ``-x,`` ambiguous; such a line is refused, never guessed at.
 
+A log is one run. The rows of ``-I`` are added up, and what ``--summary`` repeats of them is not
+added once more; an event that comes twice otherwise is from several runs (``--append``, a loop), of
+which a sum over the seconds of one would be many times the power.
+
 perf leaves with status 0 although it counted nothing (``<not supported>`` without privilege), so an
 uncounted event is kept as a count without a value and never becomes 0 J.
 """
@@ -43,7 +47,8 @@ _JSON_KEYS = (
     "cpu",
 )
 _JSON_STARTS = tuple(f'{{"{key}" : ' for key in _JSON_KEYS)
-_PLACE_KEYS = ("socket", "die", "node", "core", "cpu")
+_PLACE_KEYS = ("socket", "die", "cluster", "cache", "node", "core", "cpu")
+_COUNTERS_KEYS = ("aggregate-number", "counters")
 
 _UNCOUNTED = re.compile(r"^<(not supported|not counted)>$")
 _NUMBER = re.compile(r"^\d+(\.\d+)?$")
@@ -51,10 +56,14 @@ _COMMA_NUMBER = re.compile(r"^\d+,\d\d$")
 _TIME = re.compile(r"^\d+\.\d{9}$")
 _PLACE = re.compile(r"^(S\d+(-\w+)*|CPU\d+|N\d+)$")
 _EVENT = re.compile(r"^(\w+/[\w.=,-]+/[a-zA-Z]*|energy-\w+|duration_time|[a-z]+-clock)$")
+SUMMARY = "summary"
+"""Where ``-I --summary -x,`` has the time of an interval."""
+
 _SEPARATORS = (",", ";", "|", "\t", ":")
 
 _TEXT = re.compile(
-    r"^\s*(?:(?P<time>\d+\.\d{9})\s+)?(?:(?P<place>S\d+(?:-\w+)*)\s+\d+\s+)?"
+    r"^\s*(?:(?P<time>\d+\.\d{9})\s+)?"
+    r"(?:(?P<place>S\d+(?:-\w+)*|N\d+|CPU\d+)\s+(?:(?P<counters>\d+)\s+)?)?"
     r"(?:(?P<whole>\d{1,3}(?:[.,'’ \u00a0\u202f]\d{3})*|\d+)(?P<part>[.,]\d+)?"
     r"|<(?P<problem>not supported|not counted)>)"
     r"\s+(?:(?P<unit>[A-Za-z]+)\s+)?(?P<event>\S+)(?:\s.*)?$"
@@ -76,6 +85,7 @@ class PerfCount:
         problem: ``not supported`` or ``not counted``; None if it was counted.
         place: ``S0`` and the like where counts are by socket; else None.
         time_s: end of the interval since the start, where counts are by interval; else NaN.
+        counters: counters that were added up at ``place``; None where perf does not say.
     """
 
     event: str
@@ -84,6 +94,13 @@ class PerfCount:
     problem: str | None = None
     place: str | None = None
     time_s: float = math.nan
+    counters: int | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """True if it may be a place without a counter: a package's is read on one of its CPUs."""
+        nobody = self.counters == 0 or (self.place or "").startswith("CPU")
+        return self.problem == "not counted" and nobody
 
 
 def parse_line(line: str) -> tuple[PerfForm, PerfCount] | None:
@@ -116,8 +133,18 @@ def _from_json(line: str) -> PerfCount:
     except (ValueError, KeyError, TypeError) as error:
         raise TornLineError(f"a JSON line of perf that cannot be read: {line!r}") from error
     value, problem = _value(raw, line)
-    place = next((str(found[key]) for key in _PLACE_KEYS if key in found), None)
-    return PerfCount(event, value, str(found.get("unit", "")), problem, place, time_s)
+    place = next((_place(key, str(found[key])) for key in _PLACE_KEYS if key in found), None)
+    counters = next((found[key] for key in _COUNTERS_KEYS if key in found), None)
+    unit = str(found.get("unit", ""))
+    return PerfCount(event, value, unit, problem, place, time_s, _whole(counters))
+
+
+def _place(key: str, value: str) -> str:
+    return f"CPU{value}" if key == "cpu" and value.isdigit() else value
+
+
+def _whole(counters: Any) -> int | None:
+    return counters if isinstance(counters, int) else None
 
 
 def _from_separated(line: str) -> PerfCount | None:
@@ -134,24 +161,26 @@ def _from_separated(line: str) -> PerfCount | None:
         if separator != "," and _COMMA_NUMBER.match(raw):
             raw = raw.replace(",", ".")
         value, problem = _value(raw, line)
-        time_s, place = _before_value(fields[: at - 2], line)
-        return PerfCount(fields[at], value, fields[at - 1], problem, place, time_s)
+        time_s, place, counters = _before_value(fields[: at - 2], line)
+        return PerfCount(fields[at], value, fields[at - 1], problem, place, time_s, counters)
     return None
 
 
-def _before_value(fields: list[str], line: str) -> tuple[float, str | None]:
-    """Time and place in front of a value; anything else there is half of a number."""
-    time_s, place = math.nan, None
+def _before_value(fields: list[str], line: str) -> tuple[float, str | None, int | None]:
+    """Time, place and counters before a value; anything else there is half of a number."""
+    time_s, place, counters = math.nan, None, None
     rest = [field.strip() for field in fields]
     if rest and _TIME.match(rest[0]):
         time_s = float(rest.pop(0))
+    elif rest and rest[0] == SUMMARY:
+        rest.pop(0)
     if rest and _PLACE.match(rest[0]):
         place = rest.pop(0)
         if rest and rest[0].isdigit():
-            rest.pop(0)
+            counters = int(rest.pop(0))
     if rest:
         raise TornLineError(f"a number whose separators cannot be told apart: {line!r}")
-    return time_s, place
+    return time_s, place, counters
 
 
 def _from_text(line: str) -> PerfCount | None:
@@ -160,12 +189,14 @@ def _from_text(line: str) -> PerfCount | None:
         return None
     unit, part = found["unit"] or "", found["part"] or ""
     time_s = float(found["time"]) if found["time"] else math.nan
-    if found["problem"]:
-        return PerfCount(found["event"], math.nan, unit, found["problem"], found["place"], time_s)
-    if unit == ENERGY_UNIT and len(part) != 3:
-        raise TornLineError(f"an energy of perf without its two decimals: {line!r}")
-    value = float(re.sub(r"\D", "", found["whole"]) + part.replace(",", "."))
-    return PerfCount(found["event"], value, unit, None, found["place"], time_s)
+    counters = int(found["counters"]) if found["counters"] else None
+    value = math.nan
+    if not found["problem"]:
+        if unit == ENERGY_UNIT and len(part) != 3:
+            raise TornLineError(f"an energy of perf without its two decimals: {line!r}")
+        value = float(re.sub(r"\D", "", found["whole"]) + part.replace(",", "."))
+    place = found["place"]
+    return PerfCount(found["event"], value, unit, found["problem"], place, time_s, counters)
 
 
 def _value(raw: str, line: str) -> tuple[float, str | None]:
@@ -186,10 +217,19 @@ ADDED_EVENTS = {"energy-pkg": "package", "energy-ram": "dram"}
 PLATFORM_EVENTS = {"energy-psys": "psys"}
 """The whole platform: alone, or not at all."""
 
+ONE_RUN_FIX = "one run a file, each event named once: perf stat -o a new FILE, without --append"
+
+SUMMARY_TOLERANCE = 1e-3
+"""A summary against the sum of its intervals, beyond what two decimals a row make."""
+
 TORN_FIX = "run perf again, with LC_ALL=C and until it ends by itself"
 
 _EVENT_NAME = re.compile(r"^(?:\w+/)?(energy-\w+)/?[a-zA-Z]*$")
 _ELAPSED = re.compile(r"^\s*(\d+[.,]\d+)(?:\s+\+-\s+\S+)? seconds time elapsed", re.MULTILINE)
+_BEGINNINGS = (
+    re.compile(r"^# started on ", re.MULTILINE),
+    re.compile(r"^ Performance counter stats for ", re.MULTILINE),
+)
 _RUNS = re.compile(r"^ Performance counter stats for .* \((\d+) runs\):", re.MULTILINE)
 
 _DENIED = ("No permission to enable", "Access to performance monitoring", "Permission denied")
@@ -206,12 +246,14 @@ class PerfOutput:
         duration_s: length of the call; NaN where the output does not tell (JSON and separated
             values do only if ``duration_time`` was among the events).
         runs: repeats (``-r``) whose mean the counts are.
+        last_s: end of the last interval; NaN without ``-I``.
     """
 
     form: PerfForm
     counts: tuple[PerfCount, ...]
     duration_s: float
     runs: int
+    last_s: float = math.nan
 
     def events(self) -> tuple[str, ...]:
         """Short names of the energy events, e.g. ``energy-pkg``, each once."""
@@ -250,8 +292,8 @@ def parse_perf_output(text: str, *, where: str | Path | None = None) -> PerfOutp
         where: file or command, for messages.
 
     Raises:
-        ConfigError: no energy event in it, a line cut off, a number whose locale cannot be told, or
-            a unit other than joules.
+        ConfigError: no energy event in it, a line cut off, a number whose locale cannot be told, a
+            unit other than joules, or more than one run.
     """
     counts: list[PerfCount] = []
     forms: list[PerfForm] = []
@@ -277,7 +319,69 @@ def parse_perf_output(text: str, *, where: str | Path | None = None) -> PerfOutp
                 f"{count.event} is in {count.unit or 'no unit'}", where=where, allowed=ENERGY_UNIT
             )
     runs = _RUNS.search(text)
-    return PerfOutput(forms[0], energies, _duration_s(counts, text), int(runs[1]) if runs else 1)
+    return PerfOutput(
+        forms[0],
+        _of_one_run(energies, text, where),
+        _duration_s(counts, text),
+        int(runs[1]) if runs else 1,
+        max((count.time_s for count in energies if not math.isnan(count.time_s)), default=math.nan),
+    )
+
+
+def _of_one_run(
+    counts: tuple[PerfCount, ...], text: str, where: str | Path | None
+) -> tuple[PerfCount, ...]:
+    """The counts that add up: each once, places without a counter and summaries left out.
+
+    Raises:
+        ConfigError: there is more than one run in the output, or an event was named twice.
+    """
+    if any(len(each.findall(text)) > 1 for each in _BEGINNINGS):
+        raise ConfigError("more than one run of perf in it", where=where, fix=ONE_RUN_FIX)
+    seen: set[tuple[str, str | None, float | None]] = set()
+    last_s = 0.0
+    for count in counts:
+        timed = not math.isnan(count.time_s)
+        key = event_name(count.event), count.place, count.time_s if timed else None
+        if key in seen or (timed and count.time_s < last_s):
+            at = f" at {count.time_s:g} s" if timed else ""
+            raise ConfigError(
+                f"{count.event}{at} for the second time: more than one run of perf, or one event "
+                "counted twice",
+                where=where,
+                fix=ONE_RUN_FIX,
+            )
+        seen.add(key)
+        last_s = count.time_s if timed else last_s
+    return _without_summary(_without_empty_places(counts), where)
+
+
+def _without_empty_places(counts: tuple[PerfCount, ...]) -> tuple[PerfCount, ...]:
+    """The counts but for CPUs where an event that was counted on another has no counter."""
+    counted = {event_name(count.event) for count in counts if count.problem is None}
+    return tuple(c for c in counts if not (c.elsewhere and event_name(c.event) in counted))
+
+
+def _without_summary(
+    counts: tuple[PerfCount, ...], where: str | Path | None
+) -> tuple[PerfCount, ...]:
+    """The counts of the intervals, if there are any, without their sum (``-I --summary``)."""
+    timed = tuple(count for count in counts if not math.isnan(count.time_s))
+    if not timed:
+        return counts
+    for count in counts:
+        if count in timed or math.isnan(count.value):
+            continue
+        rows = [c.value for c in timed if (c.event, c.place) == (count.event, count.place)]
+        room_j = 0.01 * (len(rows) + 1) + SUMMARY_TOLERANCE * count.value
+        if not abs(math.fsum(rows) - count.value) <= room_j:
+            raise ConfigError(
+                f"{count.event} is {count.value:g} J beside intervals that make "
+                f"{math.fsum(rows):g} J: more than one run of perf",
+                where=where,
+                fix=ONE_RUN_FIX,
+            )
+    return timed
 
 
 def event_name(event: str) -> str:
@@ -301,9 +405,13 @@ def _refuse_torn(line: str) -> None:
 
 
 def _duration_s(counts: list[PerfCount], text: str) -> float:
+    told: dict[float, float] = {}  # end of the interval, infinity for the whole → nanoseconds
     for count in counts:
-        if count.event == DURATION_EVENT and count.unit == NANOSECONDS:
-            return count.value / 1e9
+        if count.event == DURATION_EVENT and count.unit == NANOSECONDS and count.problem is None:
+            end_s = math.inf if math.isnan(count.time_s) else count.time_s
+            told[end_s] = max(told.get(end_s, 0.0), count.value)  # counted at one of its places
+    if told:
+        return told.get(math.inf, math.fsum(told.values())) / 1e9
     elapsed = _ELAPSED.search(text)
     return float(elapsed[1].replace(",", ".")) if elapsed else math.nan
 

@@ -5,9 +5,10 @@ Power is integrated by the trapezoid rule between samples, over the whole log or
 over it only as far as ``max_gap_s``.
 
 What FrameView writes, best first, is the power of the graphics board: ``PCAT Power Total(W)`` (a
-meter in the supply lines), else ``NV Pwr(W) (API)`` (the board's own sensor). ``GPUOnlyPwr(W)
-(API)`` is a part of the latter and never added. ``CPU Package Power(W)`` comes on top, as a domain
-of its own. Other logs name their columns differently; then name them.
+meter in the supply lines), else the board's own sensor, ``NV Pwr(W) (API)`` or ``AMDPwr(W) (API)``.
+``GPUOnlyPwr(W) (API)`` is a part of NVIDIA's and never added. ``CPU Package Power(W)`` comes on
+top, as a domain of its own. Any other power with figures in it is named as left out. Other logs
+name their columns differently; then name them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from pathlib import Path
 from ipa_energy.errors import ConfigError
 
 TIME_COLUMN = "TimeInSeconds"
-BOARD_COLUMNS = ("PCAT Power Total(W)", "NV Pwr(W) (API)")
+PCAT_COLUMN = "PCAT Power Total(W)"
+BOARD_COLUMNS = (PCAT_COLUMN, "NV Pwr(W) (API)", "AMDPwr(W) (API)")
 CPU_COLUMN = "CPU Package Power(W)"
+
+NO_FURTHER_POWER = ("PCAT", "GPUOnlyPwr", "NV-Total-USBCPwr", "CPU TDP", "Battery", "Perf/W")
+"""Beginnings of headers in watts that are parts of a board's power, no power, or all of it again."""
 
 MISSING = ("", "NA", "N/A")
 MAX_GAP_S = 1.0
@@ -65,11 +70,13 @@ class PowerLog:
         duration_s: length of the window.
         domains: joules by column, with FrameView's named ``gpu-board`` and ``cpu-package``.
         columns: the headers they came from.
+        notes: powers in the log that are not among them.
     """
 
     duration_s: float
     domains: dict[str, float]
     columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,29 @@ def parse_power_log(text: str, choice: PowerLogChoice, *, where: str | Path) -> 
         domain: _integral(column, start_s, end_s, choice.max_gap_s, where)
         for domain, column in columns.items()
     }
-    return PowerLog(end_s - start_s, domains, tuple(chosen.values()))
+    notes = () if choice.power_columns else _left_out(header, rows, tuple(chosen.values()))
+    return PowerLog(end_s - start_s, domains, tuple(chosen.values()), notes)
+
+
+def _left_out(header: list[str], rows: list[list[str]], chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Powers with figures that nobody chose, but for the own sensor of the board on PCAT."""
+    others = [
+        name
+        for at, name in enumerate(header)
+        if name not in chosen
+        and not name.startswith(NO_FURTHER_POWER)
+        and any(unit in _POWER_UNITS for unit in _UNIT.findall(name))
+        and _has_figures(rows, at)
+    ]
+    sensors = [name for name in others if name in BOARD_COLUMNS]
+    if PCAT_COLUMN in chosen and len(sensors) == 1:
+        others.remove(sensors[0])
+    if not others:
+        return ()
+    return (
+        f"not counted: {', '.join(others)}; if it is no part of {', '.join(chosen)}, name all "
+        "columns that add up: --power-column",
+    )
 
 
 def _chosen(
