@@ -5,6 +5,10 @@ count where the files of sysfs may not be read, and it takes care of wraps. :cla
 the kernel itself (``perf_event_open``, linux/perf_event.h): ``perf stat`` prints its counts at the
 end or at fixed intervals only, so that a window's edges would lie up to an interval aside.
 
+A package is counted on one of its CPUs. Some kernels list several for it, one for each die or core
+complex that shares the package's counter (AMD, until 6.11): such a package is counted once, by what
+the kernel says of where its CPUs are.
+
 Events of cores and graphics lie inside the package's and are never added. ``energy-psys`` covers
 the platform and stands alone. A listed event proves nothing: one that does not move is dead.
 
@@ -12,7 +16,10 @@ What sysfs tells of an event::
 
     /sys/bus/event_source/devices/power/
         type                    number of the PMU
-        cpumask                 a CPU of each package: where its event is counted
+        cpumask                 a CPU of each package, at least: where its event is counted
+    /sys/devices/system/cpu/cpu24/topology/
+        physical_package_id     1
+        die_id                  0
         format/event            config:0-7, the bits that ``event=`` goes to
         events/energy-pkg       event=0x02
         events/energy-pkg.scale 2.3283064365386962890625e-10
@@ -35,7 +42,7 @@ from pathlib import Path
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, MeterFault, Reading
 from ipa_energy.meters.imports.perf_log import ADDED_EVENTS, ENERGY_UNIT, PLATFORM_EVENTS
-from ipa_energy.meters.sources import POWER_PMU, counter_source
+from ipa_energy.meters.sources import CPUS, POWER_PMU, counter_source
 from ipa_energy.meters.watching import SteppingMeter
 from ipa_energy.records import Quality
 
@@ -112,7 +119,7 @@ def event_kind(pmu: Path, name: str) -> EventKind:
 
 
 def counting_cpus(pmu: Path) -> tuple[int, ...]:
-    """A CPU of each package, from a list such as ``0,24`` or ``0-1``.
+    """The CPUs on which events are counted, from a list such as ``0,24`` or ``0-1``.
 
     Raises:
         MeterUnavailableError: the kernel does not say.
@@ -125,6 +132,50 @@ def counting_cpus(pmu: Path) -> tuple[int, ...]:
     except (OSError, ValueError) as error:
         raise MeterFault(METER, "absent", f"{pmu}/cpumask: {error}", NO_EVENT_FIX) from error
     return tuple(cpus)
+
+
+ONE_COUNTER_A_PACKAGE = ("AuthenticAMD", "HygonGenuine")
+"""Vendors whose counters cover a package; those of the others cover a die of it."""
+
+
+def cpu_vendor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """E.g. ``GenuineIntel``; empty if the kernel does not say."""
+    try:
+        found = re.search(r"^vendor_id\s*:\s*(\S+)", cpuinfo.read_text(), re.MULTILINE)
+    except OSError:
+        return ""
+    return found[1] if found else ""
+
+
+def counted_packages(pmu: Path, topology: Path = CPUS, vendor: str | None = None) -> dict[str, int]:
+    """The CPU on which each counter is read, once: ``0`` and so on, ``0-die-1`` for dies.
+
+    Args:
+        pmu: the kernel's folder of the power events.
+        topology: its folder of CPUs; a CPU that is not there is taken for a package of its own.
+        vendor: of the CPUs; None for this machine's.
+
+    Raises:
+        MeterUnavailableError: the kernel does not say where it counts.
+    """
+    by_die = (cpu_vendor() if vendor is None else vendor) not in ONE_COUNTER_A_PACKAGE
+    found: dict[tuple[int, int], int] = {}
+    for number, cpu in enumerate(counting_cpus(pmu)):
+        place = topology / f"cpu{cpu}" / "topology"
+        package = _number(place / "physical_package_id", number)
+        found.setdefault((package, _number(place / "die_id", 0) if by_die else 0), cpu)
+    packages = [package for package, _ in found]
+    return {
+        f"{package}-die-{die}" if packages.count(package) > 1 else str(package): cpu
+        for (package, die), cpu in found.items()
+    }
+
+
+def _number(path: Path, otherwise: int) -> int:
+    try:
+        return int(_text(path))
+    except (OSError, ValueError):
+        return otherwise
 
 
 def open_event(pmu_type: int, config: int, cpu: int) -> int:
@@ -223,6 +274,7 @@ class PerfMeter(SteppingMeter):
         leave_out: domains not to count, e.g. a ``dram-0`` found dead.
         update_period_s: seconds between two steps of the counters.
         opener: opens an event; another one may be given for tests.
+        topology: the kernel's folder of CPUs.
         clock: seconds, increasing.
         sleep: waits for seconds of that clock.
 
@@ -242,6 +294,7 @@ class PerfMeter(SteppingMeter):
         leave_out: Collection[str] = (),
         update_period_s: float = UPDATE_PERIOD_S,
         opener: EventOpener = open_event,
+        topology: Path = CPUS,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -249,9 +302,12 @@ class PerfMeter(SteppingMeter):
         self._events: dict[str, EnergyEvent] = {}
         for event, domain in energy_events(pmu, psys=psys).items():
             kind = event_kind(pmu, event)
-            for number, cpu in enumerate(counting_cpus(pmu)):
-                if f"{domain}-{number}" not in leave_out:
-                    self._events[f"{domain}-{number}"] = EnergyEvent(kind, cpu, opener)
+            packages = counted_packages(pmu, topology)
+            if event in PLATFORM_EVENTS:  # one counter, whichever package shows it
+                packages = {"0": next(iter(packages.values()))}
+            for package, cpu in packages.items():
+                if f"{domain}-{package}" not in leave_out:
+                    self._events[f"{domain}-{package}"] = EnergyEvent(kind, cpu, opener)
         if not self._events:
             raise ConfigError(f"perf cannot leave out {', '.join(leave_out)}: nothing would remain")
 

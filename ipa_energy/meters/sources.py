@@ -18,6 +18,7 @@ from ipa_energy.registries import METERS, named
 
 POWERCAP = Path("/sys/class/powercap")
 POWER_PMU = Path("/sys/bus/event_source/devices/power")
+CPUS = Path("/sys/devices/system/cpu")
 CGROUPS = Path("/sys/fs/cgroup")
 
 Counted = Literal["CPU", "GPU"]

@@ -15,6 +15,16 @@ DEAD = ("event=0x07", "1e-9")
 UNKNOWN = ("event=0xff", "1e-9")
 
 
+def write_topology(folder: Path, *places: tuple[int, int]) -> Path:
+    """A folder of CPUs, each with its package and die; returns the folder."""
+    for cpu, (package, die) in enumerate(places):
+        topology = folder / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "physical_package_id").write_text(f"{package}\n")
+        (topology / "die_id").write_text(f"{die}\n")
+    return folder
+
+
 def write_pmu(folder: Path, *, cpus: str = "0", **events: tuple[str, str]) -> Path:
     """``pkg=ONE_WATT`` and so on; returns the folder."""
     (folder / "events").mkdir(parents=True)

@@ -4,11 +4,19 @@ import os
 import time
 
 import pytest
-from power_pmu import DEAD, ONE_WATT, TEN_WATTS, UNKNOWN, write_pmu
+from power_pmu import DEAD, ONE_WATT, TEN_WATTS, UNKNOWN, write_pmu, write_topology
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter, Reading
-from ipa_energy.meters.perf import COUNTED, PerfMeter, counting_cpus, energy_events, event_kind
+from ipa_energy.meters.perf import (
+    COUNTED,
+    PerfMeter,
+    counted_packages,
+    counting_cpus,
+    energy_events,
+    event_kind,
+    open_event,
+)
 from ipa_energy.meters.watching import moving
 
 SERVER = {"pkg": TEN_WATTS, "ram": ONE_WATT, "cores": TEN_WATTS, "psys": TEN_WATTS}
@@ -55,16 +63,56 @@ def test_a_window_between_any_two_moments_has_its_true_joules(server):
             assert (energy.meter, energy.quality) == ("perf", "measured")
 
 
-def test_every_package_is_counted_on_its_own_cpu(server):
+def test_every_package_is_counted_on_its_own_cpu(server, tmp_path):
     (server / "cpumask").write_text("0-1\n")
+    topology = write_topology(tmp_path / "cpu", (0, 0), (1, 0))
     try:
-        meter = PerfMeter(server)
+        meter = PerfMeter(server, topology=topology)
     except MeterUnavailableError as error:
         pytest.skip(f"this machine has one CPU: {error}")
     with meter:
         assert meter.domains == ("package-0", "package-1", "dram-0", "dram-1")
         energy, least_s, most_s = bracketed(meter, 0.1)
     assert_power(energy.energy_j, 22.0, least_s, most_s)
+
+
+def test_a_package_that_shows_its_counter_on_every_core_complex_is_counted_once(server, tmp_path):
+    (server / "cpumask").write_text("0-1\n")
+    topology = write_topology(tmp_path / "cpu", (0, 0), (0, 0))
+
+    def one_counter(pmu_type, config, cpu):
+        return open_event(pmu_type, config, 0)
+
+    with PerfMeter(server, opener=one_counter, topology=topology) as meter:
+        assert meter.domains == ("package-0", "dram-0")
+        energy, least_s, most_s = bracketed(meter, 0.1)
+    assert_power(energy.domains["package-0"], 10.0, least_s, most_s)
+    assert_power(energy.energy_j, 11.0, least_s, most_s)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "places", "found"),
+    [
+        # Zen 4 with a kernel that takes each core complex for a die; two packages of two
+        ("AuthenticAMD", [(0, 0), (0, 1), (1, 2), (1, 3)], {"0": 0, "1": 2}),
+        ("HygonGenuine", [(0, 0), (0, 1)], {"0": 0}),
+        ("GenuineIntel", [(0, 0), (1, 0)], {"0": 0, "1": 1}),
+        ("GenuineIntel", [(0, 0), (0, 1)], {"0-die-0": 0, "0-die-1": 1}),  # each its counter
+        ("GenuineIntel", [(0, 0), (0, 0)], {"0": 0}),
+        ("", [], {"0": 0, "1": 1}),
+    ],
+)
+def test_a_counter_is_read_on_one_cpu(tmp_path, vendor, places, found):
+    folder = write_pmu(tmp_path / "power", cpus=f"0-{max(1, len(places) - 1)}", pkg=TEN_WATTS)
+    topology = write_topology(tmp_path / "cpu", *places)
+    assert counted_packages(folder, topology, vendor) == found
+
+
+def test_the_platform_is_counted_once_on_two_packages(server, tmp_path):
+    (server / "cpumask").write_text("0-1\n")
+    topology = write_topology(tmp_path / "cpu", (0, 0), (1, 0))
+    with PerfMeter(server, psys=True, topology=topology) as meter:
+        assert meter.domains == ("psys-0",)
 
 
 def test_the_platform_stands_alone(server):

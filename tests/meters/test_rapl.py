@@ -41,6 +41,27 @@ def test_children_inside_their_parents_are_found_once(tmp_path):
     assert window(machine, meter, 1.0).energy_j == pytest.approx(55.0)
 
 
+def test_more_than_ten_packages_are_numbered_in_hexadecimal(tmp_path):
+    machine = Machine(tmp_path)
+    for package in range(16):
+        start_uj = 1e9 * (package + 1)
+        top = f"intel-rapl:{package:x}"
+        machine.add(top, f"package-{package}", power_w=100.0, start_uj=start_uj)
+        machine.add(f"{top}/{top}:0", "dram", power_w=10.0, start_uj=start_uj / 10)
+    energy = window(machine, RaplMeter(tmp_path, **machine.injected), 3.0)
+    assert energy.energy_j == pytest.approx(16 * (100 + 10) * 3.0)
+    assert {"package-15", "dram-15", "package-10"} <= set(energy.domains)
+
+
+def test_the_folder_of_the_devices_themselves_has_memory_too(tmp_path):
+    """What a container mounts: /sys/devices/virtual/powercap, a level deeper than the class."""
+    machine = Machine(tmp_path)
+    machine.add("intel-rapl/intel-rapl:0", "package-0", power_w=50.0)
+    machine.add("intel-rapl/intel-rapl:0/intel-rapl:0:0", "dram", power_w=5.0)
+    meter = RaplMeter(tmp_path, **machine.injected)
+    assert window(machine, meter, 1.0).domains == pytest.approx({"package-0": 50.0, "dram-0": 5.0})
+
+
 def test_amd_has_packages_and_cores_only(tmp_path):
     machine = Machine(tmp_path)
     for socket in range(2):

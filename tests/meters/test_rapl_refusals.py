@@ -200,3 +200,29 @@ def test_a_closed_meter_leaves_no_thread_and_no_file(tmp_path):
         assert any(thread.name == "rapl" for thread in threading.enumerate())
     assert not any(thread.name == "rapl" for thread in threading.enumerate())
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_links_that_lead_nowhere_are_named_with_a_mount_that_helps(tmp_path):
+    """A container in which the host's /sys/class/powercap is mounted, and what it links to not."""
+    zones = {"intel-rapl:0": "intel-rapl:0", "intel-rapl:0:0": "intel-rapl:0/intel-rapl:0:0"}
+    root = tmp_path / "mounted"
+    root.mkdir()
+    for name, place in zones.items():
+        (root / name).symlink_to(f"../../devices/virtual/powercap/intel-rapl/{place}")
+    with pytest.raises(MeterUnavailableError, match="lead nowhere") as caught:
+        RaplMeter(root)
+    assert "/sys/devices/virtual/powercap" in caught.value.fix
+    assert "mount the host's /sys/class/powercap" not in caught.value.fix
+
+
+def test_one_link_that_leads_nowhere_is_not_left_out_unsaid(tmp_path):
+    two_sockets(tmp_path)
+    (tmp_path / "intel-rapl:a").symlink_to(tmp_path / "gone" / "intel-rapl:a")
+    with pytest.raises(MeterUnavailableError, match="lead nowhere: intel-rapl:a"):
+        RaplMeter(tmp_path)
+
+
+def test_the_advice_where_there_is_nothing_does_not_lead_to_links(tmp_path):
+    with pytest.raises(MeterUnavailableError, match="no package zone") as caught:
+        RaplMeter(tmp_path)
+    assert "mount the host's /sys/devices/virtual/powercap" in caught.value.fix

@@ -14,8 +14,10 @@
 With ``-i`` there are also rows of time, power and energy, each for its interval, and the final
 ``ENERGY`` is that of the last interval only; so the joules are always the sum of sockets and
 memories. Without ``-i`` etrace2 reads the counters at the start and at the end only, and one that
-went round in between shows what is left over its range (262 kJ on many Xeons). etrace2 prints six decimals with a point, whatever the locale: a line that ends early or
-has a comma was changed on the way, and is refused with its number.
+went round in between shows what is left over its range (262 kJ on many Xeons).
+
+etrace2 prints six decimals with a point, whatever the locale: a line that ends early or has a comma
+was changed on the way, and is refused with its number.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ BOARD_COLUMNS = (PCAT_COLUMN, "NV Pwr(W) (API)", "AMDPwr(W) (API)")
 CPU_COLUMN = "CPU Package Power(W)"
 
 NO_FURTHER_POWER = ("PCAT", "GPUOnlyPwr", "NV-Total-USBCPwr", "CPU TDP", "Battery", "Perf/W")
-"""Beginnings of headers in watts that are parts of a board's power, no power, or all of it again."""
+"""Beginnings of headers in watts: parts of a board's power, no power, or all of it again."""
 
 MISSING = ("", "NA", "N/A")
 MAX_GAP_S = 1.0

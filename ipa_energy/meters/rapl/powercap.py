@@ -8,10 +8,10 @@
     intel-rapl:1        name psys                       the whole platform: alone, or not at all
     intel-rapl-mmio:0   name package-0                  the first one again: counted once
 
-Zones are told by ``name``; their numbers differ between machines. AMD's processors appear under the
-same names. Several dies of one package are added, unless they show one counter: one that is read
-between two reads of another and lies between them, several times while both run, is the other.
-Counters of their own differ by the joules of everything since the machine started.
+Zones are told by ``name``; their numbers, hexadecimal, differ between machines. AMD's processors
+appear under the same names. Several dies of one package are added, unless they show one counter:
+one that is read between two reads of another and lies between them, several times while both run,
+is the other. Counters of their own differ by the joules of everything since the machine started.
 
 The right to read is checked by the kernel when a file is opened, not when it is read. So that a
 right that was taken away is noticed, the file's owner and mode are looked at on each read, and the
@@ -141,12 +141,18 @@ def _unavailable(path: Path, error: OSError) -> MeterFault:
 
 Kind = Literal["package", "dram", "psys"]
 
+MOUNT_FIX = (
+    "mount the host's /sys/devices/virtual/powercap, where the zones are (the entries of "
+    "/sys/class/powercap are links into it), and name it: --powercap DIR"
+)
 NO_ZONE_FIX = (
     "modprobe intel_rapl_msr (most virtual machines have no such counter); in a container "
-    "mount the host's /sys/class/powercap and name it: --powercap DIR"
+    + MOUNT_FIX
 )
 
-_ZONE = re.compile(r"^(?P<control>[a-z]+-rapl(?:-[a-z]+)?):(?P<top>\d+)(?::(?P<sub>\d+))?$")
+_ZONE = re.compile(
+    r"^(?P<control>[a-z]+-rapl(?:-[a-z]+)?):(?P<top>[0-9a-f]+)(?::(?P<sub>[0-9a-f]+))?$"
+)
 _PACKAGE = re.compile(r"^package-(?P<package>\d+)(?:-die-\d+)?$")
 
 
@@ -229,8 +235,9 @@ def zone_names(root: Path = POWERCAP) -> tuple[str, ...]:
 def _folders(root: Path) -> list[_Folder]:
     """Every zone's folder once; the class folder links to children that also lie in parents."""
     found: dict[str, _Folder] = {}
+    dangling: list[str] = []
     try:
-        candidates = [path for place in (root, *root.glob("*-rapl*")) for path in _inside(place)]
+        candidates = _candidates(root)
     except OSError as error:
         told = f"{root} cannot be listed: {error.strerror}"
         if isinstance(error, PermissionError):
@@ -242,18 +249,33 @@ def _folders(root: Path) -> list[_Folder]:
             continue
         try:
             name = (path / "name").read_text(encoding="ascii").strip()
+        except PermissionError as error:
+            raise MeterFault(METER, "denied", f"{path} may not be read", DENIED_FIX) from error
         except (OSError, UnicodeDecodeError):
+            if path.is_symlink() and not path.exists():
+                dangling.append(path.name)
             continue  # not a zone: nothing without a name can be told apart
-        sub = int(zone["sub"]) if zone["sub"] is not None else None
-        found[path.name] = _Folder(zone["control"], int(zone["top"]), sub, path, name)
+        sub = int(zone["sub"], 16) if zone["sub"] is not None else None
+        found[path.name] = _Folder(zone["control"], int(zone["top"], 16), sub, path, name)
+    lost = sorted(set(dangling) - set(found))
+    if lost:
+        told = f"links under {root} lead nowhere: {', '.join(lost)}"
+        raise MeterFault(METER, "absent", told, MOUNT_FIX)
     return sorted(
         found.values(),
         key=lambda f: (len(f.control), f.control, f.top, -1 if f.sub is None else f.sub),
     )
 
 
-def _inside(place: Path) -> list[Path]:
-    return list(place.iterdir()) if place.is_dir() else []
+def _candidates(root: Path) -> list[Path]:
+    """What lies in the tree and in its zones, down to the children of packages."""
+    found: list[Path] = []
+    places = [root]
+    for _ in range(3):  # intel-rapl / intel-rapl:0 / intel-rapl:0:0
+        inside = [path for place in places if place.is_dir() for path in place.iterdir()]
+        found += inside
+        places = [path for path in inside if "-rapl" in path.name]
+    return found
 
 
 def _zone(folder: _Folder, domain: str, kind: Kind, package: int, others: list[Zone]) -> Zone:
