@@ -12,8 +12,13 @@ import argparse
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import ipa_energy
 from ipa_energy.cli import (
@@ -35,10 +40,23 @@ from ipa_energy.cli.output import print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, IpaEnergyError
 
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: everything is left as Ctrl-C leaves it."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse whose message for bad usage looks like every other message of this program."""
+    """Argparse whose message for bad usage looks like every other message of this program.
+
+    Numbers are read as in the YAML: Python takes ``1_0`` and the digits of other scripts besides.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for kind in (float, int):
+            self.register("type", kind, _number(kind))
 
     def error(self, message: str) -> None:  # type: ignore[override]
         if "--json" in sys.argv:
@@ -85,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
+    _replace_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "─" gets a "?" for it
     args = build_parser().parse_args(argv)
     for number, name in ((logging.WARNING, "warning"), (logging.ERROR, "error")):
         logging.addLevelName(number, name)
@@ -92,27 +113,100 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="ipa-energy: %(levelname)s: %(message)s")
     logging.getLogger("ipa_energy").setLevel(level)
     logging.captureWarnings(capture=True)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without "─" gets a "?" for it
-    verb: Callable[[argparse.Namespace], int] = args.verb_function
     try:
-        status = verb(args)
+        with _terminable():
+            status = _answer(args)
         sys.stdout.flush()
         return status
-    except IpaEnergyError as error:
-        print(f"ipa-energy: error: {error}", file=sys.stderr)
-        if args.json:
-            print_json({"error": {"kind": type(error).__name__, "message": str(error)}})
-        return error.exit_status
     except BrokenPipeError:
         # The reader went away (a pager, head): not an error of ours. Keep the exit silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except OSError as error:
-        # Files of ours are written and read elsewhere, with messages of their own.
         print(f"ipa-energy: error: cannot write the output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BAD_INPUT
+    except _Terminated:
+        print(f"ipa-energy: terminated{_way_on(args)}", file=sys.stderr)
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
-        print("ipa-energy: interrupted", file=sys.stderr)
+        print(f"ipa-energy: interrupted{_way_on(args)}", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _answer(args: argparse.Namespace) -> int:
+    """What the verb answers, a refusal told as one message."""
+    verb: Callable[[argparse.Namespace], int] = args.verb_function
+    try:
+        return verb(args)
+    except IpaEnergyError as error:
+        found: Exception = error
+        message, status = str(error), error.exit_status
+    except OSError as error:
+        if error.filename is None:  # standard output
+            raise
+        found, status = error, EXIT_BAD_INPUT
+        message = f"{os.fspath(error.filename)}: cannot be read or written: {error.strerror}"
+    print(f"ipa-energy: error: {message}", file=sys.stderr)
+    if args.json:
+        print_json({"error": {"kind": type(found).__name__, "message": message}})
+    return status
+
+
+def _way_on(args: argparse.Namespace) -> str:
+    """How to go on with what was begun, for verbs that can."""
+    if getattr(args, "resume", None) is None:
+        return ""
+    out: Path = args.out
+    if not (out.exists() or out.with_suffix(".trials.jsonl").exists()):
+        return ""
+    return f"; what was finished is kept: the same call with --resume goes on with {out}"
+
+
+def _number(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        if "_" in text or not text.isascii():
+            raise ValueError(text)
+        return kind(text)
+
+    read.__name__ = getattr(kind, "__name__", "number")
+    return read
+
+
+def _replace_closed_streams() -> None:
+    """Put nothing in the place of standard streams that the caller closed, as daemons' callers do.
+
+    Otherwise the next file that is opened becomes standard output.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            mode = "r" if descriptor == 0 else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the verb as Ctrl-C does, if nobody else minds it."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    try:
+        taken = signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        if not taken:
+            signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not the main thread
+        taken = True
+    try:
+        yield
+    finally:
+        if not taken:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

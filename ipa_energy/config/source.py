@@ -4,9 +4,10 @@ PyYAML's own loader lets a repeated key win silently and forgets where a value s
 whose second ``alpha:`` overrides the first is a wrong figure in a paper. This reader composes the
 document into nodes, which know their lines, and builds plain data from them.
 
-One deviation from YAML 1.1 as PyYAML has it: ``1e-6`` is a number here, as in YAML 1.2 and as
-everyone who writes it means. :func:`dump_yaml` quotes texts that look like that, so that a dump
-reads back equal.
+Numbers deviate from YAML 1.1 as PyYAML has it: ``1e-6`` is one here, as in YAML 1.2 and as everyone
+who writes it means. ``1:30``, ``1_000`` and ``010``, which YAML 1.1 takes for 90, 1000 and 8, are
+texts, so that whoever asks for a number refuses them. :func:`dump_yaml` quotes texts that look like
+any of these, so that a dump reads back equal.
 
 A file with five wrong keys should take one round to mend, not five: readers collect a
 :class:`~ipa_energy.errors.ConfigError` per mistake, and :func:`raise_all` raises them as one.
@@ -35,6 +36,16 @@ KeyPath = tuple[str | int, ...]
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _EXPONENT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+)$"),
+    _FLOAT_TAG: re.compile(
+        r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"
+        r"|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
+}
+
+LONGEST_TEXT = 4_000_000
+"""Characters that are read in a second or two; no pipeline comes near."""
 
 MOST_SHOWN = 10
 """More mistakes than this are counted, not listed: the rest is likely the same one again."""
@@ -44,7 +55,10 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 class _Loader(yaml.SafeLoader):
-    pass
+    yaml_implicit_resolvers = {  # noqa: RUF012 - a table of PyYAML's
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class _Dumper(yaml.SafeDumper):
@@ -53,7 +67,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_Loader.add_implicit_resolver(_FLOAT_TAG, _EXPONENT, list("-+0123456789"))
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 _Dumper.add_implicit_resolver(_FLOAT_TAG, _EXPONENT, list("-+0123456789"))
 
 
@@ -113,6 +128,12 @@ def read_yaml(path: Path) -> YamlSource:
         ConfigError: the file cannot be read, is not YAML, is empty, or holds no mapping.
     """
     text = read_text(path)
+    if len(text) > LONGEST_TEXT:
+        raise ConfigError(
+            f"the file has {len(text) / 1e6:.0f} million characters",
+            where=path,
+            allowed=f"a YAML of at most {LONGEST_TEXT / 1e6:.0f} million",
+        )
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -214,7 +235,11 @@ class _Builder:
                     merged = {**self.mapping(part, keys), **merged}
                 continue
             line = key_node.start_mark.line + 1
-            key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key_node, yaml.ScalarNode):
+                kind = "a list" if isinstance(key_node, yaml.SequenceNode) else "a mapping"
+                self._problem(line, f"a key is {kind}", allowed="text as key")
+                continue
+            key = self._scalar(key_node)
             if not isinstance(key, str):
                 self._problem(line, f"a key is {shown(key)}", allowed="text as key")
                 continue

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -42,9 +47,10 @@ class HighsSolver:
 
     def __init__(self, program: LinearProgram) -> None:
         self._highspy = _highspy()
-        self._highs = self._highspy.Highs()
-        for name, value in _OPTIONS.items():
-            self._highs.setOptionValue(name, value)
+        with _silent():
+            self._highs = self._highspy.Highs()
+            for name, value in _OPTIONS.items():
+                self._highs.setOptionValue(name, value)
         self._highs.passModel(_model(self._highspy, program))
 
     def best(self) -> npt.ArrayLike | None:
@@ -66,6 +72,34 @@ class HighsSolver:
         count = len(binaries)
         columns = binaries.astype(np.int32)
         self._highs.addRow(-self._highspy.kHighsInf, count - 1.0, count, columns, np.ones(count))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing that C code prints reaches standard output, which may have to be one JSON object.
+
+    HiGHS 1.16 prints its name when it is made, before it can be told not to.
+    """
+    flush = ctypes.CDLL(None).fflush
+    with _redirected:
+        flush(None)
+        try:
+            kept = os.dup(1)
+        except OSError:  # closed: nothing can be printed
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 1)
+            yield
+        finally:
+            flush(None)
+            os.dup2(kept, 1)
+            os.close(kept)
+            os.close(nowhere)
+
+
+_redirected = threading.Lock()
 
 
 def _highspy() -> Any:

@@ -431,6 +431,8 @@ class Conflict:
     relaxations: tuple[Relaxation, ...]
 
     def __str__(self) -> str:
+        if not self.constraints:  # numbers of sizes that arithmetic cannot hold together
+            return "no plan was found, and no constraint that stands in the way"
         text = "no plan can meet " + " and ".join(self.constraints) + " together"
         if len(self.constraints) == 1:
             text = f"no plan can meet {self.constraints[0]}"

@@ -12,7 +12,7 @@ from option_maker import make_option as option
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import StageLimits, find_conflict, rounded_up
-from ipa_energy.optimizer.plan import Relaxation
+from ipa_energy.optimizer.plan import Conflict, Relaxation
 from ipa_energy.optimizer.problem import Problem, Program, Settings, StageRules
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.records import Allocation, Stage
@@ -164,3 +164,7 @@ def test_rules_that_leave_no_option_are_named() -> None:
 def test_shown_values_are_enough(value: float, shown: str) -> None:
     assert rounded_up(value) == shown
     assert float(shown) >= value
+
+
+def test_a_conflict_of_nothing_is_a_whole_sentence() -> None:
+    assert str(Conflict((), ())) == "no plan was found, and no constraint that stands in the way"
