@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
-#   make run     light install, then the main job: the video pipeline with and without energy
+#   make run     light install, then the main job: the video pipeline and measured edge boards, with
+#                and without energy
 #   make test    full install, lint, the documentation, then every test
 # and while you work:
 #   make check   lint and the fast tests, under a minute on two cores
@@ -9,6 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 ENERGY_WEIGHT ?= 2
+BOARDS_ENERGY_WEIGHT ?= 20
 
 SEEDS ?= 500
 
@@ -19,6 +21,10 @@ run: $(VENV)/.light
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight 0 --out $(RUNS)/video-ipa --quiet
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight $(ENERGY_WEIGHT) --out $(RUNS)/video-energy --quiet
 	$(BIN)/ipa-energy compare $(RUNS)/video-ipa $(RUNS)/video-energy --html $(RUNS)/video.html --png $(RUNS)/video-png
+	rm -rf $(RUNS)/boards-ipa $(RUNS)/boards-energy
+	$(BIN)/ipa-energy run configs/boards.yaml --out $(RUNS)/boards-ipa --quiet
+	$(BIN)/ipa-energy run configs/boards.yaml --energy-weight $(BOARDS_ENERGY_WEIGHT) --out $(RUNS)/boards-energy --quiet
+	$(BIN)/ipa-energy compare $(RUNS)/boards-ipa $(RUNS)/boards-energy --html $(RUNS)/boards.html
 
 test: lint docs
 	$(BIN)/pytest -n auto
