@@ -5,13 +5,18 @@ of the repository and are installed inside the package, where ``ipa_energy/shipp
 no program may claim such names among the installed packages.
 """
 
+from pathlib import Path
+
 from setuptools import find_namespace_packages, setup
 
 SHIPPED = {
     "ipa_energy.configs": "configs",
     "ipa_energy.patches": "patches",
     "ipa_energy.pipelines": "pipelines",
-    "ipa_energy.pipelines.video": "pipelines/video",
+    **{
+        f"ipa_energy.pipelines.{pipeline.parent.name}": f"pipelines/{pipeline.parent.name}"
+        for pipeline in sorted(Path("pipelines").glob("*/pipeline.py"))
+    },
 }
 
 setup(packages=[*find_namespace_packages(include=["ipa_energy*"]), *SHIPPED], package_dir=SHIPPED)

@@ -213,12 +213,13 @@ def test_the_patches_of_the_source_tree_are_installed_with_the_package(tmp_path:
         pytest.skip("needs setuptools 77 or newer to build a wheel")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(SOURCE / name, tmp_path / name)
-    shutil.copytree(SOURCE / "patches", tmp_path / "patches")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("patches", "configs", "pipelines"):
+        shutil.copytree(SOURCE / folder, tmp_path / folder, ignore=ignored)
     package = tmp_path / "ipa_energy"
     package.mkdir()
     for name in ("__init__.py", "errors.py", "shipped.py"):
         shutil.copy(SOURCE / "ipa_energy" / name, package / name)
-    ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SOURCE / "ipa_energy/plugin", package / "plugin", ignore=ignored)
     code = "from setuptools.build_meta import build_wheel; print(build_wheel('out'))"
     built = subprocess.run(
