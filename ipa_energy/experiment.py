@@ -120,7 +120,7 @@ def run_experiment(
         _check_feasible(experiment)
     log: RunLog | RunInMemory
     if resume and out is not None:
-        log = _resumed(experiment, out)
+        log = _resumed(experiment, out, name)
     else:
         info = _info(experiment, name or (out.name if out else "run"), backend)
         log = RunInMemory(info) if out is None else _created(experiment, out, info)
@@ -253,24 +253,44 @@ def _created(experiment: Experiment, out: Path, info: RunInfo) -> RunLog:
     )
 
 
-def _resumed(experiment: Experiment, out: Path) -> RunLog:
+def _resumed(experiment: Experiment, out: Path, name: str | None) -> RunLog:
     log = RunLog.resume(out)
-    same = {
-        CONFIG_FILE: log.config_yaml == _config_yaml(experiment),
-        PROFILE_FILE: (out / PROFILE_FILE).read_bytes()
-        == experiment.planner.profile_path.read_bytes(),
-        WORKLOAD_FILE: (out / WORKLOAD_FILE).read_text(encoding="utf-8")
-        == _workload_csv(experiment.workload),
+    try:
+        _check_same(experiment, out)
+        if name not in (None, log.info.name):
+            raise ConfigError(
+                f"the run is called {log.info.name}", where="--name", fix="leave it out"
+            )
+    except ConfigError:
+        log.close()
+        raise
+    return log
+
+
+def _check_same(experiment: Experiment, out: Path) -> None:
+    """Refuse to go on with a run of other inputs."""
+    inputs = {
+        CONFIG_FILE: _config_yaml(experiment).encode(),
+        PROFILE_FILE: experiment.planner.profile_path.read_bytes(),
+        WORKLOAD_FILE: _workload_csv(experiment.workload).encode(),
     }
-    for name, is_same in same.items():
+    for name, content in inputs.items():
+        try:
+            is_same = (out / name).read_bytes() == content
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(
+                f"cannot be read ({reason}), so it cannot be told whether the run was begun with"
+                " the same options, profile and trace",
+                where=out / name,
+                fix="put it back, or start anew with another --out",
+            ) from error
         if not is_same:
-            log.close()
             raise ConfigError(
                 "the run that began here had other options, profile or trace",
                 where=out / name,
                 fix=f"resume with {out / CONFIG_FILE}, or start anew with another --out",
             )
-    return log
 
 
 def _config_yaml(experiment: Experiment) -> str:

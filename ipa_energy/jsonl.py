@@ -2,12 +2,19 @@
 
 A line is on disk when its append returns, or not in the file at all. A kill in the middle of one
 leaves a last line without its newline; that record never happened.
+
+A line may end in a seal, its number in the file and a checksum:
+``…,"line":3,"crc32":"1c291ca3"}``. :class:`Seals` notices by it that a line was lost, doubled,
+moved or changed. Lines of older versions have none and are taken as they are, until a sealed one
+comes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +26,57 @@ from ipa_energy.errors import ConfigError, IpaEnergyError
 def dump_line(record: Any) -> str:
     """A record as one compact line, without its newline; NaN is null."""
     return json.dumps(as_json(record), separators=(",", ":"), allow_nan=False)
+
+
+class DamageError(ValueError):
+    """A line is not where, or not what, it was written as."""
+
+
+_SEAL = re.compile(rb',"line":([1-9][0-9]*),"crc32":"([0-9a-f]{8})"\}$')
+
+
+def sealed(line: str, number: int) -> str:
+    """A line, an object as :func:`dump_line` gives it, with its seal.
+
+    Args:
+        line: without its newline.
+        number: of the line in the file, from 1.
+    """
+    numbered = f'{line[:-1]},"line":{number}'
+    return f'{numbered},"crc32":"{zlib.crc32(numbered.encode()):08x}"}}'
+
+
+class Seals:
+    """Checks the seals of a file's lines, handed over in order.
+
+    Attributes:
+        lines: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._seen = False
+
+    def check(self, line: bytes) -> None:
+        """Take the next line.
+
+        Raises:
+            DamageError: it is not what it was, or not in its place.
+        """
+        self.lines += 1
+        content = line.rstrip(b"\r\n")
+        seal = _SEAL.search(content)
+        if seal is None:
+            if self._seen:
+                raise DamageError("it has no checksum, and lines before it have")
+            return
+        self._seen = True
+        if int(seal[2], 16) != zlib.crc32(content[: seal.end(1)]):
+            raise DamageError("it was changed: its checksum is another")
+        if int(seal[1]) != self.lines:
+            raise DamageError(
+                f"this was line {int(seal[1])}: a line was lost, doubled or moved here"
+            )
 
 
 def append_line(path: Path, line: str) -> None:
@@ -52,8 +110,8 @@ def drop_torn_line(path: Path) -> None:
 
 
 def take_lines(
-    lines: Iterable[str], take: Callable[[dict[str, Any]], None], *, path: Path, owner: str
-) -> None:
+    lines: Iterable[bytes], take: Callable[[dict[str, Any]], None], *, path: Path, owner: str
+) -> int:
     """Give every line of a journal to ``take``; the first one must be its context.
 
     Args:
@@ -62,18 +120,36 @@ def take_lines(
         path: for messages.
         owner: whose journal it should be, for messages.
 
+    Returns:
+        How many lines there were.
+
     Raises:
-        ConfigError: a line is not JSON, or ``take`` finds it no record of such a journal.
+        ConfigError: a line is not JSON, its seal does not fit, or ``take`` finds it no record of
+            such a journal.
     """
+    seals = Seals()
     for number, line in enumerate(lines, 1):
         try:
+            seals.check(line)
             record = json.loads(line)
             if number == 1 and not isinstance(record["context"], dict):
                 raise TypeError("its context is no object")
             take(record)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"not a line of a {owner}'s journal: {error!r}",
+                f"not a line of a {owner}'s journal: {what_is_wrong(error)}",
                 where=f"{path}:{number}",
                 fix="move the file away, or choose another output",
             ) from error
+    return seals.lines
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Of a record that cannot be read, in words of a user."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "it is not JSON"
+    if isinstance(error, DamageError):
+        return str(error)
+    return "its values are of other kinds"

@@ -246,3 +246,24 @@ def test_amount_of_a_quantity_is_weighted_by_requests(
     unlogged = replace(steps[0], terms=first.terms)
     assert metrics(replace(run, info=info, steps=(unlogged, steps[1]))).amounts == {"money": 6.0}
     assert metrics(run).amounts == {}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("name", ["workload", "profile"])
+def test_a_copy_that_is_missing_is_no_other_load(tmp_path: Path, which: int, name: str) -> None:
+    paths = [write_fake_run(tmp_path / part, seconds=60) for part in ("one", "other")]
+    (paths[which] / f"{name}.csv").unlink()
+    found = compare(
+        [
+            replace(read_run(path), info=replace(read_run(path).info, name=path.name))
+            for path in paths
+        ]
+    )
+    assert "do not compare" not in headline(found)
+    (warning,) = found.warnings
+    assert warning == (
+        f"{paths[which].name} has no copy of its {name} ({name}.csv): it cannot be told whether"
+        " other and one had the same"
+    )
+    (paths[1 - which] / f"{name}.csv").unlink()
+    assert compare([read_run(path) for path in paths]).warnings == ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -249,6 +251,64 @@ def test_resume_refuses_another_configuration(small_pipeline: Path, tmp_path: Pa
     (out / "journal.jsonl").write_text("")
     with pytest.raises(ConfigError, match="other options"):
         run_experiment(load_experiment(small_pipeline, {"energy_weight": 3.0}), out, resume=True)
+
+
+@pytest.fixture
+def unfinished(small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was stopped after three intervals."""
+    append = RunLog.append_interval
+
+    def stop(self: RunLog, interval: Any) -> None:
+        if interval.timestep_s >= 30:
+            raise KeyboardInterrupt
+        append(self, interval)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "append_interval", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(small_pipeline, tmp_path / "unfinished")
+    return tmp_path / "unfinished"
+
+
+@pytest.mark.parametrize("name", ["0.yaml", "profile.csv", "workload.csv"])
+def test_resume_names_the_file_that_is_gone(
+    small_pipeline: Path, unfinished: Path, name: str
+) -> None:
+    (unfinished / name).rename(unfinished / "elsewhere")
+    with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(no such file.*put it back"):
+        run_experiment(load_experiment(small_pipeline), unfinished, resume=True)
+    (unfinished / "elsewhere").rename(unfinished / name)
+    assert (
+        run_experiment(load_experiment(small_pipeline), unfinished, resume=True).status
+        == "complete"
+    )
+
+
+def test_resume_does_not_rename_a_run(small_pipeline: Path, unfinished: Path) -> None:
+    experiment = load_experiment(small_pipeline)
+    with pytest.raises(ConfigError, match="--name: the run is called unfinished"):
+        run_experiment(experiment, unfinished, resume=True, name="other")
+    resumed = run_experiment(experiment, unfinished, resume=True, name="unfinished")
+    assert resumed.status == "complete"
+
+
+def test_a_complete_run_on_a_read_only_disk_is_complete_already(
+    small_pipeline: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "run"
+    run(small_pipeline, out)
+
+    def read_only(self: Path, missing_ok: bool = False) -> None:
+        del missing_ok
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    found = run_experiment(load_experiment(small_pipeline), out, resume=True)
+    assert found.status == "complete"
+    assert "complete already" in caplog.text
 
 
 def test_existing_folder_is_refused_and_left_alone(small_pipeline: Path, tmp_path: Path) -> None:

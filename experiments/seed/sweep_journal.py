@@ -22,7 +22,7 @@ from typing import Any, Literal
 from sweep_file import Point, Value
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.jsonl import append_line, drop_torn_line, take_lines
+from ipa_energy.jsonl import append_line, drop_torn_line, sealed, take_lines
 
 NAME = "journal.jsonl"
 
@@ -84,6 +84,7 @@ class SweepJournal:
         self.context: dict[str, Any] = {}
         self.sessions: list[dict[str, Any]] = []
         self.runs: list[Run] = []
+        self._lines = 0
         if path.exists():
             self._read()
 
@@ -124,9 +125,9 @@ class SweepJournal:
         return list({(run.point, run.trial): run for run in self.runs}.values())
 
     def _read(self) -> None:
-        lines = self.path.read_bytes().decode("utf-8", errors="replace").split("\n")
+        lines = self.path.read_bytes().split(b"\n")
         whole = lines[:-1]  # the last is empty, or torn by a kill
-        take_lines(whole, self._take, path=self.path, owner="sweep")
+        self._lines = take_lines(whole, self._take, path=self.path, owner="sweep")
 
     def _take(self, record: dict[str, Any]) -> None:
         if "context" in record:
@@ -139,7 +140,9 @@ class SweepJournal:
             self.runs.append(Run(**run))
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        append_line(self.path, json.dumps(record, allow_nan=False, separators=(",", ":")))
+        line = json.dumps(record, allow_nan=False, separators=(",", ":"))
+        append_line(self.path, sealed(line, self._lines + 1))
+        self._lines += 1
 
 
 @contextmanager

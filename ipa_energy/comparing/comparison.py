@@ -13,6 +13,9 @@ from ipa_energy.comparing.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.reader import Run
 
+COPIED = ("workload", "profile")
+"""What a run folder holds a copy of, and comparable runs have in common."""
+
 SAME_SHARE = 0.0005
 """Shares that print alike in percent with one decimal are called the same."""
 
@@ -162,7 +165,18 @@ def _warnings(runs: Sequence[RunMetrics]) -> list[str]:
         (lambda run: run.quality, "joules of another quality"),
     )
     for run in runs[1:]:
+        for name in COPIED:
+            if not _both_known(run, first, name):
+                without = run if name in run.not_copied else first
+                found.append(
+                    f"{without.name} has no copy of its {name} ({name}.csv): it cannot be told"
+                    f" whether {run.name} and {first.name} had the same"
+                )
         for value, what in checks:
+            if any(
+                f"different {name}" in what and not _both_known(run, first, name) for name in COPIED
+            ):
+                continue
             mine, theirs = value(run), value(first)
             unknown = mine is None or theirs is None
             if mine != theirs and not (unknown and "SLA" not in what):
@@ -170,7 +184,9 @@ def _warnings(runs: Sequence[RunMetrics]) -> list[str]:
                     f"{run.name} has {what} than {first.name}{_both(what, mine, theirs)}:"
                     " their difference is not the settings' alone"
                 )
-        if run.requests != first.requests and not any("workload" in text for text in found):
+        if run.requests != first.requests and not any(
+            "different workload" in text for text in found
+        ):
             found.append(
                 f"{run.name} has {run.requests} requests and {first.name} {first.requests}:"
                 " totals and means are not over the same load"
@@ -186,6 +202,11 @@ def _warnings(runs: Sequence[RunMetrics]) -> list[str]:
         if math.isnan(run.energy_j)
     ]
     return found
+
+
+def _both_known(run: RunMetrics, first: RunMetrics, name: str) -> bool:
+    """False if one has a copy of its workload or profile and the other its name alone."""
+    return (name in run.not_copied) == (name in first.not_copied)
 
 
 def _both(what: str, mine: Any, theirs: Any) -> str:
@@ -215,7 +236,8 @@ def _against_first(comparison: Comparison) -> str:
     first, last = comparison.runs[0], comparison.runs[-1]
     if len(comparison.runs) == 1:
         return _alone(first)
-    if last.workload != first.workload and last.workload and first.workload:
+    known = last.workload and first.workload and _both_known(last, first, "workload")
+    if known and last.workload != first.workload:
         return f"{last.name} and {first.name} served different loads: their figures do not compare."
     return f"{last.name} {_energy(last, first)}{_sla(last, first)}; {_accuracy(last, first)}."
 

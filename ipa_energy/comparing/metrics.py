@@ -53,6 +53,7 @@ class RunMetrics:
         decisions: steps that were decided.
         meter, quality: provenance of every joule and watt here.
         workload, profile: digest where the run folder has a copy, else the name; "" if unknown.
+        not_copied: which of ``workload`` and ``profile`` are names for want of a copy.
         settings: weights and caps of the objective.
         amounts: further quantity → its mean over the requests, by the plans in force.
         detail: what a baseline runs, for people.
@@ -88,6 +89,7 @@ class RunMetrics:
     backend: str = ""
     workload: str = ""
     profile: str = ""
+    not_copied: tuple[str, ...] = ()
     hardware: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     amounts: Mapping[str, float] = field(default_factory=dict)
@@ -150,6 +152,14 @@ def metrics(run: Run) -> RunMetrics:
         quality=weakest_quality(qualities),
         backend=run.info.backend,
         workload=run.workload_digest or run.info.workload,
+        not_copied=tuple(
+            name
+            for name, digest, known in (
+                ("workload", run.workload_digest, run.info.workload),
+                ("profile", run.profile_digest, run.info.profile),
+            )
+            if known and digest is None
+        ),
         profile=run.profile_digest or run.info.profile,
         hardware=run.info.hardware,
         settings=dict(run.info.settings),

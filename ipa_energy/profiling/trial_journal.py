@@ -2,7 +2,7 @@
 
 The profile table keeps one row an entry; the journal beside it keeps what the row was computed
 from: each batch's latency, each trial's joules, outliers included. It is also how a sweep goes on
-after a kill. Nothing is ever taken out of it. Its lines ::
+after a kill. Nothing is ever taken out of it. Its lines, each sealed (:mod:`ipa_energy.jsonl`) ::
 
     {"context": …}         what every later figure depends on: machine, meter, versions, settings
     {"inputs": …}          what the later figures of the named variants depend on
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.jsonl import append_line, drop_torn_line, dump_line, take_lines
+from ipa_energy.jsonl import append_line, drop_torn_line, dump_line, sealed, take_lines
 from ipa_energy.profiling.charging import PartEnergy
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.runtime import Variant
@@ -55,6 +55,7 @@ class Journal:
         self.redone: dict[Entry, list[str]] = {}
         self._now: dict[str, Any] = json.loads(dump_line(context))
         self._inputs_now: Inputs = json.loads(dump_line(inputs))
+        self._lines = 0
         if path.exists():
             drop_torn_line(path)
         if path.exists() and path.stat().st_size:
@@ -145,8 +146,8 @@ class Journal:
         self.trials.setdefault(entry, []).append(trial)
 
     def _read(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        take_lines(lines, self._take, path=self.path, owner="profile")
+        lines = self.path.read_bytes().splitlines()
+        self._lines = take_lines(lines, self._take, path=self.path, owner="profile")
 
     def _take(self, record: dict[str, Any]) -> None:
         if "context" in record:
@@ -177,7 +178,8 @@ class Journal:
         self.redone.setdefault(entry, []).append(started_utc)
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        append_line(self.path, dump_line(record))
+        append_line(self.path, sealed(dump_line(record), self._lines + 1))
+        self._lines += 1
 
 
 def _trial(record: dict[str, Any]) -> Trial:

@@ -3,12 +3,14 @@
 One line of JSON an interval, ``{"timestep", "entry", "window"}``: the step's entry for the
 adaptation log (null for a continuation) and everything that the window served. Request times are
 whole microseconds since the start of the run, −1 for never; one list a column, one list a stage.
+Each line ends in its number and checksum (:mod:`ipa_energy.jsonl`); lines of older versions do not.
 A last line without its newline is one that a kill tore: it never happened.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Floats
 from ipa_energy.errors import ConfigError
+from ipa_energy.jsonl import Seals, sealed, what_is_wrong
 from ipa_energy.runlog.record import Interval
 from ipa_energy.runlog.step import as_quality, log_entry
 from ipa_energy.serving.base import Requests, Served
@@ -42,14 +45,14 @@ class Line:
     served: Served
 
 
-def encode(interval: Interval, *, continues: bool) -> tuple[Line, bytes]:
-    """The line of ``interval``, as a record and as bytes with their newline."""
+def encode(interval: Interval, *, continues: bool, number: int) -> tuple[Line, bytes]:
+    """Line ``number``, from 1, of a journal, as a record and as bytes with their newline."""
     entry = None if continues else log_entry(interval)
     served = interval.served
     data = {"timestep": interval.timestep_s, "entry": entry, "window": _window(served)}
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     line = Line(timestep_s=interval.timestep_s, entry=entry, served=served)
-    return line, text.encode() + b"\n"
+    return line, sealed(text, number).encode() + b"\n"
 
 
 def as_logged(requests: Requests) -> Requests:
@@ -63,21 +66,25 @@ def read_lines(path: Path) -> Iterator[tuple[Line, int]]:
     """The whole lines of a journal, each with the offset of its end in bytes.
 
     Raises:
-        ConfigError: a line that is whole is not one of ours.
+        ConfigError: a line that is whole is not one of ours, or not what or where it was.
     """
     end = 0
+    seals = Seals()
     with path.open("rb") as file:
         for index, raw in enumerate(file):
             if not raw.endswith(b"\n"):
                 return
             end += len(raw)
             try:
+                seals.check(raw)
                 line = _decode(json.loads(raw))
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(
-                    f"not a line of a run's journal ({error})",
+                    f"not a line of a run's journal ({what_is_wrong(error)})",
                     where=f"{path}:{index + 1}",
-                    fix="delete this line and those after it, then go on with --resume",
+                    fix="keep the lines before it alone, which are whole"
+                    f" (sed -i '{index + 1},$d' {shlex.quote(str(path))}), then go on with"
+                    " --resume",
                 ) from error
             yield line, end
 

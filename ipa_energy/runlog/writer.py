@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO
@@ -126,6 +127,7 @@ class RunLog:
         self.next_request_id = 0
         self._further: dict[str, float] = {}
         self._journal: BinaryIO | None = None
+        self._lines = 0
         self._log = AdaptationLog(info)
         self._renewed_size = 0
         self._renewed_at = self._synced_at = time.perf_counter()
@@ -174,7 +176,7 @@ class RunLog:
         info, status = read_run_json(path)
         journal = path / JOURNAL_FILE
         if status == "complete":
-            with writing(journal):
+            with suppress(OSError):  # a read-only folder; nobody reads it any more
                 journal.unlink(missing_ok=True)
             return cls(path, info, is_complete=True)
         if not journal.exists():
@@ -186,10 +188,15 @@ class RunLog:
         log = cls(path, info)
         log._open_journal(None)
         end, finished = 0, []
-        for line, line_end in read_lines(journal):
-            finished.append(log._finished(line))
-            log._log.add(line)
-            end = line_end
+        try:
+            for line, line_end in read_lines(journal):
+                finished.append(log._finished(line))
+                log._log.add(line)
+                end = line_end
+        except ConfigError:
+            log.close()
+            raise
+        log._lines = len(finished)
         log._truncate(end)
         log.finished = tuple(finished)
         log._write_run("running")
@@ -205,11 +212,6 @@ class RunLog:
         """Seconds since the start of the run, by the wall clock."""
         return max(0.0, time.time() - self.info.start_time_s)
 
-    @property
-    def config_yaml(self) -> str:
-        """The configuration that the run was started with."""
-        return (self.path / CONFIG_FILE).read_text(encoding="utf-8")
-
     def append_interval(self, interval: Interval) -> None:
         """Record an interval; when this returns, a kill no longer loses it.
 
@@ -217,8 +219,9 @@ class RunLog:
             ConfigError: it cannot be written; the intervals before it are unharmed.
         """
         continues = not self._log.is_empty and interval.decision is None
-        line, data = encode(interval, continues=continues)
+        line, data = encode(interval, continues=continues, number=self._lines + 1)
         self._append(data)
+        self._lines += 1
         self._log.add(line)
         now = time.perf_counter()
         grown = self._log.size >= GROWTH * self._renewed_size

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from journal_lines import without_seals
 from short_trials import SHORT
 
 from ipa_energy.errors import ConfigError
@@ -169,7 +170,7 @@ def test_kill_between_setting_aside_and_the_table_leaves_no_old_row(begun):
 
 def test_journal_of_an_older_version_goes_on(begun):
     journal = begun.with_suffix(".trials.jsonl")
-    lines = journal.read_text().splitlines(keepends=True)
+    lines = without_seals(journal.read_text()).splitlines(keepends=True)
     new = (',"replicas":1', ',"gpu_share":0.0', ',"settle_s":[]', ',"idle_settled":true')
     new += (',"peak_gpu_memory_bytes":null', ',"parts":{}')
     old = [line for line in lines if not line.startswith('{"inputs"')]

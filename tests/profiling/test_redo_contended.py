@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from journal_lines import without_seals
 from short_trials import SHORT
 
 from ipa_energy.meters.power_model import PowerModel
@@ -37,7 +38,7 @@ def disturbed(tmp_path):
 
     def mark(count):
         journal = out.with_suffix(".trials.jsonl")
-        lines = journal.read_text().splitlines()
+        lines = without_seals(journal.read_text()).splitlines()
         of_steady = [n for n, line in enumerate(lines) if '"trial"' in line and "steady" in line]
         for number in of_steady[:count]:
             assert '"contended":false' in lines[number]
