@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
@@ -123,7 +124,7 @@ def _document(
     document: dict[str, Any] = {
         "state": state.state,
         "files": [_file(file) for file in state.files],
-        "missing": [lack.to_json() for lack in lacks],
+        "missing": as_json(lacks),
         "interrupted": state.unfinished,
         "changed": list(outcome.changed) if outcome is not None else [],
         "undone": outcome.undone if outcome is not None else False,

@@ -8,19 +8,21 @@ has its own path written into a constant. A checkout can be patched without any 
 from __future__ import annotations
 
 import ast
+import importlib.util
+import inspect
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ipa_energy.errors import ConfigError
 
 CONSTANTS = "experiments/utils/constants.py"
-PROBE = Path(__file__).with_name("environment_probe.py")
 _PROBE_LIMIT_S = 120.0
 
 PACKAGES = {
@@ -53,10 +55,6 @@ class Lack:
     reason: str
     fix: str
 
-    def to_json(self) -> dict[str, str]:
-        """Its three fields."""
-        return asdict(self)
-
 
 def missing(root: Path, python: Path) -> list[Lack]:
     """What IPA lacks to run from the checkout at ``root`` under ``python``.
@@ -81,7 +79,7 @@ def _probe(python: Path) -> dict[str, Any]:
     # environment's python is a link that must not be resolved.
     found_here = python.is_file()
     program = str(python.absolute()) if found_here else shutil.which(python) or str(python)
-    command = [str(Path(program).absolute()), "-c", PROBE.read_text(encoding="utf-8"), *PACKAGES]
+    command = [str(Path(program).absolute()), "-c", _probe_source(), *PACKAGES]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=_PROBE_LIMIT_S, cwd="/"
@@ -94,6 +92,65 @@ def _probe(python: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "is no Python"
         raise ConfigError(f"cannot be run: {reason}", where=f"--python {python}") from error
     return found
+
+
+def _probe_source() -> str:
+    """The next three functions as a program of their own, which needs nothing of this package."""
+    functions = (import_problem, licence_problem, print_findings)
+    return "\n".join(
+        [
+            "import importlib.util, json, sys",
+            "from typing import Optional",
+            *(inspect.getsource(function) for function in functions),
+            f"{print_findings.__name__}()",
+        ]
+    )
+
+
+# Run by the Python that runs IPA, which may be as old as 3.6: nothing newer in these three.
+
+
+def import_problem(module: str) -> Optional[str]:  # noqa: UP045
+    """What importing the module raises, in words; None if it can be imported."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001
+        return "{}: {}".format(type(error).__name__, error)  # noqa: UP032
+    return None
+
+
+def licence_problem(variables: int = 201) -> Optional[str]:  # noqa: UP045
+    """Why Gurobi refuses a program of IPA's kind and size; None if it solves it.
+
+    Args:
+        variables: of a quadratic program; the licence in the package allows 200.
+    """
+    import gurobipy
+
+    refusals = {10009: "no valid Gurobi licence", 10010: "a Gurobi licence of limited size"}
+    try:
+        model = gurobipy.Model(env=gurobipy.Env(params={"OutputFlag": 0}))
+        binaries = [model.addVar(vtype="B") for _ in range(variables)]
+        model.setObjective(sum(binary * binary for binary in binaries))
+        model.optimize()
+    except gurobipy.GurobiError as error:
+        return "{} ({})".format(refusals.get(error.errno, "Gurobi fails"), error)
+    return None
+
+
+def print_findings() -> None:
+    """One line of JSON: its version, what of its arguments it lacks, and two problems or null."""
+    has_gurobi = importlib.util.find_spec("gurobipy") is not None
+    found = {
+        "version": list(sys.version_info[:3]),
+        "absent": [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None],
+        "ipa_energy": import_problem("ipa_energy.plugin.hooks"),
+        "gurobi": licence_problem() if has_gurobi else None,
+    }
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+# ------------------------------------------------------------------ each thing that may be lacking
 
 
 def _python_lacks(found: dict[str, Any], python: Path) -> Iterator[Lack]:

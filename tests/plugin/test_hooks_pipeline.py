@@ -12,13 +12,21 @@ import pytest
 from pipeline_double import Chain, Planner, chain
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.plugin import hooks
 from ipa_energy.plugin.hooks import exact
 from ipa_energy.plugin.hooks.joules import EntryEnergy, Joules
 from ipa_energy.plugin.hooks.optimizing import add_to_model, with_energy
-from ipa_energy.plugin.hooks.pipeline_energy import Chosen, attach, current, energy_of, find
-from ipa_energy.plugin.hooks.settings import EnergySettings
+from ipa_energy.plugin.hooks.pipeline_energy import (
+    Configuration,
+    EnergySettings,
+    PipelineEnergy,
+    attach,
+    current,
+    energy_of,
+)
 from ipa_energy.records import Provenance
+from ipa_energy.registries import QUANTITIES, Quantity
 
 STAGES = [("crop", ["n", "m"]), ("name", ["r18", "r1"])]
 
@@ -28,23 +36,23 @@ def by_variant(variant: str, batch: int) -> tuple[float, float]:
     return {"n": 1.0, "m": 3.0, "r18": 0.5, "r1": 2.0}[variant] / batch, 4.0
 
 
-def plan_of(pipeline: Chain, picks: list[tuple[str, float, int, int]]) -> list[Chosen]:
-    found = [find(task, *pick) for task, pick in zip(pipeline.inference_graph, picks, strict=True)]
-    assert all(found)
-    return [chosen for chosen in found if chosen is not None]
+def plan_of(energy: PipelineEnergy, configurations: list[Configuration]) -> Plan:
+    plan = energy.plan(configurations)
+    assert plan is not None
+    return plan
 
 
 def test_joules_and_waits_by_hand() -> None:
     pipeline = chain(STAGES, by_variant)
     energy = attach(pipeline, EnergySettings(energy_weight=2.0))
     energy.plan_for(8)
-    plan = plan_of(pipeline, [("m", 2.0, 2, 3), ("r18", 1.0, 4, 1)])
+    plan = plan_of(energy, [("m", 2.0, 2, 3), ("r18", 1.0, 4, 1)])
     # 3/2 + 3·4/8 and 0.5/4 + 1·4/8 J; 0.05·2·2 + 1/8 and 0.05·4 + 3/8 s.
-    assert energy.stage_joules(0, plan[0]) == pytest.approx(3.0)
-    assert energy.stage_joules(1, plan[1]) == pytest.approx(0.625)
-    assert energy.joules_per_request(plan) == pytest.approx(3.625)
-    assert energy.penalty(plan) == pytest.approx(7.25)
-    assert energy.latency_s(plan) == pytest.approx(0.325 + 0.575)
+    assert plan.stages[0].joules_per_request == pytest.approx(3.0)
+    assert plan.stages[1].joules_per_request == pytest.approx(0.625)
+    assert plan.joules_per_request == pytest.approx(3.625)
+    assert plan.terms["energy"] == pytest.approx(7.25)
+    assert plan.latency_s == pytest.approx(0.325 + 0.575)
 
 
 def test_watts_and_shares_by_hand() -> None:
@@ -54,10 +62,10 @@ def test_watts_and_shares_by_hand() -> None:
     )
     energy = attach(pipeline, settings)
     energy.plan_for(8)
-    plan = plan_of(pipeline, [("n", 1.0, 1, 1), ("r18", 1.0, 1, 2)])
+    plan = plan_of(energy, [("n", 1.0, 1, 1), ("r18", 1.0, 1, 2)])
     # 1 + 4/8 J, and two requests of 0.5 + 2·4/16 J: 3.5 J, at 8 a second 28 W.
-    assert energy.joules_per_request(plan) == pytest.approx(3.5)
-    assert energy.penalty(plan) == pytest.approx(28.0)
+    assert plan.joules_per_request == pytest.approx(3.5)
+    assert plan.terms["energy"] == pytest.approx(28.0)
 
 
 def test_upper_ends_are_planned_with_and_means_are_logged() -> None:
@@ -66,14 +74,15 @@ def test_upper_ends_are_planned_with_and_means_are_logged() -> None:
     settings = EnergySettings(energy_weight=2.0, energy_risk="upper", energy_sla_joules=3.7)
     energy = attach(pipeline, settings)
     energy.plan_for(8)
-    plan = plan_of(pipeline, [("m", 2.0, 2, 3), ("r18", 1.0, 4, 1)])
-    assert energy.joules_per_request(plan) == pytest.approx(3.625)
-    assert energy.planned_joules_per_request(plan) == pytest.approx(3.825)
-    assert energy.penalty(plan) == pytest.approx(7.65)
+    plan = plan_of(energy, [("m", 2.0, 2, 3), ("r18", 1.0, 4, 1)])
+    assert plan.joules_per_request == pytest.approx(3.625)
+    assert plan.planned_joules_per_request == pytest.approx(3.825)
+    assert plan.terms["energy"] == pytest.approx(7.65)
     assert not energy.keeps_energy_sla(plan)
     by_mean = attach(pipeline, EnergySettings(energy_weight=2.0, energy_sla_joules=3.7))
     by_mean.plan_for(8)
-    assert by_mean.planned_joules_per_request(plan) == by_mean.joules_per_request(plan)
+    plan = plan_of(by_mean, [("m", 2.0, 2, 3), ("r18", 1.0, 4, 1)])
+    assert plan.planned_joules_per_request == plan.joules_per_request
     assert by_mean.keeps_energy_sla(plan)
 
 
@@ -147,7 +156,7 @@ def brute(pipeline: Chain, settings: EnergySettings, load: float, given: dict[st
     for picks in itertools.product(*options):
         for replicas in itertools.product(range(1, given["scaling_cap"] + 1), repeat=len(picks)):
             plan = plan_of(
-                pipeline,
+                energy,
                 [
                     (model.name, model.resource_allocation.cpu, entry.batch, n)
                     for (model, entry), n in zip(picks, replicas, strict=True)
@@ -158,7 +167,7 @@ def brute(pipeline: Chain, settings: EnergySettings, load: float, given: dict[st
                 for (_, entry), n in zip(picks, replicas, strict=True)
             ):
                 continue
-            if energy.latency_s(plan) > pipeline.sla or not energy.keeps_energy_sla(plan):
+            if plan.latency_s > pipeline.sla or not energy.keeps_energy_sla(plan):
                 continue
             parts = {
                 "objective": given["alpha"] * sum(model.accuracy for model, _ in picks)
@@ -168,7 +177,7 @@ def brute(pipeline: Chain, settings: EnergySettings, load: float, given: dict[st
                 )
                 - given["gamma"] * sum(entry.batch for _, entry in picks)
             }
-            best = max(best, with_energy(parts, energy, plan)["objective"])
+            best = max(best, with_energy(parts, plan)["objective"])
     return best
 
 
@@ -200,7 +209,7 @@ def test_our_solver_on_their_pipeline_is_exact(seed: int) -> None:
     load = rng.randint(1, 50)
     expected = brute(pipeline, settings, load, given)
     energy = attach(pipeline, settings)
-    energy.plan_for(load)
+    energy.begin({**given, "arrival_rate": load})
     states, conflict = exact.decide(Planner(pipeline), energy, given)
     if expected == float("-inf"):
         assert states == []
@@ -208,12 +217,13 @@ def test_our_solver_on_their_pipeline_is_exact(seed: int) -> None:
         return
     assert states[0]["objective"] == pytest.approx(expected, rel=1e-9)
     assert conflict is None
-    state = current(pipeline)  # the pipeline is left set to the plan
-    assert state is not None
-    assert [one.batch for one in state] == [states[0]["task_0_batch"], states[0]["task_1_batch"]]
-    assert energy.joules_per_request(state) == pytest.approx(
-        states[0]["pipeline_joules_per_request"]
-    )
+    plan = energy.plan(current(pipeline))  # the pipeline is left set to the plan
+    assert plan is not None
+    assert [stage.option.batch for stage in plan.stages] == [
+        states[0]["task_0_batch"],
+        states[0]["task_1_batch"],
+    ]
+    assert plan.joules_per_request == pytest.approx(states[0]["pipeline_joules_per_request"])
 
 
 def gurobi_model(pipeline: Chain) -> tuple[Any, Any, Any]:
@@ -266,18 +276,39 @@ def test_terms_in_a_gurobi_model_are_those_of_the_formulas(settings: EnergySetti
         (2, 3),
     ):
         cores = {"n": 1.0, "m": 2.0, "r18": 1.0, "r1": 2.0}
-        plan = plan_of(pipeline, [(*_of(crop, cores), n), (*_of(name, cores), m)])
-        late = settings.strict_latency and energy.latency_s(plan) > pipeline.sla
+        plan = plan_of(energy, [(*_of(crop, cores), n), (*_of(name, cores), m)])
+        late = settings.strict_latency and plan.latency_s > pipeline.sla
         if late or not energy.keeps_energy_sla(plan):
             continue
         own = 10 * (crop[0] == "m") + (crop[1] == 4) + (name[1] == 4) - n - m
-        best = max(best, own - energy.penalty(plan))
+        best = max(best, own - plan.terms["energy"])
     assert model.ObjVal == pytest.approx(best, rel=1e-9)
     assert picks["crop", "n", 99].X == 0  # a batch that the profile does not have
 
 
 def _of(pick: tuple[str, int], cores: dict[str, float]) -> tuple[str, float, int]:
     return pick[0], cores[pick[0]], pick[1]
+
+
+def test_a_quantity_from_outside_is_weighed_in_their_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Money that one replica costs by its idle watts, entered while the program runs."""
+
+    def euros(option: Any, replicas: Any, stage: Any, moment: Any) -> Any:
+        return replicas * option.idle_power_w / 100
+
+    entry = Quantity("money", euros, "€", weight_key="energy_weight", needs_joules=True)
+    monkeypatch.setitem(QUANTITIES, "euros", entry)
+    pipeline = chain(STAGES, by_variant)
+    hooks.configure(pipeline, {"energy_weight": 50, "energy_metric": "euros"})
+    energy = energy_of(pipeline)
+    assert energy is not None
+    plan = plan_of(energy, [("n", 1.0, 1, 2), ("r1", 2.0, 4, 2)])
+    # 50·(2 + 2)·4/100; without it: 11 for m at batch 4, 1 for batch 4, −4 for replicas.
+    assert plan.terms["energy"] == pytest.approx(8.0)
+    model, replicas, picks = gurobi_model(pipeline)
+    add_to_model(pipeline, model, replicas, picks, Planner(pipeline).base_allocations())
+    model.optimize()
+    assert model.ObjVal == pytest.approx(11 + 1 - 4 - 8.0)
 
 
 @pytest.mark.parametrize("settings", [None, EnergySettings(), EnergySettings(latency_sla_s=1.0)])

@@ -10,7 +10,7 @@ import pytest
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.plugin import hooks
-from ipa_energy.plugin.hooks.settings import KEYS, EnergySettings, settings_from
+from ipa_energy.plugin.hooks.pipeline_energy import KEYS, EnergySettings, settings_from
 
 IPA = {"alpha": 2, "optimization_method": "gurobi", "some_key_of_ipa": 3}
 

@@ -10,7 +10,7 @@ import gurobipy
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.plugin import environment, environment_probe
+from ipa_energy.plugin import environment
 from ipa_energy.plugin.environment import PACKAGES, missing
 
 PYTHON = Path(sys.executable)
@@ -125,21 +125,18 @@ def test_this_python_is_probed_for_real(tmp_path: Path) -> None:
     assert set(found["absent"]) < set(PACKAGES)
 
 
-def test_the_size_limit_of_gurobis_bundled_licence_is_noticed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_size_limit_of_gurobis_bundled_licence_is_noticed() -> None:
     try:
         with gurobipy.Env(params={"OutputFlag": 0}) as env, gurobipy.Model(env=env) as model:
             model.addMVar(2001)
             model.optimize()
     except gurobipy.GurobiError as error:
         assert "size-limited" in str(error)
-        assert "limited size" in str(environment_probe.licence_problem())
+        assert "limited size" in str(environment.licence_problem())
     else:
-        assert environment_probe.licence_problem() is None
+        assert environment.licence_problem() is None
     # A program within the limit is solved, so it is the size that is refused.
-    monkeypatch.setattr(environment_probe, "VARIABLES", 20)
-    assert environment_probe.licence_problem() is None
+    assert environment.licence_problem(variables=20) is None
 
 
 def test_a_relative_python_is_found_from_here(

@@ -51,8 +51,7 @@ def configure(pipeline: Any, config: Mapping[str, Any]) -> None:
     what it needs: this is called by IPA's runners, where nobody else would tell the user.
     """
     from ipa_energy.errors import IpaEnergyError
-    from ipa_energy.plugin.hooks.pipeline_energy import attach
-    from ipa_energy.plugin.hooks.settings import settings_from
+    from ipa_energy.plugin.hooks.pipeline_energy import attach, settings_from
 
     try:
         settings = settings_from(config)
@@ -107,10 +106,9 @@ def profile_models(inner: Function) -> Function:
 
 def optimizer(cls: Class) -> Class:
     """Decorator of IPA's ``Optimizer``."""
-    from ipa_energy.plugin.hooks.optimizing import decorate
+    from ipa_energy.plugin.hooks.optimizing import OPTIMIZER
 
-    decorate(cls)
-    return cls
+    return _with_methods(cls, OPTIMIZER)
 
 
 def gurobi(
@@ -136,17 +134,23 @@ def gurobi(
 
 def adapter(cls: Class) -> Class:
     """Decorator of IPA's ``Adapter`` and ``SimAdapter``."""
-    from ipa_energy.plugin.hooks.adaptation_log import decorate_adapter
+    from ipa_energy.plugin.hooks.adaptation_log import ADAPTER
 
-    decorate_adapter(cls)
-    return cls
+    return _with_methods(cls, ADAPTER)
 
 
 def parser(cls: Class) -> Class:
     """Decorator of IPA's ``AdaptationParser``."""
-    from ipa_energy.plugin.hooks.adaptation_log import decorate_parser
+    from ipa_energy.plugin.hooks.adaptation_log import PARSER
 
-    decorate_parser(cls)
+    return _with_methods(cls, PARSER)
+
+
+def _with_methods(cls: Class, wrappers: Mapping[str, Callable[[Function], Function]]) -> Class:
+    """The class itself, each of these methods as its wrapper makes it."""
+    for name, wrapper in wrappers.items():
+        inner = getattr(cls, name)
+        setattr(cls, name, functools.wraps(inner)(wrapper(inner)))
     return cls
 
 

@@ -18,21 +18,20 @@ energy gives what it always gave.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ipa_energy.energy import power_w
-from ipa_energy.optimizer.problem import combine_accuracy
+from ipa_energy.as_json import or_none
+from ipa_energy.optimizer.plan import Plan, StagePlan
 from ipa_energy.plugin.hooks.pipeline_energy import (
-    Chosen,
+    EXACT_METHODS,
+    Configuration,
     PipelineEnergy,
     energy_of,
-    find,
-    quality_of,
 )
+from ipa_energy.records import joined_meters
 
 logger = logging.getLogger(__name__)
 
@@ -45,55 +44,32 @@ Method = Callable[..., Any]
 Log = Mapping[str, Any]
 
 
-def decorate_adapter(cls: type) -> type:
-    """Wrap the methods of IPA's ``Adapter`` or ``SimAdapter``; answers the same class."""
-    for name, wrap in (
-        ("saving_config_builder", _saving_config_builder),
-        ("start_adaptation", _start_adaptation),
-    ):
-        setattr(cls, name, functools.wraps(getattr(cls, name))(wrap(getattr(cls, name))))
-    return cls
-
-
 def _saving_config_builder(inner: Method) -> Method:
     def saving_config_builder(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         config: dict[str, Any] = inner(self, *args, **kwargs)
         energy = energy_of(self.pipeline)
         if energy is not None and energy.has_joules:
             for index, node in enumerate(self.node_names):
-                chosen = _chosen(self.pipeline, index, config[node])
-                config[node].update(_node_plan(energy, index, chosen))
+                stage = energy.stage_plan(index, _configuration(config[node]))
+                config[node].update(_node_plan(stage))
         return config
 
     return saving_config_builder
 
 
-def _chosen(pipeline: Any, index: int, node: Mapping[str, Any]) -> Chosen | None:
-    """What a node's configuration means; None if the profile has no such entry.
-
-    Numbers may be texts: a cluster's batch comes from an environment variable.
-    """
-    task = pipeline.inference_graph[index]
-    return find(
-        task,
-        str(node["variant"]),
-        float(node["cpu"]),
-        int(node["batch"]),
-        int(node["replicas"]),
-        gpu=task.gpu_mode,
-    )
+def _configuration(node: Mapping[str, Any]) -> Configuration:
+    """What a node of the log runs; its numbers may be texts, from environment variables of pods."""
+    return str(node["variant"]), float(node["cpu"]), int(node["batch"]), int(node["replicas"])
 
 
-def _node_plan(energy: PipelineEnergy, index: int, chosen: Chosen | None) -> dict[str, Any]:
-    joules = None if chosen is None else energy.stage_joules(index, chosen)
-    if chosen is None or joules is None or chosen.energy is None:
+def _node_plan(stage: StagePlan | None) -> dict[str, Any]:
+    if stage is None or stage.option.provenance is None:
         return dict.fromkeys(NODE_KEYS)
-    provenance = chosen.energy.provenance
     return {
-        "joules_per_request": joules,
-        "power_w": power_w(joules, energy.share(index) * energy.load_rps),
-        "energy_quality": provenance.quality,
-        "energy_meter": provenance.meter,
+        "joules_per_request": stage.joules_per_request,
+        "power_w": stage.power_w,
+        "energy_quality": stage.quality,
+        "energy_meter": stage.option.provenance.meter,
         **dict.fromkeys(NODE_STEP_KEYS),
     }
 
@@ -118,6 +94,13 @@ def _start_adaptation(inner: Method) -> Method:
     return start_adaptation
 
 
+ADAPTER: dict[str, Callable[[Method], Method]] = {
+    "saving_config_builder": _saving_config_builder,
+    "start_adaptation": _start_adaptation,
+}
+"""Methods of IPA's ``Adapter`` and ``SimAdapter`` → what wraps them."""
+
+
 class EnergyLog:
     """Adds energy to the steps that IPA's monitoring reports.
 
@@ -129,9 +112,8 @@ class EnergyLog:
     def __init__(self, adapter: Any, energy: PipelineEnergy) -> None:
         self._adapter = adapter
         self._energy = energy
-        self._pipeline = adapter.pipeline
         self._open: dict[str, Any] | None = None
-        self._running: list[Chosen] | None = None
+        self._running: Plan | None = None
         metadata = adapter.monitoring.adaptation_report["metadata"]
         metadata["energy"] = self._metadata()
 
@@ -165,54 +147,34 @@ class EnergyLog:
 
     def _begin(self, entry: dict[str, Any], decided: bool) -> None:
         """Add what is known of a step as it begins."""
-        decision = self._energy.decision
+        answer = self._energy.last_answer
         self._open = entry
         config = entry["config"]
-        plan = self._plan(config) if config is not None else None
-        # A step without a plan leaves the configuration before it running.
-        self._running = plan if config is not None else self._running
-        entry["status"] = "optimal" if decided else "infeasible" if decision else "initial"
-        if decision is not None:
-            entry.setdefault("duration", decision.decision_s)
-            entry["method"] = decision.method
+        plan = None
+        if config is not None:  # a step without a plan leaves the configuration before it running
+            nodes = self._adapter.node_names
+            plan = self._running = self._energy.plan(_configuration(config[node]) for node in nodes)
+        entry["status"] = "optimal" if decided else "infeasible" if answer else "initial"
+        if answer is not None:
+            entry.setdefault("duration", answer.decision_s)
+            entry["method"] = answer.method
             entry["planned_load"] = self._energy.load_rps
-            entry["conflict"] = decision.conflict
-            if decided and decision.energy_objective is not None:
-                entry["energy_objective"] = decision.energy_objective
+            entry["conflict"] = answer.conflict
+            if decided and answer.energy_objective is not None:
+                entry["energy_objective"] = answer.energy_objective
         entry["strict_latency"] = self._is_strict()
         if plan is None:
             return
-        entry["planned_latency_s"] = self._energy.latency_s(plan)
-        entry["accuracy"] = self._accuracy(plan, normalized=self._pipeline.normalize_accuracy)
-        entry["accuracy_raw"] = self._accuracy(plan, normalized=False)
+        entry["planned_latency_s"] = plan.latency_s
+        # IPA's own figure counts two stages with variants of one name once.
+        entry["accuracy"] = plan.accuracy
+        entry["accuracy_raw"] = plan.accuracy_raw
         if self._energy.has_joules:
-            entry["joules_per_request"] = self._energy.joules_per_request(plan)
+            entry["joules_per_request"] = or_none(plan.joules_per_request)
 
     def _is_strict(self) -> bool:
-        from ipa_energy.plugin.hooks.settings import EXACT_METHODS
-
         exact = self._adapter.optimization_method in EXACT_METHODS
         return bool(exact or self._energy.settings.strict_latency)
-
-    def _plan(self, config: Mapping[str, Any]) -> list[Chosen] | None:
-        found = [
-            _chosen(self._pipeline, index, config[node])
-            for index, node in enumerate(self._adapter.node_names)
-        ]
-        known = [chosen for chosen in found if chosen is not None]
-        return known if len(known) == len(found) else None
-
-    def _accuracy(self, plan: Sequence[Chosen], *, normalized: bool) -> float:
-        """IPA's own figure counts two stages with variants of one name once."""
-        scores = [
-            (
-                chosen.task.variants_accuracies_normalized
-                if normalized
-                else chosen.task.variants_accuracies
-            )[chosen.model.name]
-            for chosen in plan
-        ]
-        return float(combine_accuracy(scores, self._pipeline.accuracy_method))
 
     def _complete(self, now_s: float, monitored: Sequence[float] | None) -> None:
         """Add the joules of the step that ends now, ``monitored`` being the load up to now."""
@@ -229,32 +191,28 @@ class EnergyLog:
         entry["end_s"] = entry["time_interval"] + duration_s
         if not self._energy.has_joules:
             return
-        nodes = self._joules_of_nodes(requests, duration_s)
-        if nodes is None:
+        plan = self._running
+        if plan is None or plan.quality is None:
             entry["energy_joules"] = None
             return
+        nodes = [
+            {
+                "idle_joules": stage.replicas * stage.option.idle_power_w * duration_s,
+                "dynamic_joules": (
+                    stage.option.dynamic_energy_j * stage.requests_per_input * requests
+                ),
+            }
+            for stage in plan.stages
+        ]
         totals = {key: sum(node[key] for node in nodes) for key in NODE_STEP_KEYS}
         entry |= totals
         entry["energy_joules"] = sum(totals.values())
         entry["energy_quality"] = "estimated"
-        entry["energy_meter"] = quality_of(self._running or [])[1]
+        provenances = [stage.option.provenance for stage in plan.stages]
+        entry["energy_meter"] = joined_meters(sorted({p.meter for p in provenances if p}))
         if entry["config"] is not None:
             for name, node in zip(self._adapter.node_names, nodes, strict=True):
                 entry["config"][name].update(node)
-
-    def _joules_of_nodes(self, requests: float, duration_s: float) -> list[dict[str, float]] | None:
-        if self._running is None or any(chosen.energy is None for chosen in self._running):
-            return None
-        return [
-            {
-                "idle_joules": chosen.replicas * chosen.energy.idle_power_w * duration_s,
-                "dynamic_joules": (
-                    chosen.energy.dynamic_energy_j * self._energy.share(index) * requests
-                ),
-            }
-            for index, chosen in enumerate(self._running)
-            if chosen.energy is not None
-        ]
 
     def finish(self, workload: Sequence[float] | None) -> None:
         """Complete the last step, by the workload that was simulated or the load that was seen."""
@@ -284,16 +242,6 @@ STEP_KEYS = (
     "status",
 )
 IPA_NODE_KEYS = ("cpu", "replicas", "batch", "variant", "latency", "accuracy", "throughput")
-
-
-def decorate_parser(cls: type) -> type:
-    """Wrap the methods of IPA's ``AdaptationParser``; answers the same class."""
-    for name, wrap in (
-        ("series_changes", _series_changes),
-        ("points_with_change", _points_with_change),
-    ):
-        setattr(cls, name, functools.wraps(getattr(cls, name))(wrap(getattr(cls, name))))
-    return cls
 
 
 def _series_changes(inner: Method) -> Method:
@@ -332,6 +280,13 @@ def _points_with_change(inner: Method) -> Method:
         return changes
 
     return points_with_change
+
+
+PARSER: dict[str, Callable[[Method], Method]] = {
+    "series_changes": _series_changes,
+    "points_with_change": _points_with_change,
+}
+"""Methods of IPA's ``AdaptationParser`` → what wraps them."""
 
 
 def _has_energy(step: Mapping[str, Any]) -> bool:

@@ -10,17 +10,15 @@ The latency constraint is the paper's: waits are always charged, whatever ``stri
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ipa_energy.optimizer.plan import Plan
-from ipa_energy.optimizer.problem import Program, Settings, StageRules
+from ipa_energy.optimizer.problem import Program, StageRules
 from ipa_energy.optimizer.solve import DEFAULT_METHOD
 from ipa_energy.optimizer.solve import decide as solve_at
-from ipa_energy.plugin.hooks.joules import joules_of
-from ipa_energy.plugin.hooks.pipeline_energy import PipelineEnergy
-from ipa_energy.records import Allocation, Option, Stage
-
-NAN = float("nan")
+from ipa_energy.plugin.hooks.pipeline_energy import PipelineEnergy, allocation_of
+from ipa_energy.records import Allocation, Option
 
 
 def decide(
@@ -30,7 +28,7 @@ def decide(
 
     Args:
         optimizer: IPA's.
-        energy: of its pipeline, planning for the load in question.
+        energy: of its pipeline, which has begun this decision.
         given: the arguments of IPA's ``optimize``.
 
     Returns:
@@ -38,7 +36,7 @@ def decide(
     """
     method = given["optimization_method"]
     result = solve_at(
-        _program(optimizer, energy, given),
+        _program(optimizer, energy),
         energy.load_rps,
         DEFAULT_METHOD if method == "ipa-energy" else method,
         given["num_state_limit"] or 1,
@@ -57,79 +55,22 @@ def decide(
     return states, None
 
 
-def _program(optimizer: Any, energy: PipelineEnergy, given: Mapping[str, Any]) -> Program:
+def _program(optimizer: Any, energy: PipelineEnergy) -> Program:
     """The program of these weights and caps, built when they are first asked for."""
-    pipeline, mode = optimizer.pipeline, optimizer.baseline_mode
+    pipeline, mode, settings = optimizer.pipeline, optimizer.baseline_mode, energy.settings
     fixed = {"scale": "active_variant", "switch": "replicas"}.get(mode)
     key = (
-        *(given[name] for name in ("alpha", "beta", "gamma", "scaling_cap", "batching_cap")),
+        (settings.alpha, settings.beta, settings.gamma),
+        (settings.scaling_cap, settings.batching_cap),
         *(getattr(task, fixed) for task in pipeline.inference_graph if fixed),
-        *(
-            id(model)
-            for task in pipeline.inference_graph
-            for model in task.available_model_profiles
-        ),
         optimizer.allocation_mode,
         mode,
     )
     if key not in energy.programs:
-        energy.programs[key] = _built(optimizer, energy, given)
+        settings = replace(settings, latency_sla_s=float(pipeline.sla))
+        energy.programs[key] = Program(energy.stages, settings, _rules(optimizer))
     program: Program = energy.programs[key]
     return program
-
-
-def _built(optimizer: Any, energy: PipelineEnergy, given: Mapping[str, Any]) -> Program:
-    pipeline, settings = optimizer.pipeline, energy.settings
-    stages = [
-        _stage(task, energy.share(index)) for index, task in enumerate(pipeline.inference_graph)
-    ]
-    batches = [option.batch for stage in stages for option in stage.options]
-    cap = given["batching_cap"]
-    return Program(
-        stages,
-        Settings(
-            alpha=given["alpha"],
-            beta=given["beta"],
-            gamma=given["gamma"],
-            energy_weight=settings.energy_weight,
-            energy_metric=settings.energy_metric,
-            energy_risk=settings.energy_risk,
-            accuracy_method=pipeline.accuracy_method,
-            normalize_accuracy=pipeline.normalize_accuracy,
-            latency_sla_s=float(pipeline.sla),
-            energy_sla_joules=settings.energy_sla_joules,
-            scaling_cap=given["scaling_cap"],
-            batching_cap=max(batches) if cap is None else cap,
-        ),
-        _rules(optimizer),
-    )
-
-
-def _stage(task: Any, requests_per_input: float) -> Stage:
-    options = tuple(
-        _option(model, profile)
-        for model in task.available_model_profiles
-        for profile in model.profiles
-    )
-    return Stage(task.name, task.name, options, requests_per_input)
-
-
-def _option(model: Any, profile: Any) -> Option:
-    energy = joules_of(model).entries.get(int(profile.batch))
-    latency_s = float(profile.latency)
-    return Option(
-        variant=model.name,
-        allocation=_allocation(model.resource_allocation),
-        batch=int(profile.batch),
-        latency_s=latency_s,
-        latency_avg_s=latency_s,
-        latency_p99_s=latency_s,
-        throughput_rps=float(profile.throughput),
-        accuracy=float(model.accuracy),
-        dynamic_energy_j=energy.dynamic_energy_j if energy else NAN,
-        idle_power_w=energy.idle_power_w if energy else NAN,
-        provenance=energy.provenance if energy else None,
-    )
 
 
 def _rules(optimizer: Any) -> list[StageRules]:
@@ -146,7 +87,7 @@ def _rules(optimizer: Any) -> list[StageRules]:
             }
         elif optimizer.allocation_mode == "fix":
             initial = task.initial_allocation
-            allocations = dict.fromkeys(task.variant_names, (_allocation(initial),))
+            allocations = dict.fromkeys(task.variant_names, (allocation_of(initial),))
         rules.append(
             StageRules(
                 allocations=allocations,
@@ -160,11 +101,6 @@ def _rules(optimizer: Any) -> list[StageRules]:
 def _held(amount: float, gpu: bool) -> Allocation:
     amount = float(amount)
     return Allocation.of(0.0, amount, "gpu") if gpu else Allocation.of(amount)
-
-
-def _allocation(held: Any) -> Allocation:
-    """IPA's resources of one replica."""
-    return Allocation.of(float(held.cpu), float(held.gpu), "cpu" if held.cpu else "gpu")
 
 
 def _state(pipeline: Any, plan: Plan) -> dict[str, Any]:
@@ -197,7 +133,7 @@ def _plain(amount: Any) -> Any:
 
 def _model(task: Any, option: Option) -> Any:
     for model in task.available_model_profiles:
-        held = _allocation(model.resource_allocation)
+        held = allocation_of(model.resource_allocation)
         if model.name == option.variant and held == option.allocation:
             return model
     raise LookupError(option.label)  # options were made from these models

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Provenance, Quality
 
@@ -50,10 +49,6 @@ class EntryEnergy:
     dynamic_energy_j: float
     idle_power_w: float
     provenance: Provenance
-
-    def joules_per_request(self, replicas: int, load_rps: float) -> float:
-        """J of this stage."""
-        return joules_per_request(self.dynamic_energy_j, self.idle_power_w, replicas, load_rps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +183,7 @@ def _row(
 
     path = source.folder / f"{experiment.number}.json"
     try:
-        row, remarks = row_of(
+        row, weaknesses = row_of(
             experiment,
             read_result(path, source.node),
             note,
@@ -202,9 +197,9 @@ def _row(
     except ConfigError as error:
         logger.warning("no joules from this experiment: %s", error)
         return None
-    for remark in remarks:
-        if remark.startswith("no energy"):
-            logger.info("%s: %s", path, remark)
+    for weakness in weaknesses:
+        if weakness.startswith("no energy"):
+            logger.info("%s: %s", path, weakness)
     return row
 
 

@@ -26,29 +26,27 @@ zero where energy or strict latency is in the program; without them the model is
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.energy import fill_wait_s, joules_per_request, metric_scale
-from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL
-from ipa_energy.optimizer.problem import within
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Plan
+from ipa_energy.optimizer.problem import caps_of, terms_of, within
+from ipa_energy.optimizer.quantities import Moment, amount_of
 from ipa_energy.plugin.hooks.pipeline_energy import (
-    Chosen,
-    Decision,
+    EXACT_METHODS,
+    EnergySettings,
+    LastAnswer,
     PipelineEnergy,
     attach,
     current,
     energy_of,
-    find,
-    label,
     of_state,
 )
-from ipa_energy.plugin.hooks.settings import EXACT_METHODS, EnergySettings
+from ipa_energy.records import Option, Stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,49 +58,30 @@ SOLVER_ATOL = 1e-9
 """Feasibility tolerance Gurobi is given where energy is in the program."""
 
 
-def decorate(cls: type) -> type:
-    """Wrap the methods of IPA's ``Optimizer``; answers the same class."""
-    for name, wrap in (
-        ("objective", _objective),
-        ("constraints", _constraints),
-        ("all_states", _all_states),
-        ("brute_force", _brute_force),
-        ("gurobi_optmizer", _planning_for_load),
-        ("optimize", _optimize),
-    ):
-        setattr(cls, name, functools.wraps(getattr(cls, name))(wrap(getattr(cls, name))))
-    return cls
-
-
 def _objective(inner: Method) -> Method:
     def objective(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         parts: dict[str, float] = inner(self, *args, **kwargs)
         energy = energy_of(self.pipeline)
-        plan = current(self.pipeline) if energy is not None and energy.has_joules else None
-        if energy is None or plan is None:
+        if energy is None or not energy.has_joules:
             return parts
-        return with_energy(parts, energy, plan)
+        plan = energy.plan(current(self.pipeline))
+        return parts if plan is None else with_energy(parts, plan)
 
     return objective
 
 
-def with_energy(
-    parts: dict[str, float], energy: PipelineEnergy, plan: list[Chosen]
-) -> dict[str, float]:
+def with_energy(parts: dict[str, float], plan: Plan) -> dict[str, float]:
     """IPA's parts of the objective and energy's, and the joules of each task."""
-    penalty = energy.penalty(plan)
-    found = {
-        "pipeline_joules_per_request": energy.joules_per_request(plan),
-        **{
-            f"task_{index}_joules_per_request": energy.stage_joules(index, chosen)
-            for index, chosen in enumerate(plan)
-        },
-    }
+    penalty = plan.terms["energy"]
     return {
         **parts,
         "energy_objective": penalty,
         "objective": parts["objective"] - penalty,
-        **{key: joules for key, joules in found.items() if joules is not None},
+        "pipeline_joules_per_request": plan.joules_per_request,
+        **{
+            f"task_{index}_joules_per_request": stage.joules_per_request
+            for index, stage in enumerate(plan.stages)
+        },
     }
 
 
@@ -113,16 +92,12 @@ def _constraints(inner: Method) -> Method:
         energy = energy_of(self.pipeline)
         if energy is None or not energy.settings.changes_decisions:
             return True
-        plan = current(self.pipeline)
-        return plan is not None and _holds(energy, plan, self.pipeline)
+        plan = energy.plan(current(self.pipeline))
+        if plan is None or not energy.keeps_energy_sla(plan):
+            return False
+        return not energy.settings.strict_latency or within(plan.latency_s, self.pipeline.sla)
 
     return constraints
-
-
-def _holds(energy: PipelineEnergy, plan: list[Chosen], pipeline: Any) -> bool:
-    if not energy.keeps_energy_sla(plan):
-        return False
-    return not energy.settings.strict_latency or within(energy.latency_s(plan), pipeline.sla)
 
 
 def _planning_for_load(inner: Method) -> Method:
@@ -177,9 +152,9 @@ def _brute_force(inner: Method) -> Method:
         energy = energy_of(self.pipeline)
         if states.empty:
             return states
-        if energy is not None and energy.batching_cap is not None:
+        if energy is not None:
             batches = states[[f"task_{index}_batch" for index in range(self.pipeline.num_nodes)]]
-            states = states[(batches <= energy.batching_cap).all(axis="columns")]
+            states = states[(batches <= energy.settings.batching_cap).all(axis="columns")]
         if states.empty:
             return states.iloc[:0, :0]
         best = states["objective"].max()
@@ -205,8 +180,7 @@ def _optimize(inner: Method) -> Method:
             plain: pd.DataFrame = inner(self, *args, **kwargs)
             return plain
         start = time.perf_counter()
-        energy.plan_for(given["arrival_rate"])
-        energy.batching_cap = given["batching_cap"]
+        energy.begin(given)
         conflict = None
         if method in EXACT_METHODS:
             import pandas as pd
@@ -220,10 +194,21 @@ def _optimize(inner: Method) -> Method:
             optimal = _checked(inner(self, *args, **kwargs), self.pipeline, energy)
             penalty = _first_energy_objective(optimal)
         decision_s = time.perf_counter() - start
-        energy.decision = Decision(method, decision_s, penalty, conflict)
+        energy.last_answer = LastAnswer(method, decision_s, penalty, conflict)
         return optimal
 
     return optimize
+
+
+OPTIMIZER: dict[str, Callable[[Method], Method]] = {
+    "objective": _objective,
+    "constraints": _constraints,
+    "all_states": _all_states,
+    "brute_force": _brute_force,
+    "gurobi_optmizer": _planning_for_load,
+    "optimize": _optimize,
+}
+"""Methods of IPA's ``Optimizer`` → what wraps them."""
 
 
 def _first_energy_objective(optimal: pd.DataFrame) -> float | None:
@@ -238,42 +223,40 @@ def _checked(optimal: pd.DataFrame, pipeline: Any, energy: PipelineEnergy) -> pd
     """
     if "objective" not in optimal.columns:
         return optimal
-    kept = []
     sla_s = pipeline.sla
-    for position, (_, state) in enumerate(optimal.iterrows()):
-        plan = of_state(pipeline, state)  # type: ignore[arg-type]
-        if plan is None:
-            kept.append(position)
-            continue
-        latency_s = energy.latency_s(plan)
-        if energy.settings.strict_latency and latency_s > sla_s + SOLVER_ATOL:
-            logger.warning("a plan of %.6g s breaks the latency SLA of %.6g s", latency_s, sla_s)
-            continue
-        if not _keeps_energy_sla(energy, plan):
-            continue
-        if latency_s > sla_s + SOLVER_ATOL:
-            logger.warning(
-                "at %g rps %s takes %.4g s with its waits, over the latency SLA of %.4g s: IPA's"
-                " constraint does not see the waits; set strict_latency: true",
-                energy.load_rps,
-                " | ".join(label(chosen) for chosen in plan),
-                latency_s,
-                sla_s,
-            )
-        kept.append(position)
+    kept = [
+        position
+        for position, (_, state) in enumerate(optimal.iterrows())
+        if _is_kept(energy, energy.plan(of_state(pipeline, state)), sla_s)  # type: ignore[arg-type]
+    ]
     if len(kept) == len(optimal):
         return optimal
     # Without a column either, as IPA's own answer where nothing is feasible.
     return optimal.iloc[kept].reset_index(drop=True) if kept else optimal.iloc[:0, :0]
 
 
-def _keeps_energy_sla(energy: PipelineEnergy, plan: list[Chosen]) -> bool:
-    cap = energy.settings.energy_sla_joules
-    joules = energy.planned_joules_per_request(plan)
-    if cap is None or (joules is not None and joules <= cap + SOLVER_ATOL):
+def _is_kept(energy: PipelineEnergy, plan: Plan | None, sla_s: float) -> bool:
+    if plan is None:
         return True
-    logger.warning("a plan of %s J breaks the energy SLA of %.6g J", joules, cap)
-    return False
+    settings = energy.settings
+    is_late = plan.latency_s > sla_s + SOLVER_ATOL
+    if settings.strict_latency and is_late:
+        logger.warning("a plan of %.6g s breaks the latency SLA of %.6g s", plan.latency_s, sla_s)
+        return False
+    cap_j, joules = settings.energy_sla_joules, plan.planned_joules_per_request
+    if cap_j is not None and not joules <= cap_j + SOLVER_ATOL:
+        logger.warning("a plan of %s J breaks the energy SLA of %.6g J", joules, cap_j)
+        return False
+    if is_late:
+        logger.warning(
+            "at %g rps %s takes %.4g s with its waits, over the latency SLA of %.4g s: IPA's"
+            " constraint does not see the waits; set strict_latency: true",
+            energy.load_rps,
+            plan.label,
+            plan.latency_s,
+            sla_s,
+        )
+    return True
 
 
 # ------------------------------------------------------------------ in the Gurobi model
@@ -281,12 +264,15 @@ def _keeps_energy_sla(energy: PipelineEnergy, plan: list[Chosen]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Pick:
-    """One binary of the model with the entry it stands for; None if the profile has no such."""
+    """One binary of the model with the entry it stands for, as ``energy_risk`` plans with it.
 
-    stage_index: int
-    stage: str
-    chosen: Any
-    entry: Chosen | None
+    The entry is None if the profile has no such.
+    """
+
+    binary: Any
+    replicas: Any
+    stage: Stage
+    option: Option | None
 
 
 def add_to_model(
@@ -308,22 +294,18 @@ def add_to_model(
     energy = energy_of(pipeline)
     if energy is None or not energy.settings.changes_decisions:
         return
-    found = list(_picks(pipeline, picks, allocations))
-    settings = energy.settings
+    found = list(_picks(energy, replicas, picks, allocations))
     for pick in found:
-        if pick.entry is None:
-            model.addConstr(pick.chosen == 0, name="not-profiled")
-    if settings.needs_energy:
-        joules = sum(_joules(energy, pick, replicas[pick.stage]) for pick in found if pick.entry)
-        scale = metric_scale(settings.energy_metric, energy.load_rps)
-        if settings.energy_weight != 0:
-            penalty = settings.energy_weight * scale * joules
+        if pick.option is None:
+            model.addConstr(pick.binary == 0, name="not-profiled")
+    moment = Moment.at(energy.load_rps)
+    for term in terms_of(energy.settings):
+        if term.name == "energy":
+            penalty = term.weight * _total(term.quantity, found, moment)
             model.setObjective(model.getObjective() - penalty, model.ModelSense)
-        if settings.energy_sla_joules is not None:
-            model.addConstr(joules <= settings.energy_sla_joules, name="energy-sla")
-    if settings.strict_latency:
-        delay_s = sum(_delay_s(energy, pick) for pick in found if pick.entry)
-        model.addConstr(delay_s <= pipeline.sla, name="strict-latency")
+    sla_s = pipeline.sla if energy.settings.strict_latency else None
+    for cap in caps_of(replace(energy.settings, latency_sla_s=sla_s)):
+        model.addConstr(_total(cap.quantity, found, moment) <= cap.limit, name=cap.name)
     model.Params.MIPGap = 0.0
     model.Params.MIPGapAbs = 0.0
     model.Params.OptimalityTol = SOLVER_ATOL
@@ -332,32 +314,26 @@ def add_to_model(
 
 
 def _picks(
-    pipeline: Any,
+    energy: PipelineEnergy,
+    replicas: Mapping[str, Any],
     picks: Mapping[tuple[str, str, int], Any],
     allocations: Mapping[str, Mapping[str, float]],
 ) -> Iterator[_Pick]:
-    tasks = {task.name: (index, task) for index, task in enumerate(pipeline.inference_graph)}
-    for (stage, variant, batch), chosen in picks.items():
-        index, task = tasks[stage]
-        entry = find(
-            task, variant, float(allocations[stage][variant]), int(batch), 1, gpu=pipeline.gpu_mode
-        )
-        yield _Pick(index, stage, chosen, entry)
+    stages = {stage.name: at for at, stage in enumerate(energy.stages)}
+    for (name, variant, batch), binary in picks.items():
+        at = stages[name]
+        held = float(allocations[name][variant])
+        option = energy.entries[at].get((variant, held, int(batch)))
+        if option is not None:
+            option = option.planned(energy.settings.energy_risk)
+        yield _Pick(binary, replicas[name], energy.stages[at], option)
 
 
-def _joules(energy: PipelineEnergy, pick: _Pick, replicas: Any) -> Any:
-    """m_s·J_s of a pick, an expression."""
-    if pick.entry is None or pick.entry.energy is None:
-        return 0.0
-    figures, share = pick.entry.energy, energy.share(pick.stage_index)
-    dynamic_energy_j = figures.dynamic_energy_j + energy.risk_j(figures)
-    load_rps = share * energy.load_rps
-    joules = joules_per_request(dynamic_energy_j, figures.idle_power_w, replicas, load_rps)
-    return share * pick.chosen * joules
-
-
-def _delay_s(energy: PipelineEnergy, pick: _Pick) -> Any:
-    if pick.entry is None:
-        return 0.0
-    load_rps = energy.share(pick.stage_index) * energy.load_rps
-    return pick.chosen * (pick.entry.latency_s + fill_wait_s(pick.entry.batch, load_rps))
+def _total(quantity: str, picks: Iterable[_Pick], moment: Moment) -> Any:
+    """A quantity of whatever is picked, an expression."""
+    amount = amount_of(quantity)
+    return sum(
+        pick.binary * amount(pick.option, pick.replicas, pick.stage, moment)
+        for pick in picks
+        if pick.option is not None
+    )

@@ -1,55 +1,150 @@
-"""What hangs on an IPA pipeline: the settings, and the joules of any configuration of it.
+"""What hangs on an IPA pipeline: what its YAML says of energy, and the plan of any configuration.
+
+The YAML's keys are those of ``ipa-energy run``, checked by the same schema, and kept as the
+optimizer's own settings. IPA's keys are none of our business here: its runner reads them, and a
+file without any of ours leaves IPA as it is.
 
 IPA's own objects know variant, allocation, batch and replicas of the moment; after an optimization
 that moment is the last solution Gurobi had in its pool. So everything here is looked up from a
-configuration (:class:`Chosen`), never from the pipeline's state, unless the state is what is meant.
+:data:`Configuration`, never from the pipeline's state, unless the state is what is meant.
 """
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from ipa_energy.energy import fill_wait_s, metric_scale
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.problem import within
+from ipa_energy.optimizer.plan import Plan, StagePlan, plan_of
+from ipa_energy.optimizer.problem import Settings, StageRules, within
 from ipa_energy.optimizer.quantities import planned_load_rps
-from ipa_energy.plugin.hooks.joules import EntryEnergy, estimate, joules_of, missing_batches
-from ipa_energy.plugin.hooks.settings import WHERE, EnergySettings
-from ipa_energy.records import Quality, joined_meters, weakest_quality
+from ipa_energy.plugin.hooks.joules import estimate, joules_of, missing_batches
+from ipa_energy.records import Allocation, Option, Stage
 
 logger = logging.getLogger(__name__)
 
 ATTRIBUTE = "ipa_energy"
+WHERE = "pipeline YAML"
+
+EXACT_METHODS = ("ipa-energy", "pareto", "highs")
+"""Values of ``optimization_method`` that hand the decision to this package; IPA knows none."""
+
+KEYS = (
+    "energy_weight",
+    "energy_metric",
+    "energy_risk",
+    "energy_sla_joules",
+    "energy_estimate",
+    "strict_latency",
+    "latency_sla_s",
+    "requests_per_input",
+)
+OURS = ("energy", "strict_")
+"""Keys that begin so are meant for us: one that is not known is a mistake."""
+
+Configuration = tuple[str, float, int, int]
+"""Of one stage: variant, cores (or share of a GPU) of one replica, batch, replicas."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What one stage of a configuration runs, found again in the profile.
+# ------------------------------------------------------------------ what the YAML says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergySettings(Settings):
+    """The optimizer's settings of one YAML; defaults are those of a YAML without our keys.
+
+    IPA's own weights and caps come with every decision (:meth:`PipelineEnergy.begin`), and where
+    ``latency_sla_s`` is None its SLA is IPA's rule.
 
     Attributes:
-        task: IPA's task.
-        model: IPA's model: variant and allocation.
-        batch: its batch size.
-        replicas: n.
-        latency_s: time of one batch as IPA plans it.
-        energy: figures of the entry; None if the profile has none.
+        energy_estimate: ``cpu-time`` to estimate joules the profile lacks; None: refuse.
+        strict_latency: charge the wait to fill the chosen batch, which IPA's constraint loses.
+        requests_per_input: m_s of each stage; empty: 1.
     """
 
-    task: Any
-    model: Any
-    batch: int
-    replicas: int
-    latency_s: float
-    energy: EntryEnergy | None
+    alpha: float = 0.0
+    beta: float = 0.0
+    gamma: float = 0.0
+    scaling_cap: int = sys.maxsize
+    batching_cap: int = sys.maxsize
+    energy_estimate: Literal["cpu-time"] | None = None
+    strict_latency: bool = False
+    requests_per_input: tuple[float, ...] = ()
+
+    @property
+    def changes_decisions(self) -> bool:
+        """True if IPA's own program must be added to."""
+        return self.needs_energy or self.strict_latency
+
+
+def settings_from(config: Mapping[str, Any]) -> EnergySettings | None:
+    """The settings of a YAML as IPA's runners loaded it; None if it says nothing to us.
+
+    Raises:
+        ConfigError: a key or a value is wrong, or asks for what a patched IPA cannot do.
+    """
+    _refuse_unknown(config)
+    given = {key: config[key] for key in KEYS if key in config}
+    method = config.get("optimization_method")
+    if not given and method not in EXACT_METHODS:
+        return None
+    settings = EnergySettings(**_validated(given))
+    if method not in EXACT_METHODS and any(m != 1 for m in settings.requests_per_input):
+        raise ConfigError(
+            f"requests_per_input is {list(settings.requests_per_input)}, and IPA's own solvers"
+            " count one request a stage",
+            where=WHERE,
+            fix="set optimization_method: ipa-energy, or leave the key out",
+        )
+    return settings
+
+
+def _refuse_unknown(config: Mapping[str, Any]) -> None:
+    for key in config:
+        if not str(key).startswith(OURS) or key in KEYS:
+            continue
+        near = difflib.get_close_matches(str(key), KEYS, n=1)
+        raise ConfigError(
+            f"key {key} is not known to a patched IPA"
+            + (f": did you mean {near[0]}?" if near else ""),
+            where=WHERE,
+            allowed=", ".join(KEYS),
+        )
+
+
+def _validated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as the schema of our own YAMLs types them."""
+    from pydantic import ValidationError, create_model
+
+    from ipa_energy.config.fields import StrictModel
+    from ipa_energy.config.loading import problems_of
+    from ipa_energy.config.schema import PipelineConfig
+    from ipa_energy.config.source import raise_all
+
+    known: dict[str, Any] = {
+        key: (PipelineConfig.model_fields[key].annotation, PipelineConfig.model_fields[key])
+        for key in KEYS
+    }
+    try:
+        found = create_model("EnergyKeys", __base__=StrictModel, **known).model_validate(given)
+    except ValidationError as error:
+        raise_all(problems_of(error, given, lambda _keys: WHERE), WHERE)
+    values = {key: getattr(found, key) for key in KEYS}
+    values["requests_per_input"] = values["requests_per_input"] or ()
+    return values
+
+
+# ------------------------------------------------------------------ what hangs on the pipeline
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """The last answer of the optimizer, for the log.
+class LastAnswer:
+    """What the optimizer answered last, as far as the log tells of it.
 
     Attributes:
         method: ``gurobi``, ``brute-force``, ``ipa-energy`` …
@@ -69,83 +164,67 @@ class PipelineEnergy:
     """Energy of one IPA pipeline.
 
     Attributes:
-        settings: of the YAML.
+        settings: of the YAML, with IPA's own weights and caps of the last decision.
+        stages: the pipeline's, with every entry of its profile.
+        entries: of each stage, (variant, cores or share of a GPU, batch) → option.
         has_joules: every entry that can be planned has them.
         load_rps: λ that IPA's methods are working on, at least 1.
-        batching_cap: of the optimization in progress; None outside one.
-        decision: the last one.
+        last_answer: of the optimizer; None before the first.
         programs: our own programs of this pipeline, by the settings they were built for.
     """
 
     settings: EnergySettings
-    has_joules: bool = False
+    stages: tuple[Stage, ...]
+    entries: tuple[dict[tuple[str, float, int], Option], ...]
+    has_joules: bool
     load_rps: float = 1.0
-    batching_cap: int | None = None
-    decision: Decision | None = None
+    last_answer: LastAnswer | None = None
     programs: dict[Any, Any] = field(default_factory=dict)
+
+    def begin(self, given: Mapping[str, Any]) -> None:
+        """Take the load, the weights and the caps of a decision.
+
+        Args:
+            given: the arguments of IPA's ``optimize``.
+        """
+        self.plan_for(given["arrival_rate"])
+        cap = given["batching_cap"]
+        self.settings = replace(
+            self.settings,
+            **{name: given[name] for name in ("alpha", "beta", "gamma", "scaling_cap")},
+            batching_cap=sys.maxsize if cap is None else cap,
+        )
 
     def plan_for(self, load_rps: float) -> None:
         """Set the load that objective and constraints are about to be asked for."""
         self.load_rps = planned_load_rps(float(load_rps))
 
-    def share(self, index: int) -> float:
-        """m_s, requests that a stage sees for one of the pipeline."""
-        shares = self.settings.requests_per_input
-        return shares[index] if shares else 1.0
+    def plan(self, configurations: Iterable[Configuration]) -> Plan | None:
+        """What these mean at the planned load; None if the profile lacks one of the entries.
 
-    def stage_joules(self, index: int, chosen: Chosen) -> float | None:
-        """J of a stage at the planned load; None without energy in the profile."""
-        if chosen.energy is None:
-            return None
-        return chosen.energy.joules_per_request(chosen.replicas, self.share(index) * self.load_rps)
+        Args:
+            configurations: one a stage, first stage first.
+        """
+        found = [self._pick(index, each) for index, each in enumerate(configurations)]
+        picks = [pick for pick in found if pick is not None]
+        return self._plan_of(picks) if len(picks) == len(found) else None
 
-    def joules_per_request(self, plan: Sequence[Chosen]) -> float | None:
-        """Σ m_s·J_s, joules per pipeline request; None if any stage has no energy."""
-        total = 0.0
-        for index, chosen in enumerate(plan):
-            joules = self.stage_joules(index, chosen)
-            if joules is None:
-                return None
-            total += self.share(index) * joules
-        return total
+    def stage_plan(self, index: int, configuration: Configuration) -> StagePlan | None:
+        """The same of one stage alone."""
+        pick = self._pick(index, configuration)
+        return None if pick is None else self._plan_of([pick]).stages[0]
 
-    def risk_j(self, figures: EntryEnergy) -> float:
-        """What ``energy_risk`` adds to an entry's joules: nothing, or half its 95 % interval."""
-        return figures.provenance.ci95_j if self.settings.energy_risk == "upper" else 0.0
+    def _pick(self, index: int, configuration: Configuration) -> tuple[Stage, Option, int] | None:
+        variant, held, batch, replicas = configuration
+        option = self.entries[index].get((variant, held, batch))
+        return None if option is None else (self.stages[index], option, replicas)
 
-    def planned_joules_per_request(self, plan: Sequence[Chosen]) -> float | None:
-        """The joules per pipeline request that decisions count; None if a stage has no energy."""
-        joules = self.joules_per_request(plan)
-        if joules is None:
-            return None
-        return joules + sum(
-            self.share(index) * self.risk_j(chosen.energy)
-            for index, chosen in enumerate(plan)
-            if chosen.energy is not None
-        )
+    def _plan_of(self, picks: Sequence[tuple[Stage, Option, int]]) -> Plan:
+        return plan_of(picks, self.settings, [StageRules()] * len(picks), self.load_rps)
 
-    def penalty(self, plan: Sequence[Chosen]) -> float:
-        """energy_weight·E, to be taken off the objective."""
-        if self.settings.energy_weight == 0:
-            return 0.0
-        joules = self.planned_joules_per_request(plan)
-        if joules is None:
-            raise ConfigError(f"no joules for {' | '.join(label(one) for one in plan)}")
-        scale = metric_scale(self.settings.energy_metric, self.load_rps)
-        return self.settings.energy_weight * scale * joules
-
-    def latency_s(self, plan: Sequence[Chosen]) -> float:
-        """Model latencies and the waits to fill the chosen batches, summed over the stages."""
-        return sum(
-            chosen.latency_s + fill_wait_s(chosen.batch, self.share(index) * self.load_rps)
-            for index, chosen in enumerate(plan)
-        )
-
-    def keeps_energy_sla(self, plan: Sequence[Chosen]) -> bool:
+    def keeps_energy_sla(self, plan: Plan) -> bool:
         """True if the plan respects the cap on joules, or there is none."""
-        cap = self.settings.energy_sla_joules
-        joules = self.planned_joules_per_request(plan)
-        return cap is None or (joules is not None and within(joules, cap))
+        return within(plan.planned_joules_per_request, self.settings.energy_sla_joules)
 
 
 def energy_of(pipeline: Any) -> PipelineEnergy | None:
@@ -161,13 +240,13 @@ def attach(pipeline: Any, settings: EnergySettings) -> PipelineEnergy:
         ConfigError: a decision would need joules, or intervals of them, that the profile does not
             have.
     """
-    models = [model for task in pipeline.inference_graph for model in task.available_model_profiles]
-    stages = len(pipeline.inference_graph)
-    if settings.requests_per_input and len(settings.requests_per_input) != stages:
+    graph = pipeline.inference_graph
+    models = [model for task in graph for model in task.available_model_profiles]
+    if settings.requests_per_input and len(settings.requests_per_input) != len(graph):
         raise ConfigError(
             f"requests_per_input lists {len(settings.requests_per_input)}",
             where=WHERE,
-            allowed=f"a list of {stages}, one entry per stage",
+            allowed=f"a list of {len(graph)}, one entry per stage",
         )
     if settings.energy_estimate == "cpu-time":
         estimate(models)
@@ -180,7 +259,20 @@ def attach(pipeline: Any, settings: EnergySettings) -> PipelineEnergy:
         logger.info("the profile has no joules for every entry: none are logged")
     if settings.latency_sla_s is not None:
         _set_sla(pipeline, settings.latency_sla_s)
-    energy = PipelineEnergy(settings, has_joules=not lacking)
+    shares = settings.requests_per_input or (1.0,) * len(graph)
+    stages = tuple(_stage(task, share) for task, share in zip(graph, shares, strict=True))
+    energy = PipelineEnergy(
+        settings=replace(
+            settings,
+            accuracy_method=pipeline.accuracy_method,
+            normalize_accuracy=pipeline.normalize_accuracy,
+        ),
+        stages=stages,
+        entries=tuple(
+            _entries(stage, gpu=task.gpu_mode) for stage, task in zip(stages, graph, strict=True)
+        ),
+        has_joules=not lacking,
+    )
     setattr(pipeline, ATTRIBUTE, energy)
     return energy
 
@@ -224,76 +316,68 @@ def _set_sla(pipeline: Any, latency_sla_s: float) -> None:
     pipeline.__class__ = type(base.__name__, (base,), {"sla": property(lambda _: latency_sla_s)})
 
 
-def find(
-    task: Any, variant: str, allocation: float, batch: int, replicas: int, *, gpu: bool = False
-) -> Chosen | None:
-    """An entry of a task's profile by its figures; None if the profile has no such entry.
-
-    Args:
-        task: IPA's task.
-        variant: name of the model.
-        allocation: cores, or share of a GPU, of one replica.
-        batch: batch size.
-        replicas: n.
-        gpu: whether ``allocation`` is a share of a GPU.
-    """
-    for model in task.available_model_profiles:
-        resources = model.resource_allocation
-        held = resources.gpu if gpu else resources.cpu
-        if model.name != variant or float(held) != allocation:
-            continue
-        for profile in model.profiles:
-            if int(profile.batch) == batch:
-                energy = joules_of(model).entries.get(batch)
-                return Chosen(task, model, batch, replicas, float(profile.latency), energy)
-    return None
+# ------------------------------------------------------------------ IPA's objects as ours
 
 
-def current(pipeline: Any) -> list[Chosen] | None:
-    """The configuration a pipeline is set to now; None if its profile has no such entry."""
+def _stage(task: Any, requests_per_input: float) -> Stage:
+    options = tuple(
+        _option(model, profile)
+        for model in task.available_model_profiles
+        for profile in model.profiles
+    )
+    return Stage(task.name, task.name, options, requests_per_input)
+
+
+def _option(model: Any, profile: Any) -> Option:
+    energy = joules_of(model).entries.get(int(profile.batch))
+    latency_s = float(profile.latency)
+    return Option(
+        variant=model.name,
+        allocation=allocation_of(model.resource_allocation),
+        batch=int(profile.batch),
+        latency_s=latency_s,
+        latency_avg_s=latency_s,
+        latency_p99_s=latency_s,
+        throughput_rps=float(profile.throughput),
+        accuracy=float(model.accuracy),
+        dynamic_energy_j=energy.dynamic_energy_j if energy else math.nan,
+        idle_power_w=energy.idle_power_w if energy else math.nan,
+        provenance=energy.provenance if energy else None,
+    )
+
+
+def allocation_of(held: Any) -> Allocation:
+    """IPA's resources of one replica."""
+    return Allocation.of(float(held.cpu), float(held.gpu), "cpu" if held.cpu else "gpu")
+
+
+def _entries(stage: Stage, *, gpu: bool) -> dict[tuple[str, float, int], Option]:
+    found: dict[tuple[str, float, int], Option] = {}
+    for option in stage.options:
+        held = option.gpu_share if gpu else option.cpu_cores
+        found.setdefault((option.variant, held, option.batch), option)
+    return found
+
+
+def current(pipeline: Any) -> list[Configuration]:
+    """What a pipeline is set to now, a configuration a stage."""
     found = []
     for task in pipeline.inference_graph:
         model = task.active_model
         resources = model.resource_allocation
-        held = resources.gpu if task.gpu_mode else resources.cpu
-        one = find(
-            task, model.name, float(held), int(task.batch), int(task.replicas), gpu=task.gpu_mode
-        )
-        if one is None:
-            return None
-        found.append(one)
+        held = float(resources.gpu if task.gpu_mode else resources.cpu)
+        found.append((model.name, held, int(task.batch), int(task.replicas)))
     return found
 
 
-def of_state(pipeline: Any, state: Mapping[str, Any]) -> list[Chosen] | None:
-    """The configuration in a row of IPA's states; None if the profile has no such entry."""
-    found = []
-    for index, task in enumerate(pipeline.inference_graph):
-        held = state[f"task_{index}_gpu" if task.gpu_mode else f"task_{index}_cpu"]
-        one = find(
-            task,
+def of_state(pipeline: Any, state: Mapping[str, Any]) -> list[Configuration]:
+    """What a row of IPA's states means, a configuration a stage."""
+    return [
+        (
             str(state[f"task_{index}_variant"]),
-            float(held),
+            float(state[f"task_{index}_gpu" if task.gpu_mode else f"task_{index}_cpu"]),
             int(state[f"task_{index}_batch"]),
             int(state[f"task_{index}_replicas"]),
-            gpu=task.gpu_mode,
         )
-        if one is None:
-            return None
-        found.append(one)
-    return found
-
-
-def label(chosen: Chosen) -> str:
-    """``yolov5n 1c b4 x3``."""
-    cores = chosen.model.resource_allocation.cpu
-    return f"{chosen.model.name} {cores:g}c b{chosen.batch} x{chosen.replicas}"
-
-
-def quality_of(plan: Sequence[Chosen]) -> tuple[Quality | None, str | None]:
-    """Weakest quality and the meters of a plan's joules; (None, None) if a stage has none."""
-    if any(chosen.energy is None for chosen in plan):
-        return None, None
-    found = [chosen.energy.provenance for chosen in plan if chosen.energy is not None]
-    meters = joined_meters(sorted({provenance.meter for provenance in found}))
-    return weakest_quality([provenance.quality for provenance in found]), meters
+        for index, task in enumerate(pipeline.inference_graph)
+    ]

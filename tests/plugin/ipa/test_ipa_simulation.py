@@ -12,6 +12,7 @@ import pytest
 import yaml
 from ipa_checkout import CONFIG, Ipa, IpaFailedError, steps_of
 
+from ipa_energy.as_json import as_json
 from ipa_energy.comparing import compare, metrics
 from ipa_energy.plugin.hooks.adaptation_log import NODE_KEYS
 from ipa_energy.runlog import read_run
@@ -127,7 +128,7 @@ def test_our_solver_in_their_runner_decides_alike(patched: Ipa, weight_1: Path) 
 
 def test_compare_reads_both_kinds(without_patches: Path, weight_0: Path, weight_1: Path) -> None:
     runs = [read_run(path) for path in (without_patches, weight_0, weight_1)]
-    found = compare(runs).to_json()
+    found = as_json(compare(runs))
     assert [run["energy_j"] is None for run in found["runs"]] == [True, False, False]
     assert found["runs"][0]["cores_mean"] == pytest.approx(found["runs"][1]["cores_mean"])
     assert found["runs"][2]["joules_per_request"] < found["runs"][1]["joules_per_request"]
