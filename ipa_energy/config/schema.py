@@ -208,8 +208,10 @@ class PipelineConfig(UnusedKeys):
 
     workload_type: WorkloadType = optional("bursty", "Where the load comes from.")
     workload_config: WorkloadConfig = optional(None, "Its parameters, by workload_type.")
-    mode: Literal["exponential", "equal", "step"] = optional(
-        "exponential", "How a second's requests lie inside it: at random, evenly, all at its start."
+    mode: Literal["exponential", "equal", "step", "ipa"] = optional(
+        "exponential",
+        "How a second's requests lie inside it: at random, evenly, all at its start, or bunched at"
+        " its start as IPA's own generator sends them.",
     )
     seed: NaturalInteger = optional(
         0, "Seed of arrivals and of generated loads: one seed, one result."

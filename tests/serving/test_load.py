@@ -27,6 +27,13 @@ def test_exponential_is_uniform_within_the_second():
     assert stats.kstest(times_s % 1, "uniform").pvalue > 0.01
 
 
+@pytest.mark.parametrize(("rps", "share"), [(5, 0.72), (10, 0.91), (20, 0.99), (30, 1.0)])
+def test_ipa_bunches_at_the_beginning_of_the_second(rps: int, share: float):
+    times_s = arrival_times_s([rps] * 2000, mode="ipa", seed=5)
+    assert np.mean(times_s % 1 < 0.25) == pytest.approx(share, abs=0.015)
+    assert np.bincount(times_s.astype(int)).tolist() == [rps] * 2000
+
+
 def test_exponential_has_exponential_gaps_when_counts_are_poisson():
     counts = np.random.default_rng(1).poisson(10, 2000)
     gaps_s = np.diff(arrival_times_s(counts, mode="exponential", seed=2))
@@ -67,7 +74,7 @@ def test_counts_that_are_none_are_refused(counts, message):
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(ConfigError, match="'poisson'; allowed: exponential, equal, step"):
+    with pytest.raises(ConfigError, match="'poisson'; allowed: exponential, equal, step, ipa"):
         arrival_times_s([1], mode="poisson", seed=0)
 
 
