@@ -1,4 +1,4 @@
-"""``ipa-energy import``: joules from the logs of other tools, a run each."""
+"""``ipa-energy import``: joules from the logs of other tools, a run each, and published results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.cli.import_published import (
+    FORMS,
+    add_options,
+    form_of,
+    import_published,
+    refused_logs,
+)
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -26,8 +33,6 @@ FORMATS: dict[str, LogFormat] = {
 }
 """What users call a format → the reader; FrameView's and PCAT's are one CSV of powers."""
 
-SHOWN_REFUSALS = 10
-
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
@@ -35,19 +40,26 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "import",
         parents=[common],
         allow_abbrev=False,
-        help="joules from logs of perf, etrace2, FrameView and PCAT",
+        help="joules from logs of perf, etrace2, FrameView and PCAT; profiles from MLPerf and"
+        " ML.ENERGY",
         description="Read what other tools measured and make a table of it, a row a log. Their "
         "joules are labelled imported: nothing here can know how well they were measured. A log "
-        "that is torn, in another unit or locale, or of a counter that did not move is refused.",
+        "that is torn, in another unit or locale, or of a counter that did not move is refused. "
+        "A result folder of MLPerf Inference with power logs, or the table of ML.ENERGY, becomes "
+        "rows of a profile.",
         epilog="Joules per request have the idle share in them; with --idle-power also those above "
         "idle. exit status: 0 done, 2 a log is refused, or bad input",
     )
     parser.add_argument(
-        "logs", nargs="+", type=named_path, metavar="LOG", help="a log, or a folder of logs"
+        "logs",
+        nargs="+",
+        type=named_path,
+        metavar="LOG",
+        help="a log or a folder of logs; a result folder of MLPerf; the table of ML.ENERGY",
     )
     parser.add_argument(
         "--format",
-        choices=(AUTO, *FORMATS),
+        choices=(AUTO, *FORMATS, *FORMS),
         default=AUTO,
         help="of the logs (default: auto, told from their text)",
     )
@@ -73,7 +85,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="leave out logs that are refused, and name them, instead of stopping",
     )
     _add_columns(parser.add_argument_group("logs of power (frameview, pcat)"))
-    parser.set_defaults(verb_function=import_logs)
+    add_options(parser.add_argument_group("published results (mlperf, mlenergy)"))
+    parser.set_defaults(verb_function=import_any)
 
 
 def _add_columns(group: argparse._ArgumentGroup) -> None:
@@ -96,6 +109,12 @@ def _add_columns(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-gap", type=float, metavar="S", help="longest time without a sample (default: 1)"
     )
+
+
+def import_any(args: argparse.Namespace) -> int:
+    """Published results or logs, whichever was given."""
+    form = form_of(args)
+    return import_logs(args) if form is None else import_published(args, form)
 
 
 def import_logs(args: argparse.Namespace) -> int:
@@ -121,7 +140,7 @@ def import_logs(args: argparse.Namespace) -> int:
                 raise
             refusals.append(error)
     if refusals and not (args.skip_refused and runs):
-        raise _refused(refusals, len(runs))
+        raise refused_logs(refusals, len(runs))
     if args.out is not None:
         write_table(args.out, runs)
     if args.json:
@@ -157,18 +176,6 @@ def _finite(value: float, option: str) -> float:
     if not math.isfinite(value):
         raise ConfigError(f"{value:g}", where=option, allowed="a finite number")
     return value
-
-
-def _refused(refusals: list[ConfigError], good: int) -> ConfigError:
-    if len(refusals) == 1 and not good:
-        return refusals[0]
-    shown = [f"\n  {refusal}" for refusal in refusals[:SHOWN_REFUSALS]]
-    more = len(refusals) - len(shown)
-    rest = f"\n  and {more} more" if more else ""
-    fix = "\nfix: mend or move them, or --skip-refused takes the others" if good else ""
-    return ConfigError(
-        f"{len(refusals)} of {len(refusals) + good} logs are refused:{''.join(shown)}{rest}{fix}"
-    )
 
 
 def _document(
