@@ -1,0 +1,1 @@
+"""The pipeline served for real on this machine: queues, router, replicas, load generator."""
