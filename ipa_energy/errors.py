@@ -19,6 +19,7 @@ fix. :class:`ConfigError` takes these as separate arguments so that none is forg
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -99,6 +100,24 @@ class GiveUpError(ServingError):
 
     The run stops, what it finished stays. Any other :class:`ServingError` counts as one.
     """
+
+
+def in_words(error: Exception) -> str:
+    """Why something cannot be read, for people: what the system or a parser says, not Python.
+
+    The path is left out: messages name it themselves.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON: line {error.lineno}, column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte 0x{error.object[error.start]:02x} is not {error.encoding.upper()}"
+    if isinstance(error, AttributeError | TypeError | IndexError):
+        return "its values are of other kinds"
+    return str(error)
 
 
 def require(module: str, *, what: str, extra: str, instead: str | None = None) -> None:

@@ -116,13 +116,16 @@ def run_experiment(
         ServingError: the backend failed; the finished intervals stay.
     """
     make = named(BACKENDS, backend, kind="backend", where="--backend")
+    called = name or (out.name if out else "run")
+    if not called.isprintable():
+        raise ConfigError(f"{called!r}", where="--name", allowed="printable text")
     if not resume and fixed is None:
         _check_feasible(experiment)
     log: RunLog | RunInMemory
     if resume and out is not None:
         log = _resumed(experiment, out, name)
     else:
-        info = _info(experiment, name or (out.name if out else "run"), backend)
+        info = _info(experiment, called, backend)
         log = RunInMemory(info) if out is None else _created(experiment, out, info)
     if isinstance(log, RunLog) and log.is_complete:
         logger.warning("%s: the run is complete already, there is nothing to resume", out)

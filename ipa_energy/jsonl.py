@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.errors import ConfigError, IpaEnergyError
+from ipa_energy.errors import ConfigError, IpaEnergyError, in_words
 
 
 def dump_line(record: Any) -> str:
@@ -137,19 +137,8 @@ def take_lines(
             take(record)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"not a line of a {owner}'s journal: {what_is_wrong(error)}",
+                f"not a line of a {owner}'s journal: {in_words(error)}",
                 where=f"{path}:{number}",
                 fix="move the file away, or choose another output",
             ) from error
     return seals.lines
-
-
-def what_is_wrong(error: Exception) -> str:
-    """Of a record that cannot be read, in words of a user."""
-    if isinstance(error, KeyError):
-        return f"it has no {error.args[0]}"
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return "it is not JSON"
-    if isinstance(error, DamageError):
-        return str(error)
-    return "its values are of other kinds"

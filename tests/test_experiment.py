@@ -385,3 +385,19 @@ def test_a_quantity_from_outside_goes_through_a_whole_run(
     assert told["totals"]["terms"]["money"] > 0
     in_memory = run_experiment(load_experiment(small_pipeline, overrides))
     assert [step.amounts for step in in_memory.steps] == [step.amounts for step in finished.steps]
+
+
+@pytest.mark.parametrize("name", ["red \x1b[31m", "two\nlines", "bell\a"])
+def test_a_name_that_a_terminal_would_obey_is_refused(
+    small_pipeline: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"--name: .*; allowed: printable text"):
+        run_experiment(load_experiment(small_pipeline), tmp_path / "run", name=name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_foreign_runs_name_reaches_no_terminal_raw(small_pipeline: Path, tmp_path: Path) -> None:
+    run(small_pipeline, tmp_path / "run")
+    info = tmp_path / "run" / "run.json"
+    info.write_text(info.read_text().replace('"name": "run"', '"name": "a\\u001b[31m"'))
+    assert read_run(tmp_path / "run").name == "a\ufffd[31m"

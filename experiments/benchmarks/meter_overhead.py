@@ -10,6 +10,7 @@ them costs. Prints a table and writes ``results/meter_overhead.json``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -200,7 +201,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        advance(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tree", nargs="?", type=Path, help="only advance the counters in there")
+    tree = parser.parse_args().tree
+    if tree is not None:
+        advance(tree)
     else:
         main()

@@ -12,6 +12,7 @@ word if there is no Chromium or no Playwright.
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import shutil
@@ -112,4 +113,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     main()

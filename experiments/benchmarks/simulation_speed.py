@@ -13,6 +13,7 @@ other work on the machine disturbs less than the clock on the wall.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import platform
@@ -141,7 +142,14 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        print(json.dumps(one_case(int(sys.argv[1]), int(sys.argv[2]))))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("case", nargs="*", type=int, help="times as long, times as busy: one case")
+    case = parser.parse_args().case
+    if len(case) == 2:
+        print(json.dumps(one_case(*case)))
+    elif case:
+        parser.error("a case is two numbers")
     else:
         main()

@@ -8,6 +8,7 @@ to watch: absolute times are those of one machine.
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
@@ -49,4 +50,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     main()

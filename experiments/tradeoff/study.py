@@ -7,6 +7,7 @@ Further options go to ``ipa-energy tradeoff`` as they are.
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import shlex
@@ -52,5 +53,11 @@ def _is_path(line: str) -> bool:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _, options = parser.parse_known_args()
     os.chdir(ROOT)
-    sys.exit(study(sys.argv[1:]))
+    sys.exit(study(options))

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ipa_energy.arrays import Floats
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 
 UNITS = 25
 STEPS = 12
@@ -85,7 +85,7 @@ def load_weights(path: Path = WEIGHTS_PATH) -> Weights:
             arrays = {name: np.asarray(file[name], dtype=np.float64) for name in _SHAPES}
             metadata = json.loads(str(file["metadata"]))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"no LSTM weights: {error}", where=path, fix=fix) from error
+        raise ConfigError(f"no LSTM weights: {in_words(error)}", where=path, fix=fix) from error
     for name, shape in _SHAPES.items():
         if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
             raise ConfigError(

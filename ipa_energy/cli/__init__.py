@@ -147,7 +147,8 @@ def _answer(args: argparse.Namespace) -> int:
             raise
         found, status = error, EXIT_BAD_INPUT
         message = f"{os.fspath(error.filename)}: cannot be read or written: {error.strerror}"
-    print(f"ipa-energy: error: {message}", file=sys.stderr)
+    shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in message)
+    print(f"ipa-energy: error: {shown}", file=sys.stderr)
     if args.json:
         print_json({"error": {"kind": type(found).__name__, "message": message}})
     return status

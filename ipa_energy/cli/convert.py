@@ -174,6 +174,7 @@ def _to_ipa(args: argparse.Namespace) -> int:
     _each(args.stage, "stage", list(dict.fromkeys(stages)))
     nodes = _each(args.node, "node", stages) or stages
     numbers = _each(args.series, "series", stages) or list(range(1, len(stages) + 1))
+    _check_names(nodes, numbers)
     targets = [
         SeriesTarget(stage=stage, node=node, series=number)
         for stage, node, number in zip(stages, nodes, numbers, strict=True)
@@ -209,6 +210,15 @@ def _each(given: list[Any] | None, name: str, stages: list[str]) -> list[Any] | 
             allowed="one a stage, in their order, none twice",
         )
     return given
+
+
+def _check_names(nodes: list[str], numbers: list[int]) -> None:
+    for node in nodes:
+        if not node.strip() or "/" in node or not node.isprintable():
+            raise ConfigError(f"{node!r}", where="--node", allowed="a name without a slash")
+    for number in numbers:
+        if number < 0:
+            raise ConfigError(str(number), where="--series", allowed="an integer from 0")
 
 
 def _whole_load(text: str | None) -> int:

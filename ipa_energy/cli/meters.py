@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.path import named_path
-from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.errors import EXIT_DONE, ConfigError, in_words
 from ipa_energy.records import joined_meters, meters_in
 from ipa_energy.registries import METERS
 
@@ -252,7 +252,9 @@ def _headers(token: Path | None) -> dict[str, str]:
     try:
         text = token.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"cannot read the token: {error}", where="--prometheus-token") from error
+        raise ConfigError(
+            f"cannot read the token: {in_words(error)}", where="--prometheus-token"
+        ) from error
     if not text or len(text.split()) != 1:
         raise ConfigError(f"{token} holds no token", where="--prometheus-token")
     return {"Authorization": f"Bearer {text}"}

@@ -44,8 +44,10 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="measure anew the trials during which others used the cores",
     )
     _add_repeatable(parser)
-    parser.add_argument("--trials", type=int, default=3, metavar="N", help="of an entry")
-    parser.add_argument("--quick", action="store_true", help="one short trial an entry")
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="of an entry (default: 3; 1 with --quick)"
+    )
+    parser.add_argument("--quick", action="store_true", help="short trials, one an entry")
     parser.add_argument(
         "--window", type=float, metavar="S", help="shortest window; some meters need long ones"
     )
@@ -147,7 +149,7 @@ def profile(args: argparse.Namespace) -> int:
             replicas=replicas,
             loads_rps=args.load or (),
             weights=weights,
-            trials=1 if args.quick else args.trials,
+            trials=1 if args.quick and args.trials is None else args.trials,
             settings=_settings(args, gpus),
             resume=args.resume,
             only_changed=args.only_changed,
@@ -193,7 +195,8 @@ def _summary(sweep: Sweep, out: Path) -> list[str]:
     counts = f"{len(sweep.rows)} entries measured, {len(sweep.kept)} kept"
     if sweep.predicted:
         counts += f", {len(sweep.predicted)} predicted (estimated, in the meta file)"
-    lines = [f"{counts}: {out}", sweep.stability.summary]
+    place = str(out) if out.exists() else f"no {out.name} is written"
+    lines = [f"{counts}: {place}", sweep.stability.summary]
     if sweep.remaining:
         lines.append(f"time is up, {sweep.remaining} trials are left: the same with --resume")
     for stage, fits in sweep.fit.items():
@@ -217,7 +220,7 @@ def _summary(sweep: Sweep, out: Path) -> list[str]:
 
 def _document(sweep: Sweep, out: Path) -> dict[str, Any]:
     return {
-        "profile": str(out),
+        "profile": str(out) if out.exists() else None,
         "measured": len(sweep.rows),
         "kept": len(sweep.kept),
         "predicted": len(sweep.predicted),

@@ -339,7 +339,13 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
 
     Empty if keys that are each fine alone are fine together.
     """
-    return [*_lengths(config), *_names(config), *_workload(config), *_prices(config)]
+    return [
+        *_lengths(config),
+        *_names(config),
+        *_workload(config),
+        *_prices(config),
+        *_beginning(config),
+    ]
 
 
 def _problem(
@@ -372,6 +378,16 @@ def _lengths(config: PipelineConfig) -> Iterator[InitErrorDetails]:
                 (key,),
                 f"{key} lists {len(values)}, but {reference} lists {stages}",
                 allowed=f"a list of {stages}, one entry per stage",
+            )
+
+
+def _beginning(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    for index, replicas in enumerate(config.initial_replica or ()):
+        if replicas > config.scaling_cap:
+            yield _problem(
+                ("initial_replica", index),
+                f"initial_replica is {replicas}, but scaling_cap {config.scaling_cap}",
+                allowed="no more replicas at the start than scaling_cap",
             )
 
 

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.errors import ConfigError, MeterUnavailableError
+from ipa_energy.errors import ConfigError, MeterUnavailableError, in_words
 from ipa_energy.files import whole_file
 from ipa_energy.interval import t_quantile_95
 from ipa_energy.meters.power_model import PowerModel
@@ -172,7 +172,7 @@ def store_calibration(calibration: Calibration, path: Path) -> Path:
         _replace(evidence, calibration.to_json())
         _replace(path, calibration.model.to_json())
     except OSError as error:
-        raise ConfigError(f"cannot write the power model: {error}", where=path) from error
+        raise ConfigError(f"cannot write the power model: {in_words(error)}", where=path) from error
     return evidence
 
 

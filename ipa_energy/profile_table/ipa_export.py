@@ -29,7 +29,7 @@ from typing import Any
 
 from ipa_energy.config.source import dump_yaml
 from ipa_energy.errors import ConfigError
-from ipa_energy.files import whole_folder
+from ipa_energy.files import whole_file, whole_folder
 from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
 from ipa_energy.profile_table.ipa_results import (
     CPU_COUNT,
@@ -97,23 +97,38 @@ def export_profile(
     kept = {target.stage: _rows_of(wanted, target.stage) for target in targets}
     accuracies = into / ACCURACIES_FILE
     places = [into / "series" / str(target.series) for target in targets]
-    for place in (accuracies, *places):
+    for place in places:
         if place.exists():
             raise ConfigError(
                 "it exists already", where=place, fix="choose another folder or another series"
             )
+    text = accuracies_yaml(pipeline, [row for stage_rows in kept.values() for row in stage_rows])
+    if accuracies.exists() and not _holds(accuracies, text):
+        raise ConfigError(
+            "it exists already, with other accuracies",
+            where=accuracies,
+            fix="choose another folder, whatever the series, or move the file away",
+        )
     files = [
         _series_files(kept[target.stage], target, pipeline=pipeline, load=load)
         for target in targets
     ]
     for place, content in zip(places, files, strict=True):
         _write_folder(place, content)
-    chosen = [row for stage_rows in kept.values() for row in stage_rows]
     try:
-        accuracies.write_text(accuracies_yaml(pipeline, chosen), encoding="utf-8")
+        if not accuracies.exists():
+            with whole_file(accuracies) as file:
+                file.write(text)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=accuracies) from error
     return {stage: len(stage_rows) for stage, stage_rows in kept.items()}
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def _rows_of(rows: Sequence[ProfileRow], stage: str) -> list[ProfileRow]:

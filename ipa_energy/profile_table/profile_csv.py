@@ -159,14 +159,19 @@ def _columns(header: list[str], path: Path) -> list[str]:
     names = [name.strip() for name in header]
     where = f"{path}:1"
     problems = []
+    for sign, kind in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(names) == 1 and sign in names[0]:
+            raise ConfigError(f"columns separated by {kind}", where=where, fix="separate by commas")
     repeated = sorted({name for name in names if names.count(name) > 1})
     missing = [name for name in COLUMNS if name not in names]
     extra = [name for name in names if name not in (*COLUMNS, *OPTIONAL_COLUMNS)]
-    for kind, columns in (("repeated", repeated), ("missing", missing), ("unknown", extra)):
-        if columns:
-            what = f"{kind} column{'s' * (len(columns) > 1)} {', '.join(columns)}"
-            allowed = f"{','.join(COLUMNS)}; optional {','.join(OPTIONAL_COLUMNS)}"
-            problems.append(ConfigError(what, where=where, allowed=allowed))
+    found = (("repeated", repeated), ("missing", missing), ("unknown", extra))
+    told = [(kind, columns) for kind, columns in found if columns]
+    allowed = f"{','.join(COLUMNS)}; optional {','.join(OPTIONAL_COLUMNS)}"
+    for kind, columns in told:
+        what = f"{kind} column{'s' * (len(columns) > 1)} {', '.join(columns)}"
+        is_last = columns is told[-1][1]  # what is allowed is said once
+        problems.append(ConfigError(what, where=where, allowed=allowed if is_last else None))
     if problems:
         raise_all(problems, path)
     return names

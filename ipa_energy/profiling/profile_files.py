@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.files import write_json
 from ipa_energy.profile_table.profile_csv import append_rows, meta_path, read_profile, write_profile
 from ipa_energy.profile_table.profile_row import ProfileRow
@@ -53,7 +53,9 @@ class ProfileFiles:
             raise ConfigError("its folder does not exist", where=table, fix="create the folder")
         if not resume and (table.exists() or journal.exists()):
             raise ConfigError(
-                "the profile exists already", where=table, fix="resume it, or choose another output"
+                "the profile exists already" if table.exists() else "trials of it exist already",
+                where=table if table.exists() else journal,
+                fix="resume it, or choose another output",
             )
         self.journal = Journal(journal, context, inputs)
         rows = read_profile(table, partial=True) if table.exists() else []
@@ -175,7 +177,7 @@ class ProfileFiles:
             fit = json.loads(self.meta.read_text(encoding="utf-8")).get("fit")
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(
-                f"not a profile's meta file: {error}",
+                f"not a profile's meta file: {in_words(error)}",
                 where=self.meta,
                 fix="move it away; it is written anew",
             ) from error

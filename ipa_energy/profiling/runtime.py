@@ -168,6 +168,13 @@ def load_pipeline(reference: str) -> Pipeline:
                 allowed="a folder with a pipeline.py, a Python file, or a module name",
             ) from error
         raise UnavailableError(f"pipeline {reference!r} needs {error.name}: install it") from error
+    except Exception as error:  # whatever a user's module raises
+        line = f" in line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise ConfigError(
+            f"cannot be imported: {type(error).__name__}{line}: {getattr(error, 'msg', error)}",
+            where=path,
+            fix="mend the pipeline; python FILE shows the whole story",
+        ) from error
     missing = [n for n in ("VARIANTS", "build", "sample", "versions") if not hasattr(module, n)]
     if missing:
         raise ConfigError(f"pipeline {reference!r} lacks {', '.join(missing)}", where=path)

@@ -91,7 +91,7 @@ def profile_pipeline(
     loads_rps: Sequence[float] = (),
     core_ids: Sequence[int] | None = None,
     weights: Mapping[str, str] | None = None,
-    trials: int = GUARANTEED_TRIALS,
+    trials: int | None = None,
     settings: TrialSettings | None = None,
     quick: bool = False,
     resume: bool = False,
@@ -120,9 +120,9 @@ def profile_pipeline(
         core_ids: CPUs to pin replicas to, in order; None to choose among those this process may
             use, so that replicas share no core (:mod:`.cores`).
         weights: variant → weights file; random weights for those not named.
-        trials: trials an entry, one each round.
+        trials: trials an entry, one each round; None for three, or one if ``quick``.
         settings: lengths and limits of a trial.
-        quick: one short trial an entry, for a first look.
+        quick: short trials, for a first look.
         resume: go on with an existing table; what it has is kept and not measured again.
         only_changed: go on with an existing table, if there is one, and measure anew what was
             measured with another variant, weights, versions, settings, meter or machine.
@@ -142,7 +142,9 @@ def profile_pipeline(
     """
     settings = settings or TrialSettings()
     if quick:
-        settings, trials = settings.quick(), 1
+        settings = settings.quick()
+    if trials is None:
+        trials = 1 if quick else GUARANTEED_TRIALS
     module = load_pipeline(pipeline)
     check_requirements(module)
     if gpus is not None:
@@ -160,6 +162,8 @@ def profile_pipeline(
         gpu_shares=_labels(gpu_shares, gpus, hardware),
     )
     _check(trials, budget, replicas, loads_rps, time_limit_s)
+    if seed < 0:
+        raise ConfigError(f"a seed of {seed}", where="--seed", allowed="0 or more")
     measured = entries if budget is None else within_budget(entries, budget, seed)
     check_settings(meter, settings, measured)
     inputs = inputs_of(module.VARIANTS, weights or {})

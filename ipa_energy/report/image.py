@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -102,7 +103,9 @@ def _encoded(canvas: Canvas, kind: str, key: str) -> bytes:
     # Neither the time nor a random id: the same figure twice is the same file.
     metadata = {"Date": None} if kind == "svg" else None
     out = BytesIO()
-    with rc_context({"svg.hashsalt": key}):
+    with rc_context({"svg.hashsalt": key}), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; that is seen without a word.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.savefig(out, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
     return out.getvalue()
 

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Floats
-from ipa_energy.errors import ConfigError
-from ipa_energy.jsonl import Seals, sealed, what_is_wrong
+from ipa_energy.errors import ConfigError, in_words
+from ipa_energy.jsonl import Seals, sealed
 from ipa_energy.runlog.record import Interval
 from ipa_energy.runlog.step import as_quality, log_entry
 from ipa_energy.serving.base import Requests, Served
@@ -80,7 +80,7 @@ def read_lines(path: Path) -> Iterator[tuple[Line, int]]:
                 line = _decode(json.loads(raw))
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(
-                    f"not a line of a run's journal ({what_is_wrong(error)})",
+                    f"not a line of a run's journal ({in_words(error)})",
                     where=f"{path}:{index + 1}",
                     fix="keep the lines before it alone, which are whole"
                     f" (sed -i '{index + 1},$d' {shlex.quote(str(path))}), then go on with"

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from ipa_energy.arrays import Floats
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.runlog.folder import (
     ADAPTATION_FILE,
     CONFIG_FILE,
@@ -322,7 +322,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read ({error})", where=path) from error
+        raise ConfigError(f"cannot be read ({in_words(error)})", where=path) from error
     if not isinstance(data, dict):
         raise ConfigError("is not a JSON object", where=path)
     return data
@@ -332,7 +332,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot be read ({error})", where=path) from error
+        raise ConfigError(f"cannot be read ({in_words(error)})", where=path) from error
     return data if isinstance(data, dict) else {}
 
 

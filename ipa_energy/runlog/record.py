@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ipa_energy.as_json import as_json, fields_of, or_none
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
@@ -105,6 +105,8 @@ class RunInfo:
         kept = {key: value for key, value in data.items() if key in known}
         for key in ("stages", "nodes"):
             kept[key] = tuple(kept[key])
+        # A folder may come from anywhere, and a terminal does what control characters say.
+        kept["name"] = "".join(c if c.isprintable() else "\ufffd" for c in str(kept["name"]))
         return cls(**kept)
 
 
@@ -189,7 +191,7 @@ def read_run_json(path: Path) -> tuple[RunInfo, str]:
             allowed="a folder that ipa-energy run --out made",
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"not a run.json ({error})", where=file) from error
+        raise ConfigError(f"not a run.json ({in_words(error)})", where=file) from error
     if newer:
         raise ConfigError("written by a newer version", where=file, fix="upgrade ipa-energy")
     return info, status

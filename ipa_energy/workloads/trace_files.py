@@ -16,7 +16,7 @@ import numpy as np
 
 from ipa_energy.arrays import Counts
 from ipa_energy.config import TwitterWindow
-from ipa_energy.errors import ConfigError, UnavailableError
+from ipa_energy.errors import ConfigError, UnavailableError, in_words
 from ipa_energy.workloads.shapes import SHAPES
 from ipa_energy.workloads.trace import (
     LONGEST_DURATION_S,
@@ -51,7 +51,9 @@ def csv_workload(path: Path, damping_factor: int | None = None) -> Workload:
     except OSError as error:
         raise ConfigError(f"the trace cannot be read: {error.strerror}", where=path) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"the trace is not a CSV text file: {error}", where=path) from error
+        raise ConfigError(
+            f"the trace is not a CSV text file: {in_words(error)}", where=path
+        ) from error
     source = f"{path}" if damping_factor is None else f"{path}, damping_factor {damping_factor}"
     return Workload(path.stem, damped(np.array(counts, dtype=np.int64), damping_factor), source)
 
@@ -174,7 +176,7 @@ def _read_trace(path: Path) -> Counts:
         trace = np.array(text.split()).astype(np.int64)
     except (OSError, EOFError, tarfile.TarError, ValueError, OverflowError) as error:
         raise ConfigError(
-            f"the trace cannot be read: {error}",
+            f"the trace cannot be read: {in_words(error)}",
             where=path,
             fix="restore the file from IPA's repository",
         ) from error

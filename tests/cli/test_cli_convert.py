@@ -128,6 +128,8 @@ def test_estimate_takes_the_power_model(nodes: Path, tmp_path: Path) -> None:
         ("--to-ipa d --profile P --stage other", "no rows on a CPU for stage other"),
         ("--to-ipa d --profile P --hardware h200", "no rows on a CPU for stage find"),
         ("--to-ipa d --profile nowhere.csv", "no such file"),
+        ("--to-ipa d --profile P --series -1 2", "--series: -1; allowed: an integer from 0"),
+        ("--to-ipa d --profile P --node a/b c", "--node: 'a/b'; allowed: a name without a slash"),
     ],
 )
 def test_bad_use_is_refused_and_writes_nothing(
@@ -146,3 +148,22 @@ def test_nothing_is_overwritten(profile: Path, nodes: Path, tmp_path: Path) -> N
         call("--profile", profile, "--to-ipa", nodes)
     with pytest.raises(ConfigError, match="exists already"):
         from_ipa(nodes, profile)
+
+
+def test_another_series_of_the_same_profile_goes_beside_the_first(
+    profile: Path, nodes: Path
+) -> None:
+    accuracies = (nodes / "accuracies.yaml").read_bytes()
+    words = ("--profile", profile, "--to-ipa", nodes, "--series", "3", "4")
+    assert call(*words, "--pipeline", "small") == 0
+    assert (nodes / "accuracies.yaml").read_bytes() == accuracies
+    assert {path.name for path in (nodes / "series").iterdir()} == {"71", "72", "3", "4"}
+
+
+def test_other_accuracies_are_no_matter_of_the_series(profile: Path, nodes: Path) -> None:
+    words = ("--profile", profile, "--to-ipa", nodes, "--series", "3", "4")
+    with pytest.raises(
+        ConfigError, match=r"accuracies\.yaml: .*other accuracies; fix: .*whatever the series"
+    ):
+        call(*words, "--pipeline", "another")
+    assert {path.name for path in (nodes / "series").iterdir()} == {"71", "72"}

@@ -122,6 +122,24 @@ def test_failing_entry_is_named_and_the_status_says_so(profile):
     assert "bad input tensor" in json.loads(text)["failures"][0]["reason"]
 
 
+def test_quick_trials_are_as_many_as_were_asked_for(profile):
+    assert profile(*ONE, "--trials", "2")[0] == EXIT_DONE
+    status, text, _, out = profile(*ONE, "--trials", "2", "--resume")
+    assert (status, text.splitlines()[0]) == (EXIT_DONE, f"0 entries measured, 1 kept: {out}")
+    assert [row.trials for row in read_profile(out)] == [2]
+
+
+def test_no_table_is_named_that_was_not_written(profile):
+    raises = ("--variant", "raises", "--batch", "1", "--quick")
+    status, text, _, out = profile(*raises)
+    assert (status, out.exists()) == (EXIT_UNAVAILABLE, False)
+    assert text.splitlines()[0] == "0 entries measured, 0 kept: no p.csv is written"
+    status, _, err, _ = profile(*raises)
+    assert status == EXIT_BAD_INPUT
+    assert f"{out.with_suffix('.trials.jsonl')}: trials of it exist already; fix: resume" in err
+    assert json.loads(profile(*raises, "--resume", "--json")[1])["profile"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -140,6 +158,8 @@ def test_failing_entry_is_named_and_the_status_says_so(profile):
         (("--time-limit", "soon"), "9min"),
         (("--cgroup", "/"), "their own processes"),
         (("--power-model", "nowhere.json"), "nowhere.json"),
+        (("--quick", "--trials", "0"), "trials is 0"),
+        (("--seed", "-1"), "--seed: a seed of -1; allowed: 0 or more"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(profile, options, says):

@@ -502,3 +502,12 @@ def test_ipas_own_files_load_unchanged(tmp_path: Path) -> None:
 def test_ipas_profiling_configs_are_named_as_such() -> None:
     for path in SHARED.glob("profiling-*.yaml"):
         assert "profiling config" in message(path)
+
+
+def test_no_stage_begins_with_more_replicas_than_it_may_have(small_pipeline: Path) -> None:
+    text = small_pipeline.read_text()
+    small_pipeline.write_text(f"{text}initial_replica: [20, 1]\n")
+    load_config(small_pipeline)
+    small_pipeline.write_text(f"{text}initial_replica: [1, 21]\n")
+    with pytest.raises(ConfigError, match="initial_replica is 21, but scaling_cap 20"):
+        load_config(small_pipeline)

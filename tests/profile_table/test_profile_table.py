@@ -389,3 +389,25 @@ def test_any_damage_ends_in_a_config_error(tmp_path: Path) -> None:
             refused += 1
             assert str(path) in str(error)
     assert refused > 100
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_another_separator_is_called_that(tmp_path: Path, sign: str, name: str) -> None:
+    path = tmp_path / "profile.csv"
+    path.write_text(sign.join(COLUMNS) + "\n")
+    words = f"{path}:1: columns separated by {name}; fix: separate by commas"
+    assert message(path) == words
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_profile_written_anew_keeps_its_mode(profile: Callable[..., Path], mode: int) -> None:
+    path = profile(",".join(COLUMNS), line())
+    path.chmod(mode)
+    write_profile(path, read_profile(path))
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_what_is_allowed_as_a_header_is_said_once(profile: Callable[..., Path]) -> None:
+    text = message(profile("stage,stage,mine", "a,b,c"))
+    assert all(word in text for word in ("repeated column stage", "missing", "unknown column mine"))
+    assert text.count(",".join(COLUMNS)) == 1

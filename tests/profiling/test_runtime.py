@@ -51,6 +51,20 @@ def test_missing_library_is_named(put):
         load_pipeline(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("VARIANTS = (\n", "SyntaxError in line 1: '\\(' was never closed"),
+        ("x = 1\ny = 1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("import sys\nsys.nothing\n", "AttributeError: module 'sys' has no attribute 'nothing'"),
+    ],
+)
+def test_a_broken_module_is_no_traceback(put, text, says):
+    path = put("broken.py", text)
+    with pytest.raises(ConfigError, match=f"broken.py: cannot be imported: {says}"):
+        load_pipeline(str(path))
+
+
 def test_variant_is_found_by_stage_and_name():
     pipeline = load_pipeline(str(Path(__file__).with_name("fake_pipeline.py")))
     assert find_variant(pipeline, "work", "steady").name == "steady"

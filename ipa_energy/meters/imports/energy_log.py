@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ipa_energy.as_json import as_json
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.files import whole_file
 from ipa_energy.meters.base import Energy
 from ipa_energy.meters.imports.etrace2 import VERSION, looks_like_etrace2, parse_etrace2
@@ -116,7 +116,7 @@ def _text(path: Path) -> str:
         coding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         text = raw.decode(coding)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"cannot read a log: {error}", where=path) from error
+        raise ConfigError(f"cannot read a log: {in_words(error)}", where=path) from error
     if not text.strip():
         raise ConfigError("the log is empty", where=path)
     return text
