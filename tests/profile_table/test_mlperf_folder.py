@@ -216,6 +216,31 @@ def test_a_folder_without_runs_is_refused(results: Path) -> None:
         model_folders([results])
 
 
+def test_a_published_run_from_its_raw_logs() -> None:
+    """To 0.1 % of the table's figures; one run of the two, so there is no interval."""
+    published = Path(__file__).with_name("inference_results_v1.0")
+    (row,) = rows_of(published, MlperfChoice(cpu_cores=4, resource="rpi4"))
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        (line,) = (
+            line
+            for line in csv.DictReader(file)
+            if (line["system"], line["model"]) == (row.hardware, row.variant)
+        )
+    assert row.joules_per_request == pytest.approx(float(line["joules_run"]), rel=1e-3)
+    assert row.joules_per_request * row.throughput_rps == pytest.approx(
+        float(line["power_w"]), rel=1e-3
+    )
+    assert row.throughput_rps == pytest.approx(float(line["throughput_sps"]), rel=1e-3)
+    assert row.latency_avg_s == pytest.approx(float(line["latency_avg_s"]), rel=1e-8)
+    assert row.latency_p99_s == pytest.approx(float(line["latency_p99_s"]), rel=1e-8)
+    assert row.accuracy == pytest.approx(float(line["accuracy_top1"]), abs=1e-9)
+    assert row.idle_power_w == 3.875  # median of this run; 3.87 in the table is the whole stack's
+    assert (row.trials, row.source) == (1, "MLPerf Inference v1.0 open, Krai")
+    notice = (published / "README.md").read_text()
+    assert "not verified by MLCommons Association" in notice
+    assert "Apache-2.0" in notice
+
+
 @pytest.mark.skipif(
     "MLPERF_RESULTS" not in os.environ,
     reason="needs MLPERF_RESULTS: open/Krai/results of a copy of inference_results_v1.0",
