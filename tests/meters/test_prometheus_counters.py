@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.meters.prometheus.query import (
+from ipa_energy.meters.prometheus.counters import (
     Window,
     covered,
     gained,

@@ -17,31 +17,43 @@ platform) is used alone where there is no package. GPU counters are left to ``dc
 Only where an old Kepler has no parts at all its ``kepler_…_joules_total`` is taken, which includes
 GPUs and everything else on the board.
 
+Where both generations are scraped, the newer counts; what only the older one has is never left out
+unsaid. Two exporters of one node, or one that is scraped twice, are one counter.
+
 A node's joules are what RAPL counted, hence measured, unless Kepler says that a model made them. A
 pod's or container's are its share of the node's by CPU time: no counter tells processes apart, so
 they are always estimated.
 
+Pods come and go, and Kepler counts each from 0. One that began within a window has gained all that
+it shows, and of one that ended only what it drew after its last scrape is missing (Kepler 0.10
+tells that too), as long as Kepler itself ran on. Whether it did, the node's own counter tells,
+which never rests: a Kepler that hangs repeats its last values, and they would make 0 J of a pod at
+work.
+
 DCGM counts NVIDIA GPUs: ``DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION`` is NVML's counter of a whole GPU,
 in millijoules. The exporter labels it with the pod that holds the GPU and repeats it for every MIG
-slice and every pod that shares the GPU; all of these are one counter, told apart by the GPU's UUID
-and counted once. A slice's or a pod's own joules are not known, so no pod can be selected.
+slice and every pod that shares the GPU, read milliseconds later; all of these are one counter, told
+apart by the GPU's UUID and counted once. A slice's or a pod's own joules are not known, so no pod
+can be selected.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import MeterFault
+from ipa_energy.meters.prometheus.counters import EXPORTED, own_labels
 from ipa_energy.meters.prometheus.prometheus_meter import (
     MODEL_WORDS,
     PrometheusMeter,
     scraped_source,
 )
-from ipa_energy.meters.prometheus.query import CounterQuery, quoted
+from ipa_energy.meters.prometheus.query import CounterQuery, Watch, quoted
 from ipa_energy.meters.prometheus.server import PrometheusServer
 from ipa_energy.meters.sources import KeplerTarget
 from ipa_energy.records import Quality
@@ -53,6 +65,22 @@ Generation = Literal["0.10", "0.9"]
 PACKAGES = "package(-[0-9]+)?"
 PACKAGES_AND_MEMORY = "(package|dram)(-[0-9]+)?"
 PLATFORM = "psys(-[0-9]+)?"
+
+CURRENT_NAME = "kepler_(node|pod|container)_cpu_joules_total"
+OLD_NAME = "kepler_(node_package|container)_.*joules_total"
+SYSTEM_POD = "system_processes"
+"""What older Keplers call everything that is in no pod."""
+
+NODES = ("node_name", "zone", "path")
+"""Labels that tell a node's counters apart; pods and containers by their ids."""
+
+OLD_NODES = ("instance", "__name__", "mode", "package")
+OLD_CONTAINERS = (
+    "instance", "container_id", "container_namespace", "pod_name", "container_name", "__name__",
+    "mode",
+)  # fmt: skip
+WATCH = Watch("kepler_node_cpu_joules_total", NODES, "node_name")
+OLD_WATCH = Watch("kepler_node_package_joules_total", OLD_NODES, "instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +94,10 @@ class _Past:
     def labels(self, selector: str, label: str) -> list[str]:
         """Values of a label among the series that a selector picks, sorted."""
         span_s = math.ceil(self.end_s - self.start_s)
-        counted = f"count by ({label}) (last_over_time({selector}[{span_s}s]))"
+        labels = f"{label}, {EXPORTED}{label}"
+        counted = f"count by ({labels}) (last_over_time({selector}[{span_s}s]))"
         found = self.server.vector(counted, self.end_s)
-        return sorted({one.labels.get(label, "") for one in found} - {""})
+        return sorted({own_labels(one.labels).get(label, "") for one in found} - {""})
 
 
 def kepler_meter(
@@ -100,21 +129,57 @@ def _kepler_query(
     Raises:
         MeterFault: the server scrapes no Kepler, or Kepler has nothing about the target.
     """
-    found = generation or _generation(past)
-    return _current(past, target) if found == "0.10" else _old(past, target)
+    found = [generation] if generation else _generations(past)
+    if not found:
+        raise MeterFault(
+            KEPLER,
+            "absent",
+            f"{past.server.url} has no Kepler metrics",
+            "install Kepler and have Prometheus scrape it (port 28282; 9102 up to 0.9)",
+        )
+    if found == ["0.9"]:
+        return _old(past, target)
+    try:
+        query = _current(past, target)
+    except _NothingFault as absent:
+        if found == ["0.10"]:
+            raise
+        try:
+            return _old(past, target)
+        except MeterFault:
+            raise absent from None
+    if len(found) > 1:
+        _require_nothing_only_in_old(past, target)
+    return query
 
 
-def _generation(past: _Past) -> Generation:
-    if past.labels('{__name__=~"kepler_(node|pod|container)_cpu_joules_total"}', "__name__"):
-        return "0.10"
-    if past.labels('{__name__=~"kepler_(node_package|container)_.*joules_total"}', "__name__"):
-        return "0.9"
-    raise MeterFault(
-        KEPLER,
-        "absent",
-        f"{past.server.url} has no Kepler metrics",
-        "install Kepler and have Prometheus scrape it (port 28282; 9102 up to 0.9)",
-    )
+def _generations(past: _Past) -> list[Generation]:
+    """Those that are scraped, newest first."""
+    names = past.labels('{__name__=~"kepler_.*_joules_total"}', "__name__")
+    current = [name for name in names if re.fullmatch(CURRENT_NAME, name)]
+    old = [name for name in names if re.fullmatch(OLD_NAME, name) and name not in current]
+    found: list[Generation] = ["0.10"] if current else []
+    return [*found, "0.9"] if old else found
+
+
+def _require_nothing_only_in_old(past: _Past, target: KeplerTarget) -> None:
+    """Machines or pods that only an older Kepler counts would drop out of the sum unseen."""
+    if target.scope == "node":
+        what, fix = "nodes", "name one node after the other: --kepler-node"
+        new = past.labels("kepler_node_cpu_joules_total", "node_name")
+        where = _old_node(past, "kepler_node_package_joules_total", target.node)
+        old = past.labels(_selector("kepler_node_package_joules_total", where), "instance")
+    else:
+        what, fix = "pods", "name the pod, or have Prometheus scrape one Kepler only"
+        new = past.labels("kepler_pod_cpu_joules_total", "pod_name")
+        pods = [("container_namespace", target.namespace), ("pod_name", target.pod)]
+        pods.append(("container_name", target.container))
+        names = '__name__=~"kepler_container_(package_)?joules_total"'
+        old = past.labels(_selector("", [names, *_matchers(pods)]), "pod_name")
+    only = sorted({name.partition(":")[0] for name in old} - {*new, SYSTEM_POD})
+    if only:
+        told = f"two generations of Kepler are scraped, and only the old one has {what}"
+        raise MeterFault(KEPLER, "absent", f"{told} {', '.join(only)}", fix)
 
 
 def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
@@ -123,14 +188,16 @@ def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
     names: tuple[str, ...]
     if target.scope == "node":
         metric, names = "kepler_node_cpu_joules_total", ("node_name", "zone")
+        identity: tuple[str, ...] = NODES
     else:
-        matchers.append('state!="terminated"')  # its last value, repeated under another label
         pods = _matchers([("pod_namespace", target.namespace), ("pod_name", target.pod)])
         if target.scope == "pod":
             metric, names = "kepler_pod_cpu_joules_total", ("pod_namespace", "pod_name", "zone")
+            identity = ("node_name", "pod_id", "zone")
             matchers += pods
         else:
             metric, names = "kepler_container_cpu_joules_total", ("container_name", "zone")
+            identity = ("node_name", "container_id", "zone")
             matchers += _matchers([("container_name", target.container)])
             if pods:
                 matchers.append(_of_pods(past, pods))
@@ -146,7 +213,9 @@ def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
         _selector(metric, matchers),
         quality="measured" if target.scope == "node" else "estimated",
         domain_labels=names,
+        identity=identity,
         may_rest=target.scope != "node",
+        watch=WATCH if target.scope != "node" else None,
     )
 
 
@@ -188,8 +257,7 @@ def _old(past: _Past, target: KeplerTarget) -> CounterQuery:
             ("container_name", target.container),
         ]
     )
-    if target.node is not None:
-        matchers.append(f"instance=~{quoted(_literal(target.node) + '(:[0-9]+)?')}")
+    matchers += _old_node(past, f'{{__name__=~"kepler_{kind}_.*joules_total"}}', target.node)
     parts = f"kepler_{kind}_({'package|dram' if target.memory else 'package'})_joules_total"
     whole = f"kepler_{kind}_joules_total"
     for name in (parts, whole):
@@ -199,9 +267,23 @@ def _old(past: _Past, target: KeplerTarget) -> CounterQuery:
                 selector,
                 quality="estimated" if kind == "container" else _node_quality(past),
                 domain_labels=names,
+                identity=OLD_NODES if kind == "node" else OLD_CONTAINERS,
                 may_rest=kind == "container",
+                watch=OLD_WATCH if kind == "container" else None,
             )
     raise _nothing(past, parts, matchers)
+
+
+def _old_node(past: _Past, selector: str, node: str | None) -> list[str]:
+    """A matcher for a node by the name that the exporter gave it, wherever Prometheus kept that."""
+    if node is None:
+        return []
+    pattern = quoted(_literal(node) + "(:[0-9]+)?")
+    renamed = f"{EXPORTED}instance=~{pattern}"
+    inside = (
+        selector[:-1] + f",{renamed}}}" if selector.endswith("}") else f"{selector}{{{renamed}}}"
+    )
+    return [renamed if past.labels(inside, "instance") else f"instance=~{pattern}"]
 
 
 def _node_quality(past: _Past) -> Quality:
@@ -227,8 +309,12 @@ def _literal(value: str) -> str:
     return "".join(f"\\{c}" if c in special else ".*" if c == "*" else c for c in value)
 
 
-def _nothing(past: _Past, metric: str, matchers: Sequence[str]) -> MeterFault:
-    return MeterFault(
+class _NothingFault(MeterFault):
+    """Kepler is there, and has nothing about the target."""
+
+
+def _nothing(past: _Past, metric: str, matchers: Sequence[str]) -> _NothingFault:
+    return _NothingFault(
         KEPLER,
         "absent",
         f"{past.server.url} has no {_selector(metric, matchers)}",
@@ -251,7 +337,8 @@ def dcgm_meter(
         host: only GPUs of this host (label ``Hostname``).
         uuid: only this GPU.
     """
-    return PrometheusMeter(server, dcgm_query(host=host, uuid=uuid), name=DCGM)
+    query = dcgm_query(host=host, uuid=uuid)
+    return PrometheusMeter(server, query, name=DCGM, model_label="modelName")
 
 
 def dcgm_query(*, host: str | None = None, uuid: str | None = None) -> CounterQuery:

@@ -17,12 +17,13 @@ from dataclasses import replace
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, MeterFault, MeterStatus, Reading, min_window_for
-from ipa_energy.meters.prometheus.query import (
+from ipa_energy.meters.nvml.device import is_module
+from ipa_energy.meters.prometheus.counters import (
     Window,
-    WindowQuery,
     interval_between_scrapes_s,
     period_between_steps_s,
 )
+from ipa_energy.meters.prometheus.query import WindowQuery
 from ipa_energy.meters.prometheus.server import METER, CounterSeries, PrometheusServer
 from ipa_energy.meters.sources import Counted, Places, Source
 from ipa_energy.records import Quality, weakest_quality
@@ -35,6 +36,9 @@ LOOK_BACK_S = 300.0
 
 PATIENCE_INTERVALS = 3.0
 """Scrape intervals to wait for the sample that closes a window."""
+
+LEAST_PATIENCE_S = 3.0
+"""At least; a server may show a sample a second after it was scraped."""
 
 CLOCK_SLACK_S = 0.1
 CLOCK_DRIFT = 1e-3
@@ -52,6 +56,7 @@ class PrometheusMeter:
         query: what to ask; or a function of a window's start and end, in Unix seconds, that finds
             out what there was to ask about then.
         name: for provenance.
+        model_label: label with the model of a GPU, if GPUs are counted.
         clock: seconds, increasing; used to wait.
         sleep: waits.
     """
@@ -62,11 +67,13 @@ class PrometheusMeter:
         query: WindowQuery | Callable[[float, float], WindowQuery],
         *,
         name: str = METER,
+        model_label: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.server = server
         self._name = name
+        self._model_label = model_label
         self._given = query
         self._query: WindowQuery | None = None
         self._clock = clock
@@ -94,6 +101,15 @@ class PrometheusMeter:
     def quality(self) -> Quality:
         """Quality of every figure, as far as the query tells; a series may weaken it."""
         return self.query.quality
+
+    @property
+    def includes_cpu(self) -> bool:
+        """True if GPUs are counted whose counters have a processor's joules in them."""
+        if self._model_label is None:
+            return False
+        now_s = self.server.now_s()
+        found = self._fetched(self.query, now_s - LOOK_BACK_S, now_s)
+        return any(is_module(one.labels.get(self._model_label, "")) for one in found)
 
     @property
     def update_period_s(self) -> float:
@@ -158,12 +174,12 @@ class PrometheusMeter:
         window = Window(start_s, end_s, self._observed(end_s)[0])
         query = self._query_over(start_s - window.max_gap_s, end_s)
         found = self._enclosing(query, window)
-        domains = query.joules(self.server, found, window)
+        domains, notes = query.joules(self.server, found, window)
         total_j = math.fsum(domains.values())
         quality = query.quality
         if _from_model(found):
             quality = weakest_quality([quality, "estimated"]) or quality
-        return Energy(total_j, end_s - start_s, domains, self.name, quality)
+        return Energy(total_j, end_s - start_s, domains, self.name, quality, notes=notes)
 
     def probe(self) -> MeterStatus:
         """Look at the last scrapes and say what was found; never raises for a meter."""
@@ -171,6 +187,7 @@ class PrometheusMeter:
             now_s = self.server.now_s()
             query = self._query = self._query_over(now_s - LOOK_BACK_S, now_s)
             found = self._fetched(query, now_s - LOOK_BACK_S, now_s)
+            query.check(self.server, found)
             self._periods_s = None
             interval_s, steps_s = self._observed(now_s)
         except MeterFault as fault:
@@ -223,7 +240,8 @@ class PrometheusMeter:
 
     def _enclosing(self, query: WindowQuery, window: Window) -> list[CounterSeries]:
         """The samples around the window, once the scrape after its end is in, or never will be."""
-        give_up_s = self._clock() + PATIENCE_INTERVALS * window.interval_s
+        patience_s = max(LEAST_PATIENCE_S, PATIENCE_INTERVALS * window.interval_s)
+        give_up_s = self._clock() + patience_s
         while True:
             found = self._fetched(
                 query, window.start_s - window.max_gap_s, window.end_s + window.max_gap_s

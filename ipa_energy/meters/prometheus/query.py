@@ -1,4 +1,4 @@
-"""What to ask a Prometheus server for the joules of a window, and how a counter is followed.
+"""What to ask a Prometheus server for the joules of a window.
 
 Two ways, for a counter of energy and for anything else ::
 
@@ -9,205 +9,53 @@ An expression is the server's to evaluate, at the end of the window, with ``[$wi
 window as a range and ``$window_s`` for its length in seconds; its value must be an energy. What it
 reads must be written ``name{…}[$window]``, because these samples are checked for gaps all the same.
 
-A counter is kept as samples, one a scrape. For the window from *s* to *e* ::
-
-    sample      o        o        o        o        o
-                │    s   │        │        │  e     │
-    window      ┆    [───────────────────────]      ┆
-
-its climb is followed from the last sample at or before *s* to the first at or after *e*, and read
-at *s* and *e* on the straight line between the samples around them. A value below its predecessor
-means that the counter began again at zero, as in Prometheus' ``increase()``: all of the new value
-is gain. Unlike ``increase()``, nothing is extrapolated: a window that its samples do not enclose,
-or with more than one scrape missing in a row, has no figure. What a counter gained between its last
-scrape and a restart is lost to everybody.
+How a counter is followed stands in :mod:`.counters`. Counters of one thing are counted once: those
+of an exporter that repeats them, of two exporters, of one exporter that is scraped twice.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import MeterFault, require_movement
+from ipa_energy.meters.prometheus.counters import (
+    ENDED,
+    MAX_GAP_INTERVALS,
+    Window,
+    agreed,
+    counter_of,
+    covered,
+    gained,
+    gained_while_there,
+    largest_step,
+    longest_rest_s,
+    merged,
+    period_between_steps_s,
+)
 from ipa_energy.meters.prometheus.server import METER, CounterSeries, PrometheusServer
 from ipa_energy.records import Quality
-
-MAX_GAP_INTERVALS = 2.5
-"""One missed scrape does no harm to a cumulative counter; two may hide a restart."""
-
-MAX_RESTART_RATIO = 10.0
-"""A counter back at more than this many times its usual gain did not start at zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The time asked about.
-
-    Attributes:
-        start_s: Unix seconds on the server's clock.
-        end_s: likewise, later.
-        interval_s: seconds between two scrapes.
-    """
-
-    start_s: float
-    end_s: float
-    interval_s: float
-
-    @property
-    def length_s(self) -> float:
-        """Its seconds."""
-        return self.end_s - self.start_s
-
-    @property
-    def max_gap_s(self) -> float:
-        """Longest time between two samples that still counts as covered."""
-        return MAX_GAP_INTERVALS * self.interval_s
-
-
-def merged(
-    series: Sequence[CounterSeries], identity: Sequence[str], meter: str
-) -> list[CounterSeries]:
-    """Series of one physical counter joined into one.
-
-    An exporter that labels a GPU with the pod that holds it starts a new series with each pod, and
-    repeats the counter for each of several pods.
-
-    Args:
-        series: what was found.
-        identity: the labels that tell one counter from another.
-        meter: name for messages.
-
-    Raises:
-        MeterFault: two series of one counter differ at the same moment.
-    """
-    groups: dict[tuple[str, ...], dict[float, float]] = {}
-    labels: dict[tuple[str, ...], Mapping[str, str]] = {}
-    for one in series:
-        key = tuple(one.labels.get(name, "") for name in identity)
-        labels.setdefault(key, one.labels)
-        samples = groups.setdefault(key, {})
-        for time_s, value in zip(one.times_s, one.values, strict=True):
-            if samples.setdefault(time_s, value) != value:
-                raise MeterFault(
-                    meter,
-                    "dead",
-                    f"{one.label} shows {value:g} and another series of the same counter "
-                    f"{samples[time_s]:g} at {time_s:.3f}",
-                    "scrape each exporter once, or narrow the selector",
-                )
-    return [
-        CounterSeries(labels[key], tuple(sorted(group)), tuple(v for _, v in sorted(group.items())))
-        for key, group in groups.items()
-    ]
-
-
-def interval_between_scrapes_s(series: Sequence[CounterSeries]) -> float:
-    """Seconds between two samples, the median of the slowest series; NaN with under two samples."""
-    medians = [
-        statistics.median(b - a for a, b in pairwise(one.times_s))
-        for one in series
-        if len(one.times_s) > 1
-    ]
-    return max(medians, default=math.nan)
-
-
-def period_between_steps_s(series: Sequence[CounterSeries]) -> float:
-    """Seconds between two changes of value, the median of the slowest; NaN if none moved twice."""
-    medians = []
-    for one in series:
-        steps_s = [
-            time_s
-            for time_s, before, now in zip(
-                one.times_s[1:], one.values, one.values[1:], strict=False
-            )
-            if now != before
-        ]
-        if len(steps_s) > 1:
-            gaps = (b - a for a, b in pairwise(steps_s))
-            medians.append(statistics.median(gaps))
-    return max(medians, default=math.nan)
-
-
-def covered(series: CounterSeries, window: Window, meter: str) -> tuple[int, int]:
-    """First and last sample that enclose the window.
-
-    Raises:
-        MeterFault: samples are missing before it, after it or within it.
-    """
-    times_s = series.times_s
-    first = max((i for i, t in enumerate(times_s) if t <= window.start_s), default=None)
-    last = min((i for i, t in enumerate(times_s) if t >= window.end_s), default=None)
-    if first is None or last is None or window.start_s - times_s[first] > window.max_gap_s:
-        side = "ends before the window does" if first is not None and last is None else ""
-        raise MeterFault(
-            meter,
-            "dead",
-            f"{series.label} {side or 'begins after the window does'}: its samples do not cover "
-            f"{window.start_s:.3f} to {window.end_s:.3f}",
-            "choose a window in which its target is up, and a selector whose pods do not change",
-        )
-    for before_s, after_s in zip(times_s[first:last], times_s[first + 1 : last + 1], strict=True):
-        if after_s - before_s > window.max_gap_s:
-            raise MeterFault(
-                meter,
-                "dead",
-                f"{series.label} has no sample for {after_s - before_s:.3g} s within the window "
-                f"(scraped every {window.interval_s:.3g} s)",
-                "see the target's state on the server's page /targets; measure the window again",
-            )
-    return first, last
-
-
-def gained(series: CounterSeries, window: Window, meter: str) -> float:
-    """What the counter gained in the window, in its unit.
-
-    Raises:
-        MeterFault: the window is not covered, a value is not a finite number of 0 or more, or the
-            counter restarted at something other than zero.
-    """
-    first, last = covered(series, window, meter)
-    times_s, values = series.times_s[first : last + 1], series.values[first : last + 1]
-    bad = [value for value in values if not (math.isfinite(value) and value >= 0)]
-    if bad:
-        raise MeterFault(meter, "dead", f"{series.label} has the value {bad[0]}, no counter's")
-    gains = _gains(times_s, values, series.label, meter)
-    before = gains[0] * (window.start_s - times_s[0]) / (times_s[1] - times_s[0])
-    after = gains[-1] * (times_s[-1] - window.end_s) / (times_s[-1] - times_s[-2])
-    # Not below 0 but for the last bit of a float: both ends lie within their intervals.
-    return max(0.0, math.fsum(gains) - before - after)
-
-
-def _gains(
-    times_s: Sequence[float], values: Sequence[float], label: str, meter: str
-) -> list[float]:
-    """Gain of each interval between two samples."""
-    spans = list(zip(times_s, times_s[1:], values, values[1:], strict=False))
-    rates = [(new - old) / (b - a) for a, b, old, new in spans if new >= old]
-    usual = max(rates, default=0.0)
-    gains = []
-    for a, b, old, new in spans:
-        if new < old and new > MAX_RESTART_RATIO * usual * (b - a):
-            raise MeterFault(
-                meter,
-                "dead",
-                f"{label} fell from {old:g} to {new:g}: it restarted, but not at 0, and what it "
-                "gained is not known",
-                "measure the window again",
-            )
-        gains.append(new - old if new >= old else new)
-    return gains
-
 
 RANGE = "[$window]"
 LENGTH = "$window_s"
 STILL_FIX = "use a longer window; a counter that rests under load is dead: leave it out"
 MODE = "mode"
+
+MOST_W = 20_000.0
+"""More than the processors, the memory or a GPU of one machine draw."""
+
+REST_PERIODS = 6.0
+"""A hardware counter that stands still for so many of its periods has stopped for a while."""
+
+GAUGE_FIX = (
+    "of watts make joules: --query 'sum(avg_over_time({name}[$window])) * $window_s'; if it only "
+    "ever grows, it is a counter that its exporter calls a gauge: --query "
+    "'sum(increase({name}[$window]))'"
+)
 
 _SELECTOR = re.compile(
     r'(?P<selector>(?:[A-Za-z_:][\w:]*)?(?:\{(?:[^{}"]|"(?:\\.|[^"\\])*")*\})?)\s*\[\$window\]'
@@ -244,10 +92,21 @@ class WindowQuery(Protocol):
         """
         ...
 
+    def check(self, server: PrometheusServer, found: Sequence[CounterSeries]) -> None:
+        """See that what was found is what the query takes it for.
+
+        Raises:
+            MeterFault: it is not.
+        """
+        ...
+
     def joules(
         self, server: PrometheusServer, found: Sequence[CounterSeries], window: Window
-    ) -> dict[str, float]:
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
         """Joules by domain, from the joined samples of ``selectors`` around the window.
+
+        Returns:
+            Domain → joules, and what is missing from them, in words.
 
         Raises:
             ConfigError: the server refuses the query.
@@ -257,16 +116,34 @@ class WindowQuery(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Counters that never rest while their exporter is alive, by the machine that they are of.
+
+    Attributes:
+        selector: picks them.
+        identity: labels that tell them apart.
+        node: the label that names the machine, here and in what is measured.
+    """
+
+    selector: str
+    identity: tuple[str, ...]
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class CounterQuery:
     """Counters of energy, summed by domain.
 
     Attributes:
-        selector: an instant vector selector that picks nothing twice.
+        selector: an instant vector selector.
         quality: of what the exporter feeds the counters with.
         joules_per_unit: 1 for joules, 0.001 for millijoules.
         domain_labels: labels whose values name the domain, joined by ``/``.
-        identity: labels that tell one physical counter from another; empty if each series is one.
+        identity: the exporter's labels that tell one physical counter from another; empty if nobody
+            knows them.
         may_rest: see :class:`WindowQuery`.
+        watch: what tells that the exporter of counters that may rest is alive: then they may also
+            begin and end within a window. None if nothing does.
     """
 
     selector: str
@@ -275,6 +152,7 @@ class CounterQuery:
     domain_labels: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
     may_rest: bool = False
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         _check_unit(self.joules_per_unit)
@@ -286,27 +164,150 @@ class CounterQuery:
 
     def domains(self, found: Sequence[CounterSeries]) -> tuple[str, ...]:
         """Each domain once, in alphabetical order."""
-        return tuple(sorted({domain_of(one.labels, self.domain_labels) for one in found}))
+        there = [one for one in found if not _only_ended(one)]
+        return tuple(sorted({domain_of(one.labels, self.domain_labels) for one in there}))
 
     def joined(self, found: Sequence[CounterSeries]) -> list[CounterSeries]:
-        """Series with the same ``identity`` as one."""
+        """Series of one counter and one exporter as one."""
         return merged(found, self.identity, METER) if self.identity else list(found)
+
+    def check(self, server: PrometheusServer, found: Sequence[CounterSeries]) -> None:
+        """See that the user's own metric is no gauge.
+
+        Raises:
+            MeterFault: it is.
+        """
+        for name in sorted({one.labels.get("__name__", "") for one in found} - {""}):
+            if not self.identity and server.metric_type(name) == "gauge":
+                fix = GAUGE_FIX.format(name=name)
+                raise MeterFault(METER, "absent", f"{name} is a gauge and counts no energy", fix)
 
     def joules(
         self, server: PrometheusServer, found: Sequence[CounterSeries], window: Window
-    ) -> dict[str, float]:
-        """What the counters gained, restarts accounted for."""
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
+        """What the counters gained, each once, restarts accounted for."""
+        self.check(server, found)
+        alive = self._alive(server, found, window)
         domains: dict[str, float] = {}
-        counters: dict[str, float] = {}  # idle and dynamic mode are two shares of one counter
+        wholes: dict[str, list[tuple[float, Sequence[CounterSeries]]]] = {}
+        notes: list[str] = []
+        for series in self._by_counter(found):
+            name = domain_of(series[0].labels, self.domain_labels)
+            if _only_ended(series[0]):
+                notes += _lost_unseen(name, series[0], window)
+                continue
+            if alive and not any(_there(one, window) for one in series):
+                continue
+            gain = self._gain(series, window, alive)
+            notes += self._lost(name, series[0], window)
+            domains[name] = domains.get(name, 0.0) + gain
+            # Idle and dynamic mode are two shares of one counter.
+            whole = domain_of(series[0].labels, [n for n in self.domain_labels if n != MODE])
+            wholes.setdefault(whole, []).append((gain, series))
+        if not self.may_rest or (not any(domains.values()) and not alive):
+            moved = {whole: math.fsum(g for g, _ in parts) for whole, parts in wholes.items()}
+            require_movement(METER, moved, window.length_s, STILL_FIX, of=f"{self.selector}: ")
+        if self.identity and not self.may_rest:
+            for whole, parts in wholes.items():
+                _require_running(whole, [one for _, series in parts for one in series], window)
+        return dict(sorted(domains.items())), tuple(dict.fromkeys(notes))
+
+    def _by_counter(self, found: Sequence[CounterSeries]) -> list[list[CounterSeries]]:
+        """The series of each counter, those of several exporters together."""
+        groups: dict[tuple[str, ...], list[CounterSeries]] = {}
         for one in found:
-            joules = gained(one, window, METER) * self.joules_per_unit
-            name = domain_of(one.labels, self.domain_labels)
-            whole = domain_of(one.labels, [each for each in self.domain_labels if each != MODE])
-            domains[name] = domains.get(name, 0.0) + joules
-            counters[whole] = counters.get(whole, 0.0) + joules
-        if not self.may_rest:
-            require_movement(METER, counters, window.length_s, STILL_FIX, of=f"{self.selector}: ")
-        return dict(sorted(domains.items()))
+            key = counter_of(one.labels, self.identity, self.domain_labels)
+            groups.setdefault(key, []).append(one)
+        return list(groups.values())
+
+    def _gain(
+        self, series: Sequence[CounterSeries], window: Window, alive: frozenset[str]
+    ) -> float:
+        """Joules of one counter.
+
+        Raises:
+            MeterFault: no exporter has a figure, or two do not agree.
+        """
+        most_w = MOST_W if self.identity else math.inf
+        watched = self.watch is not None and series[0].labels.get(self.watch.node, "") in alive
+        follow = gained_while_there if watched else gained
+        gains, steps, fault = [], [], None
+        for one in series:
+            try:
+                gains.append(follow(one, window, METER, self.joules_per_unit, most_w=most_w))
+                steps.append(largest_step(one))
+            except MeterFault as error:
+                fault = error
+        if fault is not None and not gains:
+            raise fault
+        return agreed(gains, steps, series[0].label, METER) * self.joules_per_unit
+
+    def _alive(
+        self, server: PrometheusServer, found: Sequence[CounterSeries], window: Window
+    ) -> frozenset[str]:
+        """Nodes whose exporter ran all through the window.
+
+        Raises:
+            MeterFault: the exporter of a node answered and counted nothing.
+        """
+        if self.watch is None:
+            return frozenset()
+        gap_s = window.max_gap_s
+        rows = server.series(self.watch.selector, window.start_s - gap_s, window.end_s + gap_s)
+        by_node: dict[str, list[CounterSeries]] = {}
+        for one in merged(rows, self.watch.identity, METER):
+            try:
+                covered(one, window, METER)
+            except MeterFault:
+                continue
+            by_node.setdefault(one.labels.get(self.watch.node, ""), []).append(one)
+        nodes = {one.labels.get(self.watch.node, "") for one in found}
+        for node in sorted(nodes & set(by_node)):
+            _require_running(f"the counter of node {node}", by_node[node], window)
+        return frozenset(nodes & set(by_node))
+
+    def _lost(self, name: str, series: CounterSeries, window: Window) -> list[str]:
+        """What nobody counted of something that ended in the window."""
+        ended = window.start_s <= series.times_s[-1] < window.end_s
+        if not ended or series.labels.get("state") == ENDED:
+            return []
+        return [
+            f"{name} ended in the window: what it drew after its last scrape, in up to "
+            f"{window.interval_s:.3g} s, is lost"
+        ]
+
+
+def _there(series: CounterSeries, window: Window) -> bool:
+    return series.times_s[0] <= window.end_s and series.times_s[-1] >= window.start_s
+
+
+def _only_ended(series: CounterSeries) -> bool:
+    """True for the last value of something that was not scraped while it ran."""
+    return series.labels.get("state") == ENDED and len(set(series.values)) == 1
+
+
+def _lost_unseen(name: str, series: CounterSeries, window: Window) -> list[str]:
+    if not window.start_s < series.times_s[0] <= window.end_s:
+        return []
+    return [f"{name} came and went between two scrapes: its joules are lost"]
+
+
+def _require_running(what: str, series: Sequence[CounterSeries], window: Window) -> None:
+    """See that one of these moved all through the window, as they have moved around it.
+
+    Raises:
+        MeterFault: they stood still for too long: the exporter hung, and told its last values.
+    """
+    period_s = period_between_steps_s(series)
+    rest_s = min(longest_rest_s(one, window) for one in series)
+    limit_s = MAX_GAP_INTERVALS * window.interval_s
+    if math.isfinite(period_s):
+        limit_s = max(limit_s, REST_PERIODS * period_s)
+    moved = any(len(set(one.values)) > 1 for one in series)
+    if not moved or (math.isfinite(period_s) and rest_s > limit_s):
+        told = f"{what} stood still for {rest_s:.3g} s, and was scraped"
+        fix = "see the exporter's log: it hangs, or counts less often than the window is long"
+        raise MeterFault(METER, "dead", told, fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,9 +351,12 @@ class PromqlQuery:
         """All as they are."""
         return list(found)
 
+    def check(self, server: PrometheusServer, found: Sequence[CounterSeries]) -> None:
+        """An expression may take gauges and counters, each with its function."""
+
     def joules(
         self, server: PrometheusServer, found: Sequence[CounterSeries], window: Window
-    ) -> dict[str, float]:
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
         """The expression's value at the end of the window, by domain."""
         for one in found:
             covered(one, window, METER)
@@ -369,7 +373,7 @@ class PromqlQuery:
             raise MeterFault(METER, "absent", f"{text} has no value at {window.end_s:.3f}")
         if not self.may_rest:
             require_movement(METER, domains, window.length_s, STILL_FIX, of=f"{self.expression}: ")
-        return domains
+        return domains, ()
 
 
 def domain_of(labels: Mapping[str, str], names: Sequence[str]) -> str:

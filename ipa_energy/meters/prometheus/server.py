@@ -19,6 +19,8 @@ from ipa_energy.meters.base import MeterFault, State
 
 METER = "prometheus"
 
+CLOCK_ROUNDING_S = 1e-3
+
 TIMEOUT_S = 10.0
 
 _HTTP: dict[int, tuple[State, str]] = {
@@ -80,7 +82,11 @@ class PrometheusServer:
         """
         data = self._ask("query", {"query": "time()"})
         try:
-            return float(data["result"][1])
+            result = data["result"]
+            asked_s, told_s = map(float, result[0]["value"] if _is_vector(data) else result)
+            # VictoriaMetrics answers for some whole seconds ago (search.latencyOffset, 30 s), to
+            # the millisecond, and says when it was asked to the second.
+            return told_s + max(0, math.ceil(asked_s - told_s - CLOCK_ROUNDING_S))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise self._no_api("time() gave no number") from error
 
@@ -98,7 +104,7 @@ class PrometheusServer:
         """
         # Prometheus 3 leaves the sample at the left end out; what is too early is dropped here.
         span_ms = math.ceil((end_s - start_s) * 1000) + 1
-        data = self._ask("query", {"query": f"{selector}[{span_ms}ms]", "time": f"{end_s:.3f}"})
+        data = self._ask("query", {"query": f"{selector}[{span_ms}ms]", **_at(end_s)})
         found = []
         try:
             for item in data["result"]:
@@ -120,8 +126,7 @@ class PrometheusServer:
             ConfigError: the server refuses the expression.
             MeterUnavailableError: it does not answer, or not with numbers.
         """
-        arguments = {"query": expression} | ({} if time_s is None else {"time": f"{time_s:.3f}"})
-        data = self._ask("query", arguments)
+        data = self._ask("query", {"query": expression, **_at(time_s)})
         result: Any = data.get("result")
         if data.get("resultType") == "scalar":
             result = [{"metric": {}, "value": result}]
@@ -136,6 +141,15 @@ class PrometheusServer:
             ]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise self._no_api(f"{expression} gave no plain numbers") from error
+
+    def metric_type(self, name: str) -> str | None:
+        """What the exporter calls a metric: ``counter``, ``gauge`` …; None if nobody knows."""
+        try:
+            data = self._ask("metadata", {"metric": name})
+            types = {str(each["type"]) for each in data.get(name, ())}
+        except (MeterFault, ConfigError, KeyError, TypeError):
+            return None  # not every server that speaks PromQL has this
+        return types.pop() if len(types) == 1 else None
 
     def _ask(self, endpoint: str, arguments: Mapping[str, str]) -> dict[str, Any]:
         """The ``data`` of an answer."""
@@ -216,6 +230,15 @@ class PrometheusServer:
     def _no_api(self, what: str) -> MeterFault:
         fix = "the URL must be where Prometheus' own page is, its path prefix included"
         return MeterFault(METER, "absent", f"{self.url} is no Prometheus API: {what}", fix)
+
+
+def _is_vector(data: Mapping[str, Any]) -> bool:
+    return data.get("resultType") == "vector"
+
+
+def _at(time_s: float | None) -> dict[str, str]:
+    """Arguments for an answer at a time, and not some seconds before it where samples are fresh."""
+    return {} if time_s is None else {"time": f"{time_s:.3f}", "nocache": "1"}
 
 
 def _checked(url: str) -> tuple[str, dict[str, str]]:
