@@ -9,6 +9,7 @@
  *   energy G CODE     answer for its energy     offset G MJ      added to its counter
  *   period 0 MS       step, default 20          frozen G 1       counter that never moves
  *   mig G 1           split into slices         model G N        its name: "Fake GPU N"
+ *   nopower G 1       tells no power            (FAKE_GPU_NAME is a name for all of them)
  *
  * Whatever pretends to work on GPU G appends a byte for every millijoule to the file that is named
  * by FAKE_NVML_WORK with .G at its end.
@@ -79,7 +80,11 @@ int nvmlDeviceGetUUID(int *device, char *uuid, unsigned int length)
 
 int nvmlDeviceGetName(int *device, char *name, unsigned int length)
 {
-    snprintf(name, length, "Fake GPU %d", (int)setting("model", *device, 100));
+    const char *given = getenv("FAKE_GPU_NAME");
+    if (given)
+        snprintf(name, length, "%s", given);
+    else
+        snprintf(name, length, "Fake GPU %d", (int)setting("model", *device, 100));
     return state(device);
 }
 
@@ -95,6 +100,8 @@ int nvmlDeviceGetMigMode(int *device, unsigned int *current, unsigned int *pendi
 int nvmlDeviceGetPowerUsage(int *device, unsigned int *milliwatts)
 {
     *milliwatts = (unsigned int)(1000 * setting("power", *device, 100));
+    if (setting("nopower", *device, 0))
+        return 3;
     return state(device);
 }
 

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.meters import add_meter_option, add_place_options, chosen_meter, places_of
+from ipa_energy.cli.meters import (
+    add_meter_option,
+    add_place_options,
+    chosen_meter,
+    places_of,
+    require_used,
+)
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE
@@ -95,6 +101,7 @@ def measure(args: argparse.Namespace) -> int:
         inputs = [Path(word) for word in (*command, args.power_model) if word]
         check_output(args.out, where="--out", inputs=inputs, begins=DOCUMENT_BEGINS)
     places = places_of(args)
+    require_used(args)
     with command_meter(chosen_meter(args), places, args.power_model) as meter:
         found = measure_command(
             command,
@@ -193,7 +200,7 @@ def _document(found: CommandEnergy, command: list[str], meter: CommandMeter) -> 
             "exit_status": found.exit_status,
             "interrupted": found.interrupted,
             "fault": found.fault,
-            "warnings": _warnings(found) + _busy_group(found, meter),
+            "warnings": [*meter.warnings, *_warnings(found), *_busy_group(found, meter)],
         }
     )
     return document
@@ -285,6 +292,8 @@ def _warnings(found: CommandEnergy) -> list[str]:
             f"others used the cores more, or less, than in the idle windows in trial "
             f"{', '.join(disturbed)}: {found.meter} charges the command with it"
         )
+    noted = [note for trial in found.trials if trial.energy for note in trial.energy.notes]
+    warnings += dict.fromkeys(noted)
     if found.interrupted and found.trials:
         warnings.append(f"interrupted after {len(found.trials)} finished trials")
     return warnings

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
+SCRAPED = ("kepler", "dcgm", "prometheus")
+"""Meters that ask a Prometheus server."""
+
 UNITS_J = {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "kJ": 1e3, "Wh": 3600.0, "kWh": 3.6e6}
 """Unit of a query's value → joules."""
 
@@ -210,6 +213,28 @@ def chosen_meter(args: argparse.Namespace) -> str:
                 fix=f"leave it out, or give --meter {meter}",
             )
     return str(args.meter)
+
+
+def require_used(args: argparse.Namespace) -> None:
+    """See that a source that is named is one that the meter reads.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    name = chosen_meter(args)
+    parts = meters_in(name)
+    if args.prometheus_url is not None and not set(parts) & set(SCRAPED):
+        raise ConfigError(
+            f"means nothing with --meter {name}",
+            where="--prometheus-url",
+            fix="say what is measured there: --meter kepler, --meter dcgm, or --query PROMQL",
+        )
+    if args.powercap is not None and name != AUTO and "rapl" not in parts:
+        raise ConfigError(
+            f"means nothing with --meter {name}",
+            where="--powercap",
+            fix="leave it out, or give --meter rapl",
+        )
 
 
 def places_of(args: argparse.Namespace) -> Places:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.meters import add_place_options, chosen_meter, places_of
+from ipa_energy.cli.meters import add_place_options, chosen_meter, places_of, require_used
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
@@ -127,6 +127,7 @@ def profile(args: argparse.Namespace) -> int:
     config = load_config(args.pipeline)
     shares, replicas = args.gpu or (0.0,), args.replicas or (1,)
     name, places = chosen_meter(args), places_of(args)
+    require_used(args)
     if places.cgroup is not None:
         raise ConfigError(
             "replicas are charged by their own processes", where="--cgroup", fix="leave it out"

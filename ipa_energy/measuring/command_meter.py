@@ -17,7 +17,7 @@ from ipa_energy.measuring.process_tree import CommandTree, TreeMeter
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.cgroup import CgroupMeter, find_cgroup
 from ipa_energy.meters.composite import CompositeMeter
-from ipa_energy.meters.discovery import AUTO, CPU_ESTIMATE, close_meter, discover, open_meter
+from ipa_energy.meters.discovery import AUTO, CPU_ESTIMATE, best_here, close_meter, open_meter
 from ipa_energy.meters.power_model import PowerModel, power_model_for_this_machine, power_model_in
 from ipa_energy.meters.sources import Places
 from ipa_energy.records import meters_in
@@ -32,12 +32,14 @@ class CommandMeter:
         facts: for the JSON: ``power_model`` and ``relative_error`` of an estimate, ``cgroup``.
         note: for the text, after the meter's name; empty if there is nothing to add.
         own_cpu_s: CPU seconds of what is charged.
+        warnings: what ``auto`` leaves out.
     """
 
     meter_for: TreeMeterFactory
     facts: Mapping[str, Any]
     note: str
     own_cpu_s: Callable[[CommandTree], float]
+    warnings: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -55,8 +57,10 @@ def command_meter(
         ConfigError: no such meter or model.
         MeterUnavailableError: a counter is dead, denied or absent.
     """
+    warnings: tuple[str, ...] = ()
     if name == AUTO:
-        name = discover(places).auto or CPU_ESTIMATE
+        found = best_here(places)
+        name, warnings = found.auto or CPU_ESTIMATE, found.notes
     parts = meters_in(name)
     model, group = None, None
     if CPU_ESTIMATE in parts:
@@ -72,6 +76,7 @@ def command_meter(
             _facts(model, group),
             _note(model, group),
             (lambda _: group.cgroup.cpu_s()) if group else (lambda tree: tree.cpu_s()),
+            warnings,
         )
     finally:
         for meter in counters.values():

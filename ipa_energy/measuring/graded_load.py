@@ -30,7 +30,7 @@ from ipa_energy.measuring.core_load import load_between, read_core_times
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
-from ipa_energy.meters.discovery import AUTO, CPU_COUNTERS, close_meter, discover, open_meter
+from ipa_energy.meters.discovery import AUTO, CPU_COUNTERS, best_here, close_meter, open_meter
 from ipa_energy.meters.sources import Places
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def processor_counter(name: str, places: Places) -> Iterator[Meter]:
             allowed=", ".join((AUTO, *CPU_COUNTERS)),
         )
     if name == AUTO:
-        statuses = [status for status in discover(places).statuses if status.name in CPU_COUNTERS]
+        statuses = [status for status in best_here(places).statuses if status.name in CPU_COUNTERS]
         name = next((status.name for status in statuses if status.state == "measured"), "")
         if not name:
             found = "; ".join(f"{s.name} is {s.state}: {s.reason}" for s in statuses)

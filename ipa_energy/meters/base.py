@@ -128,6 +128,8 @@ class MeterStatus:
         domains: what it counts (``package-0``, ``dram-0``, ``gpu-0`` …), dead ones left out.
         update_period_s: seconds between two steps of the counter, as observed; None if not known.
         min_window_s: smallest window whose joules are good to 1 %; None if not known.
+        there: True if what it would count is there, though it gives no figure.
+        includes_cpu: True for a GPU's counter that the processor's joules are in as well.
     """
 
     name: str
@@ -137,6 +139,8 @@ class MeterStatus:
     domains: tuple[str, ...] = ()
     update_period_s: float | None = None
     min_window_s: float | None = None
+    there: bool = False
+    includes_cpu: bool = False
 
     @property
     def usable(self) -> bool:
@@ -161,15 +165,19 @@ class MeterFault(MeterUnavailableError):  # noqa: N818 - a fault, with the parts
         state: ``dead``, ``denied`` or ``absent``.
         reason: what was found, with values and their units.
         fix: what to do about it; None where nothing can be done.
+        there: True if what it would count is there all the same.
     """
 
-    def __init__(self, meter: str, state: State, reason: str, fix: str | None = None) -> None:
+    def __init__(
+        self, meter: str, state: State, reason: str, fix: str | None = None, *, there: bool = False
+    ) -> None:
         self.meter, self.state, self.reason, self.fix = meter, state, reason, fix
+        self.there = there or state in ("dead", "denied")
         super().__init__(f"{meter}: {reason}" + (f"; fix: {fix}" if fix is not None else ""))
 
     def status(self) -> MeterStatus:
         """The same as a row of ``ipa-energy meters``."""
-        return MeterStatus(self.meter, self.state, self.reason, self.fix)
+        return MeterStatus(self.meter, self.state, self.reason, self.fix, there=self.there)
 
 
 class CounterMeter:

@@ -53,6 +53,13 @@ class CompositeMeter:
                 f"{joined_meters(names)} counts the joules of {', '.join(twice)} twice",
                 allowed="one meter for the CPU and one for the GPU",
             )
+        module = next((part.name for part in parts if getattr(part, "includes_cpu", False)), None)
+        if module is not None and "CPU" in kinds:
+            raise ConfigError(
+                f"{joined_meters(names)} counts the joules of CPU twice: {module} counts a module "
+                "of GPU and processor",
+                allowed=module,
+            )
         self.parts = tuple(parts)
 
     @property
@@ -94,14 +101,17 @@ class CompositeMeter:
         """
         domains: dict[str, float] = {}
         qualities: list[Quality] = []
+        notes: list[str] = []
         pairs = zip(_parts_of(start, self), _parts_of(end, self), strict=True)
         for part, (first, last) in zip(self.parts, pairs, strict=True):
             energy = part.energy_between(first, last)
             qualities.append(energy.quality)
+            notes += energy.notes
             domains |= {f"{part.name}/{name}": joules for name, joules in energy.domains.items()}
         duration_s = end.time_s - start.time_s
         total_j = math.fsum(domains.values())
-        return Energy(total_j, duration_s, domains, self.name, _weakest(qualities))
+        quality = _weakest(qualities)
+        return Energy(total_j, duration_s, domains, self.name, quality, notes=tuple(notes))
 
 
 def _weakest(qualities: list[Quality]) -> Quality:
@@ -147,13 +157,18 @@ class SumMeter:
         """
         domains: dict[str, float] = {}
         duration_s = 0.0
+        notes: list[str] = []
         pairs = zip(_parts_of(start, self), _parts_of(end, self), strict=True)
         for meter, (first, last) in zip(self.parts, pairs, strict=True):
             part = meter.energy_between(first, last)
             duration_s = part.duration_s
+            notes += part.notes
             for name, energy_j in part.domains.items():
                 domains[name] = domains.get(name, 0.0) + energy_j
-        return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
+        total_j = sum(domains.values())
+        return Energy(
+            total_j, duration_s, domains, self.name, self.quality, notes=tuple(dict.fromkeys(notes))
+        )
 
 
 def _parts_of(reading: Reading, meter: CompositeMeter | SumMeter) -> tuple[Reading, ...]:

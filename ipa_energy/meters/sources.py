@@ -6,6 +6,7 @@ machine or of the user's wishes is in :class:`Places`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ipa_energy.meters.base import Meter, MeterFault, MeterStatus, min_window_for
-from ipa_energy.meters.watching import BusyCores, SteppingMeter, moving, observe, standing_still
+from ipa_energy.meters.watching import (
+    LEFT_OUT,
+    BusyCores,
+    SteppingMeter,
+    moving,
+    observe,
+    standing_still,
+)
 from ipa_energy.registries import METERS, named
+
+logger = logging.getLogger(__name__)
 
 POWERCAP = Path("/sys/class/powercap")
 POWER_PMU = Path("/sys/bus/event_source/devices/power")
@@ -141,7 +151,10 @@ def counter_source(
 
     def open_moving(places: Places) -> Meter:
         with BusyCores():
-            return moving(lambda leave_out: make(places, leave_out))[0]
+            meter, status = moving(lambda leave_out: make(places, leave_out))
+        if LEFT_OUT in status.reason:
+            logger.warning("%s: %s", status.name, status.reason)
+        return meter
 
     return Source(open_moving, probe, counts)
 

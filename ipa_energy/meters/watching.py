@@ -220,6 +220,7 @@ class BusyCores:
 
 
 OPTIONAL = "dram"
+LEFT_OUT = "is left out"
 
 
 M = TypeVar("M", bound=SteppingMeter)
@@ -247,7 +248,7 @@ def moving(make: Callable[[Collection[str]], M]) -> tuple[M, MeterStatus]:
         meter.close()
         raise
     meter.update_period_s = seen.slowest_s
-    left_out = f"; {', '.join(seen.still)} stood still and is left out" if seen.still else ""
+    left_out = f"; {', '.join(seen.still)} stood still and {LEFT_OUT}" if seen.still else ""
     return meter, MeterStatus(
         meter.name,
         "measured",

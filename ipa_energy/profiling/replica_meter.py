@@ -43,6 +43,7 @@ from ipa_energy.registries import METERS
 logger = logging.getLogger(__name__)
 
 DCGM = "dcgm"
+TWICE = "the processor's joules are in it and must not be added; measure with --meter nvml alone"
 
 
 @contextmanager
@@ -118,7 +119,7 @@ def _best(places: Places, gpus: GpuPool | None, power_model: Path | None) -> lis
     """
     if gpus is None and power_model is not None:
         return [CPU_ESTIMATE]
-    statuses = {status.name: status for status in discovery.discover(places).statuses}
+    statuses = {status.name: status for status in discovery.best_here(places).statuses}
 
     def usable(names: tuple[str, ...], state: str) -> list[str]:
         return [name for name in names if name in statuses and statuses[name].state == state]
@@ -133,6 +134,8 @@ def _best(places: Places, gpus: GpuPool | None, power_model: Path | None) -> lis
             "nothing counts the joules of the GPUs here: "
             + "; ".join(_why(statuses[name]) for name in GPU_COUNTERS if name in statuses)
         )
+    if statuses[of_gpus[0]].includes_cpu:
+        logger.warning("%s counts a module of GPU and processor: %s", of_gpus[0], TWICE)
     return [of_gpus[0], *processors]
 
 

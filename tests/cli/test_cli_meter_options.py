@@ -128,6 +128,10 @@ def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:
         (["--prometheus-url", "gopher://x", "--kepler-pod", "y"], "no address"),
         ([*URL, "--kepler-pod", "x", "--meter", "rapl"], "means nothing with --meter rapl"),
         (["--cgroup", "/", "--meter", "nvml"], "give --meter cpu-time"),
+        ([*URL], "--prometheus-url: means nothing with --meter auto"),
+        ([*URL], "--meter kepler, --meter dcgm, or --query"),
+        ([*URL, "--meter", "rapl"], "--prometheus-url: means nothing with --meter rapl"),
+        (["--powercap", "/nope", "--meter", "cpu-time"], "--powercap: means nothing with"),
         ([*URL, "--kepler-node", "n", "--cgroup", "/"], "counts the joules of CPU twice"),
     ],
 )
@@ -145,6 +149,13 @@ def test_options_that_do_not_go_together_are_refused(
     err = capsys.readouterr().err
     assert (status, err.count("\n")) == (2, 1)
     assert says in err
+
+
+def test_a_powercap_folder_without_zones_is_not_passed_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["measure", "--powercap", "/nope", "--", "true"]) == 4
+    assert "no package zone under /nope" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------ a real server

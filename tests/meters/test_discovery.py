@@ -14,7 +14,14 @@ from powercap_tree import LiveMachine, Machine, two_sockets
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import MeterStatus, Reading, min_window_for
 from ipa_energy.meters.cpu_time import CpuTimeMeter
-from ipa_energy.meters.discovery import auto_of, close_meter, discover, open_meter
+from ipa_energy.meters.discovery import (
+    auto_of,
+    best_here,
+    close_meter,
+    discover,
+    left_out_of,
+    open_meter,
+)
 from ipa_energy.meters.rapl.rapl_meter import RaplMeter
 from ipa_energy.meters.sources import Places, source
 from ipa_energy.meters.watching import BusyCores, KeepAlive, observe
@@ -255,3 +262,69 @@ def test_importing_the_meters_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+# ------------------------------------------------------------------ what auto leaves out
+
+
+def of(name, state, reason="made up", **more):
+    return MeterStatus(name, state, reason, "a fix", **more)
+
+
+CPU_TIME = of("cpu-time", "estimated")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "auto", "notes"),
+    [
+        ([of("nvml", "absent"), of("nvml-power", "absent"), CPU_TIME], "cpu-time", []),
+        (
+            [of("nvml", "absent", "in slices", there=True), of("nvml-power", "absent"), CPU_TIME],
+            "cpu-time",
+            ["a GPU is there and is not counted: nvml: in slices; fix: a fix"],
+        ),
+        (
+            [
+                of("nvml", "absent", "no counter", there=True),
+                MeterStatus("nvml-power", "absent", "no power either", there=True),
+                CPU_TIME,
+            ],
+            "cpu-time",
+            ["a GPU is there and is not counted: nvml: no counter; nvml-power: no power either"],
+        ),
+        (
+            [of("nvml", "absent", there=True), of("nvml-power", "estimated"), CPU_TIME],
+            "nvml-power+cpu-time",
+            [],
+        ),
+        (
+            [of("rapl", "denied", "no right", there=True), of("nvml", "measured"), CPU_TIME],
+            "nvml+cpu-time",
+            ["a counter of the processors may not be read: rapl: no right; fix: a fix"],
+        ),
+        ([of("rapl", "denied"), of("perf", "measured"), CPU_TIME], "perf", []),
+        (
+            [of("nvml", "measured", includes_cpu=True), of("rapl", "measured"), CPU_TIME],
+            "nvml",
+            ["the processor is not added: its joules are in the GPU's counter (one module)"],
+        ),
+    ],
+)
+def test_auto_says_what_it_leaves_out(statuses, auto, notes):
+    assert auto_of(statuses) == auto
+    assert list(left_out_of(auto, statuses)) == notes
+
+
+def test_a_powercap_folder_that_was_named_must_work(places):
+    with pytest.raises(MeterUnavailableError, match="no package zone"):
+        best_here(places)
+    with pytest.raises(MeterUnavailableError, match="no package zone"):
+        open_meter("auto", places)
+
+
+def test_memory_that_is_left_out_is_said_when_the_meter_is_opened(places, caplog):
+    machine = two_sockets(places.powercap)
+    machine.zones["intel-rapl:0:2"].running = False
+    with LiveMachine(machine):
+        close_meter(open_meter("rapl", places))
+    assert "dram-0 stood still and is left out" in caplog.text

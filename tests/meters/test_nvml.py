@@ -316,6 +316,74 @@ answer(error=error_of(NvmlMeter().read), state=named.state, reason=named.reason)
     assert "all MIG slices together: gpu-0" in found["reason"]
 
 
+def test_the_advice_about_slices_leads_to_the_whole_gpu(driver: FakeDriver) -> None:
+    code = """
+def gpus(**environ):
+    return error_of(lambda: [gpu.domain for gpu in NvmlMeter(environ=environ).gpus])
+
+answer(all=gpus(), index=gpus(CUDA_VISIBLE_DEVICES="0"), slice=gpus(CUDA_VISIBLE_DEVICES="MIG-0"),
+       named=gpus(CUDA_VISIBLE_DEVICES="GPU-000000a0-1111-2222-3333-444444444444"))
+"""
+    found = driver.run(code, pretend="mig 0 1\n")
+    uuid = "GPU-000000a0-1111-2222-3333-444444444444"
+    for refused in (found["all"], found["index"]):
+        assert f"CUDA_VISIBLE_DEVICES={uuid}" in refused
+    assert "CUDA_VISIBLE_DEVICES=GPU-" in found["slice"]
+    assert found["named"] == "['gpu-0']"
+
+
+MEASURE = """
+import contextlib, io
+from ipa_energy.cli import main
+out = io.StringIO()
+with contextlib.redirect_stdout(out):
+    main(["measure", "--idle", "0", "--json", "--", "sleep", "2"])
+found = json.loads(out.getvalue())
+answer(meter=found["meter"], power_w=found["power_w"], warnings=found["warnings"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("pretend", "environ", "words"),
+    [
+        ("mig 0 1\n", {"CUDA_VISIBLE_DEVICES": "MIG-0aaa1111"}, "MIG slice"),
+        ("mig 0 1\n", {}, "split into MIG slices"),
+        ("energy 0 3\nnopower 0 1\n", {}, "no such counter"),
+    ],
+)
+def test_a_gpu_that_cannot_be_counted_is_not_left_out_without_a_word(
+    driver: FakeDriver, pretend: str, environ: dict[str, str], words: str
+) -> None:
+    found = driver.run(MEASURE, pretend=pretend, **environ)
+    (warning,) = [each for each in found["warnings"] if "GPU is there" in each]
+    assert "not counted" in warning
+    assert words in warning
+    assert "use the meter nvml-power" not in warning  # which does not work either
+
+
+@pytest.mark.parametrize("environ", [{"CUDA_VISIBLE_DEVICES": ""}])
+def test_a_gpu_that_is_hidden_on_purpose_is_not_named(
+    driver: FakeDriver, environ: dict[str, str]
+) -> None:
+    found = driver.run(MEASURE, **environ)
+    assert not [each for each in found["warnings"] if "GPU" in each]
+
+
+def test_the_processor_of_a_module_is_not_added_to_it(driver: FakeDriver) -> None:
+    name = "NVIDIA GH200 480GB"
+    found = driver.run(MEASURE, pretend="power 0 300\nperiod 0 5\n", FAKE_GPU_NAME=name)
+    assert found["meter"] == "nvml"
+    assert found["power_w"] == pytest.approx(300, rel=0.03)
+    assert any("processor is not added" in each for each in found["warnings"])
+    refused = driver.run(
+        "from ipa_energy.meters.discovery import open_meter\n"
+        "answer(error=error_of(open_meter, 'nvml+cpu-time'), reason=NvmlMeter().probe().reason)",
+        FAKE_GPU_NAME=name,
+    )
+    assert "counts the joules of CPU twice" in refused["error"]
+    assert "whole module" in refused["reason"]
+
+
 def test_a_lost_gpu_does_not_disturb_the_others(driver: FakeDriver) -> None:
     found = driver.run(
         "answer(other=[g.domain for g in NvmlMeter([1]).gpus], "

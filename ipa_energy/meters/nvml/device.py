@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError
@@ -23,6 +24,17 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 INSTALL = "pip install 'ipa-energy[nvml]'"
 
+DRIVERS_GPUS = Path("/proc/driver/nvidia/gpus")
+
+MODULES = ("GH200",)
+"""Models whose counter is of the whole module, the processor and its memory included."""
+
+POWER_METER = "nvml-power"
+NO_POWER = "this GPU tells no power either"
+
+OF_A_SLICE = f", and give the command its slice: -- env {VISIBLE}=MIG-… CMD"
+
+NO_DRIVER = (9, 12)
 NOT_SUPPORTED = 3
 FUNCTION_NOT_FOUND = 13
 GPU_IS_LOST = 15
@@ -76,7 +88,23 @@ def translated(what: str, meter: str = "nvml") -> Iterator[None]:
         state, reason, fix = _MEANING.get(
             code, ("dead", f"NVML error {code} ({error})", "see nvidia-smi and dmesg")
         )
-        raise MeterFault(meter, state, f"{what}: {reason}", fix) from error
+        if code == NOT_SUPPORTED and meter == POWER_METER:
+            reason, fix = NO_POWER, None
+        there = code not in NO_DRIVER or driver_has_gpus()
+        raise MeterFault(meter, state, f"{what}: {reason}", fix, there=there) from error
+
+
+def driver_has_gpus(folder: Path = DRIVERS_GPUS) -> bool:
+    """True if the kernel's driver has a GPU, whatever this process may do with it."""
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return False
+
+
+def is_module(model: str) -> bool:
+    """True for a GPU whose energy counter has its processor's joules in it as well."""
+    return any(name in model for name in MODULES)
 
 
 def load_nvml(meter: str = "nvml") -> Any:
@@ -88,7 +116,8 @@ def load_nvml(meter: str = "nvml") -> Any:
     try:
         import pynvml
     except ImportError as error:
-        raise MeterFault(meter, "absent", "nvidia-ml-py is not installed", INSTALL) from error
+        told, there = "nvidia-ml-py is not installed", driver_has_gpus()
+        raise MeterFault(meter, "absent", told, INSTALL, there=there) from error
     with translated("NVML does not start", meter):
         pynvml.nvmlInit()
     return pynvml
@@ -133,7 +162,7 @@ def selected_gpus(
     Raises:
         ConfigError: a name fits no GPU or several, or one is named twice.
         MeterFault: there is no GPU, one cannot be reached, or MIG slices would have to share a
-            counter and the GPU was not named explicitly.
+            counter and the GPU was not named explicitly, by an argument or its UUID.
     """
     there = _all_gpus(nvml, meter)
     if not there:
@@ -146,14 +175,16 @@ def selected_gpus(
     chosen = [_reached(there, name) for name in names]
     if len({gpu.index for gpu in chosen}) < len(chosen):
         raise ConfigError(f"GPUs {names} name one GPU twice", allowed="each GPU once")
-    for gpu in chosen:
-        if gpu.mig and not explicit:
+    for name, gpu in zip(names, chosen, strict=True):
+        if gpu.mig and not explicit and isinstance(name, int):
             raise MeterFault(
                 meter,
                 "absent",
                 f"{gpu.domain} ({gpu.name}) is split into MIG slices, and only the whole GPU "
                 "counts energy",
-                f"to measure the whole GPU, all slices together, name it: {gpu.uuid}",
+                f"to measure the whole GPU, all slices together, name it: {VISIBLE}={gpu.uuid}"
+                f"{OF_A_SLICE}",
+                there=True,
             )
     return tuple(chosen)
 
@@ -215,7 +246,8 @@ def _reached(there: Sequence[Gpu | MeterFault], name: int | str) -> Gpu:
         raise ConfigError(
             f"{name} is a MIG slice, which has no energy counter",
             allowed="whole GPUs",
-            fix="name the GPU it is part of (nvidia-smi -L): its joules are of all its slices",
+            fix="name the GPU it is part of (nvidia-smi -L); its joules are of all its slices: "
+            f"{VISIBLE}=GPU-…{OF_A_SLICE}",
         )
     if isinstance(name, str):
         fits = [gpu for gpu in there if isinstance(gpu, Gpu) and gpu.uuid.startswith(name)]

@@ -1,7 +1,8 @@
 """Joules of NVIDIA GPUs: from the driver's energy counter, or from its power sensor.
 
 The counter (Volta and newer) runs in millijoules since the driver was loaded and covers a whole GPU
-with its memory. It steps every 10 to 100 ms, depending on the GPU: the period is found by watching
+with its memory; on a Grace Hopper the whole module, so that the processor is in it and never added.
+It steps every 10 to 100 ms, depending on the GPU: the period is found by watching
 it. Work that was handed to the GPU but has not finished belongs to the window it was started in, so
 pass ``synchronise`` (``torch.cuda.synchronize``, say) and the meter calls it before each read.
 
@@ -23,7 +24,7 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import CounterMeter, MeterFault, MeterStatus, Reading, min_window_for
-from ipa_energy.meters.nvml.device import Gpu, load_nvml, selected_gpus, translated
+from ipa_energy.meters.nvml.device import Gpu, is_module, load_nvml, selected_gpus, translated
 from ipa_energy.meters.sources import Places, Source
 from ipa_energy.meters.watching import observe
 from ipa_energy.records import Quality
@@ -90,6 +91,11 @@ class NvmlMeter(CounterMeter):
         return self._opened().gpus
 
     @property
+    def includes_cpu(self) -> bool:
+        """True if the processor's joules are in it: a module of both has one counter."""
+        return any(is_module(gpu.name) for gpu in self.gpus)
+
+    @property
     def update_period_s(self) -> float:
         """Seconds between two steps of the slowest counter.
 
@@ -122,10 +128,12 @@ class NvmlMeter(CounterMeter):
         except MeterFault as fault:
             return fault.status()
         except ConfigError as error:
-            return MeterStatus(self.name, "absent", str(error))
+            return MeterStatus(self.name, "absent", str(error), there=True)
         names = ", ".join(f"{gpu.domain} {gpu.name}" for gpu in gpus)
         shared = [gpu.domain for gpu in gpus if gpu.mig]
         note = f"; whole GPU, all MIG slices together: {', '.join(shared)}" if shared else ""
+        if self.includes_cpu:
+            note += "; of the whole module, processor and memory included"
         return MeterStatus(
             self.name,
             "measured",
@@ -133,6 +141,7 @@ class NvmlMeter(CounterMeter):
             domains=tuple(gpu.domain for gpu in gpus),
             update_period_s=period_s,
             min_window_s=min_window_for(period_s),
+            includes_cpu=self.includes_cpu,
         )
 
     def close(self) -> None:
@@ -240,7 +249,7 @@ class NvmlPowerMeter(CounterMeter):
         except MeterFault as fault:
             return fault.status()
         except ConfigError as error:
-            return MeterStatus(self.name, "absent", str(error))
+            return MeterStatus(self.name, "absent", str(error), there=True)
         return MeterStatus(
             self.name,
             "estimated",
