@@ -76,7 +76,8 @@ def plan(
     if not load_rps > 0:
         raise ConfigError(f"{load_rps:g} rps", where="load_rps", allowed="a number above 0")
     method = planner.config.optimization_method
-    return decide(planner.program, planned_load_rps(load_rps), method=method, top_k=top)
+    planned_rps = planned_load_rps(load_rps, planner.config.adaptation_interval)
+    return decide(planner.program, planned_rps, method=method, top_k=top)
 
 
 def run(

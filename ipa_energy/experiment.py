@@ -185,9 +185,9 @@ def _check_feasible(experiment: Experiment) -> None:
     """
     program = experiment.planner.program
     method = experiment.planner.config.optimization_method
-    counts = experiment.workload.counts
-    mean = decide(program, planned_load_rps(float(counts.mean())), method=method)
-    loads = {planned_load_rps(float(rps)) for rps in np.quantile(counts, LOADS_TRIED)}
+    counts, interval_s = experiment.workload.counts, experiment.planner.config.adaptation_interval
+    mean = decide(program, planned_load_rps(float(counts.mean()), interval_s), method=method)
+    loads = {planned_load_rps(float(rps), interval_s) for rps in np.quantile(counts, LOADS_TRIED)}
     if not mean.plans and not any(
         decide(program, rps, method=method).plans for rps in sorted(loads)
     ):
@@ -230,7 +230,11 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
         return None
     config = experiment.planner.config.model_copy(update={"predictor_type": "oracle"})
     knowing = replace(experiment, planner=replace(experiment.planner, config=config))
-    plan, conflict = best_static_plan(experiment.planner.program, experiment.workload.counts)
+    plan, conflict = best_static_plan(
+        experiment.planner.program,
+        experiment.workload.counts,
+        experiment.planner.config.adaptation_interval,
+    )
     static_best = None
     if plan is None:
         logger.warning("%s: there is no best static plan: %s", run.name, conflict)

@@ -98,6 +98,7 @@ class Runner:
                 horizon_s=self.interval_s + math.ceil(config.reconfiguration_s),
             ),
             method=config.optimization_method,
+            interval_s=self.interval_s,
         )
 
     def intervals(
@@ -114,7 +115,7 @@ class Runner:
         start_s, gap_s = 0, 0.0
         if finished and self.backend.resumes == "adopt":
             start_s, gap_s = self._adopt(finished)
-        plan = self.planner.plan_running(self.running, planned_load_rps(self._first_load_rps()))
+        plan = self.planner.plan_running(self.running, self._first_load_rps())
         duration_s = self.load.duration_s
         with self._progress(show=show_progress) as bar:
             for index in range(sys.maxsize):
@@ -154,7 +155,8 @@ class Runner:
     def _first_load_rps(self) -> float:
         """What the plan that runs first is described at."""
         trace = self.load.trace
-        return 0.0 if trace is None else float(trace[: self.interval_s].mean())
+        first_rps = 0.0 if trace is None else float(trace[: self.interval_s].mean())
+        return planned_load_rps(first_rps, self.interval_s)
 
     def _end_of(self, start_s: int) -> int:
         """End of the interval that began at ``start_s``: on its grid, and not past already."""

@@ -101,6 +101,64 @@ def test_simulated_joules_are_called_estimated_and_name_their_meter(
     assert (found.meter, found.quality) == ("cpu-time", "estimated")
 
 
+def test_share_of_intervals_inside_the_energy_sla_is_logged_and_counted(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    """Joules of an interval, its idle ones included, over the requests that left it."""
+    finished = run(small_pipeline, tmp_path / "run", energy_sla_joules=1.2)
+    done_s = finished.requests.done_s
+    inside = []
+    for step in finished.steps:
+        is_last = step is finished.steps[-1]
+        left = (done_s >= step.start_s) & ((done_s < step.end_s) | is_last)
+        inside.append(step.energy_j / left.sum() <= 1.2)
+        assert step.in_energy_sla == inside[-1]
+    found = metrics(finished)
+    assert found.energy_sla_joules == 1.2
+    assert found.energy_sla_attainment == sum(inside) / len(inside)
+    assert 0.5 < found.energy_sla_attainment < 1.0
+    log = json.loads((tmp_path / "run" / "adaptation_log.json").read_text())["timesteps"]
+    assert log["10"]["energy_sla"]["joules"] == 1.2
+    assert log["10"]["energy_sla"]["planned_at_rps"] == finished.offered_rps[:10].mean()
+    in_memory = run_experiment(load_experiment(small_pipeline, {"energy_sla_joules": 1.2}))
+    assert metrics(in_memory).energy_sla_attainment == found.energy_sla_attainment
+
+
+def test_run_without_an_energy_sla_says_nothing_of_one(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    found = metrics(run(small_pipeline, tmp_path / "run"))
+    assert found.energy_sla_joules is None
+    assert np.isnan(found.energy_sla_attainment)
+    assert "energy_sla" not in (tmp_path / "run" / "adaptation_log.json").read_text()
+
+
+def test_loads_under_one_a_second_are_planned_as_they_are(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    """One request in 20 s, then none: planned as it is, or as one request an interval."""
+    csv = tmp_path / "quiet.csv"
+    counts = [int(second % 20 == 3) for second in range(60)] + [0] * 60
+    csv.write_text("requests\n" + "\n".join(map(str, counts)) + "\n")
+    finished = run(
+        small_pipeline,
+        tmp_path / "run",
+        workload_type="csv",
+        workload_config={"path": str(csv)},
+        predictor_type="avg",
+        backup_predictor_duration=0,
+        monitoring_duration=0.5,
+    )
+    planned = [step.planned_load_rps for step in finished.decisions]
+    predicted = [step.predicted_load_rps for step in finished.decisions]
+    assert planned == [load_rps or 0.1 for load_rps in predicted]
+    assert predicted[-1] == 0.0
+    assert any(0 < load_rps < 1 for load_rps in predicted)
+    step = next(step for step in finished.decisions if step.planned_load_rps == 0.1)
+    for stage in step.stages:
+        assert stage.power_w == pytest.approx(0.1 * stage.joules_per_request, rel=1e-4)
+
+
 def test_energy_sla_holds_in_every_step(small_pipeline: Path, tmp_path: Path) -> None:
     finished = run(small_pipeline, tmp_path / "run", energy_sla_joules=1.2)
     for step in finished.decisions:

@@ -20,7 +20,12 @@ from ipa_energy.adaptation.predictor import Predictor
 from ipa_energy.arrays import Counts
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.quantities import planned_load_rps
+from ipa_energy.optimizer.quantities import (
+    USUAL_INTERVAL_S,
+    Moment,
+    lowest_load_rps,
+    planned_load_rps,
+)
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.serving.base import Decision, Deployment, changed_stages, deployment_of
 
@@ -35,12 +40,21 @@ class Adapter:
         program: the pipeline's integer program.
         predictor: of the load.
         method: name of the solver.
+        interval_s: between decisions.
     """
 
-    def __init__(self, program: Program, predictor: Predictor, *, method: str) -> None:
+    def __init__(
+        self,
+        program: Program,
+        predictor: Predictor,
+        *,
+        method: str,
+        interval_s: float = USUAL_INTERVAL_S,
+    ) -> None:
         self.program = program
         self.predictor = predictor
         self.method = method
+        self.interval_s = interval_s
 
     def decide(self, now_s: int, received_rps: Counts, running: Deployment) -> Decision:
         """The decision at ``now_s``.
@@ -52,8 +66,10 @@ class Adapter:
         """
         begin = time.perf_counter()
         predicted = self.predictor.predict(received_rps, now_s)
-        planned = planned_load_rps(predicted)
-        result = decide(self.program, planned, method=self.method, top_k=PLANS_COMPARED)
+        planned = planned_load_rps(predicted, self.interval_s)
+        capped = self._low_end_rps(received_rps, planned)
+        moment = Moment(planned, planned, planned, capped_rps=capped)
+        result = decide(self.program, moment, method=self.method, top_k=PLANS_COMPARED)
         plan = min(
             result.equally_good,
             key=lambda candidate: _preference(candidate, running),
@@ -65,10 +81,21 @@ class Adapter:
             monitored_load_rps=tuple(received_rps.tolist()),
             predicted_load_rps=predicted,
             planned_load_rps=planned,
+            capped_load_rps=capped,
             decision_s=time.perf_counter() - begin,
             plan=plan,
             conflict=str(result.conflict) if result.conflict else None,
         )
+
+    def _low_end_rps(self, received_rps: Counts, planned_rps: float) -> float | None:
+        """The least load that may come: that of the quietest interval seen; None without a cap.
+
+        At most the planned one, which predictors put near the upper end.
+        """
+        if self.program.settings.energy_sla_joules is None:
+            return None
+        quietest_rps = lowest_load_rps(received_rps, self.interval_s)
+        return min(planned_rps, planned_load_rps(quietest_rps, self.interval_s))
 
 
 def _preference(plan: Plan, running: Deployment) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 ::
 
     per-second counts ─ last monitoring_duration minutes ─ maxima of 10 s ─ forecast
-        ─ × (1 + predictor_margin / 100) ─ rounded ─> requests per second to plan for
+        ─ × (1 + predictor_margin / 100) ─ rounded from 1 on ─> requests per second to plan for
 
 The chain is IPA's, with these differences: ``avg`` is a real mean (IPA divides the maximum by the
 length), the margin counts in simulation too (IPA's simulation ignores it), a forecast that fails
@@ -159,8 +159,11 @@ class HistoryPredictor:
         maxima = window_maxima(history_rps[-self.monitoring_s :])
         if not len(maxima):
             raise ValueError(f"no load was seen before second {now_s}")
+        if not maxima.any():
+            return 0.0
         forecast_rps = self._forecast(maxima, now_s)
-        return float(max(0, round(forecast_rps * (1 + self.margin_percent / 100))))
+        load_rps = max(0.0, forecast_rps * (1 + self.margin_percent / 100))
+        return load_rps if load_rps < 1 else float(round(load_rps))  # IPA's are whole numbers
 
     def _forecast(self, maxima: Floats, now_s: int) -> float:
         usable = self.forecasts[0 if len(maxima) >= self.backup_maxima else 1 :]

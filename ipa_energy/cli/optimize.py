@@ -59,7 +59,7 @@ def optimize(args: argparse.Namespace) -> int:
     planner.warn_of_excluded()
     result = decide(
         planner.program,
-        planned_load_rps(args.load),
+        planned_load_rps(args.load, planner.config.adaptation_interval),
         method=planner.config.optimization_method,
         top_k=args.top,
     )

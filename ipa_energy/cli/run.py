@@ -93,12 +93,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _summary(name: str, found: dict[str, Any], out: Path) -> str:
-    joules = found["joules_per_request"]
-    energy = (
-        f"{joules:.3f} J per request ({found['quality']}, {found['meter']})"
-        if joules is not None
-        else "no energy in the profile"
-    )
+    joules, total_j = found["joules_per_request"], found["energy_j"]
+    if joules is not None:
+        energy = f"{joules:.3f} J per request ({found['quality']}, {found['meter']})"
+    elif total_j is not None:
+        energy = f"{total_j:.4g} J ({found['quality']}, {found['meter']}) and nothing answered"
+    else:
+        energy = "no energy in the profile"
+    in_cap, cap_j = found["energy_sla_attainment"], found["energy_sla_joules"]
+    if cap_j is not None and in_cap is not None:
+        energy += f", {in_cap:.2%} of the intervals inside the energy SLA of {cap_j:g} J"
     attainment = found["sla_attainment"]
     return (
         f"{name}: {found['requests']} requests, {found['dropped']} dropped"

@@ -236,7 +236,8 @@ def _loads(args: argparse.Namespace, planner: Planner) -> list[StudyLoad]:
     found = [constant_load(load_rps, duration_s) for load_rps in dict.fromkeys(args.load)]
     if args.workload is not None:
         home = args.ipa_home or os.environ.get("IPA_HOME")
-        found.append(trace_load(workload_from(planner.config, Path(home) if home else None)))
+        workload = workload_from(planner.config, Path(home) if home else None)
+        found.append(trace_load(workload, planner.config.adaptation_interval))
     return found
 
 

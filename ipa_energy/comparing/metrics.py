@@ -15,6 +15,9 @@ Each is defined once, here:
   offered; all of them count as answered, and what only serving can tell is not known.
 - a further quantity (:data:`ipa_energy.registries.QUANTITIES`) is that of the plans as decided,
   weighted by the requests of each step; steps without a decision are left out.
+- ``energy_sla_attainment`` is the share of the intervals whose joules, idle included, over the
+  requests that left the pipeline in them were within ``energy_sla_joules``; an interval without
+  requests counts as if it had served one.
 - a reconfiguration is a step at which any stage changed.
 """
 
@@ -56,6 +59,8 @@ class RunMetrics:
         not_copied: which of ``workload`` and ``profile`` are names for want of a copy.
         settings: weights and caps of the objective.
         amounts: further quantity → its mean over the requests, by the plans in force.
+        energy_sla_joules: cap on the joules per request; None if the run had none, and then
+            ``energy_sla_attainment`` is NaN.
         detail: what a baseline runs, for people.
         status: of the run; ``complete`` for baselines.
     """
@@ -95,6 +100,8 @@ class RunMetrics:
     amounts: Mapping[str, float] = field(default_factory=dict)
     detail: str | None = None
     status: str = "complete"
+    energy_sla_joules: float | None = None
+    energy_sla_attainment: float = math.nan
 
     def amount(self, name: str) -> float:
         """Of a further quantity; NaN if the run has none."""
@@ -165,6 +172,10 @@ def metrics(run: Run) -> RunMetrics:
         settings=dict(run.info.settings),
         amounts=_amounts(run),
         status=run.status,
+        energy_sla_joules=run.info.settings.get("energy_sla_joules"),
+        energy_sla_attainment=_mean(
+            np.array([step.in_energy_sla for step in run.steps], dtype=np.float64)
+        ),
     )
 
 

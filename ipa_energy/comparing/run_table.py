@@ -94,8 +94,18 @@ TOGETHER = 3
 """The first columns stay together: joules never stand without their quality."""
 
 
+ENERGY_SLA = Column(
+    Head("in energy SLA", "% intervals"),
+    lambda run: fixed(100 * run.energy_sla_attainment, 1),
+    attrgetter("energy_sla_attainment"),
+    _in_points,
+)
+"""Only where a run has one."""
+
+
 def _further(comparison: Comparison) -> list[Column]:
     """A column for each quantity that any run has beyond those of :data:`COLUMNS`."""
+    capped = any(run.energy_sla_joules is not None for run in comparison.runs)
     names = dict.fromkeys(name for run in comparison.runs for name in run.amounts)
 
     def column(name: str) -> Column:
@@ -106,7 +116,7 @@ def _further(comparison: Comparison) -> list[Column]:
 
         return Column(Head(name, unit), lambda run: significant(value(run), 4), value)
 
-    return [column(name) for name in names]
+    return [*([ENERGY_SLA] if capped else []), *(column(name) for name in names)]
 
 
 def run_table(comparison: Comparison) -> Table:

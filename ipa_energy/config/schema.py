@@ -160,7 +160,9 @@ class PipelineConfig(UnusedKeys):
         " trials and no error of the meter or its power model.",
     )
     energy_sla_joules: Positive | None = optional(
-        None, "Hard cap on joules per pipeline request; null: none."
+        None,
+        "Hard cap on joules per pipeline request; null: none. A run plans it at the load of the"
+        " quietest interval in the monitoring window, where idle watts weigh most.",
     )
     energy_estimate: Literal["cpu-time"] | None = optional(
         None,

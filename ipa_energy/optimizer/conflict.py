@@ -30,6 +30,7 @@ from ipa_energy.optimizer.problem import (
     StageRules,
     within,
 )
+from ipa_energy.optimizer.quantities import CAPPED_JOULES
 
 _MOST_TRIALS = 300
 """Sets tried when several caps take part; each is a program to solve. Beyond, the conflict named is
@@ -248,7 +249,9 @@ def _larger_caps(problem: Problem) -> Iterator[Relaxation]:
         if needed is None:
             continue
         text = f"{cap.noun} of at least {rounded_up(needed)} {cap.unit}".rstrip()
-        if cap.quantity == "joules_per_request" and problem.settings.energy_risk == "upper":
+        if cap.quantity == CAPPED_JOULES:
+            text += f" (at {problem.moment.energy_cap_rps:.4g} rps, which may come)"
+        if cap.name == "energy_sla_joules" and problem.settings.energy_risk == "upper":
             text += " (upper ends of the 95 % intervals)"
         yield Relaxation(cap.name, cap.limit, needed, text)
 

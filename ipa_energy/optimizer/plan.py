@@ -19,12 +19,13 @@ from ipa_energy.optimizer.problem import (
     Settings,
     StageRules,
     accuracy_ranks,
+    caps_at,
     caps_of,
     combine_accuracy,
     terms_of,
     within,
 )
-from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
+from ipa_energy.optimizer.quantities import CAPPED_JOULES, UNITS, Moment, amount_of
 from ipa_energy.records import EnergyRisk, Option, Quality, Stage, weakest_quality
 
 Status = Literal["optimal", "feasible", "infeasible"]
@@ -208,7 +209,7 @@ class Plan:
 
     @property
     def planned_joules_per_request(self) -> float:
-        """Left side of (5): joules per pipeline request that ``energy_risk`` plans with.
+        """Joules per pipeline request that ``energy_risk`` plans with; (5) where it holds here.
 
         With ``upper`` the sum of the stages' upper ends; NaN if the profile lacks one.
         """
@@ -281,8 +282,8 @@ def plan_of(
     stages = tuple(_stage_plan(*pick, settings, moment.mean_rps) for pick in picks)
     accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
     raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
-    totals = _known_totals(stages, moment.mean_rps)
-    term_list, caps = terms_of(settings), caps_of(settings)
+    totals = _known_totals(stages, moment)
+    term_list, caps = terms_of(settings), caps_at(caps_of(settings), moment)
     amounts: dict[str, float] = {}
     for quantity in [term.quantity for term in term_list] + [cap.quantity for cap in caps]:
         if quantity not in totals:
@@ -307,7 +308,7 @@ def _planned_joules(stages: Sequence[StagePlan]) -> float:
     return sum(stage.requests_per_input * stage.planned_joules_per_request for stage in stages)
 
 
-def _known_totals(stages: Sequence[StagePlan], load_rps: float) -> dict[str, float]:
+def _known_totals(stages: Sequence[StagePlan], moment: Moment) -> dict[str, float]:
     """The built-in quantities of a plan."""
     joules = _planned_joules(stages)
     return {
@@ -315,8 +316,15 @@ def _known_totals(stages: Sequence[StagePlan], load_rps: float) -> dict[str, flo
         "batch": sum(stage.option.batch for stage in stages),
         "latency_s": sum(stage.option.latency_s + stage.wait_s for stage in stages),
         "joules_per_request": joules,
-        "watts": load_rps * joules,
+        CAPPED_JOULES: joules + sum(_more_idle_j(stage, moment) for stage in stages),
+        "watts": moment.mean_rps * joules,
     }
+
+
+def _more_idle_j(stage: StagePlan, moment: Moment) -> float:
+    """Joules a pipeline request waits for more at the low end of the load than at its mean."""
+    held_w = stage.replicas * stage.option.idle_power_w
+    return held_w / moment.energy_cap_rps - held_w / moment.mean_rps
 
 
 def _total(

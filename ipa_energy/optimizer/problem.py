@@ -15,7 +15,8 @@ optimal and the only variables left are binary, one an option::
                        ⟹ n_so = max(1, ⌈λ_s / h_o⌉), options with n_so > scaling_cap leave
     (3)  batching      b_o ≤ batching_cap; larger options leave
     (4)  latency       Σ_s [l_o + q_so] ≤ latency SLA,       q_so = (b_o − 1) / λ_s
-    (5)  energy        Σ_s m_s·J_so ≤ energy SLA,            J_so = e_o + n_so·p_o / λ_s
+    (5)  energy        Σ_s m_s·J_so ≤ energy SLA,            J_so = e_o + n_so·p_o / λ_s,
+                       with λ the least load that may come while the plan runs, if it is known
     (5') capacity      Σ_s n_so·units_o ≤ capacity           for each resource that has one
 
     maximise  alpha·A − beta·Σ_s n_so·c_o − gamma·Σ_s b_o − energy_weight·E                   (6)
@@ -39,7 +40,7 @@ arXiv 2308.12871. The waiting time is charged for the batch that is chosen, as t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -49,7 +50,7 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import ROUNDING_RTOL, replicas_needed
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.quantities import UNITS, Moment, over_all_options
+from ipa_energy.optimizer.quantities import CAPPED_JOULES, UNITS, Moment, over_all_options
 from ipa_energy.records import Allocation, EnergyRisk, Option, Stage
 from ipa_energy.registries import QUANTITIES
 
@@ -181,6 +182,16 @@ def caps_of(settings: Settings) -> tuple[Cap, ...]:
         key = QUANTITIES[name].cap_key or name
         found.append(Cap(key, limit, name, _unit(name), f"a {key}"))
     return tuple(found)
+
+
+def caps_at(caps: tuple[Cap, ...], moment: Moment) -> tuple[Cap, ...]:
+    """The caps at a moment: that of joules holds at the low end of its load."""
+    if moment.energy_cap_rps == moment.mean_rps:
+        return caps
+    return tuple(
+        replace(cap, quantity=CAPPED_JOULES) if cap.quantity == "joules_per_request" else cap
+        for cap in caps
+    )
 
 
 def _unit(quantity: str) -> str:
@@ -318,7 +329,8 @@ class Problem:
 
     def under(self, settings: Settings) -> Problem:
         """The same candidates, and penalties, under the weights and caps of other settings."""
-        return replace(self, settings=settings, terms=terms_of(settings), caps=caps_of(settings))
+        caps = caps_at(caps_of(settings), self.moment)
+        return replace(self, settings=settings, terms=terms_of(settings), caps=caps)
 
     def columns(self, quantity: str) -> tuple[Floats, ...]:
         """Amounts of one quantity, one array a stage, of a term, a cap or any other quantity."""
@@ -471,27 +483,37 @@ class Program:
         if not isinstance(moment, Moment):
             moment = Moment.at(moment)
         moment.check()
+        caps = caps_at(self.caps, moment)
         return Problem(
             stages=tuple(
-                self._candidates(*parts, moment)
+                self._candidates(*parts, moment, self._amounts_of(caps))
                 for parts in zip(self.stages, self.rules, self._columns, strict=True)
             ),
             moment=moment,
             settings=self.settings,
             rules=self.rules,
             terms=self.terms,
-            caps=self.caps,
+            caps=caps,
         )
 
+    def _amounts_of(self, caps: Sequence[Cap]) -> dict[str, Callable[..., Floats]]:
+        new = {cap.quantity for cap in caps} - self._amounts.keys()
+        return {**self._amounts, **{name: over_all_options(name) for name in new}}
+
     def _candidates(
-        self, stage: Stage, rule: StageRules, columns: _Columns, moment: Moment
+        self,
+        stage: Stage,
+        rule: StageRules,
+        columns: _Columns,
+        moment: Moment,
+        functions: Mapping[str, Callable[..., Floats]],
     ) -> Candidates:
         needed = replicas_needed(stage.requests_per_input * moment.peak_rps, columns.throughput_rps)
         limit = self.settings.scaling_cap if rule.replicas is None else rule.replicas
         open_ = np.flatnonzero(needed <= limit)
         replicas = needed if rule.replicas is None else np.full_like(needed, rule.replicas)
         amounts = {
-            name: amount(columns, replicas, stage, moment) for name, amount in self._amounts.items()
+            name: amount(columns, replicas, stage, moment) for name, amount in functions.items()
         }
         penalty = sum(term.weight * amounts[term.quantity] for term in self.terms)
         found = Candidates(

@@ -31,13 +31,19 @@ from ipa_energy.registries import QUANTITIES
 Amount = Callable[..., float]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-LOWEST_PLANNED_LOAD_RPS = 1.0
-"""A smaller load is planned as this: joules per request have no meaning without requests."""
+NO_LOAD_RPS = 1e-6
+"""A load below one request in eleven days is none."""
+
+USUAL_INTERVAL_S = 10.0
+"""Adaptation interval where nobody names one, as in the YAML."""
 
 
-def planned_load_rps(load_rps: float) -> float:
-    """The load to plan for, given a predicted one: at least 1 request per second."""
-    return max(LOWEST_PLANNED_LOAD_RPS, load_rps)
+def planned_load_rps(load_rps: float, interval_s: float = USUAL_INTERVAL_S) -> float:
+    """The load to plan for, given a predicted one: that load; one request an interval if it is 0.
+
+    Joules per request have no meaning without requests.
+    """
+    return load_rps if load_rps >= NO_LOAD_RPS else 1.0 / interval_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +57,15 @@ class Moment:
         mean_rps: joules and penalties are those of this load, with the replicas of the peak.
         peak_rps: what (2) has to carry.
         signals: name → value now (``g_per_kwh``, ``price_per_kwh`` …), for quantities to use.
+        capped_rps: the energy cap (5) holds at this load and above, since fewer requests share the
+            same idle watts; None: at the mean.
     """
 
     lowest_rps: float
     mean_rps: float
     peak_rps: float
     signals: Mapping[str, float] = field(default_factory=dict)
+    capped_rps: float | None = None
 
     @classmethod
     def at(cls, load_rps: float, **signals: float) -> Moment:
@@ -64,21 +73,35 @@ class Moment:
         return cls(load_rps, load_rps, load_rps, signals)
 
     @classmethod
-    def of(cls, counts_rps: Counts, **signals: float) -> Moment:
-        """The loads of a trace of per-second counts, each at least 1."""
+    def of(
+        cls, counts_rps: Counts, interval_s: float = USUAL_INTERVAL_S, **signals: float
+    ) -> Moment:
+        """The loads of a trace of per-second counts.
+
+        Where some second has no request its lowest load is that of an interval of ``interval_s``.
+        """
+        lowest_rps = float(counts_rps.min())
+        if lowest_rps == 0:
+            lowest_rps = lowest_load_rps(counts_rps, interval_s)
         return cls(
-            lowest_rps=planned_load_rps(float(counts_rps.min())),
-            mean_rps=planned_load_rps(float(counts_rps.mean())),
-            peak_rps=planned_load_rps(float(counts_rps.max())),
+            lowest_rps=planned_load_rps(lowest_rps, interval_s),
+            mean_rps=planned_load_rps(float(counts_rps.mean()), interval_s),
+            peak_rps=planned_load_rps(float(counts_rps.max()), interval_s),
             signals=signals,
         )
+
+    @property
+    def energy_cap_rps(self) -> float:
+        """The load at which the energy cap is checked."""
+        return self.mean_rps if self.capped_rps is None else self.capped_rps
 
     @property
     def on_average(self) -> Moment:
         """Its mean load alone, with the same signals."""
         if self.lowest_rps == self.mean_rps == self.peak_rps:
             return self
-        return Moment(self.mean_rps, self.mean_rps, self.mean_rps, self.signals)
+        mean_rps = self.mean_rps
+        return Moment(mean_rps, mean_rps, mean_rps, self.signals, self.capped_rps)
 
     def check(self) -> None:
         """Refuse what nothing can be planned for.
@@ -86,9 +109,16 @@ class Moment:
         Raises:
             ConfigError: a load is not a positive finite number.
         """
-        for load_rps in (self.lowest_rps, self.mean_rps, self.peak_rps):
+        for load_rps in (self.lowest_rps, self.mean_rps, self.peak_rps, self.energy_cap_rps):
             if not (math.isfinite(load_rps) and load_rps > 0):
                 raise ConfigError(f"load of {load_rps:g} rps", allowed="a finite load above 0 rps")
+
+
+def lowest_load_rps(counts_rps: Counts, interval_s: float) -> float:
+    """The least mean of any interval within per-second counts; of all of them if they are few."""
+    length = max(1, min(len(counts_rps), round(interval_s)))
+    sums = np.concatenate([[0.0], np.cumsum(counts_rps, dtype=np.float64)])
+    return float((sums[length:] - sums[:-length]).min()) / length
 
 
 def over_arrays(amount: _Function) -> _Function:
@@ -133,6 +163,8 @@ def amount_of(quantity: str) -> Amount:
     """
     if quantity.startswith(UNITS):
         return units_of(quantity.removeprefix(UNITS))
+    if quantity == CAPPED_JOULES:
+        return capped_joules
     if quantity not in QUANTITIES:
         raise ConfigError(f"unknown quantity {quantity!r}", allowed=", ".join(QUANTITIES))
     amount: Amount = QUANTITIES[quantity].load()
@@ -143,6 +175,8 @@ UNITS = "units:"
 """Before a resource's name: the quantity of its units that all replicas hold."""
 
 BUILT_IN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
+CAPPED_JOULES = "capped_joules_per_request"
+"""Joules per request at the load at which the energy cap (5) has to hold."""
 """Quantities with keys of their own in the YAML and in :class:`.problem.Settings`."""
 
 
@@ -181,10 +215,20 @@ def latency_s(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
 
 @over_arrays
 def joules_per_request(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
-    """m·J per pipeline request, the stage's part of (5)."""
+    """m·J per pipeline request, the stage's part of the objective."""
+    return _joules(option, replicas, stage, moment.mean_rps)
+
+
+@over_arrays
+def capped_joules(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """m·J per pipeline request at the low end of the load, the stage's part of (5)."""
+    return _joules(option, replicas, stage, moment.energy_cap_rps)
+
+
+def _joules(option: Any, replicas: Any, stage: Stage, load_rps: float) -> Any:
     share = stage.requests_per_input
     return share * energy.joules_per_request(
-        option.dynamic_energy_j, option.idle_power_w, replicas, share * moment.mean_rps
+        option.dynamic_energy_j, option.idle_power_w, replicas, share * load_rps
     )
 
 

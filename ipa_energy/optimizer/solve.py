@@ -9,6 +9,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice, Result, checked_plans
 from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.registries import SOLVERS, named
 
 Solver = Callable[[Problem, int], list[Choice]]
@@ -32,9 +33,9 @@ def solve(problem: Problem, method: str = DEFAULT_METHOD, top_k: int = 1) -> Res
 
 
 def decide(
-    program: Program, load_rps: float, method: str = DEFAULT_METHOD, top_k: int = 1
+    program: Program, load_rps: Moment | float, method: str = DEFAULT_METHOD, top_k: int = 1
 ) -> Result:
-    """:func:`solve` at ``load_rps``; building the problem counts as part of the decision.
+    """:func:`solve` at a load or moment; building the problem counts as part of the decision.
 
     Raises:
         ConfigError: as :func:`solve`, or a load that is not a positive finite number.

@@ -17,16 +17,19 @@ import numpy.typing as npt
 
 from ipa_energy.optimizer.plan import Conflict, Plan
 from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.quantities import USUAL_INTERVAL_S, Moment
 from ipa_energy.optimizer.solve import solve
 
 
 def best_static_plan(
-    program: Program, counts_rps: npt.NDArray[np.int64]
+    program: Program,
+    counts_rps: npt.NDArray[np.int64],
+    interval_s: float = USUAL_INTERVAL_S,
 ) -> tuple[Plan | None, Conflict | None]:
     """The best plan that never changes, for a trace known in advance, or why there is none.
 
-    The plan's own figures (wait, joules, latency) are those of the mean load.
+    The plan's own figures (wait, joules, latency) are those of the mean load, and so is an energy
+    SLA: it caps the joules of the whole trace.
     """
-    result = solve(program.at(Moment.of(counts_rps)), method="pareto", top_k=1)
+    result = solve(program.at(Moment.of(counts_rps, interval_s)), method="pareto", top_k=1)
     return (result.plans[0], None) if result.plans else (None, result.conflict)

@@ -11,6 +11,7 @@ from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, plan_of
 from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profile_table.stages import stages_from_rows
@@ -47,13 +48,13 @@ class Planner:
             for variant, reason in variants.items():
                 logger.warning("stage %s goes on without %s: %s", stage, variant, reason)
 
-    def plan_running(self, running: Deployment, load_rps: float) -> Plan:
+    def plan_running(self, running: Deployment, load: Moment | float) -> Plan:
         """What a configuration, one entry a stage, means at a load, whether or not it is good."""
         picks = [
             (stage, runs.option, runs.replicas)
             for stage, runs in zip(self.stages, running, strict=True)
         ]
-        return plan_of(picks, self.program.settings, self.program.rules, load_rps)
+        return plan_of(picks, self.program.settings, self.program.rules, load)
 
 
 def load_planner(

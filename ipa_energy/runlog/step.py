@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ipa_energy.as_json import or_none
-from ipa_energy.optimizer.plan import StagePlan
+from ipa_energy.optimizer.plan import Plan, StagePlan
+from ipa_energy.optimizer.problem import within
 from ipa_energy.records import QUALITIES, Allocation, Option, Quality, weakest_quality
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served
@@ -124,6 +125,8 @@ class Step:
         trouble: what the backend failed at; None if nothing.
         gap_s: seconds before it of which nothing was logged.
         requests: offered during it, where a log without requests of its own says so; else NaN.
+        in_energy_sla: whether its joules over the requests that left the pipeline in it were within
+            the energy SLA; None without one, or without joules.
     """
 
     start_s: float
@@ -147,6 +150,7 @@ class Step:
     trouble: str | None = None
     gap_s: float = 0.0
     requests: float = NAN
+    in_energy_sla: bool | None = None
 
     @property
     def duration_s(self) -> float:
@@ -215,9 +219,19 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         entry["amounts"] = {name: or_none(value) for name, value in plan.amounts.items()}
     if decision and decision.trouble:
         entry["trouble"] = decision.trouble
+    sla_j = _energy_sla_j(plan)
+    if sla_j is not None:
+        capped = decision.capped_load_rps if decision else None
+        planned_at = None if capped is None else round(capped, 6)
+        entry["energy_sla"] = {"joules": sla_j, "planned_at_rps": planned_at, "requests": 0}
     if interval.gap_s:
         entry["gap_s"] = round(interval.gap_s, 6)
     return with_window(entry, served)
+
+
+def _energy_sla_j(plan: Plan) -> float | None:
+    checks = plan.certificate.checks
+    return next((check.limit for check in checks if check.constraint == "energy_sla_joules"), None)
 
 
 def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
@@ -230,14 +244,29 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
         key: _total([figures[key] for figures in energy.values()])
         for key in ("idle_joules", "dynamic_joules")
     }
+    energy_j = _total(list(totals.values()))
+    if "energy_sla" in entry:
+        entry = entry | {"energy_sla": _held(entry["energy_sla"], served, energy_j)}
     return entry | {
         "end_s": round(served.end_s, 6),
         "energy": energy,
         **totals,
-        "energy_joules": _total(list(totals.values())),
+        "energy_joules": energy_j,
         "energy_quality": _weakest(entry.get("energy_quality"), served.quality),
         "energy_meter": served.meter or entry.get("energy_meter"),
         "in_flight": served.in_flight,
+    }
+
+
+def _held(sla: Mapping[str, Any], served: Served, energy_j: float | None) -> dict[str, Any]:
+    """Whether a step kept the energy SLA so far; without a request as if it had served one."""
+    requests = sla["requests"] + len(served.requests)
+    joules = None if energy_j is None else _rounded(energy_j / max(1, requests))
+    return {
+        **sla,
+        "requests": requests,
+        "joules_per_request": joules,
+        "inside": None if joules is None else within(joules, sla["joules"]),
     }
 
 
@@ -338,6 +367,7 @@ def parse_entry(
         trouble=entry.get("trouble"),
         gap_s=float(entry.get("gap_s", 0.0)),
         requests=number(entry.get("requests")),
+        in_energy_sla=(entry.get("energy_sla") or {}).get("inside"),
     )
 
 

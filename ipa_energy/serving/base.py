@@ -148,6 +148,7 @@ class Decision:
         plan: what to run from now on; None if that is what runs already.
         conflict: why nothing was feasible; None if something was.
         trouble: what the backend failed at, or what had failed before; None if nothing.
+        capped_load_rps: the low end of the load, at which the energy cap was to hold; None without.
     """
 
     status: Literal["optimal", "feasible", "infeasible", "kept"]
@@ -159,6 +160,7 @@ class Decision:
     plan: Plan | None = None
     conflict: str | None = None
     trouble: str | None = None
+    capped_load_rps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
 from ipa_energy.optimizer.plan import build_plan
 from ipa_energy.optimizer.problem import Problem, Program, require_intervals
-from ipa_energy.optimizer.quantities import Moment, planned_load_rps
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Stage
 from ipa_energy.registries import QUANTITIES
@@ -296,7 +296,6 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         cases = [conductor.case(setting) for setting in settings]
     loads = [load.loads for load in question.loads]
     mapped = question.mapped_loads_rps or loads_to_map([load.mean_rps for load in loads])
-    mapped = [planned_load_rps(load_rps) for load_rps in mapped]
     is_compared = len(question.planners) > 1
     weight = planner.config.energy_weight
     study = Study(

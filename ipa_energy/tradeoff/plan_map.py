@@ -282,7 +282,7 @@ def plan_map(
 
     Args:
         program: with an energy weight of 0, of a profile with joules.
-        loads_rps: at least 1 rps each; the rows come in rising order, each load once.
+        loads_rps: above 0 each; the rows come in rising order, each load once.
         options: those that other rows of the study have seen already, with their indices; new ones
             are added.
     """

@@ -21,7 +21,7 @@ from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, thin
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, build_plan
 from ipa_energy.optimizer.problem import Problem, Program, within
-from ipa_energy.optimizer.quantities import Moment, planned_load_rps
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import EnergyRisk, Quality
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of
@@ -117,7 +117,7 @@ def analyse_program(
     program: Program, load: float | Moment, *, seed: int = 0, draws: int = DRAWS
 ) -> Sensitivity:
     """:func:`analyse` for a program; ``seed`` is that of the draws."""
-    loads = load if isinstance(load, Moment) else Moment.at(planned_load_rps(load))
+    loads = load if isinstance(load, Moment) else Moment.at(load)
     problem = program.at(loads)
     found = pareto.solve(problem)
     if not found:

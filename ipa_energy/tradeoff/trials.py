@@ -22,7 +22,7 @@ from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.interval import half_width_95
 from ipa_energy.optimizer.plan import Plan
-from ipa_energy.optimizer.quantities import Moment, planned_load_rps
+from ipa_energy.optimizer.quantities import USUAL_INTERVAL_S, Moment
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.serving.base import deployment_of
@@ -60,13 +60,12 @@ def constant_load(load_rps: float, duration_s: int = DEFAULT_DURATION_S) -> Stud
         ConfigError: the load is not a positive number, or the duration is out of range.
     """
     workload = static_workload(load_rps, duration_s)
-    planned = planned_load_rps(load_rps)
-    return StudyLoad(f"{load_rps:g} rps", workload, Moment.at(planned))
+    return StudyLoad(f"{load_rps:g} rps", workload, Moment.at(load_rps))
 
 
-def trace_load(workload: Workload) -> StudyLoad:
-    """A trace."""
-    return StudyLoad(workload.name, workload, Moment.of(workload.counts))
+def trace_load(workload: Workload, interval_s: float = USUAL_INTERVAL_S) -> StudyLoad:
+    """A trace, adapted to every ``interval_s``."""
+    return StudyLoad(workload.name, workload, Moment.of(workload.counts, interval_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

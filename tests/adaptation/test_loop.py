@@ -38,9 +38,20 @@ class Fixed:
 SEEN = np.arange(5)
 
 
-def adapter(predictor: Fixed, *stages: Stage, cap: int = 3) -> Adapter:
-    settings = Settings(alpha=1.0, beta=1.0, gamma=0.0, scaling_cap=cap, batching_cap=8)
-    return Adapter(Program(stages or (TWINS,), settings), predictor, method="pareto")
+def adapter(
+    predictor: Fixed, *stages: Stage, cap: int = 3, energy_sla_j: float | None = None
+) -> Adapter:
+    settings = Settings(
+        alpha=1.0,
+        beta=1.0,
+        gamma=0.0,
+        scaling_cap=cap,
+        batching_cap=8,
+        energy_sla_joules=energy_sla_j,
+    )
+    interval_s = 10.0 if energy_sla_j is None else 1.0
+    program = Program(stages or (TWINS,), settings)
+    return Adapter(program, predictor, method="pareto", interval_s=interval_s)
 
 
 @pytest.mark.parametrize("running", ["left", "middle", "right"])
@@ -71,14 +82,32 @@ def test_predictor_sees_what_arrived() -> None:
     assert decision.monitored_load_rps == (2, 3, 4)
 
 
-def test_small_prediction_is_logged_and_planned_as_one_rps() -> None:
+def test_no_load_is_logged_and_planned_as_one_request_an_interval() -> None:
     decision = adapter(Fixed(0.0)).decide(
         5, np.zeros(5, dtype=np.int64), [DeployedStage("only", TWINS.options[0], 1)]
     )
     assert decision.predicted_load_rps == 0.0
-    assert decision.planned_load_rps == 1.0
+    assert decision.planned_load_rps == 0.1
     assert decision.plan is not None
-    assert decision.plan.load_rps == 1.0
+    assert decision.plan.load_rps == 0.1
+
+
+def test_small_prediction_is_planned_as_it_is() -> None:
+    decision = adapter(Fixed(0.25)).decide(5, SEEN, [DeployedStage("only", TWINS.options[0], 1)])
+    assert (decision.predicted_load_rps, decision.planned_load_rps) == (0.25, 0.25)
+
+
+def test_energy_sla_is_planned_at_the_quietest_interval_seen() -> None:
+    """At 8 rps 2 + 4/8 J are planned; the quietest second had 2 rps: 2 + 4/2 = 4 J must fit."""
+    only = make_option("only", throughput_rps=10.0, dynamic_energy_j=2.0, idle_power_w=4.0)
+    running = [DeployedStage("only", only, 1)]
+    seen = np.array([9, 2, 6])
+    for cap_j, status in ((4.0, "optimal"), (3.99, "infeasible")):
+        asked = adapter(Fixed(8.0), Stage("only", "node", (only,)), energy_sla_j=cap_j)
+        decision = asked.decide(5, seen, running)
+        assert (decision.status, decision.capped_load_rps) == (status, 2.0)
+    assert decision.conflict is not None
+    assert "an energy SLA of at least 4 J (at 2 rps, which may come)" in decision.conflict
 
 
 def test_infeasible_step_has_a_conflict_and_changes_nothing() -> None:

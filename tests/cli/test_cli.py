@@ -233,11 +233,14 @@ def test_infeasible_exits_3_with_the_cheapest_way_out(
     assert status == 0
 
 
-def test_load_under_one_is_planned_as_one(
+def test_load_under_one_is_planned_as_it_is(
     small_pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, found = call_json(capsys, "optimize", small_pipeline, "--load", "0.2")
-    assert (found["load_rps"], found["planned_load_rps"]) == (0.2, 1.0)
+    assert (found["load_rps"], found["planned_load_rps"]) == (0.2, 0.2)
+    plan = found["plans"][0]
+    energy = sum(stage["power_w"] for stage in plan["stages"]) / 0.2
+    assert plan["joules_per_request"] == pytest.approx(energy)
 
 
 @pytest.mark.parametrize(

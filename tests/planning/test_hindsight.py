@@ -107,6 +107,10 @@ def test_trace_that_no_plan_lasts_through_has_a_conflict() -> None:
     assert "scaling_cap" in str(conflict)
 
 
-def test_loads_of_a_quiet_trace_are_planned_as_one_rps() -> None:
-    loads = Moment.of(np.array([0, 0, 1]))
-    assert (loads.lowest_rps, loads.mean_rps, loads.peak_rps) == (1.0, 1.0, 1.0)
+def test_loads_of_a_quiet_trace_are_planned_as_they_are() -> None:
+    """Its lowest load is that of the quietest interval; one without requests counts as one."""
+    counts = np.array([0, 1, 0, 1, 1, 2])
+    loads = Moment.of(counts, interval_s=3)
+    assert (loads.lowest_rps, loads.mean_rps, loads.peak_rps) == (1 / 3, 5 / 6, 2.0)
+    silent = Moment.of(np.array([0, 0, 0, 6]), interval_s=2)
+    assert (silent.lowest_rps, silent.mean_rps, silent.peak_rps) == (0.5, 1.5, 6.0)

@@ -152,7 +152,7 @@ def test_a_trace_is_planned_for_its_peak_and_its_mean() -> None:
     assert load.folder == "two-steps"
 
 
-def test_less_than_one_request_a_second_is_planned_as_one() -> None:
+def test_less_than_one_request_a_second_is_planned_as_it_is() -> None:
     load = constant_load(0.25, 40)
-    assert load.loads.mean_rps == 1.0
+    assert load.loads.mean_rps == 0.25
     assert load.workload.requests == 10

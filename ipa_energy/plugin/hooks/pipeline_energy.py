@@ -22,7 +22,6 @@ from typing import Any, Literal
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, StagePlan, plan_of
 from ipa_energy.optimizer.problem import Settings, StageRules, within
-from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.plugin.hooks.joules import estimate, joules_of, missing_batches
 from ipa_energy.records import Allocation, Option, Stage
 
@@ -196,8 +195,11 @@ class PipelineEnergy:
         )
 
     def plan_for(self, load_rps: float) -> None:
-        """Set the load that objective and constraints are about to be asked for."""
-        self.load_rps = planned_load_rps(float(load_rps))
+        """Set the load that objective and constraints are about to be asked for.
+
+        IPA's loads are whole numbers, and it plans 0 as 1.
+        """
+        self.load_rps = max(1.0, float(load_rps))
 
     def plan(self, configurations: Iterable[Configuration]) -> Plan | None:
         """What these mean at the planned load; None if the profile lacks one of the entries.
