@@ -1,0 +1,115 @@
+"""The way of a request through the stages' queues, and what is written down of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ipa_energy.errors import ServingError
+from ipa_energy.serving.local.protocol import Named
+from ipa_energy.serving.local.stage_queue import StageQueue
+
+
+@dataclass(slots=True)
+class Trip:
+    """One request's way, as :class:`ipa_energy.serving.base.Requests` wants it.
+
+    Attributes:
+        request_id: the client's.
+        arrived_s: when it came to the router.
+        left_s: when its answer, or its refusal, left the router; NaN until then.
+        stopped_at: index of the stage where it was dropped or failed; −1 if it was served.
+        trouble: why it was not served; None if it was.
+        queued_s, started_s, served_s: one a stage that it came to; NaN for what did not happen.
+    """
+
+    request_id: str
+    arrived_s: float
+    left_s: float = math.nan
+    stopped_at: int = -1
+    trouble: str | None = None
+    queued_s: list[float] = field(default_factory=list)
+    started_s: list[float] = field(default_factory=list)
+    served_s: list[float] = field(default_factory=list)
+
+
+class Router:
+    """Stages in a row; a :class:`.rpc.Service` of the whole pipeline.
+
+    Args:
+        name: of the pipeline, which is the model that clients ask for.
+        queues: one a stage, first stage first.
+        now_s: the clock, the queues' own.
+
+    Attributes:
+        under_way: requests that have come and not left.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queues: Sequence[StageQueue],
+        *,
+        now_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.name = name
+        self.queues = tuple(queues)
+        self.under_way = 0
+        self._now_s = now_s
+        self._finished: list[Trip] = []
+        self._arrivals: dict[int, int] = {}
+
+    def is_ready(self, model: str) -> bool:
+        """True if every stage has a replica."""
+        return model in ("", self.name) and all(queue.replicas for queue in self.queues)
+
+    async def infer(self, named: Named) -> Named:
+        """Take a request through all stages.
+
+        Raises:
+            ServingError: it was dropped, refused or has failed; what is told to the client.
+        """
+        trip = Trip(named.request_id, self._now_s())
+        second = int(trip.arrived_s)
+        self._arrivals[second] = self._arrivals.get(second, 0) + 1
+        payload = named.payload
+        self.under_way += 1
+        try:
+            for queue in self.queues:
+                visit = queue.enter(payload, trip.arrived_s)
+                try:
+                    payload = await visit.answer
+                finally:
+                    trip.queued_s.append(visit.queued_s)
+                    trip.started_s.append(visit.started_s)
+                    trip.served_s.append(visit.served_s)
+        except ServingError as error:
+            trip.stopped_at, trip.trouble = len(trip.queued_s) - 1, str(error)
+            raise
+        except asyncio.CancelledError:
+            trip.stopped_at, trip.trouble = len(trip.queued_s) - 1, "cancelled by the client"
+            raise
+        finally:
+            self.under_way -= 1
+            trip.left_s = self._now_s()
+            self._finished.append(trip)
+        return Named(self.name, named.request_id, payload)
+
+    def take_finished(self) -> list[Trip]:
+        """The trips that ended since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def arrivals(self) -> dict[int, int]:
+        """Requests that came, by the whole second of the clock; those of an hour at most."""
+        for second in [s for s in self._arrivals if s < self._now_s() - 3600]:
+            del self._arrivals[second]
+        return dict(self._arrivals)
+
+    def close(self) -> None:
+        """Fail what is under way."""
+        for queue in self.queues:
+            queue.close()

@@ -1,0 +1,342 @@
+"""The central queue of one stage: who is served next, where, with whom, and what if that fails.
+
+::
+
+    enter ──▶ waiting ──(a replica is free, and b wait or the oldest waited the time-out)──▶ batch
+                 ▲ head                                                                     │
+                 └──────── the replica failed, the batch has tries left ────────────────────┤
+                                                                                            ▼
+              dropped (too old when its batch forms), failed, cancelled                  answered
+
+- First come, first served; a replica has one batch at a time, so nothing waits inside replicas,
+  where it could be neither dropped nor given to another. The replica that was free longest is next;
+  batch size and time-out are that replica's, so that old and new ones can serve side by side.
+- Requests that were sent longer ago than the drop limit are dropped one by one when they come into
+  a batch; the batch is formed again without them.
+- A replica that cannot be reached, hangs longer than its call time-out or answers garbage is out.
+  Its batch goes back to the head of the queue, also while the replica was draining, up to
+  :data:`MAX_TRIES` times.
+- A batch that the model *refuses* (an input it cannot read) says nothing about the replica: its
+  requests are served one by one, so that the bad one alone is refused.
+- Who was cancelled is skipped; what it is part of already goes on for the others.
+
+Time is given as a function, seconds by any steady clock; nothing here knows of gRPC or processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ipa_energy.errors import ServingError
+from ipa_energy.serving.local.protocol import BadMessageError, Payload, joined, parted
+
+MAX_TRIES = 5
+"""A request that was in that many failed batches is likely what makes them fail."""
+
+
+class ReplicaLostError(ServingError):
+    """A replica cannot be used any more: gone, hung, or answering what is no answer."""
+
+
+class RefusedError(ServingError):
+    """The model refuses this input; another replica would, too."""
+
+
+class DroppedError(ServingError):
+    """The request was older than the drop limit when its batch was formed."""
+
+
+class StageFailedError(ServingError):
+    """The request was tried as often as allowed, or the stage is closed."""
+
+
+class Replica(Protocol):
+    """Something that serves one batch at a time."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Requests that it serves at once, at most."""
+        ...
+
+    @property
+    def batch_timeout_s(self) -> float:
+        """How long the oldest request waits for others while this replica is free."""
+        ...
+
+    @property
+    def call_timeout_s(self) -> float:
+        """After how long without an answer it counts as hung."""
+        ...
+
+    async def infer(self, payload: Payload) -> Payload:
+        """Serve a batch.
+
+        Raises:
+            ReplicaLostError: it cannot.
+            RefusedError: the model refuses the input.
+            BadMessageError: what it answered is no answer.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """The stay of one request at one stage; times are NaN until then."""
+
+    payload: Payload
+    sent_s: float
+    queued_s: float
+    answer: asyncio.Future[Payload]
+    started_s: float = math.nan
+    served_s: float = math.nan
+    tries: int = 0
+    is_alone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A replica at the queue, and what it is doing."""
+
+    replica: Replica
+    task: asyncio.Task[None] | None = None
+    is_leaving: bool = False
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def _ignore(_: Replica, __: Exception) -> None:
+    """Nobody wants to know."""
+
+
+class StageQueue:
+    """The queue of one stage, inside a running event loop.
+
+    Args:
+        stage: its name, for messages.
+        drop_limit_s: age from which a request is dropped.
+        on_lost: called with a replica that is out, and why.
+        now_s: the clock.
+
+    Attributes:
+        dropped, retried, failed: how many requests were.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        *,
+        drop_limit_s: float = math.inf,
+        on_lost: Callable[[Replica, Exception], None] = _ignore,
+        now_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.stage = stage
+        self.drop_limit_s = drop_limit_s
+        self.on_lost = on_lost
+        self.dropped = self.retried = self.failed = 0
+        self._now_s = now_s
+        self._waiting: deque[Visit] = deque()
+        self._free: deque[_Seat] = deque()
+        self._seats: dict[str, _Seat] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """Names of those that take batches."""
+        return tuple(name for name, seat in self._seats.items() if not seat.is_leaving)
+
+    def enter(self, payload: Payload, sent_s: float) -> Visit:
+        """Queue a request; await its ``answer``, or cancel it.
+
+        The answer raises :class:`DroppedError`, :class:`RefusedError` or :class:`StageFailedError`.
+        """
+        answer: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+        visit = Visit(payload, sent_s, self._now_s(), answer)
+        if self._is_closed:
+            answer.set_exception(StageFailedError(f"stage {self.stage} is closed"))
+            return visit
+        answer.add_done_callback(lambda done: self._forget(visit) if done.cancelled() else None)
+        self._waiting.append(visit)
+        self._dispatch()
+        return visit
+
+    def add(self, replica: Replica) -> None:
+        """A replica is ready for batches."""
+        seat = _Seat(replica)
+        self._seats[replica.name] = seat
+        self._free.append(seat)
+        self._dispatch()
+
+    async def drain(self, name: str) -> None:
+        """Give a replica no more batches, and return when its last one is answered."""
+        seat = self._seats.get(name)
+        if seat is None:
+            return
+        seat.is_leaving = True
+        if seat.task is None:
+            self._leave(seat)
+        await seat.gone.wait()
+
+    def remove(self, name: str) -> None:
+        """A replica is known to be dead: what it was serving goes to another at once."""
+        seat = self._seats.get(name)
+        if seat is None:
+            return
+        seat.is_leaving = True
+        if seat.task is None:
+            self._leave(seat)
+        else:
+            seat.task.cancel("dead")
+
+    def close(self) -> None:
+        """Fail whatever waits or is being served."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = list(self._waiting), deque()
+        self._fail(waiting, StageFailedError(f"stage {self.stage} was closed"))
+        for seat in list(self._seats.values()):
+            if seat.task is not None:
+                seat.task.cancel()
+
+    def _dispatch(self) -> None:
+        """Start every batch that may start now; else wake up when the next one may."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._free and self._waiting:
+            replica, now_s = self._free[0].replica, self._now_s()
+            batch = self._next_batch(replica.batch)
+            oldest = batch[0]
+            if not (oldest.is_alone or len(batch) >= replica.batch):
+                wait_s = oldest.queued_s + replica.batch_timeout_s - now_s
+                if wait_s > 0:
+                    loop = asyncio.get_running_loop()
+                    self._timer = loop.call_later(wait_s, self._dispatch)
+                    return
+            old = [visit for visit in batch if now_s - visit.sent_s > self.drop_limit_s]
+            for visit in old:
+                self._drop(visit, now_s)
+            if not old:
+                for _ in batch:
+                    self._waiting.popleft()
+                self._start(self._free.popleft(), batch, now_s)
+
+    def _next_batch(self, size: int) -> list[Visit]:
+        """The oldest that may be served together; whoever is to be alone is."""
+        batch: list[Visit] = []
+        for visit in self._waiting:
+            if len(batch) == size or (batch and visit.is_alone):
+                break
+            batch.append(visit)
+            if visit.is_alone:
+                break
+        return batch
+
+    def _drop(self, visit: Visit, now_s: float) -> None:
+        self._waiting.remove(visit)
+        self.dropped += 1
+        visit.started_s = math.nan
+        age_s = now_s - visit.sent_s
+        visit.answer.set_exception(
+            DroppedError(
+                f"dropped at stage {self.stage}: {age_s:.3g} s old, more than the drop limit of"
+                f" {self.drop_limit_s:g} s"
+            )
+        )
+
+    def _start(self, seat: _Seat, batch: list[Visit], now_s: float) -> None:
+        for visit in batch:
+            visit.started_s = now_s
+            visit.tries += 1
+        seat.task = asyncio.get_running_loop().create_task(self._serve(seat, batch))
+
+    async def _serve(self, seat: _Seat, batch: list[Visit]) -> None:
+        replica = seat.replica
+        try:
+            async with asyncio.timeout(replica.call_timeout_s):
+                answers = parted(
+                    await replica.infer(joined([visit.payload for visit in batch])), len(batch)
+                )
+        except (ReplicaLostError, BadMessageError) as error:
+            self._lose(seat, batch, error)
+        except TimeoutError:
+            hung = f"replica {replica.name} did not answer in {replica.call_timeout_s:g} s"
+            self._lose(seat, batch, ReplicaLostError(hung))
+        except asyncio.CancelledError:
+            self._lose(seat, batch, ReplicaLostError(f"replica {replica.name} is dead"))
+        except RefusedError as error:
+            self._refuse(batch, error)
+        else:
+            served_s = self._now_s()
+            for visit, answer in zip(batch, answers, strict=True):
+                visit.served_s = served_s
+                if not visit.answer.done():
+                    visit.answer.set_result(answer)
+        finally:
+            # Whatever happened, nobody waits for ever.
+            left = [v for v in batch if not v.answer.done() and v not in self._waiting]
+            self._fail(left, StageFailedError(f"stage {self.stage} failed unexpectedly"))
+            seat.task = None
+            if seat.is_leaving:
+                self._leave(seat)
+            else:
+                self._free.append(seat)
+            self._dispatch()
+
+    def _lose(self, seat: _Seat, batch: list[Visit], error: ServingError) -> None:
+        """The replica is out; its batch goes to the head of the queue again, or has failed."""
+        seat.is_leaving = True
+        spent = [visit for visit in batch if visit.tries >= MAX_TRIES]
+        self._fail(
+            spent, StageFailedError(f"stage {self.stage} failed {MAX_TRIES} times, last: {error}")
+        )
+        self.retried += self._put_back(visit for visit in batch if visit.tries < MAX_TRIES)
+        if not self._is_closed:
+            self.on_lost(seat.replica, error)
+
+    def _refuse(self, batch: list[Visit], error: RefusedError) -> None:
+        """One of them is bad: find out which, unless it is the only one."""
+        if len(batch) == 1:
+            self._fail(batch, error)
+            return
+        for visit in batch:
+            visit.is_alone = True
+        self._put_back(batch)
+
+    def _put_back(self, batch: Iterable[Visit]) -> int:
+        """To the head of the queue, in their order; how many still want an answer."""
+        wanted = [visit for visit in batch if not visit.answer.done() and not self._is_closed]
+        self._waiting.extendleft(reversed(wanted))
+        return len(wanted)
+
+    def _fail(self, visits: Iterable[Visit], error: ServingError) -> None:
+        for visit in visits:
+            if not visit.answer.done():
+                self.failed += 1
+                visit.answer.set_exception(error)
+
+    def _leave(self, seat: _Seat) -> None:
+        self._seats.pop(seat.replica.name, None)
+        if seat in self._free:
+            self._free.remove(seat)
+        seat.gone.set()
+
+    def _forget(self, visit: Visit) -> None:
+        """A request was cancelled: out of the queue with it, if it is still there."""
+        if visit in self._waiting:
+            self._waiting.remove(visit)
+            self._dispatch()
