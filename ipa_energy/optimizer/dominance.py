@@ -15,6 +15,8 @@ from ipa_energy.arrays import Floats, Ints
 
 _BLOCK = 128
 _PAIRWISE = 160
+_EARLIER = np.triu(np.ones((_PAIRWISE, _PAIRWISE), dtype=bool), 1)
+"""Row before column, for as many entries as are ever compared with themselves."""
 
 
 def undominated(columns: Sequence[Floats], keep: int, order: Ints | None = None) -> Ints:
@@ -64,7 +66,7 @@ def _dominators(
     for column in columns[1:]:
         at_least &= column[above][:, None] >= column[below]
     if triangular:
-        at_least = np.triu(at_least, 1)
+        at_least &= _EARLIER[: len(above), : len(below)]
     return np.asarray(np.count_nonzero(at_least, axis=0), dtype=np.intp)
 
 

@@ -18,6 +18,7 @@ from ipa_energy.optimizer.problem import (
     Problem,
     Settings,
     StageRules,
+    Term,
     accuracy_ranks,
     caps_at,
     caps_of,
@@ -258,7 +259,8 @@ def build_plan(problem: Problem, choice: Choice) -> Plan:
     for candidates, candidate in zip(problem.stages, choice, strict=True):
         option = candidates.stage.options[candidates.option_index[candidate]]
         picks.append((candidates.stage, option, int(candidates.replicas[candidate])))
-    return plan_of(picks, problem.settings, problem.rules, problem.moment)
+    counted = problem.terms, problem.caps
+    return _plan(picks, problem.settings, problem.rules, problem.moment, counted)
 
 
 def plan_of(
@@ -278,19 +280,32 @@ def plan_of(
         rules: one a stage.
         moment: what it is for, or λ; of changing loads the mean counts.
     """
-    moment = moment.on_average if isinstance(moment, Moment) else Moment.at(moment)
+    moment = moment if isinstance(moment, Moment) else Moment.at(moment)
+    caps = caps_at(caps_of(settings), moment)
+    return _plan(picks, settings, rules, moment, (terms_of(settings), caps))
+
+
+def _plan(
+    picks: Sequence[tuple[Stage, Option, int]],
+    settings: Settings,
+    rules: Sequence[StageRules],
+    moment: Moment,
+    counted: tuple[Sequence[Term], Sequence[Cap]],
+) -> Plan:
+    """:func:`plan_of` with the terms and caps of its settings, which a problem has at hand."""
+    moment = moment.on_average
+    penalties, caps = counted
     stages = tuple(_stage_plan(*pick, settings, moment.mean_rps) for pick in picks)
     accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
     raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
     totals = _known_totals(stages, moment)
-    term_list, caps = terms_of(settings), caps_at(caps_of(settings), moment)
     amounts: dict[str, float] = {}
-    for quantity in [term.quantity for term in term_list] + [cap.quantity for cap in caps]:
+    for quantity in [*(term.quantity for term in penalties), *(cap.quantity for cap in caps)]:
         if quantity not in totals:
             amounts[quantity] = _total(quantity, picks, settings, moment)
     totals.update(amounts)
     terms = {"accuracy": settings.alpha * accuracy, "cost": 0.0, "batch": 0.0, "energy": 0.0}
-    for term in term_list:
+    for term in penalties:
         terms[term.name] = term.weight * totals[term.quantity]
     return Plan(
         stages=stages,
@@ -311,14 +326,16 @@ def _planned_joules(stages: Sequence[StagePlan]) -> float:
 def _known_totals(stages: Sequence[StagePlan], moment: Moment) -> dict[str, float]:
     """The built-in quantities of a plan."""
     joules = _planned_joules(stages)
-    return {
+    totals = {
         "cost": sum(stage.cost_cores for stage in stages),
         "batch": sum(stage.option.batch for stage in stages),
         "latency_s": sum(stage.option.latency_s + stage.wait_s for stage in stages),
         "joules_per_request": joules,
-        CAPPED_JOULES: joules + sum(_more_idle_j(stage, moment) for stage in stages),
         "watts": moment.mean_rps * joules,
     }
+    if moment.capped_rps is not None:
+        totals[CAPPED_JOULES] = joules + sum(_more_idle_j(stage, moment) for stage in stages)
+    return totals
 
 
 def _more_idle_j(stage: StagePlan, moment: Moment) -> float:
@@ -369,9 +386,6 @@ def _accuracy(stage: Stage, option: Option, settings: Settings) -> float:
     return accuracy_ranks(stage)[option.variant] if ranked else option.accuracy
 
 
-_ALWAYS_CHECKED = (("latency_sla_s", "latency_s"), ("energy_sla_joules", "joules_per_request"))
-
-
 def _certificate(
     stages: tuple[StagePlan, ...],
     settings: Settings,
@@ -390,11 +404,10 @@ def _certificate(
         largest = settings.batching_cap
         checks.append(Check(f"batching_cap:{name}", batch, largest, batch <= largest))
     limits: dict[str, tuple[str, float | None]] = {
-        cap.name: (cap.quantity, cap.limit) for cap in caps
+        "latency_sla_s": ("latency_s", None),  # both are shown with no limit, too
+        "energy_sla_joules": ("joules_per_request", None),
     }
-    for name, quantity in _ALWAYS_CHECKED:
-        _, limit = limits.pop(name, (quantity, None))
-        checks.append(Check(name, totals[quantity], limit, within(totals[quantity], limit)))
+    limits.update((cap.name, (cap.quantity, cap.limit)) for cap in caps)
     for name, (quantity, limit) in limits.items():
         checks.append(Check(name, totals[quantity], limit, within(totals[quantity], limit)))
     return Certificate(tuple(checks))

@@ -334,8 +334,10 @@ class Problem:
 
     def columns(self, quantity: str) -> tuple[Floats, ...]:
         """Amounts of one quantity, one array a stage, of a term, a cap or any other quantity."""
-        if all(quantity in candidates.amounts for candidates in self.stages):
-            return tuple(candidates.amounts[quantity] for candidates in self.stages)
+        try:
+            return tuple([candidates.amounts[quantity] for candidates in self.stages])
+        except KeyError:  # no term and no cap counts it
+            pass
         amount = over_all_options(quantity)
         return tuple(
             amount(
@@ -484,9 +486,10 @@ class Program:
             moment = Moment.at(moment)
         moment.check()
         caps = caps_at(self.caps, moment)
+        functions = self._amounts if caps is self.caps else self._amounts_of(caps)
         return Problem(
             stages=tuple(
-                self._candidates(*parts, moment, self._amounts_of(caps))
+                self._candidates(*parts, moment, functions)
                 for parts in zip(self.stages, self.rules, self._columns, strict=True)
             ),
             moment=moment,
@@ -510,19 +513,20 @@ class Program:
     ) -> Candidates:
         needed = replicas_needed(stage.requests_per_input * moment.peak_rps, columns.throughput_rps)
         limit = self.settings.scaling_cap if rule.replicas is None else rule.replicas
-        open_ = np.flatnonzero(needed <= limit)
+        (open_,) = (needed <= limit).nonzero()
         replicas = needed if rule.replicas is None else np.full_like(needed, rule.replicas)
         amounts = {
             name: amount(columns, replicas, stage, moment) for name, amount in functions.items()
         }
-        penalty = sum(term.weight * amounts[term.quantity] for term in self.terms)
+        parts = [term.weight * amounts[term.quantity] for term in self.terms]
+        penalty: Floats = sum(parts[1:], start=parts[0])
         found = Candidates(
             stage=stage,
             option_index=columns.allowed,
             replicas=replicas.astype(np.int64),
             accuracy=columns.accuracy,
             amounts=amounts,
-            penalty=np.asarray(penalty),
+            penalty=penalty,
         )
         return found if len(open_) == len(needed) else found.select(open_)
 

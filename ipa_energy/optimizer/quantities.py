@@ -175,9 +175,10 @@ UNITS = "units:"
 """Before a resource's name: the quantity of its units that all replicas hold."""
 
 BUILT_IN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
+"""Quantities with keys of their own in the YAML and in :class:`.problem.Settings`."""
+
 CAPPED_JOULES = "capped_joules_per_request"
 """Joules per request at the load at which the energy cap (5) has to hold."""
-"""Quantities with keys of their own in the YAML and in :class:`.problem.Settings`."""
 
 
 def units_of(resource: str) -> Amount:
@@ -202,7 +203,7 @@ def cores(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
 def batches(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     """B."""
     del replicas, stage, moment
-    return option.batch * 1.0
+    return option.batch
 
 
 @over_arrays
