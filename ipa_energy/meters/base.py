@@ -157,6 +157,13 @@ def min_window_for(update_period_s: float) -> float:
     return STEPS_FOR_ONE_PERCENT * update_period_s
 
 
+MOST_W = 20_000.0
+"""More than the processors, the memory or a GPU of one machine draw."""
+
+STEP_ALLOWANCE_S = 0.2
+"""A window may hold a step that began this long before it."""
+
+
 class MeterFault(MeterUnavailableError):  # noqa: N818 - a fault, with the parts of a status
     """A meter that cannot be used.
 
@@ -221,10 +228,19 @@ class CounterMeter:
             if step < 0:
                 told = f"the counter of {name} fell by {-step:g} {self.unit} in {duration_s:.3g} s"
                 raise MeterFault(self.name, "dead", told, self.fell_fix)
+            power_w = step * self.joules_per_count / (duration_s + STEP_ALLOWANCE_S)
+            if power_w > self.most_w(name):
+                told = f"the counter of {name} went forward by {step:g} {self.unit} in "
+                told += f"{duration_s:.3g} s, which no power explains"
+                raise MeterFault(self.name, "dead", told, "measure the window again")
         if not self.may_rest:
             require_movement(self.name, steps, duration_s, self.still_fix, told=self.still_told)
         domains = {name: step * self.joules_per_count for name, step in steps.items()}
         return Energy(sum(domains.values()), duration_s, domains, self.name, self.quality)
+
+    def most_w(self, domain: str) -> float:
+        """More watts than a domain ever draws."""
+        return MOST_W
 
     def took(self, start: Reading, end: Reading) -> bool:
         """True if both readings are of the same counters, and of this meter's."""

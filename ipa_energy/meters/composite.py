@@ -46,7 +46,7 @@ class CompositeMeter:
         names = [part.name for part in parts]
         if len(parts) < 2:
             raise ConfigError(f"a composite meter of {names}", allowed="two or more meters")
-        kinds = [_counted(name) for name in names]
+        kinds = [_counted(part) for part in parts]
         twice = sorted(kind for kind in set(kinds) if kinds.count(kind) > 1)
         if twice:
             raise ConfigError(
@@ -177,6 +177,7 @@ def _parts_of(reading: Reading, meter: CompositeMeter | SumMeter) -> tuple[Readi
     return reading.parts
 
 
-def _counted(name: str) -> str:
+def _counted(meter: Meter) -> str:
     """Whose joules a meter counts; its own name where that is not known."""
-    return (source(name).counts if name in METERS else None) or name
+    counts = source(meter.name).counts if meter.name in METERS else None
+    return counts or getattr(meter, "counts", None) or meter.name

@@ -42,6 +42,7 @@ from pathlib import Path
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, MeterFault, Reading
 from ipa_energy.meters.imports.perf_log import ADDED_EVENTS, ENERGY_UNIT, PLATFORM_EVENTS
+from ipa_energy.meters.rapl.rapl_meter import MAX_POWER_W
 from ipa_energy.meters.sources import CPUS, POWER_PMU, counter_source
 from ipa_energy.meters.watching import SteppingMeter
 from ipa_energy.records import Quality
@@ -315,6 +316,10 @@ class PerfMeter(SteppingMeter):
     def domains(self) -> tuple[str, ...]:
         """What is added up: ``package-0``, ``dram-0`` …; or ``psys-0``."""
         return tuple(self._events)
+
+    def most_w(self, domain: str) -> float:
+        """More watts than a package, its memory or the platform draws."""
+        return next(watts for kind, watts in MAX_POWER_W.items() if domain.startswith(kind))
 
     def read(self) -> Reading:
         """Joules by domain since the meter was made.

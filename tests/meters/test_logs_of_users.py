@@ -96,6 +96,13 @@ def test_idle_power_is_taken_off_over_all_the_intervals(
     assert row["dynamic_energy_j"] == pytest.approx(150 - 30 * 3.0003)
 
 
+@pytest.mark.parametrize("joules", ["18446744073.71", "262144.00"])
+def test_joules_that_no_power_explains_are_refused(tmp_path: Path, joules: str) -> None:
+    text = f"  {joules} Joules power/energy-pkg/\n\n  10.000000000 seconds time elapsed\n"
+    with pytest.raises(ConfigError, match="no power explains"):
+        import_energy(written(tmp_path, text))
+
+
 def test_a_run_of_no_length_is_refused(tmp_path: Path) -> None:
     text = "  0.01 Joules power/energy-pkg/\n\n  0.0 seconds time elapsed\n"
     with pytest.raises(ConfigError, match="took 0 s"):

@@ -316,6 +316,18 @@ answer(error=error_of(NvmlMeter().read), state=named.state, reason=named.reason)
     assert "all MIG slices together: gpu-0" in found["reason"]
 
 
+def test_a_gpu_whose_counter_leaps_gives_no_figure(driver: FakeDriver) -> None:
+    found = driver.run(
+        """
+meter = NvmlMeter(update_period_s=0.02)
+start = meter.read(); time.sleep(0.1)
+pretend(offset_0=65_536_000)
+answer(error=error_of(meter.energy_between, start, meter.read()))
+"""
+    )
+    assert "no power explains" in found["error"]
+
+
 def test_the_advice_about_slices_leads_to_the_whole_gpu(driver: FakeDriver) -> None:
     code = """
 def gpus(**environ):

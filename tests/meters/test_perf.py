@@ -197,6 +197,17 @@ def test_counts_times_scale_are_joules_and_the_end_is_confirmed(scripted):
     assert (energy.energy_j, energy.duration_s, energy.power_w) == (30.0, 2.0, 15.0)
 
 
+def test_an_event_that_leaps_gives_no_figure(scripted):
+    meter, counters, now = scripted
+    start = meter.read()
+    now["s"] += 60.0
+    counters.set(2 * 262_144)
+    end = meter.read()
+    counters.set(2 * 262_144 + 1)
+    with pytest.raises(MeterUnavailableError, match="no power explains"):
+        meter.energy_between(start, end)
+
+
 def test_an_event_that_stops_before_the_end_gives_no_figure(scripted):
     meter, counters, now = scripted
     start = meter.read()

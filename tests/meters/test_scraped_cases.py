@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -273,6 +274,35 @@ def test_a_gauge_is_no_counter(kind: str | None) -> None:
     advice = re.findall(r"--query '([^']*)'", str(caught.value))
     assert len(advice) == 2
     assert all(PromqlQuery(each, quality="measured").selectors == (name,) for each in advice)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("counter", True), ("gauge", False), (None, False)])
+def test_a_counter_is_no_gauge_either(kind: str | None, refused: bool) -> None:
+    server = Server({"energy_joules_total": steady(10)}, {"energy_joules_total": kind or ""})
+    query = PromqlQuery("avg_over_time(energy_joules_total[$window]) * $window_s", "estimated")
+    if refused:
+        with pytest.raises(MeterUnavailableError, match=r"avg_over_time\(\) is no power"):
+            query.check(server, [])
+    else:
+        query.check(server, [])
+    increase = PromqlQuery("increase(energy_joules_total[$window])", "estimated")
+    increase.check(server, [])
+
+
+@pytest.mark.parametrize(
+    ("query", "refused"),
+    [
+        ('node_rapl_package_joules_total{instance="n1:9100"}', True),
+        ("kepler_node_cpu_joules_total", True),
+        ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", False),
+        ("pdu_joules_total", False),
+    ],
+)
+def test_a_query_may_be_another_door_to_a_counter(query: str, refused: bool) -> None:
+    server = Server(node())
+    asked = PrometheusMeter(server, CounterQuery(query, "measured"))
+    with pytest.raises(ConfigError, match="CPU twice") if refused else nullcontext():
+        CompositeMeter([asked, meter_of(server, kepler_meter)])
 
 
 @pytest.mark.parametrize(

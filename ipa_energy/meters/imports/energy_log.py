@@ -26,7 +26,7 @@ from typing import Any, Literal
 from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.files import whole_file
-from ipa_energy.meters.base import Energy
+from ipa_energy.meters.base import MOST_W, Energy
 from ipa_energy.meters.imports.etrace2 import VERSION, looks_like_etrace2, parse_etrace2
 from ipa_energy.meters.imports.perf_log import PerfOutput, parse_perf_output
 from ipa_energy.meters.imports.power_log import (
@@ -104,6 +104,13 @@ def import_energy(
         found = _from_power_log(text, path, choice or PowerLogChoice())
     else:
         found = _from_perf(text, path, duration_s)
+    for domain, joules in found.domains.items():
+        if joules > MOST_W * found.duration_s:  # not where the duration is not known
+            raise ConfigError(
+                f"{domain}: {joules:g} J in {found.duration_s:g} s, which no power explains",
+                where=path,
+                fix="measure again: the counter went round, or was read wrongly",
+            )
     for note in found.notes:
         logger.warning("%s: %s", path, note)
     return found
@@ -153,7 +160,8 @@ def _from_perf(text: str, path: Path, duration_s: float | None) -> ImportedEnerg
     domains, notes = _moved(output, path)
     length_s = _perf_duration_s(output, duration_s, path)
     runs = f", mean of {output.runs} runs" if output.runs > 1 else ""
-    return _imported(length_s, domains, f"perf stat ({output.form}{runs}): {path}", "perf", notes)
+    source = f"perf stat ({output.form}{runs}): {path}"
+    return _imported(length_s, domains, source, "perf", notes)
 
 
 def _perf_duration_s(output: PerfOutput, given_s: float | None, path: Path) -> float:

@@ -31,6 +31,9 @@ from ipa_energy.records import Quality
 
 JOULES_PER_MJ = 1e-3
 
+MOST_GPU_W = 5000.0
+"""Twice what the largest module of GPU and processor draws."""
+
 OBSERVATION_LIMIT_S = 3.0
 """A GPU draws watts even when idle: a counter that rests this long is dead."""
 
@@ -120,6 +123,10 @@ class NvmlMeter(CounterMeter):
         if self._synchronise is not None:
             self._synchronise()
         return self._looked()
+
+    def most_w(self, domain: str) -> float:
+        """More watts than a GPU draws."""
+        return MOST_GPU_W
 
     def probe(self) -> MeterStatus:
         """Watch the counters for a moment and say what was found; never raises for a meter."""

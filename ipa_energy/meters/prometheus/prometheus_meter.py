@@ -23,7 +23,7 @@ from ipa_energy.meters.prometheus.counters import (
     interval_between_scrapes_s,
     period_between_steps_s,
 )
-from ipa_energy.meters.prometheus.query import WindowQuery
+from ipa_energy.meters.prometheus.query import WindowQuery, counted_by
 from ipa_energy.meters.prometheus.server import METER, CounterSeries, PrometheusServer
 from ipa_energy.meters.sources import Counted, Places, Source
 from ipa_energy.records import Quality, weakest_quality
@@ -101,6 +101,11 @@ class PrometheusMeter:
     def quality(self) -> Quality:
         """Quality of every figure, as far as the query tells; a series may weaken it."""
         return self.query.quality
+
+    @property
+    def counts(self) -> Counted | None:
+        """Whose joules, if the user's query tells."""
+        return None if callable(self._given) else counted_by(" ".join(self._given.selectors))
 
     @property
     def includes_cpu(self) -> bool:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.meters.base import MeterFault, require_movement
+from ipa_energy.meters.base import MOST_W, MeterFault, require_movement
 from ipa_energy.meters.prometheus.counters import (
     ENDED,
     MAX_GAP_INTERVALS,
@@ -38,15 +38,13 @@ from ipa_energy.meters.prometheus.counters import (
     period_between_steps_s,
 )
 from ipa_energy.meters.prometheus.server import METER, CounterSeries, PrometheusServer
+from ipa_energy.meters.sources import Counted
 from ipa_energy.records import Quality
 
 RANGE = "[$window]"
 LENGTH = "$window_s"
 STILL_FIX = "use a longer window; a counter that rests under load is dead: leave it out"
 MODE = "mode"
-
-MOST_W = 20_000.0
-"""More than the processors, the memory or a GPU of one machine draw."""
 
 REST_PERIODS = 6.0
 """A hardware counter that stands still for so many of its periods has stopped for a while."""
@@ -60,6 +58,24 @@ GAUGE_FIX = (
 _SELECTOR = re.compile(
     r'(?P<selector>(?:[A-Za-z_:][\w:]*)?(?:\{(?:[^{}"]|"(?:\\.|[^"\\])*")*\})?)\s*\[\$window\]'
 )
+
+
+_AVERAGED = re.compile(
+    r"\b(?P<function>(?:avg|min|max|sum|last|quantile|median)_over_time)\s*\(\s*"
+    r"(?P<name>[A-Za-z_:][\w:]*)"
+)
+
+_COUNTED: dict[Counted, re.Pattern[str]] = {
+    "CPU": re.compile(r"\bkepler_\w+_joules|\w*_rapl_\w+"),
+    "GPU": re.compile(r"\bDCGM_\w+"),
+}
+"""Metrics of which it is known what they count."""
+
+
+def counted_by(text: str) -> Counted | None:
+    """What a query counts, from the names in it; None if they do not tell, or tell of both."""
+    found = [what for what, name in _COUNTED.items() if name.search(text)]
+    return found[0] if len(found) == 1 else None
 
 
 class WindowQuery(Protocol):
@@ -352,12 +368,23 @@ class PromqlQuery:
         return list(found)
 
     def check(self, server: PrometheusServer, found: Sequence[CounterSeries]) -> None:
-        """An expression may take gauges and counters, each with its function."""
+        """See that no counter is averaged as if it were a power.
+
+        Raises:
+            MeterFault: one is.
+        """
+        for call in _AVERAGED.finditer(self.expression):
+            name = call["name"]
+            if server.metric_type(name) == "counter":
+                told = f"{name} is a counter, of which {call['function']}() is no power"
+                fix = f"--query '{name}', or increase({name}[$window])"
+                raise MeterFault(METER, "absent", told, fix)
 
     def joules(
         self, server: PrometheusServer, found: Sequence[CounterSeries], window: Window
     ) -> tuple[dict[str, float], tuple[str, ...]]:
         """The expression's value at the end of the window, by domain."""
+        self.check(server, found)
         for one in found:
             covered(one, window, METER)
         length_s = window.length_s
