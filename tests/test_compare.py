@@ -188,6 +188,54 @@ def test_headline_without_energy_claims_none(runs: list[Run]) -> None:
     assert "fewer" not in text
 
 
+def test_headline_without_energy_is_made_of_whole_sentences(runs: list[Run]) -> None:
+    text = headline(compare(pair(runs, joules_per_request=math.nan, energy_j=math.nan)))
+    assert text == (
+        "The joules of energy weight 1 and energy weight 0 cannot be compared: for want of energy"
+        " in the log of energy weight 1. energy weight 1 answered 99.0 % of the requests in time,"
+        " as many as energy weight 0; it cost 4.1 points of accuracy."
+    )
+
+
+def test_joules_of_a_run_that_answered_nothing_are_not_denied(runs: list[Run]) -> None:
+    first, second = pair(
+        runs, served=0, energy_j=361.1, joules_per_request=math.nan, sla_attainment=0.0
+    )
+    alone = headline(compare([second]))
+    assert alone == (
+        "energy weight 1 used 361.1 joules (estimated) and answered none of"
+        f" {second.requests} requests."
+    )
+    both = headline(compare([first, second]))
+    assert "cannot be compared: energy weight 1 answered nothing. energy weight 1 answered" in both
+    for text in (alone, both, comparison_table(compare([first, second]))):
+        assert "no energy" not in text
+        assert "want of" not in text
+
+
+def test_changes_have_an_honest_name_and_accuracy_is_in_points(runs: list[Run]) -> None:
+    first, second = pair(runs, joules_per_request=8.3, accuracy_mean=0.8)
+    first = replace(first, settings={**first.settings, "accuracy_method": "sum"})
+    found = compare([first, second])
+    difference = as_json(found)["difference"][0]
+    expected = 8.3 / first.joules_per_request - 1
+    assert difference["joules_per_request_change"] == pytest.approx(expected)
+    assert difference["joules_per_request_ratio"] == difference["joules_per_request_change"]
+    table = comparison_table(found)
+    assert "−10.0 pt" in table
+    assert "summed over the stages, so that it can be above 1" in table
+
+
+def test_energy_sla_has_a_column_where_a_run_has_one(runs: list[Run]) -> None:
+    first, second = pair(runs)
+    assert "energy SLA" not in comparison_table(compare([first, second]))
+    capped = replace(second, energy_sla_joules=2.0, energy_sla_attainment=0.75)
+    found = compare([first, capped])
+    assert "in energy SLA" in comparison_table(found)
+    assert "75.0" in comparison_table(found)
+    assert as_json(found)["runs"][1]["energy_sla_attainment"] == 0.75
+
+
 def test_table_shows_differences_and_quality(runs: list[Run]) -> None:
     first, second = pair(runs)
     oracle = replace(second, name="oracle", joules_per_request=7.0)

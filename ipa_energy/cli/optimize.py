@@ -102,6 +102,7 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
 def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
     config = planner.config
     quality = plan.quality or "no energy in the profile"
+    fans_out = any(stage.requests_per_input != 1 for stage in plan.stages)
     rows = [
         [
             stage.stage,
@@ -113,13 +114,17 @@ def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
             f"{stage.wait_s:.3f}",
             f"{stage.capacity_rps:.2f}",
             f"{stage.load_rps:g}",
-            decimals(stage.joules_per_request, 3),
+            *([decimals(stage.joules_per_request, 3)] if fans_out else []),
+            decimals(stage.joules_per_pipeline_request, 3),
             decimals(stage.power_w, 2),
         ]
         for stage in plan.stages
     ]
     header = ["stage", "variant", "cores", "batch", "replicas", "latency s", "wait s"]
-    header += ["capacity rps", "load rps", "J/request", "W"]
+    header += ["capacity rps", "load rps"]
+    # A stage's requests are then not the pipeline's; the column that adds up comes second.
+    header += ["J/stage request", "J/pipeline request"] if fans_out else ["J/request"]
+    header.append("W")
     costs = "".join(
         f" - {value:{'.3g' if name == 'batch' else '.4g'}} {name}"
         for name, value in plan.terms.items()

@@ -73,19 +73,23 @@ class Comparison:
         }
 
     def difference(self, run: RunMetrics) -> dict[str, Any]:
-        """A run against the first: ratios minus one, and differences where a ratio says little."""
+        """A run against the first: relative changes, and differences where these say little.
+
+        ``X_change`` is X of the run over X of the first, minus one: −0.17 is 17 % less. The same
+        number stands under ``X_ratio``, its old name.
+        """
         first = self.runs[0]
         ratios = ("joules_per_request", "energy_j", "cores_mean", "core_hours", "power_mean_w")
         gaps = ("accuracy_mean", "sla_attainment", "latency_p50_s", "latency_p99_s")
+        changes = {key: relative(getattr(run, key), getattr(first, key)) for key in ratios}
+        for key, amount in run.amounts.items():
+            changes[key] = relative(amount, first.amount(key))
+        names = ("change", "ratio")
         return {
             "name": run.name,
             "to": first.name,
-            **{f"{key}_ratio": relative(getattr(run, key), getattr(first, key)) for key in ratios},
+            **{f"{key}_{name}": change for key, change in changes.items() for name in names},
             **{key: getattr(run, key) - getattr(first, key) for key in gaps},
-            **{
-                f"{name}_ratio": relative(value, first.amount(name))
-                for name, value in run.amounts.items()
-            },
         }
 
 
@@ -239,10 +243,37 @@ def _against_first(comparison: Comparison) -> str:
     known = last.workload and first.workload and _both_known(last, first, "workload")
     if known and last.workload != first.workload:
         return f"{last.name} and {first.name} served different loads: their figures do not compare."
+    if math.isnan(relative(last.joules_per_request, first.joules_per_request)):
+        return _without_joules(last, first)
     return f"{last.name} {_energy(last, first)}{_sla(last, first)}; {_accuracy(last, first)}."
 
 
+def _without_joules(last: RunMetrics, first: RunMetrics) -> str:
+    why = [
+        f"{run.name} answered nothing"
+        if _burnt_in_vain(run)
+        else f"for want of energy in the log of {run.name}"
+        for run in (first, last)
+        if not run.joules_per_request > 0
+    ]
+    text = f"The joules of {last.name} and {first.name} cannot be compared: {' and '.join(why)}."
+    text += f" {last.name} answered {100 * last.sla_attainment:.1f} % of the requests in time"
+    gap = abs(last.sla_attainment - first.sla_attainment)
+    same = "as many as" if gap < SAME_SHARE else f"{100 * first.sla_attainment:.1f} % in"
+    return f"{text}, {same} {first.name}; {_accuracy(last, first)}."
+
+
+def _burnt_in_vain(run: RunMetrics) -> bool:
+    """True if its joules are known, and no request was answered that they could be charged to."""
+    return run.served == 0 and not math.isnan(run.energy_j)
+
+
 def _alone(run: RunMetrics) -> str:
+    if _burnt_in_vain(run):
+        return (
+            f"{run.name} used {run.energy_j:.4g} joules ({run.quality}) and answered none of"
+            f" {run.requests} requests."
+        )
     if math.isnan(run.joules_per_request):
         return (
             f"{run.name} answered {run.served} of {run.requests} requests; its log has no energy."
@@ -255,8 +286,6 @@ def _alone(run: RunMetrics) -> str:
 
 def _energy(run: RunMetrics, first: RunMetrics) -> str:
     change = relative(run.joules_per_request, first.joules_per_request)
-    if math.isnan(change):
-        return f"cannot be held against {first.name} in joules, for want of energy in the logs,"
     if abs(change) < SAME_SHARE:
         return f"used the same joules per request ({_quality(run, first)}) as {first.name}"
     word = "fewer" if change < 0 else "more"

@@ -77,7 +77,12 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _column("p50", "s", "latency_p50_s", lambda value: fixed(value, 3)),
     _column("p99", "s", "latency_p99_s", lambda value: fixed(value, 3)),
-    _column("accuracy", "", "accuracy_mean", lambda value: fixed(value, 4)),
+    Column(
+        Head("accuracy"),
+        lambda run: fixed(run.accuracy_mean, 4),
+        attrgetter("accuracy_mean"),
+        _in_points,
+    ),
     _column("cores", "mean", "cores_mean", lambda value: fixed(value, 1)),
     _column("core", "hours", "core_hours", significant),
     Column(Head("requests"), lambda run: f"{run.requests}", attrgetter("requests"), _count),
@@ -136,11 +141,21 @@ def run_table(comparison: Comparison) -> Table:
         [*runs, *(row(run, muted=True) for run in comparison.baselines)],
         note=f"Small figures are differences to {first.name}: percent, or percentage points (pt)."
         " Joules per request are all joules of a run, idle included, over answered requests."
-        " Accuracy is the mean over time of the plans in force. Cores and watts are means over the"
-        " workload.",
+        f" {_accuracy_note(comparison)} Cores and watts are means over the workload.",
         notes_as="  vs first",
         together=TOGETHER,
     )
+
+
+def _accuracy_note(comparison: Comparison) -> str:
+    what = "Accuracy is the mean over time of the plans in force"
+    if _is_summed(comparison):
+        what += ", summed over the stages, so that it can be above 1; a point is 0.01"
+    return f"{what}."
+
+
+def _is_summed(comparison: Comparison) -> bool:
+    return any(run.settings.get("accuracy_method") == "sum" for run in comparison.runs)
 
 
 def comparison_table(comparison: Comparison, *, width: int | None = None) -> str:
@@ -158,6 +173,7 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> str
     notes = [
         *details,
         *([f"({NOTATION})"] if details else []),
+        *([f"({_accuracy_note(comparison)})"] if _is_summed(comparison) else []),
         *(f"warning: {text}" for text in comparison.warnings),
     ]
     return "\n\n".join([table, "\n".join(notes)] if notes else [table])

@@ -67,6 +67,11 @@ class StagePlan:
     requests_per_input: float
 
     @property
+    def joules_per_pipeline_request(self) -> float:
+        """m_s·J, its part of a pipeline request's joules: over the stages they add up."""
+        return self.requests_per_input * self.joules_per_request
+
+    @property
     def power_w(self) -> float:
         """λ_s·J, watts of this stage."""
         return self.load_rps * self.joules_per_request
@@ -104,6 +109,8 @@ class StagePlan:
             "accuracy": self.accuracy,
             "joules_per_request": or_none(self.joules_per_request),
             "planned_joules_per_request": or_none(self.planned_joules_per_request),
+            "requests_per_input": self.requests_per_input,
+            "joules_per_pipeline_request": or_none(self.joules_per_pipeline_request),
             "power_w": or_none(self.power_w),
             "energy_quality": self.quality,
             "energy_meter": option.provenance.meter if option.provenance else None,
@@ -206,7 +213,7 @@ class Plan:
     @property
     def joules_per_request(self) -> float:
         """Joules per pipeline request, the mean; NaN without energy in the profile."""
-        return sum(stage.requests_per_input * stage.joules_per_request for stage in self.stages)
+        return sum(stage.joules_per_pipeline_request for stage in self.stages)
 
     @property
     def planned_joules_per_request(self) -> float:

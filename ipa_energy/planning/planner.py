@@ -13,7 +13,7 @@ from ipa_energy.optimizer.plan import Plan, plan_of
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
-from ipa_energy.profile_table.profile_csv import read_profile
+from ipa_energy.profile_table.profile_csv import check_joules, read_profile
 from ipa_energy.profile_table.stages import stages_from_rows
 from ipa_energy.records import Stage
 from ipa_energy.serving.base import Deployment
@@ -78,7 +78,9 @@ def load_planner(
             where=path,
             fix="set the key profile, or give --profile CSV; ipa-energy profile measures one",
         )
-    stages = stages_from_rows(read_profile(profile_path), config, where=profile_path)
+    rows = read_profile(profile_path)
+    check_joules(rows, profile_path)
+    stages = stages_from_rows(rows, config, where=profile_path)
     if policy is not None:
         config = apply_baseline(config, policy, stages)
     return Planner(config, stages, program_for(config, stages), profile_path)

@@ -11,11 +11,13 @@ import csv
 import errno
 import io
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ipa_energy.config.source import raise_all, read_text
+from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
 from ipa_energy.profile_table.profile_row import (
@@ -199,6 +201,51 @@ def _unless_repeated(
             fix="remove one of the two",
         )
     ]
+
+
+WARNED_SHARE = 0.02
+"""Joules per request may be this much beside e + n·p/load, by rounding and by how they are met."""
+
+REFUSED_TIMES = 9.0
+"""An order of magnitude, give or take other errors: joules that are so many times too large or too
+small are in another unit or of another row."""
+
+
+def check_joules(rows: Iterable[ProfileRow], path: Path) -> None:
+    """Hold ``joules_per_request`` against e + n·p/λ, which is what plans count with.
+
+    Raises:
+        ConfigError: a row is off by an order of magnitude.
+    """
+    off: list[tuple[float, str]] = []
+    for row in rows:
+        if not row.has_energy or row.load_rps <= 0 or math.isnan(row.joules_per_request):
+            continue
+        expected = joules_per_request(
+            row.dynamic_energy_j, row.idle_power_w, row.replicas, row.load_rps
+        )
+        if abs(row.joules_per_request - expected) <= WARNED_SHARE * expected:
+            continue
+        times = row.joules_per_request / expected if expected > 0 else math.inf
+        what = f"{row.label}, x{row.replicas} at {row.load_rps:g} rps"
+        text = f"{what}: {row.joules_per_request:.4g} J, not {expected:.4g} J"
+        off.append((abs(math.log(times)) if 0 < times < math.inf else math.inf, text))
+    if not off:
+        return
+    off.sort(key=lambda found: -found[0])
+    shown = "; ".join(text for _, text in off[:3]) + ("; …" if len(off) > 3 else "")
+    what = (
+        f"joules_per_request of {len(off)} row{'s' * (len(off) > 1)} is not e + n·p/load: {shown}"
+    )
+    if off[0][0] > math.log(REFUSED_TIMES):
+        raise ConfigError(
+            what,
+            where=path,
+            allowed="dynamic_energy_j + replicas × idle_power_w / load_rps",
+            fix="correct the column that is wrong; plans count with dynamic_energy_j and"
+            " idle_power_w alone",
+        )
+    logger.warning("%s: %s; plans count with dynamic_energy_j and idle_power_w alone", path, what)
 
 
 def _differing_accuracies(rows: list[ProfileRow], path: Path) -> list[ConfigError]:

@@ -329,9 +329,16 @@ _AMOUNTS: dict[Given, str] = {
 }
 
 
+_GIVING: dict[Given, str] = {
+    "accuracy": f"give up {_AMOUNTS['accuracy']}",
+    "latency_s": f"answer {_AMOUNTS['latency_s']} later",
+    "cost_cores": f"use {_AMOUNTS['cost_cores']} more",
+}
+
+
 def _exchange(exchange: Exchange, found: Sensitivity, more: str) -> str:
     spent = found.plan.joules_per_request
-    text = f"give up {_AMOUNTS[exchange.given]}, save"
+    text = f"{_GIVING[exchange.given]}, save"
     if exchange.bought is not None:
         text += f" {_saved(exchange.bought, spent)} with {exchange.bought.label}"
         sla_s = found.shadow_prices[0].limit

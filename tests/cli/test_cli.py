@@ -233,6 +233,41 @@ def test_infeasible_exits_3_with_the_cheapest_way_out(
     assert status == 0
 
 
+def test_joules_of_stages_add_up_where_a_stage_sees_several_requests(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_pipeline.open("a") as file:
+        file.write("requests_per_input: [1, 3]\n")
+    _, found = call_json(capsys, "optimize", small_pipeline, "--load", "4")
+    plan = found["plans"][0]
+    first, second = plan["stages"]
+    assert second["joules_per_pipeline_request"] == 3 * second["joules_per_request"]
+    total = first["joules_per_pipeline_request"] + second["joules_per_pipeline_request"]
+    assert total == plan["joules_per_request"]
+    status, text, _ = call(capsys, "optimize", small_pipeline, "--load", "4")
+    assert status == 0
+    assert "J/stage request  J/pipeline request" in text
+
+
+def test_run_that_answers_nothing_does_not_deny_its_joules(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_pipeline.open("a") as file:
+        file.write("drop_limit: 0.001\n")
+    status, text, _ = call(capsys, "run", small_pipeline, "--out", tmp_path / "run")
+    assert status == 0
+    assert "J (estimated, cpu-time) and nothing answered" in text
+    assert "no energy" not in text
+
+
+def test_run_with_an_energy_sla_says_how_often_it_held(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("run", small_pipeline, "--energy-sla-joules", "1.2", "--out", tmp_path / "run")
+    _, text, _ = call(capsys, *argv)
+    assert "91.67% of the intervals inside the energy SLA of 1.2 J" in text
+
+
 def test_load_under_one_is_planned_as_it_is(
     small_pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

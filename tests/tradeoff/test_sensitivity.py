@@ -41,6 +41,8 @@ def test_it_says_what_each_analysis_found() -> None:
     text = text_of(found)
     assert "Pareto front of accuracy, cores, latency and joules: 2 of 3 plans" in text
     assert "give up 1 % accuracy, save nothing; the least that saves anything is 49.7 %" in text
+    assert "use one core more, save" in text
+    assert "answer 50 ms later, save" in text
     assert "latency SLA of 0.3 s: binding; from 0.4 s on the plan is large" in text
     assert "energy SLA: not set, so not binding" in text
     assert "50 times (seed 3), the chosen plan is optimal in 100.0 % of the draws" in text
