@@ -3,6 +3,9 @@
 An entry is *dominated* by an earlier one (in a fixed order) that is at least as good in every
 column. Whoever wants the K best of something may drop an entry with K dominators: whatever can be
 made of it, K others make as much. Dominance is transitive, so those K can be found among the kept.
+
+Points of fronts and their hypervolumes, of which less is better, are the work of moocore, which is
+called from here only. It is no help to the solvers: they need K dominators, on few entries.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipa_energy.arrays import Floats, Ints
+from ipa_energy.arrays import Floats, Ints, Mask
 
 _BLOCK = 128
 _PAIRWISE = 160
@@ -133,3 +136,23 @@ def pareto_points(columns: Sequence[Floats], tie_break: Floats, most: int) -> In
     points = np.stack(columns, axis=1)[order]
     kept = order[is_nondominated(points, keep_weakly=False)]
     return None if len(kept) > most else np.sort(kept)
+
+
+def unbeaten(losses: Floats) -> Mask:
+    """Of each row whether no other is at most as large in every column and smaller in one.
+
+    Equal rows are unbeaten all or none; a row with a NaN never is.
+    """
+    from moocore import is_nondominated
+
+    found: Mask = np.asarray(~np.isnan(losses).any(axis=1))
+    if found.any():
+        found[found] = is_nondominated(losses[found], keep_weakly=True)
+    return found
+
+
+def hypervolume(losses: Floats, reference: float) -> float:
+    """Volume of what the rows beat, up to ``reference`` in every column."""
+    import moocore
+
+    return float(moocore.hypervolume(losses, ref=np.full(losses.shape[1], reference)))

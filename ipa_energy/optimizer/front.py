@@ -93,11 +93,9 @@ class Front:
         joules = self.amounts.get("joules_per_request")
         return joules is not None and not bool(np.isnan(joules).any())
 
-    def losses(self, *, with_energy: bool = True, with_latency: bool = True) -> list[Floats]:
+    def losses(self, *, with_energy: bool = True) -> list[Floats]:
         """−accuracy, then the objectives (those wanted and known): less is better in each."""
-        left_out = set() if with_latency else {"latency_s"}
-        if not (with_energy and self.has_energy):
-            left_out.add("joules_per_request")
+        left_out = set() if with_energy and self.has_energy else {"joules_per_request"}
         kept = [column for name, column in self.amounts.items() if name not in left_out]
         return [-self.accuracy, *kept]
 

@@ -1,11 +1,13 @@
 r"""Which points of a front some weights would choose, and weights that do.
 
-The objective is alpha·A − beta·cores − energy_weight·J (gamma, IPA's tie-break by batch, is left
-at 0). A point is *supported* if there are weights, **all above 0**, under which no other point of
-the front is worth more. Weights of 0 are left out because they choose nothing: without a weight on
-cores, for instance, every plan of the best accuracy is optimal, however wasteful.
+The objective is alpha·A less a weight times each quantity that the front trades it for; unless told
+otherwise alpha·A − beta·cores − energy_weight·J (gamma, IPA's tie-break by batch, is left at 0, and
+latency has an SLA but no weight). A point is *supported* if there are weights, **all above 0**,
+under which no other point of the front is worth more. Weights of 0 are left out because they choose
+nothing: without a weight on cores, for instance, every plan of the best accuracy is optimal,
+however wasteful.
 
-With x the losses (−A, cores, J; each divided by its range) that is a linear program,
+With x the losses (−A, cores, J …; each divided by its range) that is a linear program,
 
 .. math::
 
@@ -22,6 +24,7 @@ cannot be computed all points get their program, so that the answer is the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +32,7 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.optimizer.dominance import pareto_points
 from ipa_energy.optimizer.front import Front
+from ipa_energy.registries import QUANTITIES
 
 TOLERANCE = 1e-9
 """Of an objective's range. Solvers answer to about 1e-10; what is nearer than this is a tie."""
@@ -44,12 +48,12 @@ class Supported:
     """What weights can choose from a front; arrays with one entry a point of the front.
 
     Attributes:
-        names: the weights, in the order of the columns: ``alpha``, ``beta``, then
-            ``latency_weight`` and ``energy_weight`` if they took part.
+        names: the weights, in the order of the columns: ``alpha``, then that of each quantity: the
+            YAML's key, or the quantity's own name if it has none.
         mask: True if some weights, all above 0, make the point optimal.
         alone: True if some make it better than every other point.
         weights: (F, len(names)) such weights in the units of the YAML (per unit of accuracy, core,
-            second, joule), summing to 1; NaN where ``mask`` is False. Where ``alone`` they are the
+            joule …), summing to 1; NaN where ``mask`` is False. Where ``alone`` they are the
             ones that make it stand out most.
     """
 
@@ -65,7 +69,7 @@ class Supported:
         return dict(zip(self.names, self.weights[index].tolist(), strict=True))
 
 
-def supported(front: Front, with_energy: bool = True, *, with_latency: bool = False) -> Supported:
+def supported(front: Front, quantities: Sequence[str] | None = None) -> Supported:
     """Which points of ``front`` are optimal for some weights.
 
     Exact to :data:`TOLERANCE` of each objective's range. Give the whole front, not a thinned one:
@@ -73,14 +77,14 @@ def supported(front: Front, with_energy: bool = True, *, with_latency: bool = Fa
 
     Args:
         front: from :func:`~ipa_energy.optimizer.front.pareto_front`.
-        with_energy: False: only accuracy and cores are weighed, as in IPA. Without joules in the
-            profile they are never weighed.
-        with_latency: True: seconds have a weight too. IPA's objective has none; latency is an SLA.
+        quantities: those of ``front.amounts`` that have a weight, beside accuracy; default all but
+            latency. A quantity without figures, joules of a profile without any, is never weighed.
     """
-    names = ["alpha", "beta"]
-    names += ["latency_weight"] if with_latency else []
-    names += ["energy_weight"] if with_energy and front.has_energy and len(front) else []
-    losses = front.losses(with_energy=with_energy, with_latency=with_latency)
+    if quantities is None:
+        quantities = [name for name in front.amounts if name != "latency_s"]
+    known = [name for name in quantities if not np.isnan(front.amounts[name]).any()]
+    names = ["alpha", *map(weight_name, known)]
+    losses = [-front.accuracy, *(front.amounts[name] for name in known)]
     count = len(front)
     found = Supported(
         names=tuple(names),
@@ -96,6 +100,12 @@ def supported(front: Front, with_energy: bool = True, *, with_latency: bool = Fa
     weights = found.weights / spans
     found.weights[:] = weights / weights.sum(axis=1, keepdims=True)
     return found
+
+
+def weight_name(quantity: str) -> str:
+    """What the YAML calls the weight of a quantity; the quantity's own name if it has none."""
+    key = QUANTITIES[quantity].weight_key if quantity in QUANTITIES else None
+    return key or quantity
 
 
 def _judge_all(points: Floats, found: Supported) -> None:

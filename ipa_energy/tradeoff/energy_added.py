@@ -29,7 +29,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.as_json import fields_of
-from ipa_energy.optimizer.dominance import pareto_points
+from ipa_energy.optimizer.dominance import hypervolume, pareto_points
 from ipa_energy.optimizer.front import EQUAL_RTOL, Front
 from ipa_energy.optimizer.supported import supported
 
@@ -100,14 +100,11 @@ def hypervolumes(objectives: dict[str, Floats], blind: Ints) -> Hypervolume:
 
 def share_of_box(scaled: Floats) -> float:
     """Hypervolume of (n, d) points to minimise over that of the box from 0 to the reference."""
-    import moocore
-
     if len(scaled) > MOST_POINTS:
         # Every k-th along the first objective, its two ends among them.
         order = np.lexsort(scaled.T[::-1])
         scaled = scaled[order[np.linspace(0, len(order) - 1, MOST_POINTS).astype(np.intp)]]
-    volume = float(moocore.hypervolume(scaled, ref=np.full(scaled.shape[1], REFERENCE)))
-    return volume / float(REFERENCE ** scaled.shape[1])
+    return hypervolume(scaled, REFERENCE) / float(REFERENCE ** scaled.shape[1])
 
 
 MOST_EXAMPLES = 3
@@ -170,8 +167,8 @@ class OnlyEnergy:
 
 def count_only_energy(front: Front) -> OnlyEnergy:
     """The counts of a whole front that is not empty and has joules."""
-    seeing = supported(front, with_energy=True)
-    blind = supported(front, with_energy=False)
+    seeing = supported(front)
+    blind = supported(front, ("cost",))
     only = np.flatnonzero(seeing.mask & ~blind.mask)
     frugal = only[np.argsort(front.joules_per_request[only], kind="stable")][:MOST_EXAMPLES]
     examples = [_example(front, int(at), seeing.witness(int(at)) or {}) for at in frugal]

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ipa_energy.arrays import Floats, Mask
+from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.interval import half_width_95
+from ipa_energy.optimizer.dominance import unbeaten
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.quantities import USUAL_INTERVAL_S, Moment
 from ipa_energy.planning.planner import Planner
@@ -311,25 +312,15 @@ def with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
     """The points with what is undominated among them, by their means; NaN is never on a front."""
     columns = columns_of(points)
     losses = [-columns["accuracy"], columns["cost_cores"], columns["latency_s"]]
-    blind = _undominated(np.stack(losses, axis=1))
+    blind = unbeaten(np.stack(losses, axis=1)).tolist()
     joules = columns["joules_per_request"]
     if np.isnan(joules).all():
         return tuple(
             replace(point, on_front_without_energy=on)
             for point, on in zip(points, blind, strict=True)
         )
-    seeing = _undominated(np.stack([*losses, joules], axis=1))
+    seeing = unbeaten(np.stack([*losses, joules], axis=1)).tolist()
     return tuple(
         replace(point, on_front=on, on_front_without_energy=on_blind)
         for point, on, on_blind in zip(points, seeing, blind, strict=True)
     )
-
-
-def _undominated(losses: Floats) -> list[bool]:
-    """Of each row whether nothing is at most as large in every column and smaller in one."""
-    import moocore
-
-    found: Mask = np.asarray(~np.isnan(losses).any(axis=1))
-    if found.any():
-        found[found] = moocore.is_nondominated(losses[found], keep_weakly=True)
-    return [bool(on) for on in found]

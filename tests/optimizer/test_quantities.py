@@ -20,6 +20,7 @@ from ipa_energy.optimizer.front import pareto_front
 from ipa_energy.optimizer.problem import Problem, Program, Settings
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import decide, solve
+from ipa_energy.optimizer.supported import supported
 from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.registries import Quantity
 
@@ -278,3 +279,33 @@ def test_a_front_of_chosen_quantities_keeps_every_cap() -> None:
         sizes.add(len(found))
     assert max(sizes) >= 5
     assert 0 in sizes
+
+
+def test_weights_of_a_quantity_from_outside_choose_the_points_they_are_said_to() -> None:
+    """Each point's weights, put into the program, make a plan with its figures the best."""
+    checked = passed_over = 0
+    for seed in range(40):
+        program, moment = capped_program(seed)
+        settings = dataclasses.replace(
+            program.settings, gamma=0, energy_weight=0, prices={}, weights={}
+        )
+        problem = Program(program.stages, settings, program.rules).at(moment)
+        front = pareto_front(problem, objectives=("cost", "money"))
+        found = supported(front)
+        assert found.names == ("alpha", "beta", "money_weight")
+        passed_over += int((~found.mask).sum())
+        for at in np.flatnonzero(found.mask).tolist():
+            witness = found.witness(at)
+            assert witness is not None
+            weighed = dataclasses.replace(
+                settings,
+                alpha=witness["alpha"],
+                beta=witness["beta"],
+                weights={"money": witness["money_weight"]},
+            )
+            problem = Program(program.stages, weighed, program.rules).at(moment)
+            best = solve(problem).best.objective
+            assert objective(problem, front.choice(at)) == pytest.approx(best, rel=1e-8, abs=1e-9)
+            checked += 1
+    assert checked > 30
+    assert passed_over > 3
