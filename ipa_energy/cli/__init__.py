@@ -1,9 +1,9 @@
 """The command line: ``ipa-energy VERB …``, one module a verb.
 
 Exit status: 0 done, 2 bad input, 3 infeasible, 4 a required meter, server or licence is missing,
-130 interrupted; ``measure`` passes on the exit status of its command. Results go to stdout,
-everything else to stderr; with ``--json`` stdout holds one JSON object and nothing else. A verb's
-module imports what it needs when it runs, so that ``--help`` answers at once.
+130 interrupted, 143 terminated; ``measure`` passes on the exit status of its command. Results go to
+stdout, everything else to stderr; with ``--json`` stdout holds one JSON object and nothing else. A
+verb's module imports what it needs when it runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO, cast
 
 import ipa_energy
 from ipa_energy.cli import (
@@ -36,7 +36,7 @@ from ipa_energy.cli import (
     schema,
     tradeoff,
 )
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.output import LastingStream, print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, IpaEnergyError
 
 EXIT_INTERRUPTED = 130
@@ -113,6 +113,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="ipa-energy: %(levelname)s: %(message)s")
     logging.getLogger("ipa_energy").setLevel(level)
     logging.captureWarnings(capture=True)
+    told = sys.stderr
+    sys.stderr = cast(TextIO, LastingStream(told))
+    try:
+        return _exit_status(args)
+    finally:
+        sys.stderr = told
+
+
+def _exit_status(args: argparse.Namespace) -> int:
     try:
         with _terminable():
             status = _answer(args)

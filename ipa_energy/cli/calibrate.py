@@ -65,6 +65,10 @@ def calibrate(args: argparse.Namespace) -> int:
         raise ConfigError(str(args.rounds), where="--rounds", allowed="1 or more")
     if args.out is not None:
         check_output(args.out, where="--out", begins="{", makes_folder=True)
+        if args.out.exists() and not args.out.is_file():
+            raise ConfigError(
+                f"{args.out}: is no file", where="--out", allowed="a file: its evidence goes beside"
+            )
     path = args.out or stored_model_path()
     cores = os.cpu_count() or 1
     places = Places(powercap=args.powercap or POWERCAP)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.output import print_json, write_beside
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
 from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
@@ -73,20 +73,24 @@ def compare(args: argparse.Namespace) -> int:
         static_best={name: yard.static_best for name, yard in found.items() if yard.static_best},
         oracle={name: yard.oracle for name, yard in found.items()},
     )
-    if args.html is not None:
-        write_html(comparison, runs, args.html)
-    if args.png is not None:
-        write_figures(comparison, runs, args.png)
+
+    def write() -> None:
+        if args.html is not None:
+            write_html(comparison, runs, args.html)
+        if args.png is not None:
+            write_figures(comparison, runs, args.png)
+
+    status = write_beside(write)
     if args.json:
         print_json(as_json(comparison))
-        return EXIT_DONE
+        return status
     print(headline(comparison))
     print()
     print(comparison_table(comparison))
     for label, path in (("report", args.html), ("figures", args.png)):
-        if path is not None:
+        if path is not None and status == EXIT_DONE:
             print(f"{label}: {path}")
-    return EXIT_DONE
+    return status
 
 
 def _savings(runs: Sequence[Run], *, show_progress: bool) -> dict[str, Saving]:

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.output import print_json, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -84,16 +84,20 @@ def frontier(args: argparse.Namespace) -> int:
             seeds=range(first, first + args.seeds),
             cache=Path(fresh) if args.no_cache else None,
         )
-    if args.csv is not None:
-        with writing(args.csv), whole_file(args.csv) as file:
-            file.write(outcomes_csv(found))
+
+    def write() -> None:
+        if args.csv is not None:
+            with writing(args.csv), whole_file(args.csv) as file:
+                file.write(outcomes_csv(found))
+
+    status = write_beside(write)
     if args.json:
         print_json(as_json(found))
-        return EXIT_DONE
+        return status
     print(found.sentence())
     if found.accuracies():
         print()
         print(table_text(found.table()))
-    if args.csv is not None:
+    if args.csv is not None and status == EXIT_DONE:
         print(f"runs: {args.csv}")
-    return EXIT_DONE
+    return status

@@ -1,11 +1,67 @@
-"""Text tables and JSON on stdout."""
+"""Text tables and JSON on stdout, and what happens to an answer that cannot be written down."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TextIO
+
+from ipa_energy.errors import EXIT_DONE, ConfigError
+
+
+class LastingStream:
+    """Standard error whose reader may go away, or whose disk may be full.
+
+    What is said then is lost; what is being done is not.
+
+    Args:
+        stream: the real one, which has every other attribute.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or lose it."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or lose it."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._lose()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self) -> None:
+        with suppress(OSError, ValueError):  # a stream of a test has no descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+def write_beside(write: Callable[[], object]) -> int:
+    """Write files of an answer that is printed as well, whatever becomes of them.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        write()
+    except ConfigError as error:
+        print(f"ipa-energy: error: {error}; the answer itself is printed", file=sys.stderr)
+        return error.exit_status
+    return EXIT_DONE
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.output import print_json, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -147,10 +147,10 @@ def tradeoff(args: argparse.Namespace) -> int:
         ),
         show_progress=not (args.quiet or args.json),
     )
-    _write(study, args)
+    status = write_beside(lambda: _write(study, args))
     if args.json:
         print_json(as_json(study))
-        return EXIT_DONE
+        return status
     from ipa_energy.tradeoff.study_tables import study_text
 
     print(study_text(study))
@@ -160,9 +160,9 @@ def tradeoff(args: argparse.Namespace) -> int:
         ("table", args.csv),
         ("run folders", args.out),
     ):
-        if path is not None:
+        if path is not None and status == EXIT_DONE:
             print(f"{label}: {path}")
-    return EXIT_DONE
+    return status
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -157,15 +158,41 @@ def test_measure_refuses_places_before_it_begins(
     assert contents(Path()) == before
 
 
-def test_a_measurement_outlives_a_disk_that_is_full(
-    measuring: list[str | Path], tmp_path: Path, capfd: Capture
-) -> None:
-    full = tmp_path / "full"
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A device of this test's own on which there is no room."""
+    path = tmp_path / "full"
     try:
-        os.mknod(full, stat.S_IFCHR | 0o666, os.makedev(1, 7))
-        full.open("wb").close()
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+        path.open("wb").close()
     except OSError:
         pytest.skip("needs the right to make a device node")
+    return path
+
+
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+def test_a_study_outlives_a_disk_that_is_full(
+    small_pipeline: Path, full: Path, capsys: Capture, option: str
+) -> None:
+    words = ("tradeoff", small_pipeline, "--load", "6", "--configurations", "2", "--trials", "1")
+    status, out, err = call(capsys, *words, "--json", option, full)
+    assert (status, len(json.loads(out)["cases"])) == (2, 1)
+    assert re.search("cannot .*no space left on device.*the answer itself is printed", err, re.I)
+    assert stat.S_ISCHR(full.stat().st_mode)
+
+
+def test_a_comparison_outlives_a_disk_that_is_full(
+    finished: Path, full: Path, capsys: Capture
+) -> None:
+    words = ("compare", finished, "--no-hindsight", "--no-yardstick")
+    status, out, err = call(capsys, *words, "--html", full)
+    assert (status, "report: " in out, "joules per request" in out) == (2, False, True)
+    assert "the answer itself is printed" in err
+
+
+def test_a_measurement_outlives_a_disk_that_is_full(
+    measuring: list[str | Path], full: Path, capfd: Capture
+) -> None:
     status, out, err = call(capfd, *measuring, "--json", "--out", full, *SLEEP)
     assert status == 2
     assert json.loads(out)["energy_j"] > 0

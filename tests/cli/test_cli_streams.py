@@ -58,6 +58,24 @@ def test_a_command_is_measured_with_standard_output_closed(tmp_path: Path) -> No
     assert json.loads(out.read_text())["exit_status"] == 0
 
 
+@pytest.mark.parametrize("lost", ["reader", "room"])
+def test_a_measurement_outlives_its_standard_error(tmp_path: Path, lost: str) -> None:
+    out = tmp_path / "out.json"
+    words = ("measure", "--meter", "cpu-time", "--idle", "0", "--trials", "3", "--out", str(out))
+    reading, writing = os.pipe()
+    os.close(reading)
+    if lost == "room":
+        os.close(writing)
+        if not Path("/dev/full").exists():
+            pytest.skip("no /dev/full on this system")
+        writing = os.open("/dev/full", os.O_WRONLY)
+    argv = [*PROGRAM, *words, "--", "sleep", "0.2"]
+    done = subprocess.run(argv, stderr=writing, check=False)
+    os.close(writing)
+    assert done.returncode == 0
+    assert len(json.loads(out.read_text())["trials"]) == 3
+
+
 @pytest.mark.parametrize(
     "verb", ["measure", "import", "calibrate", "profile", "convert", "tradeoff", "meters"]
 )

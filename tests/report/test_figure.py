@@ -218,6 +218,11 @@ def test_figure_without_points_is_left_out_everywhere(tmp_path: Path) -> None:
     assert write_images(page_of(empty).figures, tmp_path) == []
 
 
+def test_a_name_that_the_font_lacks_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    figure = figure_of(Line(name="视频", x=[0, 1], y=[1, 2]), x=Axis("视频"))
+    assert len(write_images([figure], tmp_path)) == 3
+
+
 def test_cells_show_what_is_known() -> None:
     shown = [cell_of(value).text for value in (None, math.nan, 3, 11.0, 0.12345, -2.5, "word")]
     assert shown == ["–", "–", "3", "11", "0.1235", "−2.500", "word"]
