@@ -209,6 +209,37 @@ def test_users_own_counter_scraped_under_two_jobs_is_counted_once() -> None:
         asked(Server(of("a", 300) | of("b", 500)))
 
 
+def test_a_users_query_for_a_known_counter_counts_it_once() -> None:
+    def asked(server: Server, selector: str, joules_per_unit: float = 1.0) -> Energy:
+        return joules(PrometheusMeter(server, CounterQuery(selector, "measured", joules_per_unit)))
+
+    metric = "kepler_node_cpu_joules_total"
+    twice = Server(node(job="a", instance="a:1") | node(job="b", instance="b:1", offset_j=7.0))
+    one = asked(twice, f'{metric}{{zone=~"package|dram"}}')
+    assert (one.power_w, one.notes) == (pytest.approx(58), ())
+    everything = asked(twice, metric)
+    assert "zones core, dram, package lie in each other" in everything.notes[0]
+    sliced = asked(Server(gpus(0.04)), "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 1e-3)
+    assert sliced.power_w == pytest.approx(210)
+
+
+def test_an_expression_that_may_add_a_counter_twice_is_warned_of() -> None:
+    metric = "kepler_node_cpu_joules_total"
+
+    class Evaluating(Server):
+        def vector(self, expression: str, time_s: float | None = None) -> list[CounterSeries]:
+            return [CounterSeries({}, (0.0,), (100.0,))]
+
+    def notes(server: Server, zone: str = "package") -> tuple[str, ...]:
+        text = f'sum(increase({metric}{{zone=~"{zone}"}}[$window]))'
+        return joules(PrometheusMeter(server, PromqlQuery(text, "measured"))).notes
+
+    assert notes(Evaluating(node())) == ()
+    assert "in each other" in notes(Evaluating(node()), "package|core")[0]
+    (note,) = notes(Evaluating(node(job="a") | node(job="b", offset_j=7.0)))
+    assert "one counter in several series" in note
+
+
 def gpus(late_s: float, slices: str = "3456") -> dict[str, Curve]:
     """Two GPUs of 120 and 90 W in slices; one slice of each is read later."""
     return {

@@ -54,6 +54,18 @@ EXPORTED = "exported_"
 SCRAPE_LABELS = ("job", "instance", "prometheus", "prometheus_replica", "replica")
 """Labels that say who scraped what, not what is counted."""
 
+IDENTITIES: dict[str, tuple[str, ...]] = {
+    "kepler_node_cpu_joules_total": ("node_name", "zone", "path"),
+    "kepler_pod_cpu_joules_total": ("node_name", "pod_id", "zone"),
+    "kepler_container_cpu_joules_total": ("node_name", "container_id", "zone"),
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": ("UUID",),
+}
+"""Metric → the labels by which its exporter tells one counter from another, where that is known."""
+
+INSIDE_PACKAGE = {"core", "uncore"}
+PLATFORM = "psys"
+"""Names of zones, without a number: parts of ``package``, and what all of it is in."""
+
 ENDED = "terminated"
 """``state`` of Kepler's pods and containers that are gone; their last value is repeated a while."""
 
@@ -176,6 +188,34 @@ def counter_of(
         return tuple(labels.get(name, "") for name in identity)
     passed = set(SCRAPE_LABELS) - {"instance", *telling}
     return tuple(f"{name}={value}" for name, value in sorted(labels.items()) if name not in passed)
+
+
+def known_identity(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The labels that tell counters of this metric apart; empty if nobody knows them."""
+    return IDENTITIES.get(labels.get("__name__", ""), ())
+
+
+def doubles(found: Sequence[CounterSeries]) -> tuple[str, ...]:
+    """What would be counted twice if all series were added, in words."""
+    names: dict[tuple[str, ...], str] = {}
+    repeated: set[str] = set()
+    for one in found:
+        name = one.labels.get("__name__", "")
+        key = (name, *counter_of(own_labels(one.labels), known_identity(one.labels)))
+        if key in names:
+            repeated.add(name)
+        names[key] = name
+    notes = [
+        f"{name} has one counter in several series (exporters, slices): added, they count it twice"
+        for name in sorted(repeated)
+    ]
+    zones = {one.labels.get("zone", "").partition("-")[0] for one in found}
+    if "package" in zones and zones & {*INSIDE_PACKAGE, PLATFORM}:
+        notes.append(
+            f"zones {', '.join(sorted(zones - {''}))} lie in each other and are no sum: choose "
+            'with zone=~"package.*|dram.*", or use --meter kepler'
+        )
+    return tuple(notes)
 
 
 def agreed(gains: Sequence[float], steps: Sequence[float], label: str, meter: str) -> float:

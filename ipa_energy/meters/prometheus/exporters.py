@@ -47,7 +47,7 @@ from typing import Literal
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import MeterFault
-from ipa_energy.meters.prometheus.counters import EXPORTED, own_labels
+from ipa_energy.meters.prometheus.counters import EXPORTED, IDENTITIES, own_labels
 from ipa_energy.meters.prometheus.prometheus_meter import (
     MODEL_WORDS,
     PrometheusMeter,
@@ -71,15 +71,13 @@ OLD_NAME = "kepler_(node_package|container)_.*joules_total"
 SYSTEM_POD = "system_processes"
 """What older Keplers call everything that is in no pod."""
 
-NODES = ("node_name", "zone", "path")
-"""Labels that tell a node's counters apart; pods and containers by their ids."""
-
 OLD_NODES = ("instance", "__name__", "mode", "package")
 OLD_CONTAINERS = (
     "instance", "container_id", "container_namespace", "pod_name", "container_name", "__name__",
     "mode",
 )  # fmt: skip
-WATCH = Watch("kepler_node_cpu_joules_total", NODES, "node_name")
+NODES = "kepler_node_cpu_joules_total"
+WATCH = Watch(NODES, IDENTITIES[NODES], "node_name")
 OLD_WATCH = Watch("kepler_node_package_joules_total", OLD_NODES, "instance")
 
 
@@ -188,16 +186,13 @@ def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
     names: tuple[str, ...]
     if target.scope == "node":
         metric, names = "kepler_node_cpu_joules_total", ("node_name", "zone")
-        identity: tuple[str, ...] = NODES
     else:
         pods = _matchers([("pod_namespace", target.namespace), ("pod_name", target.pod)])
         if target.scope == "pod":
             metric, names = "kepler_pod_cpu_joules_total", ("pod_namespace", "pod_name", "zone")
-            identity = ("node_name", "pod_id", "zone")
             matchers += pods
         else:
             metric, names = "kepler_container_cpu_joules_total", ("container_name", "zone")
-            identity = ("node_name", "container_id", "zone")
             matchers += _matchers([("container_name", target.container)])
             if pods:
                 matchers.append(_of_pods(past, pods))
@@ -213,7 +208,7 @@ def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
         _selector(metric, matchers),
         quality="measured" if target.scope == "node" else "estimated",
         domain_labels=names,
-        identity=identity,
+        identity=IDENTITIES[metric],
         may_rest=target.scope != "node",
         watch=WATCH if target.scope != "node" else None,
     )
@@ -350,7 +345,7 @@ def dcgm_query(*, host: str | None = None, uuid: str | None = None) -> CounterQu
         quality="measured",
         joules_per_unit=JOULES_PER_MJ,
         domain_labels=("Hostname", "device"),
-        identity=("UUID",),
+        identity=IDENTITIES[METRIC],
     )
 
 

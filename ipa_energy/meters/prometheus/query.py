@@ -30,8 +30,10 @@ from ipa_energy.meters.prometheus.counters import (
     agreed,
     counter_of,
     covered,
+    doubles,
     gained,
     gained_while_there,
+    known_identity,
     largest_step,
     longest_rest_s,
     merged,
@@ -185,7 +187,13 @@ class CounterQuery:
 
     def joined(self, found: Sequence[CounterSeries]) -> list[CounterSeries]:
         """Series of one counter and one exporter as one."""
-        return merged(found, self.identity, METER) if self.identity else list(found)
+        joined: list[CounterSeries] = []
+        by_identity: dict[tuple[str, ...], list[CounterSeries]] = {}
+        for one in found:
+            by_identity.setdefault(self.identity or known_identity(one.labels), []).append(one)
+        for identity, series in by_identity.items():
+            joined += merged(series, identity, METER) if identity else series
+        return joined
 
     def check(self, server: PrometheusServer, found: Sequence[CounterSeries]) -> None:
         """See that the user's own metric is no gauge.
@@ -206,8 +214,9 @@ class CounterQuery:
         alive = self._alive(server, found, window)
         domains: dict[str, float] = {}
         wholes: dict[str, list[tuple[float, Sequence[CounterSeries]]]] = {}
-        notes: list[str] = []
-        for series in self._by_counter(found):
+        by_counter = self._by_counter(found)
+        notes = [] if self.identity else list(doubles([series[0] for series in by_counter]))
+        for series in by_counter:
             name = domain_of(series[0].labels, self.domain_labels)
             if _only_ended(series[0]):
                 notes += _lost_unseen(name, series[0], window)
@@ -232,8 +241,9 @@ class CounterQuery:
         """The series of each counter, those of several exporters together."""
         groups: dict[tuple[str, ...], list[CounterSeries]] = {}
         for one in found:
-            key = counter_of(one.labels, self.identity, self.domain_labels)
-            groups.setdefault(key, []).append(one)
+            identity = self.identity or known_identity(one.labels)
+            key = counter_of(one.labels, identity, self.domain_labels)
+            groups.setdefault((one.labels.get("__name__", ""), *key), []).append(one)
         return list(groups.values())
 
     def _gain(
@@ -400,7 +410,7 @@ class PromqlQuery:
             raise MeterFault(METER, "absent", f"{text} has no value at {window.end_s:.3f}")
         if not self.may_rest:
             require_movement(METER, domains, window.length_s, STILL_FIX, of=f"{self.expression}: ")
-        return domains, ()
+        return domains, doubles(found)
 
 
 def domain_of(labels: Mapping[str, str], names: Sequence[str]) -> str:
