@@ -180,6 +180,10 @@ class StageQueue:
         self._free.append(seat)
         self._dispatch()
 
+    def wake(self) -> None:
+        """Look again: a replica's batch size or time-out has changed."""
+        self._dispatch()
+
     async def drain(self, name: str) -> None:
         """Give a replica no more batches, and return when its last one is answered."""
         seat = self._seats.get(name)

@@ -32,7 +32,7 @@ def asynchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @wraps(test)
     def run(*arguments: object, **named: object) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 await test(*arguments, **named)
 
         asyncio.run(bounded())

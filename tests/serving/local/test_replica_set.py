@@ -1,0 +1,188 @@
+"""Real processes of stub models: started, changed, killed, stopped, and gone with their parent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("grpc")
+
+from test_stage_queue import asynchronous
+
+from ipa_energy.records import Option
+from ipa_energy.serving.local.protocol import Payload
+from ipa_energy.serving.local.replica_process import Launch
+from ipa_energy.serving.local.replica_set import Cpus, ReplicaSet, Wanted
+from ipa_energy.serving.local.stage_queue import StageQueue, Visit
+from ipa_energy.serving.local.stub_model import StubModel
+from ipa_energy.testing import fake_stages
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = fake_stages()[0].options
+SMALL, SMALL_2 = OPTIONS[0], OPTIONS[1]
+LARGE = OPTIONS[3]
+
+
+def stub(option: Option, *, seconds: float = 0.0, works: bool = False) -> Launch:
+    told = {"name": option.variant, "batch_s": {"1": seconds}, "work": works}
+    command = (sys.executable, "-m", "ipa_energy.serving.local.stub_model", json.dumps(told))
+    return Launch(command, option.variant)
+
+
+@asynccontextmanager
+async def replicas(**told: float) -> AsyncIterator[ReplicaSet]:
+    queue = StageQueue("crop")
+    made = ReplicaSet(queue, lambda option: stub(option, **told), Cpus())
+    try:
+        yield made
+    finally:
+        await made.close()
+        queue.close()
+    assert made.members == []
+
+
+def ask(fleet: ReplicaSet, count: int) -> list[Visit]:
+    return [fleet.queue.enter(Payload((b"%d" % i,)), time.perf_counter()) for i in range(count)]
+
+
+async def answered(visits: list[Visit]) -> list[bytes]:
+    return [(await visit.answer).elements[0] for visit in visits]
+
+
+def test_a_stub_takes_what_the_profile_gives_a_batch() -> None:
+    model = StubModel("m", {1: 0.1, 4: 0.4, 8: 0.6})
+    assert [model.seconds(n) for n in (0, 1, 2, 4, 6, 8, 9)] == pytest.approx(
+        [0.1, 0.1, 0.2, 0.4, 0.5, 0.6, 0.6]
+    )
+
+
+@asynchronous
+async def test_another_variant_starts_first_and_then_the_old_one_goes() -> None:
+    async with replicas() as fleet:
+        fleet.want(Wanted(SMALL, 1))
+        assert [(s.option, s.starting) for s in fleet.states()] == [(SMALL, 1)]
+        await fleet.settled(60)
+        assert await answered(ask(fleet, 5)) == [b"%d" % i for i in range(5)]
+        pid = fleet.members[0].process.pid
+
+        fleet.want(Wanted(SMALL_2, 1, batch_timeout_s=0.05))  # another batch size: same process
+        await fleet.settled(60)
+        assert fleet.members[0].process.pid == pid
+        visits = ask(fleet, 2)
+        await answered(visits)
+        assert visits[0].started_s == visits[1].started_s
+
+        fleet.want(Wanted(LARGE, 2))
+        states = {s.option.variant: s for s in fleet.states()}
+        assert (states["yolov5n"].ready, states["yolov5s"].starting) == (1, 2)
+        await answered(ask(fleet, 5))
+        await fleet.settled(60)
+        assert [(s.option, s.ready) for s in fleet.states()] == [(LARGE, 2)]
+        assert [member.process.status for member in fleet.take_ended()] == [0]
+        assert fleet.repaired == 0
+
+
+@asynchronous
+async def test_killed_and_hung_replicas_are_mended_and_nothing_is_lost() -> None:
+    async with replicas(seconds=0.01) as fleet:
+        wanted = Wanted(SMALL, 2, call_timeout_s=0.3)
+        fleet.want(wanted)
+        await fleet.settled(60)
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            os.kill(fleet.members[0].process.pid, number)
+            assert len(await answered(ask(fleet, 20))) == 20
+            async with asyncio.timeout(60):
+                while [s.ready for s in fleet.states()] != [2]:
+                    await asyncio.sleep(0.01)
+        assert fleet.repaired == 2
+        assert fleet.queue.retried >= 1
+
+
+@asynchronous
+async def test_what_cannot_start_is_tried_later_and_later_while_the_old_serves() -> None:
+    async with replicas() as fleet:
+        fleet.want(Wanted(SMALL, 1))
+        await fleet.settled(60)
+        for command in ((sys.executable, "-c", "raise SystemExit(3)"), ("/no/such/program",)):
+            fleet._launch = lambda option, command=command: Launch(command, "none")
+            fleet.want(Wanted(LARGE, 1))
+            async with asyncio.timeout(60):
+                while fleet._failures < 3:
+                    await asyncio.sleep(0.01)
+            states = {s.option.variant: s for s in fleet.states()}
+            assert states["yolov5n"].ready == 1
+            assert await answered(ask(fleet, 1)) == [b"0"]
+        fleet._launch = stub
+        fleet.want(Wanted(LARGE, 1))
+        await fleet.settled(60)
+
+
+@asynchronous
+async def test_cpu_time_is_known_to_the_end_even_after_a_kill() -> None:
+    async with replicas(seconds=0.2, works=True) as fleet:
+        option = replace(SMALL, batch=1)
+        fleet.want(Wanted(option, 1))
+        await fleet.settled(60)
+        process = fleet.members[0].process
+        before_s = process.cpu_s()
+        assert len(os.sched_getaffinity(process.pid)) == 1
+        await answered(ask(fleet, 1))
+        assert 0.2 <= process.cpu_s() - before_s < 0.3
+        seen_s = process.cpu_s()
+        process.kill()
+        async with asyncio.timeout(5):
+            while process.is_running:
+                await asyncio.sleep(0.01)
+        assert process.status == -signal.SIGKILL
+        assert seen_s <= process.cpu_s() < seen_s + 0.2
+
+
+PARENT = """
+import asyncio, sys
+sys.path.insert(0, {here!r})
+from test_replica_set import LARGE, SMALL, Wanted, replicas
+async def main():
+    async with replicas() as fleet:
+        fleet.want(Wanted(SMALL, 2))
+        await fleet.settled(30)
+        print(*(member.process.pid for member in fleet.members), flush=True)
+        await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+def test_no_replica_survives_kill_9_of_its_parent_not_even_a_stopped_one() -> None:
+    program = PARENT.format(here=str(Path(__file__).parent))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        try:
+            pids = [int(word) for word in parent.stdout.readline().split()]
+            assert len(pids) == 2
+            os.kill(pids[0], signal.SIGSTOP)
+        finally:
+            parent.kill()
+    end_s = time.perf_counter() + 1.0
+    while any(_exists(pid) for pid in pids) and time.perf_counter() < end_s:
+        time.sleep(0.01)
+    assert not any(_exists(pid) for pid in pids)
+
+
+def _exists(pid: int) -> bool:
+    """True if it runs; a zombie, whose new parent has not looked yet, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
