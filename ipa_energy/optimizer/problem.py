@@ -33,6 +33,10 @@ such ends is at least as cautious as the upper end of the sum. What is left is a
 knapsack: every solver of this package gets the same :class:`Problem`, a table of candidates per
 stage, and returns one candidate a stage.
 
+Plans of equal objective (within 1e-9, relative) are ordered by joules per request, if they are
+known, then by latency, the least first, then as in the profile, whichever the solver
+(:mod:`.ties`).
+
 Source of everything but (5) and the energy term: IPA, Journal of Systems Research 2024,
 arXiv 2308.12871. The waiting time is charged for the batch that is chosen, as the paper has it.
 """

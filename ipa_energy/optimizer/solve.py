@@ -6,15 +6,23 @@ import time
 from collections.abc import Callable
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice, Result, checked_plans
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.ties import ordered, settled, with_ties
 from ipa_energy.registries import SOLVERS, named
 
 Solver = Callable[[Problem, int], list[Choice]]
 
 DEFAULT_METHOD = "pareto"
+
+ASKED_AGAIN = ("pareto", "brute-force")
+"""Methods that look for ties themselves."""
+
+NOT_ASKED_AGAIN = ("gurobi", "highs")
+"""Methods whose ties ``pareto`` looks for."""
 
 
 def solve(problem: Problem, method: str = DEFAULT_METHOD, top_k: int = 1) -> Result:
@@ -50,10 +58,20 @@ def _solver(method: str) -> Solver:
     return solver
 
 
+def _settled(problem: Problem, solver: Solver, method: str, top_k: int) -> list[Choice]:
+    """The choices by the order of :mod:`.ties`, whatever the method."""
+    if method in ASKED_AGAIN:
+        return settled(problem, solver, top_k)
+    found = solver(problem, top_k)
+    if method in NOT_ASKED_AGAIN:  # each further plan is a program to solve
+        return with_ties(problem, found, pareto.solve, top_k)
+    return ordered(problem, found)
+
+
 def _timed(problem: Problem, solver: Solver, method: str, top_k: int, start: float) -> Result:
     if top_k < 1:
         raise ConfigError(f"{top_k} plans asked for", where="top_k", allowed="1 or more")
-    plans = checked_plans(problem, solver(problem, top_k), method)
+    plans = checked_plans(problem, _settled(problem, solver, method, top_k), method)
     decision_s = time.perf_counter() - start
     return Result(
         status="optimal" if plans else "infeasible",

@@ -32,6 +32,7 @@ from ipa_energy.optimizer.plan import Choice, Plan, build_plan
 from ipa_energy.optimizer.problem import Cap, Problem, Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import solve
+from ipa_energy.optimizer.ties import settled
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Quality, Stage, joined_meters, weakest_quality
 from ipa_energy.tradeoff.plan_space import best_of
@@ -72,7 +73,7 @@ def optimal_lines(problem: Problem, quantity: str = ENERGY) -> list[tuple[float,
         problem: the program with a weight of 0 on the quantity, which it has figures of.
         quantity: what the weight is of.
     """
-    first, last = pareto.solve(problem), most_frugal(problem, quantity)
+    first, last = settled(problem, pareto.solve), most_frugal(problem, quantity)
     if not first or last is None:
         return []
     columns = _term(problem, quantity)

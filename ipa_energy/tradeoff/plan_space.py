@@ -30,8 +30,9 @@ from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
-from ipa_energy.optimizer.plan import Choice, build_plan
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Cap, Problem
+from ipa_energy.optimizer.ties import ordered
 
 PLAIN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
 """Quantities that every plan has figures of."""
@@ -342,8 +343,8 @@ def _best_in_each(space: Space, energy_weight: float) -> list[tuple[str, int]]:
     found = []
     if energy_weight != 0:
         worth = objectives(space.problem, space, energy_weight)
-        found.append((f"best at energy weight {energy_weight:g}", int(np.argmax(worth))))
-    found.append(("best without energy", int(np.argmax(without))))
+        found.append((f"best at energy weight {energy_weight:g}", _best(space, worth)))
+    found.append(("best without energy", _best(space, without)))
     columns = {
         "most accurate": -space.accuracy,
         "fewest cores": space.cost_cores,
@@ -354,6 +355,15 @@ def _best_in_each(space: Space, energy_weight: float) -> list[tuple[str, int]]:
     for origin, column in columns.items():
         found.append((origin, int(np.lexsort((-worth, column))[0])))
     return found
+
+
+def _best(space: Space, worth: Floats) -> int:
+    """The plan of most worth; of equally good ones that which :mod:`~.optimizer.ties` takes."""
+    most = float(worth.max())
+    equal = np.flatnonzero(worth >= most - EQUAL_OBJECTIVE_RTOL * max(1.0, abs(most)))
+    choices = [space.choice(int(index)) for index in equal]
+    first = ordered(space.problem, choices)[0]
+    return int(equal[choices.index(first)])
 
 
 def _scaled(space: Space) -> Floats:

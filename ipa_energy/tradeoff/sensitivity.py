@@ -22,6 +22,7 @@ from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, 
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, build_plan
 from ipa_energy.optimizer.problem import Problem, Program, within
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.ties import settled
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import EnergyRisk, Quality
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of
@@ -119,7 +120,7 @@ def analyse_program(
     """:func:`analyse` for a program; ``seed`` is that of the draws."""
     loads = load if isinstance(load, Moment) else Moment.at(load)
     problem = program.at(loads)
-    found = pareto.solve(problem)
+    found = settled(problem, pareto.solve)
     if not found:
         raise InfeasibleError(f"at {problem.load_rps:g} rps {find_conflict(problem)}")
     choice = found[0]

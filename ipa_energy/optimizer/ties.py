@@ -1,0 +1,90 @@
+"""Which of equally good plans is taken: one order for all solvers and all studies.
+
+The order is that of :mod:`.problem`: the objective, equal within 1e-9; then least joules per
+request, where they are known; then least latency; then the first in the profile. A running system
+puts the fewest changes before the joules (:mod:`ipa_energy.adaptation.loop`).
+
+A solver that returns its K best returns any of those that tie with the last of them, so it is asked
+for one more, and for more again while that one ties.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
+from ipa_energy.optimizer.problem import Problem
+
+_MOST_ASKED = 512
+"""Beyond so many, ties are settled among those that are known."""
+
+_DIGITS = 10
+"""Of joules and seconds that count: rounding must not choose."""
+
+
+def settled(
+    problem: Problem, solver: Callable[[Problem, int], list[Choice]], top_k: int = 1
+) -> list[Choice]:
+    """The ``top_k`` best choices of a solver, by the one order."""
+    asked = top_k + 1
+    found = solver(problem, asked)
+    while len(found) == asked < _MOST_ASKED and _ties(problem, found[top_k - 1], found[-1]):
+        asked *= 4
+        found = solver(problem, asked)
+    return ordered(problem, found)[:top_k]
+
+
+def with_ties(
+    problem: Problem,
+    found: Sequence[Choice],
+    solver: Callable[[Problem, int], list[Choice]],
+    top_k: int = 1,
+) -> list[Choice]:
+    """The ``top_k`` best of ``found`` and of what ties with them by another, quicker solver."""
+    if not found:
+        return []
+    asked = len(found) + 1
+    others = solver(problem, asked)
+    while len(others) == asked < _MOST_ASKED and _ties(problem, found[-1], others[-1]):
+        asked *= 4
+        others = solver(problem, asked)
+    tied = [one for one in others if any(_ties(problem, one, known) for known in found)]
+    return ordered(problem, list(dict.fromkeys([*found, *tied])))[:top_k]
+
+
+def ordered(problem: Problem, choices: Sequence[Choice]) -> list[Choice]:
+    """Choices by the one order, best first."""
+    left = sorted(choices, key=lambda choice: -worth(problem, choice))
+    found: list[Choice] = []
+    while left:
+        count = next((n for n, one in enumerate(left) if not _ties(problem, left[0], one)), None)
+        found += sorted(left[:count], key=lambda choice: _preference(problem, choice))
+        left = [] if count is None else left[count:]
+    return found
+
+
+def worth(problem: Problem, choice: Choice) -> float:
+    """The objective (6) of a choice."""
+    picked = list(zip(problem.stages, choice, strict=True))
+    scores = [float(candidates.accuracy[at]) for candidates, at in picked]
+    penalty = sum(float(candidates.penalty[at]) for candidates, at in picked)
+    return problem.settings.alpha * problem.combined_accuracy(scores) - penalty
+
+
+def _ties(problem: Problem, one: Choice, other: Choice) -> bool:
+    mine, theirs = worth(problem, one), worth(problem, other)
+    return abs(mine - theirs) <= EQUAL_OBJECTIVE_RTOL * max(1.0, abs(mine))
+
+
+def _preference(problem: Problem, choice: Choice) -> tuple[float, float, Choice]:
+    picked = list(zip(problem.stages, choice, strict=True))
+    joules = sum(float(candidates.energy_j[at]) for candidates, at in picked)
+    delay_s = sum(float(candidates.delay_s[at]) for candidates, at in picked)
+    # The place in the profile, whatever was left out before it.
+    places = tuple(int(candidates.option_index[at]) for candidates, at in picked)
+    return (0.0 if math.isnan(joules) else _rounded(joules), _rounded(delay_s), places)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
