@@ -17,6 +17,7 @@ from ipa_energy.cli.import_published import (
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.files import check_output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,10 @@ def _add_columns(group: argparse._ArgumentGroup) -> None:
 
 def import_any(args: argparse.Namespace) -> int:
     """Published results or logs, whichever was given."""
+    if args.out is not None:
+        check_output(args.out, where="--out", inputs=args.logs)
+        if args.out.is_file():
+            raise ConfigError("there is a file already", where=args.out, fix="choose another name")
     form = form_of(args)
     return import_logs(args) if form is None else import_published(args, form)
 

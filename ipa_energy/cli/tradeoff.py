@@ -206,6 +206,8 @@ def _check_places(args: argparse.Namespace, planners: Sequence[Planner]) -> None
     ):
         if path is not None:
             check_output(path, where=option, inputs=inputs, begins=begins)
+    if args.html and args.csv and os.path.realpath(args.html) == os.path.realpath(args.csv):
+        raise ConfigError(f"{args.csv}: both go there", where="--html, --csv", allowed="two files")
     if args.png is not None:
         folders = [] if args.from_run is None else [args.from_run]
         check_output_folder(args.png, where="--png", inputs=folders)

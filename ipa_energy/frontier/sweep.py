@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import ipa_energy
+from ipa_energy.as_json import as_json
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.comparing.hull import Outcome, Saving, saving_of
 from ipa_energy.config import PipelineConfig, dump_config
-from ipa_energy.errors import InfeasibleError, IpaEnergyError
+from ipa_energy.errors import InfeasibleError, IpaEnergyError, in_words
 from ipa_energy.experiment import Experiment, experiment_of, run_experiment
 from ipa_energy.files import write_json
 from ipa_energy.planning.planner import Planner
@@ -270,6 +271,26 @@ def sweep(
     return [outcome for outcome in found if outcome is not None]
 
 
+def _kept(path: Path) -> list[Outcome] | None:
+    """The outcomes of an earlier call; None if there is none, or its file was damaged since."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["sha256"] != _digest(data["outcomes"]):
+            raise ValueError("its checksum is another")
+        return [
+            Outcome(**{**entry, "joules_per_request": _number(entry)}) for entry in data["outcomes"]
+        ]
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        logger.info("%s: swept anew: %s", path, in_words(error))
+        return None
+
+
+def _digest(entries: object) -> str:
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
 def cached_sweep(
     experiment: Experiment,
     weightings: Sequence[Weighting],
@@ -291,13 +312,14 @@ def cached_sweep(
             cache that cannot be written is done without.
     """
     path = (folder or _cache_folder()) / f"sweep-{_key(experiment, weightings, seeds)}.json"
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))["outcomes"]
-        return [Outcome(**{**entry, "joules_per_request": _number(entry)}) for entry in kept]
+    kept = _kept(path)
+    if kept is not None:
+        return kept
     outcomes = sweep(experiment, weightings, seeds, workers=workers, ran=ran)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"outcomes": [asdict(outcome) for outcome in outcomes]})
+        entries = as_json([asdict(outcome) for outcome in outcomes])
+        write_json(path, {"outcomes": entries, "sha256": _digest(entries)})
     except (OSError, IpaEnergyError) as error:
         logger.info("%s: the sweep is not kept: %s", path, error)
     return outcomes

@@ -118,6 +118,32 @@ def test_tradeoff_refuses_places_before_it_begins(
     assert contents(Path()) == before
 
 
+def test_two_outputs_of_a_study_are_two_files(
+    small_pipeline: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ("--csv", tmp_path / "one", "--html", tmp_path / "small" / ".." / "one")
+    status, _, err = call(capsys, "tradeoff", small_pipeline, "--load", "6", *words)
+    assert (status, "--html, --csv: " in err) == (2, True)
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("log", "is read by this very call"), ("old.csv", "there is a file already"),
+     (".", "is a folder"), ("no/table.csv", "there is no folder")],
+)  # fmt: skip
+def test_import_refuses_places_before_it_reads(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log").write_text("no log at all\n")
+    Path("old.csv").write_text("mine\n")
+    before = contents(Path())
+    status, _, err = call(capsys, "import", "log", "--out", name)
+    assert (status, says in err) == (2, True)
+    assert contents(Path()) == before
+
+
 def test_frontier_does_not_write_over_its_profile(
     small_pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,25 @@ def test_a_sweep_is_kept_until_something_that_it_depends_on_changes(tmp_path: Pa
     assert len(ran) == 4
 
 
+@pytest.mark.parametrize("damage", ["{", "{}", '{"outcomes": [], "sha256": ""}', "figure"])
+def test_a_kept_sweep_that_was_damaged_is_made_anew(tmp_path: Path, damage: str) -> None:
+    experiment = pipeline(tmp_path / "p", NOTHING)
+    settings = without_energy(experiment.planner.config)[:1]
+
+    def outcomes() -> list[object]:
+        return [*cached_sweep(experiment, settings, [0], folder=tmp_path / "c", workers=1)]
+
+    first = outcomes()
+    (cache,) = (tmp_path / "c").iterdir()
+    whole = cache.read_text()
+    if damage == "figure":
+        damage = whole.replace('"accuracy": 0', '"accuracy": 1')
+        assert damage != whole
+    cache.write_text(damage)
+    assert outcomes() == first
+    assert cache.read_text() == whole
+
+
 def test_the_verb_prints_both_hulls_and_writes_every_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
