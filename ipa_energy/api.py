@@ -13,9 +13,8 @@ from ipa_energy.comparing import Comparison
 from ipa_energy.comparing import compare as compare_runs
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import Experiment, run_experiment, yardsticks_of
-from ipa_energy.optimizer.plan import Result
 from ipa_energy.optimizer.quantities import planned_load_rps
-from ipa_energy.optimizer.solve import decide
+from ipa_energy.optimizer.solve import Result, decide
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.shipped import find_config

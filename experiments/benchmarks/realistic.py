@@ -13,7 +13,8 @@ import dataclasses
 import numpy as np
 
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.problem import Problem, Program, Settings
+from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.records import Allocation, Option, Provenance, Stage
 
 

@@ -12,7 +12,8 @@ from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
-    from ipa_energy.optimizer.plan import Plan, Result
+    from ipa_energy.optimizer.plan import Plan
+    from ipa_energy.optimizer.solve import Result
     from ipa_energy.planning.planner import Planner
 
 HIGHEST_LOAD_RPS = 1e9

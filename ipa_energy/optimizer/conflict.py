@@ -14,27 +14,76 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ipa_energy.arrays import Mask
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.plan import Conflict, Relaxation
-from ipa_energy.optimizer.problem import (
-    Candidates,
-    Cap,
-    Problem,
-    Program,
-    Settings,
-    StageRules,
-    within,
-)
+from ipa_energy.optimizer.problem import Candidates, Problem, Program, StageRules, within
 from ipa_energy.optimizer.quantities import CAPPED_JOULES
+from ipa_energy.optimizer.settings import Cap, Settings
 
 _MOST_TRIALS = 300
 """Sets tried when several caps take part; each is a program to solve. Beyond, the conflict named is
 still one from which nothing can be left out, but a smaller other one may exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """One way out of a conflict: change one limit to ``needed``, everything else as it is.
+
+    Attributes:
+        constraint: the key to change (``latency_sla_s``, ``energy_sla_joules``, ``scaling_cap`` …).
+        current: its value now.
+        needed: the nearest value with which some plan is feasible.
+        text: the same as a sentence with units.
+    """
+
+    constraint: str
+    current: float
+    needed: float
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The relaxation as ``optimize --json`` shows it."""
+        return {
+            "constraint": self.constraint,
+            "current": self.current,
+            "needed": self.needed,
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Why nothing is feasible.
+
+    Attributes:
+        constraints: a smallest set of constraints that cannot hold together.
+        relaxations: the cheapest single changes that make the program feasible; empty if none does.
+    """
+
+    constraints: tuple[str, ...]
+    relaxations: tuple[Relaxation, ...]
+
+    def __str__(self) -> str:
+        if not self.constraints:  # numbers of sizes that arithmetic cannot hold together
+            return "no plan was found, and no constraint that stands in the way"
+        text = "no plan can meet " + " and ".join(self.constraints) + " together"
+        if len(self.constraints) == 1:
+            text = f"no plan can meet {self.constraints[0]}"
+        ways = " or ".join(relaxation.text for relaxation in self.relaxations)
+        return f"{text}; needs {ways}" if ways else text
+
+    def to_json(self) -> dict[str, Any]:
+        """The conflict as ``optimize --json`` shows it."""
+        return {
+            "constraints": list(self.constraints),
+            "relaxations": [relaxation.to_json() for relaxation in self.relaxations],
+        }
 
 
 def find_conflict(problem: Problem) -> Conflict:

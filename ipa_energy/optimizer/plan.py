@@ -1,4 +1,4 @@
-"""What comes out of a solver: status, plans and, if there is none, the conflict.
+"""A plan: what every stage runs, what that means, and its certificate.
 
 A :class:`Plan` is built from the profile alone, in plain scalar arithmetic that shares no code with
 the solvers' tables (:mod:`.problem`): the formulas of :mod:`ipa_energy.energy` are here a second
@@ -9,27 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ipa_energy.as_json import or_none
-from ipa_energy.errors import InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.problem import (
-    Cap,
     Problem,
-    Settings,
     StageRules,
-    Term,
     accuracy_ranks,
-    caps_at,
-    caps_of,
     combine_accuracy,
-    terms_of,
     within,
 )
 from ipa_energy.optimizer.quantities import CAPPED_JOULES, UNITS, Moment, amount_of
+from ipa_energy.optimizer.settings import Cap, Settings, Term, caps_at, caps_of, terms_of
 from ipa_energy.records import EnergyRisk, Option, Quality, Stage, weakest_quality
 
-Status = Literal["optimal", "feasible", "infeasible"]
 Choice = tuple[int, ...]
 """One index into ``problem.stages[s]`` per stage."""
 
@@ -418,124 +411,3 @@ def _certificate(
     for name, (quantity, limit) in limits.items():
         checks.append(Check(name, totals[quantity], limit, within(totals[quantity], limit)))
     return Certificate(tuple(checks))
-
-
-@dataclass(frozen=True, slots=True)
-class Relaxation:
-    """One way out of a conflict: change one limit to ``needed``, everything else as it is.
-
-    Attributes:
-        constraint: the key to change (``latency_sla_s``, ``energy_sla_joules``, ``scaling_cap`` …).
-        current: its value now.
-        needed: the nearest value with which some plan is feasible.
-        text: the same as a sentence with units.
-    """
-
-    constraint: str
-    current: float
-    needed: float
-    text: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The relaxation as ``optimize --json`` shows it."""
-        return {
-            "constraint": self.constraint,
-            "current": self.current,
-            "needed": self.needed,
-            "text": self.text,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Why nothing is feasible.
-
-    Attributes:
-        constraints: a smallest set of constraints that cannot hold together.
-        relaxations: the cheapest single changes that make the program feasible; empty if none does.
-    """
-
-    constraints: tuple[str, ...]
-    relaxations: tuple[Relaxation, ...]
-
-    def __str__(self) -> str:
-        if not self.constraints:  # numbers of sizes that arithmetic cannot hold together
-            return "no plan was found, and no constraint that stands in the way"
-        text = "no plan can meet " + " and ".join(self.constraints) + " together"
-        if len(self.constraints) == 1:
-            text = f"no plan can meet {self.constraints[0]}"
-        ways = " or ".join(relaxation.text for relaxation in self.relaxations)
-        return f"{text}; needs {ways}" if ways else text
-
-    def to_json(self) -> dict[str, Any]:
-        """The conflict as ``optimize --json`` shows it."""
-        return {
-            "constraints": list(self.constraints),
-            "relaxations": [relaxation.to_json() for relaxation in self.relaxations],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A solver's answer.
-
-    Attributes:
-        status: ``optimal``; ``feasible`` if a solver stopped before the proof; ``infeasible``.
-        method: name of the solver.
-        load_rps: the load planned for.
-        plans: best first, as many as were asked for and exist; empty if infeasible.
-        decision_s: wall time of the decision, problem built to plans checked.
-        conflict: why there is no plan; None if there is one.
-    """
-
-    status: Status
-    method: str
-    load_rps: float
-    plans: tuple[Plan, ...]
-    decision_s: float
-    conflict: Conflict | None
-
-    @property
-    def best(self) -> Plan:
-        """The best plan.
-
-        Raises:
-            InfeasibleError: there is none.
-        """
-        if not self.plans:
-            raise InfeasibleError(f"at {self.load_rps:g} rps {self.conflict}")
-        return self.plans[0]
-
-    @property
-    def equally_good(self) -> tuple[Plan, ...]:
-        """The plans of this result whose objective equals the best one's (1e-9 relative)."""
-        if not self.plans:
-            return ()
-        best = self.plans[0].objective
-        room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(best))
-        return tuple(plan for plan in self.plans if best - plan.objective <= room)
-
-    def to_json(self) -> dict[str, Any]:
-        """The answer as ``optimize --json`` shows it."""
-        return {
-            "status": self.status,
-            "method": self.method,
-            "load_rps": self.load_rps,
-            "decision_s": self.decision_s,
-            "plans": [plan.to_json() for plan in self.plans],
-            "conflict": self.conflict.to_json() if self.conflict else None,
-        }
-
-
-def checked_plans(problem: Problem, choices: Sequence[Choice], method: str) -> tuple[Plan, ...]:
-    """The plans of a solver's choices, refusing any that breaks a constraint.
-
-    Raises:
-        IpaEnergyError: a solver returned an infeasible choice, which is a defect of that solver.
-    """
-    plans = tuple(build_plan(problem, choice) for choice in choices)
-    for plan in plans:
-        if not plan.certificate.holds:
-            broken = [check for check in plan.certificate.checks if not check.holds]
-            raise IpaEnergyError(f"{method} returned a plan that breaks {broken}: {plan.label}")
-    return plans

@@ -175,7 +175,7 @@ UNITS = "units:"
 """Before a resource's name: the quantity of its units that all replicas hold."""
 
 BUILT_IN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
-"""Quantities with keys of their own in the YAML and in :class:`.problem.Settings`."""
+"""Quantities with keys of their own in the YAML and in :class:`.settings.Settings`."""
 
 CAPPED_JOULES = "capped_joules_per_request"
 """Joules per request at the load at which the energy cap (5) has to hold."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ipa_energy.optimizer.plan import Conflict, Plan
+from ipa_energy.optimizer.conflict import Conflict
+from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import USUAL_INTERVAL_S, Moment
 from ipa_energy.optimizer.solve import solve

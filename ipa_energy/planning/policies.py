@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.problem import Program, Settings, StageRules
+from ipa_energy.optimizer.problem import Program, StageRules
 from ipa_energy.optimizer.quantities import BUILT_IN
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.planning.base_allocation import (
     BaseAllocation,
     base_allocation,

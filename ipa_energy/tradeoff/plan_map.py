@@ -29,8 +29,9 @@ from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice, Plan, build_plan
-from ipa_energy.optimizer.problem import Cap, Problem, Program
+from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.settings import Cap
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.optimizer.ties import settled
 from ipa_energy.planning.planner import Planner

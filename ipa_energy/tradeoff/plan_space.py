@@ -31,7 +31,8 @@ from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Cap, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
+from ipa_energy.optimizer.settings import Cap
 from ipa_energy.optimizer.ties import ordered
 
 PLAIN = ("cost", "batch", "latency_s", "joules_per_request", "watts")

@@ -32,7 +32,8 @@ from ipa_energy.as_json import fields_of
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import Front, thin
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Cap, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem
+from ipa_energy.optimizer.settings import Cap
 from ipa_energy.tradeoff.correlation import ENERGY
 from ipa_energy.tradeoff.plan_space import PlanFigures, amount, figures_of, joules, objective
 

@@ -9,7 +9,8 @@ import pytest
 from option_maker import make_option
 
 from ipa_energy.adaptation.loop import Adapter
-from ipa_energy.optimizer.problem import Program, Settings
+from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.records import Allocation, Option, Provenance, Stage
 from ipa_energy.serving.base import DeployedStage, changed_stages, deployment_of
 

@@ -8,16 +8,9 @@ import math
 import numpy as np
 from option_maker import make_option
 
-from ipa_energy.optimizer.problem import (
-    Candidates,
-    Problem,
-    Program,
-    Settings,
-    StageRules,
-    caps_of,
-    terms_of,
-)
+from ipa_energy.optimizer.problem import Candidates, Problem, Program, StageRules
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.settings import Settings, caps_of, terms_of
 from ipa_energy.records import Stage
 
 METHODS = ("sum", "average", "multiply")

@@ -9,7 +9,7 @@ from instances import objective, table_problem
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
-from ipa_energy.optimizer.problem import Settings
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.registries import SOLVERS
 

@@ -11,9 +11,15 @@ from option_maker import make_option as option
 
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.optimizer import exhaustive
-from ipa_energy.optimizer.conflict import StageLimits, find_conflict, rounded_up
-from ipa_energy.optimizer.plan import Conflict, Relaxation
-from ipa_energy.optimizer.problem import Problem, Program, Settings, StageRules
+from ipa_energy.optimizer.conflict import (
+    Conflict,
+    Relaxation,
+    StageLimits,
+    find_conflict,
+    rounded_up,
+)
+from ipa_energy.optimizer.problem import Problem, Program, StageRules
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.records import Allocation, Stage
 

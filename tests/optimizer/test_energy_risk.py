@@ -15,9 +15,9 @@ from seeds import seeds
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import find_conflict
-from ipa_energy.optimizer.plan import checked_plans
-from ipa_energy.optimizer.problem import Program, Settings, require_intervals
-from ipa_energy.optimizer.solve import decide
+from ipa_energy.optimizer.problem import Program, require_intervals
+from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.solve import checked_plans, decide
 from ipa_energy.records import Option, Provenance, Stage
 from ipa_energy.registries import SOLVERS
 

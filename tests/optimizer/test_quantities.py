@@ -17,8 +17,9 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import StageLimits, find_conflict
 from ipa_energy.optimizer.front import pareto_front
-from ipa_energy.optimizer.problem import Problem, Program, Settings
+from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide, solve
 from ipa_energy.optimizer.supported import supported
 from ipa_energy.records import Allocation, Option, Stage

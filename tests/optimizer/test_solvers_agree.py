@@ -10,9 +10,9 @@ from instances import objective, random_problem, random_program, without_energy
 
 from ipa_energy import registries
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
-from ipa_energy.optimizer.plan import Choice, checked_plans
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem, Program
-from ipa_energy.optimizer.solve import Solver
+from ipa_energy.optimizer.solve import Solver, checked_plans
 from ipa_energy.optimizer.table import Table
 
 INSTANCES = 1200

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from option_maker import make_option
 
-from ipa_energy.optimizer.problem import Program, Settings
+from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.records import Option, Stage

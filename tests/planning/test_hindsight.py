@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from option_maker import make_option
 
-from ipa_energy.optimizer.problem import Program, Settings
+from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.records import Option, Stage
 

@@ -34,8 +34,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Plan
-from ipa_energy.optimizer.problem import caps_of, terms_of, within
+from ipa_energy.optimizer.problem import within
 from ipa_energy.optimizer.quantities import Moment, amount_of
+from ipa_energy.optimizer.settings import caps_of, terms_of
 from ipa_energy.plugin.hooks.pipeline_energy import (
     EXACT_METHODS,
     EnergySettings,

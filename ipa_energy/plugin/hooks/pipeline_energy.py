@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, StagePlan, plan_of
-from ipa_energy.optimizer.problem import Settings, StageRules, within
+from ipa_energy.optimizer.problem import StageRules, within
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.plugin.hooks.joules import estimate, joules_of, missing_batches
 from ipa_energy.records import Allocation, Option, Stage
 

@@ -1,0 +1,146 @@
+"""Weights and limits of the program, and the terms and caps that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ipa_energy.optimizer.quantities import CAPPED_JOULES, UNITS, Moment
+from ipa_energy.records import EnergyRisk
+from ipa_energy.registries import QUANTITIES
+
+AccuracyMethod = Literal["sum", "average", "multiply"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Weights, caps and SLAs of the program, as the pipeline YAML gives them.
+
+    Attributes:
+        alpha: weight of the pipeline accuracy.
+        beta: weight of one reserved core.
+        gamma: weight of one unit of batch size.
+        energy_weight: weight of the energy term; 0 is IPA.
+        energy_metric: the quantity that the energy term counts, one of ``energy_metrics()``.
+        energy_risk: the joules of (5) and (6): the mean of the trials, or the upper end of its
+            95 % interval.
+        accuracy_method: how stage accuracies combine.
+        normalize_accuracy: rank-normalise accuracies within each stage to 0..1 first.
+        latency_sla_s: cap of equation (4), None for none.
+        energy_sla_joules: cap of equation (5), joules per pipeline request, None for none.
+        scaling_cap: most replicas of a stage.
+        batching_cap: largest batch of a stage.
+        prices: resource → weight of one unit of it in the objective; ``beta`` is that of a core.
+        capacity: resource → units of it that all stages together may hold.
+        weights: further quantity (:mod:`.quantities`) → its weight in the objective.
+        caps: further quantity → the most that all stages together may have of it.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
+    energy_weight: float = 0.0
+    energy_metric: str = "joules_per_request"
+    energy_risk: EnergyRisk = "mean"
+    accuracy_method: AccuracyMethod = "sum"
+    normalize_accuracy: bool = False
+    latency_sla_s: float | None = None
+    energy_sla_joules: float | None = None
+    scaling_cap: int
+    batching_cap: int
+    prices: Mapping[str, float] = field(default_factory=dict)
+    capacity: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    caps: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def needs_energy(self) -> bool:
+        """True if a decision depends on joules."""
+        if self.energy_weight != 0 or self.energy_sla_joules is not None:
+            return True
+        further = {*self.weights, *self.caps}
+        return any(QUANTITIES[name].needs_joules for name in further if name in QUANTITIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One penalty of the objective.
+
+    Attributes:
+        name: its key among a plan's terms.
+        weight: of one unit.
+        quantity: what it counts, a name that :func:`.quantities.amount_of` knows.
+        unit: of the quantity.
+    """
+
+    name: str
+    weight: float
+    quantity: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """One limit on a sum over the stages.
+
+    Attributes:
+        name: of the constraint: the YAML's key, or ``capacity:RESOURCE``.
+        limit: the most that is allowed.
+        quantity: what it counts, a name that :func:`.quantities.amount_of` knows.
+        unit: of the quantity.
+        noun: how a sentence calls it: ``a latency SLA``.
+    """
+
+    name: str
+    limit: float
+    quantity: str
+    unit: str
+    noun: str
+
+
+def terms_of(settings: Settings) -> tuple[Term, ...]:
+    """The penalties of equation (6), IPA's first."""
+    found = [
+        Term("cost", settings.beta, "cost", "cores"),
+        Term("batch", settings.gamma, "batch", "requests"),
+    ]
+    if settings.energy_weight != 0:
+        metric = settings.energy_metric
+        found.append(Term("energy", settings.energy_weight, metric, _unit(metric)))
+    for resource, price in settings.prices.items():
+        found.append(Term(f"price:{resource}", price, UNITS + resource, f"units of {resource}"))
+    found += [Term(name, weight, name, _unit(name)) for name, weight in settings.weights.items()]
+    return tuple(found)
+
+
+def caps_of(settings: Settings) -> tuple[Cap, ...]:
+    """Everything that a sum over the stages must stay within."""
+    found = []
+    if settings.latency_sla_s is not None:
+        sla_s = settings.latency_sla_s
+        found.append(Cap("latency_sla_s", sla_s, "latency_s", "s", "a latency SLA"))
+    if settings.energy_sla_joules is not None:
+        sla_j = settings.energy_sla_joules
+        found.append(Cap("energy_sla_joules", sla_j, "joules_per_request", "J", "an energy SLA"))
+    for resource, units in settings.capacity.items():
+        unit = f"units of {resource}"
+        found.append(Cap(f"capacity:{resource}", units, UNITS + resource, unit, "a capacity"))
+    for name, limit in settings.caps.items():
+        key = QUANTITIES[name].cap_key or name
+        found.append(Cap(key, limit, name, _unit(name), f"a {key}"))
+    return tuple(found)
+
+
+def caps_at(caps: tuple[Cap, ...], moment: Moment) -> tuple[Cap, ...]:
+    """The caps at a moment: that of joules holds at the low end of its load."""
+    if moment.energy_cap_rps == moment.mean_rps:
+        return caps
+    return tuple(
+        replace(cap, quantity=CAPPED_JOULES) if cap.quantity == "joules_per_request" else cap
+        for cap in caps
+    )
+
+
+def _unit(quantity: str) -> str:
+    return QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
