@@ -122,7 +122,7 @@ def measure(args: argparse.Namespace) -> int:
     for warning in document["warnings"]:
         if not args.quiet:
             print(f"ipa-energy: warning: {warning}", file=sys.stderr)
-    if args.out is not None and not _written(document, args.out):
+    if args.out is not None and not _written(document, args.out, shown=args.json):
         return found.exit_status or EXIT_BAD_INPUT
     if found.interrupted:
         return EXIT_INTERRUPTED
@@ -135,15 +135,17 @@ def measure(args: argparse.Namespace) -> int:
     return found.exit_status
 
 
-def _written(document: dict[str, Any], path: Path) -> bool:
-    """Write the file; the figures are shown already, so a disk that refuses costs nothing."""
+def _written(document: dict[str, Any], path: Path, *, shown: bool) -> bool:
+    """Write the file; where a disk refuses, the figures go to standard output if not shown yet."""
     try:
         with whole_file(path) as file:
             file.write(json.dumps(document, allow_nan=False, indent=2) + "\n")
     except OSError as error:
+        if not shown:
+            print_json(document)
         print(
             f"ipa-energy: error: {path}: cannot write the output: {error.strerror};"
-            " the figures are those above",
+            " the figures are on standard output",
             file=sys.stderr,
         )
         return False

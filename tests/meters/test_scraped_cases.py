@@ -269,6 +269,15 @@ def test_a_gpu_of_two_exporters_is_one_gpu() -> None:
     assert joules(meter_of(Server(gpus(0) | twice), dcgm_meter)).power_w == pytest.approx(210)
 
 
+@pytest.mark.parametrize(("power_w", "said"), [(300.0, True), (0.0, False)])
+def test_gpus_that_kepler_counts_and_we_do_not_are_named(power_w: float, said: bool) -> None:
+    gpu = {'kepler_node_gpu_joules_total{node_name="n1",gpu="0"}': steady(power_w)}
+    found = kepler(Server(node() | gpu))
+    assert found.power_w == pytest.approx(58)
+    assert bool(found.notes) == said
+    assert all("kepler_node_gpu_joules_total moved" in note for note in found.notes)
+
+
 # ------------------------------------------------------------------ leaps, gauges, names
 
 

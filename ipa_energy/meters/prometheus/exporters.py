@@ -182,7 +182,8 @@ def _require_nothing_only_in_old(past: _Past, target: KeplerTarget) -> None:
 
 def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
     """Kepler 0.10 and newer."""
-    matchers = _matchers([("node_name", target.node)])
+    nodes = _matchers([("node_name", target.node)])
+    matchers = list(nodes)
     names: tuple[str, ...]
     if target.scope == "node":
         metric, names = "kepler_node_cpu_joules_total", ("node_name", "zone")
@@ -211,7 +212,13 @@ def _current(past: _Past, target: KeplerTarget) -> CounterQuery:
         identity=IDENTITIES[metric],
         may_rest=target.scope != "node",
         watch=WATCH if target.scope != "node" else None,
+        beside=_gpus(nodes) if target.scope == "node" else None,
     )
+
+
+def _gpus(matchers: Sequence[str]) -> str:
+    """Kepler's own counters of a node's GPUs, which ``dcgm`` and ``nvml`` count."""
+    return _selector("", ['__name__=~"kepler_node_gpu.*joules_total"', *matchers])
 
 
 def _require_packages_everywhere(past: _Past, metric: str, matchers: Sequence[str]) -> None:
@@ -252,7 +259,8 @@ def _old(past: _Past, target: KeplerTarget) -> CounterQuery:
             ("container_name", target.container),
         ]
     )
-    matchers += _old_node(past, f'{{__name__=~"kepler_{kind}_.*joules_total"}}', target.node)
+    nodes = _old_node(past, f'{{__name__=~"kepler_{kind}_.*joules_total"}}', target.node)
+    matchers += nodes
     parts = f"kepler_{kind}_({'package|dram' if target.memory else 'package'})_joules_total"
     whole = f"kepler_{kind}_joules_total"
     for name in (parts, whole):
@@ -265,6 +273,7 @@ def _old(past: _Past, target: KeplerTarget) -> CounterQuery:
                 identity=OLD_NODES if kind == "node" else OLD_CONTAINERS,
                 may_rest=kind == "container",
                 watch=OLD_WATCH if kind == "container" else None,
+                beside=_gpus(nodes) if kind == "node" and name == parts else None,
             )
     raise _nothing(past, parts, matchers)
 

@@ -162,6 +162,7 @@ class CounterQuery:
         may_rest: see :class:`WindowQuery`.
         watch: what tells that the exporter of counters that may rest is alive: then they may also
             begin and end within a window. None if nothing does.
+        beside: picks counters of the same exporter that are not in it, to be named if they moved.
     """
 
     selector: str
@@ -171,6 +172,7 @@ class CounterQuery:
     identity: tuple[str, ...] = ()
     may_rest: bool = False
     watch: Watch | None = None
+    beside: str | None = None
 
     def __post_init__(self) -> None:
         _check_unit(self.joules_per_unit)
@@ -235,7 +237,16 @@ class CounterQuery:
         if self.identity and not self.may_rest:
             for whole, parts in wholes.items():
                 _require_running(whole, [one for _, series in parts for one in series], window)
+        notes += self._left_out(server, window)
         return dict(sorted(domains.items())), tuple(dict.fromkeys(notes))
+
+    def _left_out(self, server: PrometheusServer, window: Window) -> list[str]:
+        """Counters beside these that moved as well."""
+        if self.beside is None:
+            return []
+        found = server.series(self.beside, window.start_s, window.end_s)
+        moved = {one.labels.get("__name__", "") for one in found if len(set(one.values)) > 1}
+        return [f"{name} moved and is not in the figure" for name in sorted(moved)]
 
     def _by_counter(self, found: Sequence[CounterSeries]) -> list[list[CounterSeries]]:
         """The series of each counter, those of several exporters together."""
