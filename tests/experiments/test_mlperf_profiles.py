@@ -33,6 +33,22 @@ def test_a_published_run_by_hand() -> None:
     assert (row.resource, row.resource_units, row.quality) == ("rpi4", 1, "measured")
 
 
+def test_failed_readings_of_the_analyser_are_not_in_the_joules() -> None:
+    """v3.0, firefly-armnn-v22.11-neon, efficientnet-lite1: 214 of 600 readings of the ranging run
+    are −1 W; the others' mean is 5.6782 W at 29.36 a second. With them it was 0.1123 J.
+    """
+    rows = read_profile(PROFILES / "mlperf-firefly.csv")
+    (row,) = (
+        row
+        for row in rows
+        if (row.hardware, row.variant)
+        == ("firefly-armnn-v22.11-neon", "efficientnet-lite1-non-quantized")
+    )
+    ranging, testing = 5.6782 / 29.36, 5.7487 / 29.12
+    assert row.joules_per_request == pytest.approx((ranging + testing) / 2, rel=1e-3)
+    assert row.energy_ci95_j == pytest.approx(12.7062 * (testing - ranging) / 2, rel=0.05)
+
+
 def test_the_shipped_profiles_are_what_the_script_makes(tmp_path: Path) -> None:
     rows = read_table()
     for board in CORES_OF_BOARD:

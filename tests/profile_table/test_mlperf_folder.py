@@ -145,7 +145,7 @@ def _only_ranging(folder: Path) -> None:
 def _hole(folder: Path) -> None:
     path = folder / "performance" / "run_1" / "spl.txt"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:100] + lines[110:]))
+    path.write_text("\n".join(lines[:100] + lines[112:]))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def _hole(folder: Path) -> None:
         (_no_detail, r"ranging: no mlperf_log_detail\.txt"),
         (_torn_sample, r"spl\.txt:633: not a sample"),
         (_only_ranging, "a ranging run without a testing run"),
-        (_hole, "the clocks do not overlap.*never more than 5 s apart"),
+        (_hole, "the clocks do not overlap.*never more than 10 s apart"),
     ],
 )
 def test_a_folder_that_lacks_something_is_refused(
@@ -243,25 +243,39 @@ def test_a_published_run_from_its_raw_logs() -> None:
 
 @pytest.mark.skipif(
     "MLPERF_RESULTS" not in os.environ,
-    reason="needs MLPERF_RESULTS: open/Krai/results of a copy of inference_results_v1.0",
+    reason="needs MLPERF_RESULTS: a folder of copies of inference_results_v1.0 to _v3.0",
 )
 def test_the_published_figures_from_raw_logs() -> None:
-    """Every model against the table that the shipped profiles come from.
+    """Every entry of the table that the shipped profiles come from, as far as it is in the folder.
 
-    Its queries a second have two decimals, ours all that the log has: so watts are compared, which
-    need none. One of its ranging runs counts a failed reading (−1 W) in.
+    Queries a second have two decimals in the table, and in the log more; what is an entry's idle
+    watts there leaves out a few runs of its stack.
     """
-    results = Path(os.environ["MLPERF_RESULTS"])
-    found = [read_result(folders, "singlestream") for folders in model_folders([results])]
-    rows = profile_rows(found, MlperfChoice())
     with TABLE.open(encoding="utf-8", newline="") as file:
-        table = {(line["system"], line["model"]): line for line in csv.DictReader(file)}
-    for result, row in zip(found, rows, strict=True):
-        line = table[row.hardware, row.variant]
-        by_name = {run.name: run for run in result.runs}
-        assert by_name["run_1"].power_w == pytest.approx(float(line["power_w"]), rel=1e-3)
+        lines = list(csv.DictReader(file))
+    table = {(line["round"], line["system"], line["model"]): line for line in lines}
+
+    def key(folder: Path) -> tuple[str, ...]:
+        (results,) = (part for part in folder.parts if part.startswith("inference_results_v"))
+        return (results.removeprefix("inference_results_"), *folder.parts[-3:-1])
+
+    found, refused = [], []
+    for scenarios in model_folders([Path(os.environ["MLPERF_RESULTS"])]):
+        if key(scenarios[0]) in table:
+            try:
+                found.append(read_result(scenarios, "singlestream"))
+            except ConfigError as error:
+                refused.append(str(error))
+    assert found
+    assert not [text for text in refused if "the run is INVALID" not in text]
+    for result, row in zip(found, profile_rows(found, MlperfChoice(cpu_cores=4)), strict=True):
+        line = table[key(result.folder)]
+        (testing,) = result.testing
+        assert testing.power_w == pytest.approx(float(line["power_w"]), rel=1e-3)
         assert row.throughput_rps == pytest.approx(float(line["throughput_sps"]), abs=0.0051)
         assert row.latency_avg_s == pytest.approx(float(line["latency_avg_s"]), rel=1e-6)
         assert row.latency_p99_s == pytest.approx(float(line["latency_p99_s"]), rel=1e-6)
         assert row.accuracy == pytest.approx(float(line["accuracy_top1"]), abs=1e-5)
-        assert row.idle_power_w == pytest.approx(float(line["idle_power_w"]), rel=1e-3)
+        assert row.idle_power_w == pytest.approx(float(line["idle_power_w"]), rel=6e-3)
+        joules = (float(line["joules_run"]) + float(line["joules_ranging_run"])) / 2
+        assert row.joules_per_request == pytest.approx(joules, rel=4e-3)

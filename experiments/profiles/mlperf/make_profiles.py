@@ -3,7 +3,9 @@
 ``edge-classification-wall-power.csv`` beside this file holds one line a measured (stack, model):
 watts of the whole board at the wall (1 Hz analyser), single-stream latency and throughput over ten
 minutes, top-1 on 50,000 images, and the watts after the run. Every line comes from two runs, the
-ranging and the performance run. Here each becomes a row of a profile:
+ranging and the performance run; a reading that the analyser marks as failed (−1 W, up to a third of
+a ranging run) is in neither mean. ``ipa-energy import`` makes the same figures of the raw logs.
+Here each line becomes a row of a profile:
 
 * ``dynamic_energy_j`` is the mean of both runs' joules per request less idle watts over throughput;
 * ``energy_ci95_j`` is Student's interval over the two runs (n = 2, t = 12.7: hence wide);
