@@ -75,8 +75,11 @@ def whole_folder(path: Path, files: Mapping[str, str | bytes]) -> None:
     hidden = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         hidden.mkdir()
-        if path.is_dir():
-            hidden.chmod(stat.S_IMODE(path.stat().st_mode))
+        if path.is_dir():  # an empty one, whose place it takes
+            before = path.stat()
+            with suppress(PermissionError):
+                os.chown(hidden, before.st_uid, before.st_gid)
+            hidden.chmod(stat.S_IMODE(before.st_mode))
         for name, content in files.items():
             data = content.encode() if isinstance(content, str) else content
             (hidden / name).write_bytes(data)

@@ -17,6 +17,7 @@ import yaml
 import ipa_energy
 from ipa_energy.cli import build_parser
 from ipa_energy.config import json_schema
+from ipa_energy.workloads.shapes import named_workload
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -134,3 +135,9 @@ def test_the_pages_are_built_without_warnings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     run(command, ROOT)
     assert "energy_weight" in (tmp_path / "keys" / "index.html").read_text("utf-8")
+
+
+def test_the_load_of_the_comparison_is_that_of_its_trace() -> None:
+    counts = named_workload("bursty").counts
+    said = f"{counts.sum():,} requests, {counts.min()} to {counts.max()} a second"
+    assert said in " ".join((DOCS / "comparison.md").read_text("utf-8").split())

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.files import check_output, check_output_folder, whole_bytes, whole_file
+from ipa_energy.files import (
+    check_output,
+    check_output_folder,
+    whole_bytes,
+    whole_file,
+    whole_folder,
+)
 
 
 def write(path: Path, text: str = "new") -> None:
@@ -201,6 +207,23 @@ def test_what_a_kill_left_is_cleared_away_but_not_what_another_is_writing(tmp_pa
         write(path, "newer")
         assert left.exists()
     assert path.read_text() == "newer"
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_as_it_was(tmp_path: Path) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir(mode=0o2750)
+    folder.chmod(0o2750)
+    link.symlink_to("folder")
+    whole_folder(link, {"a": "text", "b": b"bytes"})
+    assert link.is_symlink()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "a": b"text",
+        "b": b"bytes",
+    }
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o2750
+    with pytest.raises(OSError, match="not empty"):
+        whole_folder(folder, {"c": ""})
+    assert sorted(tmp_path.iterdir()) == [folder, link]
 
 
 # ------------------------------------------------------------------ refused before any work
