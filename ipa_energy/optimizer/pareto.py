@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy.optimizer.bounds import LabelBound, Line, Priced, Relaxation, best_prices
-from ipa_energy.optimizer.plan import Choice
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.search import Search
 from ipa_energy.optimizer.table import Table
@@ -39,8 +39,12 @@ _LONGEST_STRETCH = 1.0
 _SHORTEST_STRETCH = 1e-6
 
 
-def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
-    """The ``top_k`` best choices, best first; empty if infeasible. Exact."""
+def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[Choice]:
+    """The ``top_k`` best choices, best first; empty if infeasible. Exact.
+
+    With ``wanted`` those after so many may be missing, unless they tie with the last one wanted:
+    whoever looks for ties need not wait for what does not tie.
+    """
     if problem.is_empty():
         return []
     table = Table.of(problem)
@@ -49,12 +53,12 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
     if table.combinations <= SMALL_COMBINATIONS:
         plans = Search(table.undominated(top_k), None, top_k).run(table.floor()).plans
         return [choice for _, choice in plans]
-    return solve_bounded(table, top_k, FIRST_WIDTH)
+    return solve_bounded(table, top_k, FIRST_WIDTH, wanted)
 
 
-def solve_bounded(table: Table, top_k: int, width: int) -> list[Choice]:
+def solve_bounded(table: Table, top_k: int, width: int, wanted: int | None = None) -> list[Choice]:
     """The same for large programs, starting with ``width`` labels a stage."""
-    best = _Best(top_k, table.floor())
+    best = _Best(top_k, table.floor(), wanted)
     if table.factor is None:
         _search_part(_part(table, None, best), best, width)
     else:
@@ -66,8 +70,9 @@ def solve_bounded(table: Table, top_k: int, width: int) -> list[Choice]:
 class _Best:
     """The ``top_k`` best distinct plans known, and what a plan must beat to join them."""
 
-    def __init__(self, top_k: int, floor: float) -> None:
+    def __init__(self, top_k: int, floor: float, wanted: int | None = None) -> None:
         self.top_k, self.floor = top_k, floor
+        self.wanted = top_k if wanted is None else wanted
         self._worth: dict[Choice, float] = {}
         self.threshold = floor
 
@@ -76,9 +81,12 @@ class _Best:
         self._worth.update({choice: worth for worth, choice in plans})
         ranked = sorted(self._worth.items(), key=lambda item: -item[1])[: self.top_k]
         self._worth = dict(ranked)
+        if len(ranked) >= self.wanted:
+            last = ranked[self.wanted - 1][1]
+            self.threshold = last - 2 * EQUAL_OBJECTIVE_RTOL * max(1.0, abs(last))
         if len(ranked) == self.top_k:
             worst = ranked[-1][1]
-            self.threshold = worst + 1e-12 * max(1.0, abs(worst))
+            self.threshold = max(self.threshold, worst + 1e-12 * max(1.0, abs(worst)))
 
     def choices(self) -> list[Choice]:
         """Best first."""
@@ -165,7 +173,7 @@ def _search_zero_products(table: Table, best: _Best, width: int) -> None:
         sums = Table(part.gain, None, part.scale, part.resources, part.index)
         if sums.is_hopeless:
             continue
-        apart = _Best(best.top_k, sums.floor())
+        apart = _Best(best.top_k, sums.floor(), best.wanted)
         _search_part(_part(sums, None, apart), apart, width)
         # `table` still has every candidate, so its positions are the problem's.
         best.add((table.worth(choice), choice) for choice in apart.choices())

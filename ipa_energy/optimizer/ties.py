@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import Problem
 
@@ -28,10 +29,12 @@ def settled(
 ) -> list[Choice]:
     """The ``top_k`` best choices of a solver, by the one order."""
     asked = top_k + 1
-    found = solver(problem, asked)
+    found = _asked(solver, problem, asked, top_k)
+    if top_k == 1 and not (len(found) == asked and _ties(problem, *found)):
+        return found[:1]
     while len(found) == asked < _MOST_ASKED and _ties(problem, found[top_k - 1], found[-1]):
         asked *= 4
-        found = solver(problem, asked)
+        found = _asked(solver, problem, asked, top_k)
     return ordered(problem, found)[:top_k]
 
 
@@ -45,12 +48,21 @@ def with_ties(
     if not found:
         return []
     asked = len(found) + 1
-    others = solver(problem, asked)
+    others = _asked(solver, problem, asked, len(found))
     while len(others) == asked < _MOST_ASKED and _ties(problem, found[-1], others[-1]):
         asked *= 4
-        others = solver(problem, asked)
+        others = _asked(solver, problem, asked, len(found))
     tied = [one for one in others if any(_ties(problem, one, known) for known in found)]
     return ordered(problem, list(dict.fromkeys([*found, *tied])))[:top_k]
+
+
+def _asked(
+    solver: Callable[[Problem, int], list[Choice]], problem: Problem, count: int, wanted: int
+) -> list[Choice]:
+    """Up to ``count`` choices, of which those after ``wanted`` matter only where they tie."""
+    if solver is pareto.solve:
+        return pareto.solve(problem, count, wanted)
+    return solver(problem, count)
 
 
 def ordered(problem: Problem, choices: Sequence[Choice]) -> list[Choice]:
