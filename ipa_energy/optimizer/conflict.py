@@ -4,7 +4,8 @@ The *conflict* is a smallest set of constraints that no plan meets together, out
 ``scaling_cap:<stage>`` (or ``replicas:<stage>`` where they are fixed), ``batching_cap:<stage>``,
 ``allocations:<stage>`` and ``variants:<stage>``, and the problem's caps (``latency_sla_s``,
 ``energy_sla_joules``, ``capacity:<resource>`` …). A *relaxation* changes one number and leaves the
-rest as it is; it is found by solving the changed program, so it is known to help.
+rest as it is; it is found by solving the changed program, so it is known to help. Where no single
+one does, several that do *together* are looked for, the least in all.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from ipa_energy.optimizer.settings import Cap, Settings
 _MOST_TRIALS = 300
 """Sets tried when several caps take part; each is a program to solve. Beyond, the conflict named is
 still one from which nothing can be left out, but a smaller other one may exist."""
+
+_MOST_TOGETHER = 200
+"""Sets of changes tried together; beyond, a smaller change that helps too may exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,12 @@ class Conflict:
     Attributes:
         constraints: a smallest set of constraints that cannot hold together.
         relaxations: the cheapest single changes that make the program feasible; empty if none does.
+        together: changes that do so together, where no single one does; empty if nothing helps.
     """
 
     constraints: tuple[str, ...]
     relaxations: tuple[Relaxation, ...]
+    together: tuple[Relaxation, ...] = ()
 
     def __str__(self) -> str:
         if not self.constraints:  # numbers of sizes that arithmetic cannot hold together
@@ -76,6 +82,8 @@ class Conflict:
         if len(self.constraints) == 1:
             text = f"no plan can meet {self.constraints[0]}"
         ways = " or ".join(relaxation.text for relaxation in self.relaxations)
+        if self.together:
+            ways = " and ".join(relaxation.text for relaxation in self.together) + ", together"
         return f"{text}; needs {ways}" if ways else text
 
     def to_json(self) -> dict[str, Any]:
@@ -83,13 +91,15 @@ class Conflict:
         return {
             "constraints": list(self.constraints),
             "relaxations": [relaxation.to_json() for relaxation in self.relaxations],
+            "together": [relaxation.to_json() for relaxation in self.together],
         }
 
 
 def find_conflict(problem: Problem) -> Conflict:
     """The conflict of an infeasible problem and its relaxations, smallest change first."""
     constraints = _smallest_conflict(StageLimits(problem))
-    return Conflict(tuple(constraints), tuple(relaxations(problem)))
+    single = tuple(relaxations(problem))
+    return Conflict(tuple(constraints), single, () if single else tuple(together(problem)))
 
 
 def is_feasible(problem: Problem) -> bool:
@@ -274,6 +284,77 @@ def relaxations(problem: Problem) -> list[Relaxation]:
     return sorted(found, key=_relative_change)
 
 
+def together(problem: Problem) -> list[Relaxation]:
+    """Changes of several numbers that help together, the least in all; empty if nothing does.
+
+    For each larger ``scaling_cap`` and ``batching_cap`` and each set of caps to be raised, the plan
+    that uses least of these, each relative to its limit, within the other caps.
+    """
+    settings = problem.settings
+    best: tuple[float, list[Relaxation]] = (math.inf, [])
+    trials = 0
+    for scaling_cap, batching_cap in itertools.product(
+        _from(settings.scaling_cap, _replicas_needed(problem)),
+        _from(settings.batching_cap, _batches(problem)),
+    ):
+        changed = dataclasses.replace(settings, scaling_cap=scaling_cap, batching_cap=batching_cap)
+        larger = _rebuilt(problem, changed, problem.rules)
+        if larger.is_empty():
+            continue
+        numbers = [
+            Relaxation(name, getattr(settings, name), value, f"a {name} of at least {value}")
+            for name, value in (("scaling_cap", scaling_cap), ("batching_cap", batching_cap))
+            if value > getattr(settings, name)
+        ]
+        for names in _subsets([cap.name for cap in problem.caps]):
+            if _total_change(numbers) >= best[0] or trials == _MOST_TOGETHER:
+                break
+            trials += 1
+            raised = _raised_caps(larger, names)
+            if raised is not None:
+                found = [*numbers, *raised]
+                best = min(best, (_total_change(found), found), key=lambda way: way[0])
+    return best[1]
+
+
+def _total_change(found: Iterable[Relaxation]) -> float:
+    """Sum of the relative changes; one from 0 on counts as a very large one."""
+    return sum(min(_relative_change(one), 1e3) for one in found)
+
+
+def _from(current: int, values: Iterable[int]) -> list[int]:
+    return [current, *sorted(value for value in values if value > current)]
+
+
+def _raised_caps(problem: Problem, names: Collection[str]) -> list[Relaxation] | None:
+    """What these caps have to be, the others kept; None if that is not enough."""
+    raised = [cap for cap in problem.caps if cap.name in names]
+    columns = {cap.name: problem.columns(cap.quantity) for cap in raised}
+    stages = [
+        dataclasses.replace(
+            candidates,
+            penalty=sum(
+                (columns[cap.name][stage] / (cap.limit or 1.0) for cap in raised),
+                start=np.zeros(len(candidates)),
+            ),
+        )
+        for stage, candidates in enumerate(problem.stages)
+    ]
+    others = [cap for cap in problem.caps if cap.name not in names]
+    choices = pareto.solve(_without_accuracy(problem, stages, others))
+    if not choices:
+        return None
+    totals = [
+        (cap, sum(float(c[at]) for c, at in zip(columns[cap.name], choices[0], strict=True)))
+        for cap in raised
+    ]
+    return [
+        Relaxation(cap.name, cap.limit, total, _cap_text(problem, cap, total))
+        for cap, total in totals
+        if not within(total, cap.limit)
+    ]
+
+
 def _relative_change(relaxation: Relaxation) -> float:
     if relaxation.current <= 0 or relaxation.needed <= 0:
         return math.inf
@@ -297,12 +378,16 @@ def _larger_caps(problem: Problem) -> Iterator[Relaxation]:
         needed = least_total(problem, cap)
         if needed is None:
             continue
-        text = f"{cap.noun} of at least {rounded_up(needed)} {cap.unit}".rstrip()
-        if cap.quantity == CAPPED_JOULES:
-            text += f" (at {problem.moment.energy_cap_rps:.4g} rps, which may come)"
-        if cap.name == "energy_sla_joules" and problem.settings.energy_risk == "upper":
-            text += " (upper ends of the 95 % intervals)"
-        yield Relaxation(cap.name, cap.limit, needed, text)
+        yield Relaxation(cap.name, cap.limit, needed, _cap_text(problem, cap, needed))
+
+
+def _cap_text(problem: Problem, cap: Cap, needed: float) -> str:
+    text = f"{cap.noun} of at least {rounded_up(needed)} {cap.unit}".rstrip()
+    if cap.quantity == CAPPED_JOULES:
+        text += f" (at {problem.moment.energy_cap_rps:.4g} rps, which may come)"
+    if cap.name == "energy_sla_joules" and problem.settings.energy_risk == "upper":
+        text += " (upper ends of the 95 % intervals)"
+    return text
 
 
 def _larger_settings(problem: Problem) -> Iterator[Relaxation]:

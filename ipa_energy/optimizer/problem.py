@@ -64,6 +64,7 @@ from ipa_energy.optimizer.settings import (
     terms_of,
 )
 from ipa_energy.records import Allocation, EnergyRisk, Option, Stage
+from ipa_energy.registries import QUANTITIES
 
 CONSTRAINT_RTOL = ROUNDING_RTOL
 """Relative room for the rounding of a sum of a few floats, so that 0.1 s + 0.2 s fits 0.3 s."""
@@ -342,6 +343,7 @@ class Program:
         self._check_energy()
         self._check_product()
         _check_prices(settings)
+        _check_weights(settings)
         self.terms, self.caps = terms_of(settings), caps_of(settings)
         counted = ["latency_s", "joules_per_request"]
         counted += [term.quantity for term in self.terms]
@@ -432,6 +434,18 @@ class Program:
                         " product of such figures has no meaning",
                         allowed="accuracy_method: sum or average, or normalize_accuracy: true",
                     )
+
+
+LARGEST_WEIGHT = 1e100
+"""Larger ones leave no room for what they are multiplied by and added to."""
+
+
+def _check_weights(settings: Settings) -> None:
+    weights = {key: getattr(settings, key) for key in ("alpha", "beta", "gamma", "energy_weight")}
+    further = {QUANTITIES[name].weight_key or name: w for name, w in settings.weights.items()}
+    for key, weight in {**weights, **settings.prices, **further}.items():
+        if abs(weight) > LARGEST_WEIGHT:
+            raise ConfigError(f"{weight:g}", where=key, allowed=f"at most {LARGEST_WEIGHT:g}")
 
 
 def _check_prices(settings: Settings) -> None:

@@ -268,6 +268,23 @@ def test_run_with_an_energy_sla_says_how_often_it_held(
     assert "91.67% of the intervals inside the energy SLA of 1.2 J" in text
 
 
+@pytest.mark.parametrize("weight", ["1.7e+308", "1.1e+100"])
+def test_weights_beyond_arithmetic_are_refused(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str], weight: str
+) -> None:
+    text = small_pipeline.read_text()
+    small_pipeline.write_text(text.replace("alpha: 20", f"alpha: {weight}"))
+    status, _, err = call(capsys, "optimize", small_pipeline, "--load", "10")
+    assert status == 2
+    assert "alpha" in err
+    assert "at most 1e+100" in err
+    assert "RuntimeWarning" not in err
+    small_pipeline.write_text(text.replace("alpha: 20", "alpha: 1.0e+100"))
+    status, out, err = call(capsys, "optimize", small_pipeline, "--load", "10")
+    assert (status, err) == (0, "")
+    assert "optimal" in out
+
+
 def test_load_under_one_is_planned_as_it_is(
     small_pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,3 +174,67 @@ def test_shown_values_are_enough(value: float, shown: str) -> None:
 
 def test_a_conflict_of_nothing_is_a_whole_sentence() -> None:
     assert str(Conflict((), ())) == "no plan was found, and no constraint that stands in the way"
+
+
+def test_several_hopeless_constraints_have_a_joint_way_out() -> None:
+    """At 30 rps 3 replicas of 0.2 s and 1 + 3·2/30 J: none of three limits alone is enough."""
+    stage = Stage("crop", "crop", (option(latency_s=0.2, throughput_rps=10.0),))
+    given = Settings(
+        alpha=1.0,
+        beta=0.0,
+        gamma=0.0,
+        latency_sla_s=0.1,
+        energy_sla_joules=0.2,
+        scaling_cap=1,
+        batching_cap=8,
+    )
+    program = Program([stage], given)
+    conflict = find_conflict(program.at(30.0))
+    assert conflict.constraints == ("scaling_cap:crop",)
+    assert conflict.relaxations == ()
+    found = {way.constraint: way.needed for way in conflict.together}
+    assert found == {
+        "scaling_cap": 3,
+        "latency_sla_s": 0.2,
+        "energy_sla_joules": pytest.approx(1.2),
+    }
+    assert str(conflict) == (
+        "no plan can meet scaling_cap:crop; needs a scaling_cap of at least 3 and a latency SLA of"
+        " at least 0.2 s and an energy SLA of at least 1.2 J, together"
+    )
+    enough = Program([stage], dataclasses.replace(given, **found))
+    assert exhaustive.solve(enough.at(30.0))
+
+
+def test_of_joint_ways_out_the_least_is_named() -> None:
+    """A batch of 8 would carry 20 rps with one replica; two replicas are the smaller change."""
+    small = option("small", 1, latency_s=0.2, throughput_rps=10.0)
+    large = option("large", 8, latency_s=0.2, throughput_rps=20.0)
+    given = Settings(
+        alpha=1.0,
+        beta=0.0,
+        gamma=0.0,
+        latency_sla_s=0.1,
+        scaling_cap=1,
+        batching_cap=1,
+    )
+    conflict = find_conflict(Program([Stage("only", "only", (small, large))], given).at(20.0))
+    assert conflict.relaxations == ()
+    found = {way.constraint: way.needed for way in conflict.together}
+    assert found == {"scaling_cap": 2, "latency_sla_s": 0.2}
+
+
+def test_joint_ways_out_help_and_are_looked_for_only_where_no_single_one_does() -> None:
+    joint = 0
+    for program, load_rps in infeasible_programs(250):
+        conflict = find_conflict(program.at(load_rps))
+        if not conflict.together:
+            continue
+        joint += 1
+        assert conflict.relaxations == ()
+        assert len(conflict.together) > 1
+        changed = program
+        for way in conflict.together:
+            changed = relaxed(changed, way.constraint, way.needed)
+        assert exhaustive.solve(changed.at(load_rps))
+    assert joint > 2
