@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -228,6 +229,8 @@ def _start(
     config: PipelineConfig, stages: tuple[Stage, ...], profile: Path, workload: Workload
 ) -> None:
     """Make a worker's experiment anew: programs hold functions, which no process can send."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's go to all: the parent answers
+        signal.signal(number, signal.SIG_IGN)
     planner = Planner(config, stages, program_for(config, stages), profile)
     _of_worker.append(Experiment(planner, workload))
     logging.getLogger("ipa_energy").setLevel(logging.ERROR)

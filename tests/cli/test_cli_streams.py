@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,31 @@ def test_a_verb_that_cannot_go_on_does_not_speak_of_it() -> None:
     assert running.returncode in (130, 143)
     assert "--resume" not in err
     assert "Traceback" not in err
+
+
+def workers_are_ready(pid: int) -> bool:
+    """True if a process has workers, and they leave signals to it."""
+    ignored = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            mask = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{child}/status").read_text(), re.M)
+            ignored.append(mask is not None and bool(int(mask[1], 16) >> signal.SIGTERM - 1 & 1))
+    return bool(ignored) and all(ignored)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_in_processes_ends_without_their_tracebacks(number: int) -> None:
+    argv = [*PROGRAM, "frontier", "video", "--no-cache", "--seeds", "20"]
+    with subprocess.Popen(
+        argv, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        deadline = time.monotonic() + 30
+        while not workers_are_ready(running.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(running.pid, number)
+        _, err = running.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] in ("ipa-energy: interrupted", "ipa-energy: terminated")
 
 
 # ------------------------------------------------------------------ numbers
