@@ -12,8 +12,8 @@
 
     joules per request    J = mean of the watts between power_begin and power_end
                               / queries a second without the load generator's overhead
-    idle watts            p = median over all runs of a SYSTEM of the samples later than 4 s after
-                              power_end
+    idle watts            p = median over the testing runs of a SYSTEM of each run's median of the
+                              samples later than 4 s after power_end
     above idle            e = J − p / queries a second
 
 J is the mean over ranging and testing runs, with Student's interval over them; latencies and
@@ -52,8 +52,9 @@ NOTICE = (
 )
 METHOD = (
     "Mean of the watts between power_begin and power_end of the log, over queries per second"
-    " without the load generator's overhead. Idle watts: the median over all runs of a system of"
-    " the samples later than 4 s after power_end. SingleStream, batch 1, the whole system."
+    " without the load generator's overhead. Idle watts: the median over the testing runs of a"
+    " system of each run's median of the samples later than 4 s after power_end. SingleStream,"
+    " batch 1, the whole system."
 )
 IDLE_AFTER_S = 4.0
 """The machine has come to rest this long after a run."""
@@ -355,9 +356,9 @@ def _accuracy(folder: Path) -> float:
 def _idle_power_w(results: Sequence[MlperfResult], choice: MlperfChoice) -> float:
     if not math.isnan(choice.idle_power_w):
         return choice.idle_power_w
-    samples = [watts for result in results for run in result.runs for watts in run.idle_w]
-    if samples:
-        return statistics.median(samples)
+    rests = [run.idle_w for result in results for run in result.testing if run.idle_w]
+    if rests:
+        return statistics.median(statistics.median(watts) for watts in rests)
     raise ConfigError(
         f"no power log of {results[0].system} goes on for {IDLE_AFTER_S:g} s after its run, so its"
         " idle watts are not known",

@@ -248,8 +248,7 @@ def test_a_published_run_from_its_raw_logs() -> None:
 def test_the_published_figures_from_raw_logs() -> None:
     """Every entry of the table that the shipped profiles come from, as far as it is in the folder.
 
-    Queries a second have two decimals in the table, and in the log more; what is an entry's idle
-    watts there leaves out a few runs of its stack.
+    Queries a second have two decimals in the table, and in the log more.
     """
     with TABLE.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -276,6 +275,7 @@ def test_the_published_figures_from_raw_logs() -> None:
         assert row.latency_avg_s == pytest.approx(float(line["latency_avg_s"]), rel=1e-6)
         assert row.latency_p99_s == pytest.approx(float(line["latency_p99_s"]), rel=1e-6)
         assert row.accuracy == pytest.approx(float(line["accuracy_top1"]), abs=1e-5)
-        assert row.idle_power_w == pytest.approx(float(line["idle_power_w"]), rel=6e-3)
+        if "Krai" in result.folder.parts:  # of the others, the table has a part of a stack
+            assert row.idle_power_w == pytest.approx(float(line["idle_power_w"]), rel=2e-3)
         joules = (float(line["joules_run"]) + float(line["joules_ranging_run"])) / 2
         assert row.joules_per_request == pytest.approx(joules, rel=4e-3)

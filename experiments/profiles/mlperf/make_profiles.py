@@ -50,8 +50,9 @@ NOTICE = (
 )
 METHOD = (
     "Mean of the watts between power_begin and power_end of the log, over queries per second"
-    " without the load generator's overhead. Idle watts: the median over all runs of a stack of the"
-    " samples later than 4 s after power_end. SingleStream, batch 1, whole board at the wall."
+    " without the load generator's overhead. Idle watts: the median over the testing runs of a"
+    " stack of each run's median of the samples later than 4 s after power_end. SingleStream,"
+    " batch 1, whole board at the wall."
 )
 T_TWO_RUNS = 12.706204736432095
 """97.5 % quantile of Student's t with one degree of freedom."""
