@@ -114,6 +114,7 @@ BACKENDS: dict[str, Named] = {
     "simulate": Named(
         "a simulation in virtual time", "ipa_energy.serving.simulated.backend:simulated"
     ),
+    "local": Named("stub models on this machine, in real time", "ipa_energy.serving.local:local"),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and
 the clock that it runs by."""

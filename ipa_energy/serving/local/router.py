@@ -60,7 +60,7 @@ class Router:
         self.under_way = 0
         self._now_s = now_s
         self._finished: list[Trip] = []
-        self._arrivals: dict[int, int] = {}
+        self._arrived_s: list[float] = []
 
     def is_ready(self, model: str) -> bool:
         """True if every stage has a replica."""
@@ -73,8 +73,7 @@ class Router:
             ServingError: it was dropped, refused or has failed; what is told to the client.
         """
         trip = Trip(named.request_id, self._now_s())
-        second = int(trip.arrived_s)
-        self._arrivals[second] = self._arrivals.get(second, 0) + 1
+        self._arrived_s.append(trip.arrived_s)
         payload = named.payload
         self.under_way += 1
         try:
@@ -103,11 +102,10 @@ class Router:
         finished, self._finished = self._finished, []
         return finished
 
-    def arrivals(self) -> dict[int, int]:
-        """Requests that came, by the whole second of the clock; those of an hour at most."""
-        for second in [s for s in self._arrivals if s < self._now_s() - 3600]:
-            del self._arrivals[second]
-        return dict(self._arrivals)
+    def take_arrived(self) -> list[float]:
+        """When each request came that did since the last call."""
+        arrived_s, self._arrived_s = self._arrived_s, []
+        return arrived_s
 
     def close(self) -> None:
         """Fail what is under way."""

@@ -1,0 +1,268 @@
+"""``--backend local``: the pipeline served for real on this machine, under a load really sent.
+
+::
+
+    runner ──▶ LocalBackend ──socket──▶ plane: router, queues ──gRPC──▶ replicas
+                   └─ LiveLoad ──▶ generator ──gRPC──────┘
+
+The models are stubs (:mod:`.stub_model`): processes that take the time which the profile gives a
+batch of their variant. Requests, queues, batches, changes and failures are real, and so are the
+CPU seconds that the joules are estimated from, those of the stubs. What a request's stages did
+comes from the router; when it was to be sent and when its answer was there from the generator.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+
+from ipa_energy.arrays import Counts, Floats
+from ipa_energy.errors import ConfigError
+from ipa_energy.meters.power_model import power_model_for_this_machine
+from ipa_energy.records import Stage
+from ipa_energy.serving.base import (
+    DeployedStage,
+    Deployment,
+    Requests,
+    Resumes,
+    Served,
+    Serving,
+    Setting,
+    StageState,
+    WallClock,
+)
+from ipa_energy.serving.local.cpu_ledger import METER, Sample
+from ipa_energy.serving.local.live_load import LiveLoad
+from ipa_energy.serving.local.plane import Job, Plane
+from ipa_energy.serving.local.replica_process import Launch
+from ipa_energy.serving.local.replica_set import Server, Wanted
+from ipa_energy.serving.local.router import Trip
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 120.0
+LEAST_CALL_TIMEOUT_S = 1.0
+CALL_TIMEOUT_RATIO = 5.0
+"""A replica counts as hung after five times its batch's profiled 99th percentile."""
+
+
+class RunClock(WallClock):
+    """The wall clock, set when the first request may be sent."""
+
+    def begin(self, zero_s: float) -> None:
+        """Second 0 was at ``zero_s`` by ``perf_counter``."""
+        self._zero_s = zero_s
+
+
+def served_by_stubs(setting: Setting) -> Serving:
+    """See :func:`ipa_energy.serving.local.local`."""
+    for stage in setting.stages:
+        if stage.requests_per_input != 1:
+            raise ConfigError(
+                f"stage {stage.name} sees {stage.requests_per_input:g} requests for each input",
+                where="--backend local",
+                allowed="1: a stub answers a request with one",
+            )
+    clock = RunClock(setting.resumed_at_s)
+    backend = LocalBackend(setting, clock)
+    try:
+        backend.deploy(setting.start)
+        backend.plane.wait(START_TIMEOUT_S)
+        # Not before: the generator asks whether every stage has a replica.
+        backend.load = LiveLoad(
+            setting.load,
+            address=backend.plane.address,
+            model=setting.config.pipeline_name,
+            first_s=setting.resumed_at_s,
+            on_start=clock.begin,
+        )
+    except BaseException:
+        backend.close()
+        raise
+    return Serving(backend, backend.load, clock)
+
+
+def stub_launches(stage: Stage) -> dict[Server, Launch]:
+    """How the stub of every variant and allocation of a stage is started."""
+    batch_s: dict[Server, dict[int, float]] = {}
+    for option in stage.options:
+        server = (option.variant, option.allocation)
+        batch_s.setdefault(server, {})[option.batch] = option.latency_avg_s
+    launches = {}
+    for server, seconds in batch_s.items():
+        told = json.dumps({"name": server[0], "batch_s": seconds})
+        command = (sys.executable, "-m", "ipa_energy.serving.local.stub_model", told)
+        launches[server] = Launch(command, server[0])
+    return launches
+
+
+class LocalBackend:
+    """:class:`ipa_energy.serving.base.Backend` of processes on this machine.
+
+    Args:
+        setting: the pipeline and how it is run.
+        clock: of the run.
+
+    Attributes:
+        plane: the process that serves.
+        load: what is sent; set before the run begins.
+    """
+
+    name = "local"
+    resumes: Resumes = "adopt"
+
+    def __init__(self, setting: Setting, clock: RunClock) -> None:
+        config = setting.config
+        self._setting, self._clock = setting, clock
+        limit_s = config.drop_limit
+        self.load: LiveLoad | None = None
+        self._trips: dict[int, Trip] = {}
+        self._samples: list[Sample] = []
+        self._arrived: Counter[int] = Counter()
+        self._begin_s = self._collected_s = setting.resumed_at_s
+        self._left = 0
+        self._plane_cpu_s = 0.0
+        self.plane = Plane(
+            Job(
+                config.pipeline_name,
+                {stage.name: stub_launches(stage) for stage in setting.stages},
+                power_model_for_this_machine(),
+                math.inf if limit_s is None else limit_s,
+            )
+        )
+
+    def deploy(self, wanted: Deployment) -> None:
+        """Start what is missing, and let go of what is not wanted once that is ready."""
+        self.plane.want([self._wanted(stage) for stage in wanted])
+
+    def deployed(self) -> tuple[StageState, ...]:
+        """What runs now, process by process."""
+        return self.plane.states()
+
+    def received_rps(self, window_s: int) -> Counts:
+        """What came to the router in each of the last seconds."""
+        self._look()
+        now_s = int(self._clock.now_s)
+        first_s = max(math.ceil(self._begin_s), now_s - window_s)
+        return np.array([self._arrived[s] for s in range(first_s, now_s)], dtype=np.int64)
+
+    def collect(self, until_s: float) -> Served:
+        """What the generator got answers to, and what the replicas spent meanwhile."""
+        load = self._sending
+        if until_s == math.inf:
+            load.wait_for_last()
+        else:
+            load.check()
+        finished = load.take_finished(until_s)
+        self._look()
+        start_s = self._collected_s
+        last_s = max((one.done_s for one in finished), default=start_s)
+        end_s = until_s if until_s < math.inf else max(start_s, last_s)
+        self._collected_s = end_s
+        self._left += len(finished)
+        if until_s == math.inf:
+            self._tell_of_ourselves()
+        ids = np.array([one.number for one in finished], dtype=np.int64)
+        trips = [self._trips.pop(one.number, None) for one in finished]
+        failed = sum(1 for one in finished if one.trouble and "dropped at" not in one.trouble)
+        if failed:
+            why = next(one.trouble for one in finished if one.trouble)
+            logger.warning("%d requests failed, the first: %s", failed, why)
+        stopped = [
+            (-1 if one.trouble is None else 0) if trip is None else trip.stopped_at
+            for one, trip in zip(finished, trips, strict=True)
+        ]
+        requests = Requests(
+            request_id=ids,
+            sending_s=np.array([one.intended_s for one in finished], dtype=np.float64),
+            done_s=np.array([one.done_s for one in finished], dtype=np.float64),
+            dropped_at=np.array(stopped, dtype=np.int64),
+            queued_s=self._times([trip.queued_s if trip else [] for trip in trips]),
+            started_s=self._times([trip.started_s if trip else [] for trip in trips]),
+            served_s=self._times([trip.served_s if trip else [] for trip in trips]),
+        )
+        return self._served(requests, start_s, end_s)
+
+    def close(self) -> None:
+        """Stop sending, and end every process."""
+        if self.load is not None:
+            self.load.close()
+        self.plane.close()
+
+    @property
+    def _sending(self) -> LiveLoad:
+        if self.load is None:
+            raise RuntimeError("the backend has no load yet")
+        return self.load
+
+    def _wanted(self, stage: DeployedStage) -> Wanted:
+        option = stage.option
+        names = [known.name for known in self._setting.stages]
+        timeout_s = self._setting.config.stages[names.index(stage.stage)].batch_timeout_s
+        slow_s = np.nanmax([option.latency_avg_s, option.latency_p99_s])
+        return Wanted(
+            option,
+            stage.replicas,
+            batch_timeout_s=stage.wait_s if timeout_s is None else timeout_s,
+            call_timeout_s=max(LEAST_CALL_TIMEOUT_S, CALL_TIMEOUT_RATIO * float(slow_s)),
+        )
+
+    @property
+    def _zero_s(self) -> float:
+        return time.perf_counter() - self._clock.now_s
+
+    def _look(self) -> None:
+        """Take what the plane has seen."""
+        report = self.plane.report()
+        zero_s = self._zero_s
+        self._arrived.update(int(at_s - zero_s) for at_s in report.arrived_s)
+        self._trips.update({int(trip.request_id): trip for trip in report.trips})
+        self._samples += report.samples
+        self._plane_cpu_s = report.cpu_s
+
+    def _times(self, rows: list[list[float]]) -> Floats:
+        times_s = np.full((len(rows), len(self._setting.stages)), np.nan)
+        for row, found in zip(times_s, rows, strict=True):
+            row[: len(found)] = found
+        return times_s - self._zero_s
+
+    def _served(self, requests: Requests, start_s: float, end_s: float) -> Served:
+        """Joules and cores of the window, from sums that were looked at twice a second."""
+        seconds = math.ceil(end_s - start_s)
+        edges_s = np.minimum(start_s + np.arange(seconds + 1), end_s)
+        idle_j, dynamic_j, core_s = (
+            np.diff(self._sums(name, edges_s), axis=0) for name in ("idle_j", "dynamic_j", "core_s")
+        )
+        lengths_s = np.diff(edges_s)
+        sent = int(np.searchsorted(self._sending.sending_s(0.0, math.inf), end_s))
+        return Served(
+            start_s=start_s,
+            end_s=end_s,
+            requests=requests,
+            idle_j=idle_j.sum(axis=0),
+            dynamic_j=dynamic_j.sum(axis=0),
+            power_w=(idle_j + dynamic_j).sum(axis=1) / lengths_s,
+            cores=core_s.sum(axis=1) / lengths_s,
+            in_flight=sent - self._left,
+            meter=METER,
+            quality="estimated",
+        )
+
+    def _sums(self, name: str, at_s: Floats) -> Floats:
+        """(times, stages): the ledger's sums at these times of the run, between samples linear."""
+        seen_s = np.array([sample.at_s for sample in self._samples]) - self._zero_s
+        sums = np.array([getattr(sample, name) for sample in self._samples])
+        return np.stack([np.interp(at_s, seen_s, column) for column in sums.T], axis=1)
+
+    def _tell_of_ourselves(self) -> None:
+        logger.info(
+            "CPU seconds beside the stages': router %.2f, generator %.2f",
+            self._plane_cpu_s,
+            self._sending.cpu_s,
+        )
