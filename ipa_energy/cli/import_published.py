@@ -120,10 +120,11 @@ def import_published(args: argparse.Namespace, form: str) -> int:
     meta = {"entries": len(found.rows), **found.meta}
     if args.out is not None:
         for path in (args.out, meta_path(args.out)):
-            if path.exists():
+            if path.is_file() or path.is_dir():  # a pipe or a device is written to
                 raise ConfigError("there is a file already", where=path, fix="choose another name")
         write_profile(args.out, found.rows)
-        write_json(meta_path(args.out), meta)
+        if args.out.is_file():
+            write_json(meta_path(args.out), meta)
     if args.json:
         document = {
             "format": form,

@@ -157,3 +157,11 @@ def test_what_the_table_lacks_is_asked_for(
     status, _, err = call(capsys, TABLE, *options)
     assert status == 2
     assert words in err
+
+
+def test_a_device_is_written_to_without_a_meta_file(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call(capsys, results, "--out", "/dev/null")
+    assert (status, err) == (0, "")
+    assert not Path("/dev/null.meta.json").exists()
