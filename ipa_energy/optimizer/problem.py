@@ -33,7 +33,7 @@ such ends is at least as cautious as the upper end of the sum. What is left is a
 knapsack: every solver of this package gets the same :class:`Problem`, a table of candidates per
 stage, and returns one candidate a stage.
 
-Plans of equal objective (within 1e-9, relative) are ordered by joules per request, if they are
+Plans of equal objective (up to rounding) are ordered by joules per request, if they are
 known, then by latency, the least first, then as in the profile, whichever the solver
 (:mod:`.ties`).
 
@@ -64,7 +64,6 @@ from ipa_energy.optimizer.settings import (
     terms_of,
 )
 from ipa_energy.records import Allocation, EnergyRisk, Option, Stage
-from ipa_energy.registries import QUANTITIES
 
 CONSTRAINT_RTOL = ROUNDING_RTOL
 """Relative room for the rounding of a sum of a few floats, so that 0.1 s + 0.2 s fits 0.3 s."""
@@ -442,8 +441,7 @@ LARGEST_WEIGHT = 1e100
 
 def _check_weights(settings: Settings) -> None:
     weights = {key: getattr(settings, key) for key in ("alpha", "beta", "gamma", "energy_weight")}
-    further = {QUANTITIES[name].weight_key or name: w for name, w in settings.weights.items()}
-    for key, weight in {**weights, **settings.prices, **further}.items():
+    for key, weight in {**weights, **settings.prices, **settings.weights}.items():
         if abs(weight) > LARGEST_WEIGHT:
             raise ConfigError(f"{weight:g}", where=key, allowed=f"at most {LARGEST_WEIGHT:g}")
 

@@ -1,8 +1,8 @@
 """Which of equally good plans is taken: one order for all solvers and all studies.
 
-The order is that of :mod:`.problem`: the objective, equal within 1e-9; then least joules per
-request, where they are known; then least latency; then the first in the profile. A running system
-puts the fewest changes before the joules (:mod:`ipa_energy.adaptation.loop`).
+The order is that of :mod:`.problem`: the objective, equal up to rounding (1e-12); then least joules
+per request, where they are known; then least latency; then the first in the profile. A running
+system puts the fewest changes before the joules (:mod:`ipa_energy.adaptation.loop`).
 
 A solver that returns its K best returns any of those that tie with the last of them, so it is asked
 for one more, and for more again while that one ties.
@@ -13,12 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from ipa_energy.energy import joules_per_request
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
-from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.problem import Candidates, Problem
 
 _MOST_ASKED = 512
 """Beyond so many, ties are settled among those that are known."""
+
+TIE_RTOL = 1e-12
+"""Objectives that differ by less are equal but for the rounding of their sums."""
 
 _DIGITS = 10
 """Of joules and seconds that count: rounding must not choose."""
@@ -30,7 +34,7 @@ def settled(
     """The ``top_k`` best choices of a solver, by the one order."""
     asked = top_k + 1
     found = _asked(solver, problem, asked, top_k)
-    if top_k == 1 and not (len(found) == asked and _ties(problem, *found)):
+    if top_k == 1 and not (len(found) == asked and _ties(problem, found[0], found[1])):
         return found[:1]
     while len(found) == asked < _MOST_ASKED and _ties(problem, found[top_k - 1], found[-1]):
         asked *= 4
@@ -52,7 +56,8 @@ def with_ties(
     while len(others) == asked < _MOST_ASKED and _ties(problem, found[-1], others[-1]):
         asked *= 4
         others = _asked(solver, problem, asked, len(found))
-    tied = [one for one in others if any(_ties(problem, one, known) for known in found)]
+    near = EQUAL_OBJECTIVE_RTOL  # a solver's tolerance
+    tied = [one for one in others if any(_ties(problem, one, known, near) for known in found)]
     return ordered(problem, list(dict.fromkeys([*found, *tied])))[:top_k]
 
 
@@ -84,18 +89,27 @@ def worth(problem: Problem, choice: Choice) -> float:
     return problem.settings.alpha * problem.combined_accuracy(scores) - penalty
 
 
-def _ties(problem: Problem, one: Choice, other: Choice) -> bool:
+def _ties(problem: Problem, one: Choice, other: Choice, rtol: float = TIE_RTOL) -> bool:
     mine, theirs = worth(problem, one), worth(problem, other)
-    return abs(mine - theirs) <= EQUAL_OBJECTIVE_RTOL * max(1.0, abs(mine))
+    return abs(mine - theirs) <= rtol * max(1.0, abs(mine))
 
 
 def _preference(problem: Problem, choice: Choice) -> tuple[float, float, Choice]:
     picked = list(zip(problem.stages, choice, strict=True))
-    joules = sum(float(candidates.energy_j[at]) for candidates, at in picked)
+    joules = sum(_mean_j(candidates, at, problem.moment.mean_rps) for candidates, at in picked)
     delay_s = sum(float(candidates.delay_s[at]) for candidates, at in picked)
     # The place in the profile, whatever was left out before it.
     places = tuple(int(candidates.option_index[at]) for candidates, at in picked)
     return (0.0 if math.isnan(joules) else _rounded(joules), _rounded(delay_s), places)
+
+
+def _mean_j(candidates: Candidates, at: int, load_rps: float) -> float:
+    """m·J by the mean of the trials, also where decisions plan with the upper end."""
+    stage = candidates.stage
+    option = stage.options[candidates.option_index[at]]
+    share, replicas = stage.requests_per_input, float(candidates.replicas[at])
+    dynamic_j, idle_w = option.dynamic_energy_j, option.idle_power_w
+    return float(share * joules_per_request(dynamic_j, idle_w, replicas, share * load_rps))
 
 
 def _rounded(value: float) -> float:

@@ -30,10 +30,10 @@ from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import reserved_cores
-from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
+from ipa_energy.optimizer.plan import Choice, build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
 from ipa_energy.optimizer.settings import Cap
-from ipa_energy.optimizer.ties import ordered
+from ipa_energy.optimizer.ties import TIE_RTOL, ordered
 
 PLAIN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
 """Quantities that every plan has figures of."""
@@ -361,7 +361,7 @@ def _best_in_each(space: Space, energy_weight: float) -> list[tuple[str, int]]:
 def _best(space: Space, worth: Floats) -> int:
     """The plan of most worth; of equally good ones that which :mod:`~.optimizer.ties` takes."""
     most = float(worth.max())
-    equal = np.flatnonzero(worth >= most - EQUAL_OBJECTIVE_RTOL * max(1.0, abs(most)))
+    equal = np.flatnonzero(worth >= most - TIE_RTOL * max(1.0, abs(most)))
     choices = [space.choice(int(index)) for index in equal]
     first = ordered(space.problem, choices)[0]
     return int(equal[choices.index(first)])
