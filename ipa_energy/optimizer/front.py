@@ -172,14 +172,40 @@ def thin(front: Front, count: int) -> Front:
     chosen = list(dict.fromkeys(int(np.argmin(column)) for column in columns))[:count]
     spans = [float(np.ptp(column)) or 1.0 for column in columns]
     points = np.stack([column / span for column, span in zip(columns, spans, strict=True)], axis=1)
-    nearest = np.full(len(front), np.inf)
-    for index in chosen:
-        nearest = np.minimum(nearest, np.sum((points - points[index]) ** 2, axis=1))
-    while len(chosen) < count:
-        index = int(np.argmax(nearest))
-        chosen.append(index)
-        nearest = np.minimum(nearest, np.sum((points - points[index]) ** 2, axis=1))
+    chosen += farthest_points(points, chosen, count - len(chosen))
     return front.select(np.sort(np.array(chosen, dtype=np.intp)))
+
+
+def farthest_points(
+    points: Floats,
+    chosen: Sequence[int],
+    count: int,
+    *,
+    same: float = 0.0,
+    random: np.random.Generator | None = None,
+) -> list[int]:
+    """Again and again the point whose nearest chosen neighbour is farthest away (greedy max-min).
+
+    Args:
+        points: (N, d), scaled so that Euclidean distances mean something.
+        chosen: indices that are in already.
+        count: how many more; fewer come back once all others are as close as ``same``.
+        same: distances that differ by no more than this are equal.
+        random: decides between points that are equally far; None: the first.
+    """
+    nearest = np.full(len(points), np.inf)
+    for index in chosen:
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[index], axis=1))
+    found: list[int] = []
+    while len(found) < count:
+        farthest = float(nearest.max())
+        if farthest <= same:
+            break
+        ties = np.flatnonzero(nearest >= farthest - same)
+        index = int(ties[0] if random is None else random.choice(ties))
+        found.append(index)
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[index], axis=1))
+    return found
 
 
 def reserved_cores(candidates: Candidates) -> Floats:

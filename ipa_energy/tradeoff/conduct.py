@@ -53,7 +53,6 @@ from ipa_energy.tradeoff.plan_map import (
     quality_of,
 )
 from ipa_energy.tradeoff.plan_space import RULE, Space, selected, space_of
-from ipa_energy.tradeoff.prices import SLAS
 from ipa_energy.tradeoff.sensitivity import Sensitivity, analyse
 from ipa_energy.tradeoff.sentences import answer_of
 from ipa_energy.tradeoff.study import Case, Study
@@ -398,13 +397,6 @@ class _Conductor:
 
     def _front_figures(self, setting: Setting) -> tuple[OnlyEnergy | None, Hypervolume | None]:
         if not setting.space.has_energy:
-            return None, None
-        beyond = [cap.name for cap in setting.problem.caps if cap.name not in SLAS]
-        if beyond:
-            self.warnings.append(
-                f"at {setting.load.name} the undominated plans are not counted: the exact front"
-                f" keeps the SLAs but not {', '.join(beyond)}"
-            )
             return None, None
         try:
             front = pareto_front(setting.problem)

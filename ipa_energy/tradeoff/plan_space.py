@@ -29,7 +29,7 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.front import reserved_cores
+from ipa_energy.optimizer.front import farthest_points, reserved_cores
 from ipa_energy.optimizer.plan import Choice, build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
 from ipa_energy.optimizer.settings import Cap
@@ -324,16 +324,8 @@ def selected(space: Space, count: int, *, energy_weight: float, seed: int) -> di
         chosen[index] = f"{chosen[index]}, {origin}" if index in chosen else origin
     chosen = dict(list(chosen.items())[:count])
     random = np.random.default_rng(seed)
-    nearest = np.full(len(space), np.inf)
-    for index in chosen:
-        nearest = np.minimum(nearest, _distances(scaled, index))
-    while len(chosen) < count:
-        farthest = float(nearest.max())
-        if farthest <= _SAME:
-            break
-        index = int(random.choice(np.flatnonzero(nearest >= farthest - _SAME)))
-        chosen[index] = FARTHEST
-        nearest = np.minimum(nearest, _distances(scaled, index))
+    more = farthest_points(scaled, list(chosen), count - len(chosen), same=_SAME, random=random)
+    chosen |= dict.fromkeys(more, FARTHEST)
     return {space.choice(index): origin for index, origin in chosen.items()}
 
 
@@ -382,8 +374,3 @@ def _scaled(space: Space) -> Floats:
 def _logarithm(values: Floats) -> Floats:
     """Logarithms; the values themselves if one of them is 0, whose logarithm is −∞."""
     return np.log(values) if values.min() > 0 else values
-
-
-def _distances(scaled: Floats, index: int) -> Floats:
-    found: Floats = np.linalg.norm(scaled - scaled[index], axis=1)
-    return found

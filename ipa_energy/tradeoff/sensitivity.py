@@ -28,7 +28,6 @@ from ipa_energy.records import EnergyRisk, Quality
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of
 from ipa_energy.tradeoff.prices import (
     LATENCY_S,
-    SLAS,
     Exchanges,
     ShadowPrice,
     capped,
@@ -133,17 +132,12 @@ def analyse_program(
     if not has_energy:
         reasons |= {"exchanges": NO_JOULES, "robustness": NO_JOULES}
     front = exchanges = None
-    beyond = [cap.name for cap in problem.caps if cap.name not in SLAS]
-    if beyond:
-        reason = f"the exact front keeps the SLAs but not {', '.join(beyond)}"
-        reasons |= {"front": reason, "exchanges": reason}
-    else:
-        try:
-            whole, inside = _fronts(raw, loads)
-            front = _summary(inside, problem, plan)
-            exchanges = exchanges_of(whole, inside, plan) if whole.has_energy else None
-        except FrontTooLargeError as error:
-            reasons |= {"front": str(error), "exchanges": str(error)}
+    try:
+        whole, inside = _fronts(raw, loads)
+        front = _summary(inside, problem, plan)
+        exchanges = exchanges_of(whole, inside, plan) if whole.has_energy else None
+    except FrontTooLargeError as error:
+        reasons |= {"front": str(error), "exchanges": str(error)}
     return Sensitivity(
         load_rps=problem.load_rps,
         plan=plan,

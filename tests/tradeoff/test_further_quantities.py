@@ -11,6 +11,7 @@ import pytest
 from ipa_energy.as_json import as_json
 from ipa_energy.comparing import compare, metrics
 from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.optimizer.front import pareto_front
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.records import Option, Stage
@@ -135,8 +136,23 @@ def test_capped_by_the_yaml_it_has_a_shadow_price(small_pipeline: Path) -> None:
     assert price.relaxed.limit > cap
     assert price.relaxed.objective_change > 0
     assert "money_cap of" in study_text(found)
-    assert "money_cap" in analysis.reasons["front"]
-    assert any("but not money_cap" in warning for warning in found.warnings)
+    assert "front" not in analysis.reasons
+    assert found.warnings == ()
+    (before,) = free.sensitivity.values()
+    assert before.front is not None
+    assert analysis.front is not None
+    assert 0 < analysis.front.size < before.front.size
+    assert all(plan.amounts["money"] <= cap * (1 + 1e-9) for plan in analysis.front.shown)
+    (case,) = found.cases
+    assert case.only_energy is not None
+    assert case.hypervolume is not None
+    assert case.hypervolume.points_with_energy == len(
+        pareto_front(
+            load_planner(
+                small_pipeline, {"energy_weight": 1.0, "money_cap": cap}, policy=None
+            ).program.at(Moment.at(6.0))
+        )
+    )
     for point in found.cases[0].points:
         assert point.amounts["money"].value <= cap * (1 + 1e-9)
 
