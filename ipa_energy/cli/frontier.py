@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import print_json, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
+
+if TYPE_CHECKING:
+    from ipa_energy.frontier.frontier import Frontier
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -34,6 +38,12 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="runs of each setting (default: 1)"
     )
+    parser.add_argument(
+        "--html", type=named_path, metavar="FILE", help="write both hulls as an interactive page"
+    )
+    parser.add_argument(
+        "--png", type=named_path, metavar="DIR", help="write the figure as PNG, SVG, CSV"
+    )
     parser.add_argument("--csv", type=named_path, metavar="FILE", help="write every run as a line")
     parser.add_argument("--workload", metavar="NAME|FILE", help="load trace (key: workload_type)")
     parser.add_argument("--ipa-home", type=named_path, metavar="DIR", help="checkout of IPA")
@@ -49,10 +59,18 @@ def frontier(args: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
+    from tqdm import tqdm
+
     from ipa_energy.as_json import as_json
     from ipa_energy.experiment import load_experiment
-    from ipa_energy.files import check_output, whole_file
-    from ipa_energy.frontier.frontier import OUTCOME_COLUMNS, frontier_of, outcomes_csv
+    from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder, whole_file
+    from ipa_energy.frontier.frontier import (
+        OUTCOME_COLUMNS,
+        frontier_of,
+        outcomes_csv,
+        runs_of_frontier,
+    )
+    from ipa_energy.report import require_packages
     from ipa_energy.runlog.folder import writing
     from ipa_energy.tables import table_text
 
@@ -62,6 +80,7 @@ def frontier(args: argparse.Namespace) -> int:
         )
     if args.seeds < 1:
         raise ConfigError(f"{args.seeds}", where="--seeds", allowed="1 or more")
+    require_packages(html=args.html, png=args.png)
     home = args.ipa_home or os.environ.get("IPA_HOME")
     experiment = load_experiment(
         args.pipeline,
@@ -69,26 +88,38 @@ def frontier(args: argparse.Namespace) -> int:
         policy=args.policy,
         ipa_home=Path(home) if home else None,
     )
-    if args.csv is not None:
-        check_output(
-            args.csv,
-            where="--csv",
-            inputs=inputs_of(args.pipeline, [experiment.planner]),
-            begins=OUTCOME_COLUMNS,
-        )
+    inputs = inputs_of(args.pipeline, [experiment.planner])
+    for option, path, begins in (
+        ("--csv", args.csv, OUTCOME_COLUMNS),
+        ("--html", args.html, PAGE_BEGINS),
+    ):
+        if path is not None:
+            check_output(
+                path, where=option, inputs=inputs, begins=begins, makes_folder=option == "--html"
+            )
+    if args.png is not None:
+        check_output_folder(args.png, where="--png")
     first = experiment.planner.config.seed
-    with tempfile.TemporaryDirectory() as fresh:
+    seeds = range(first, first + args.seeds)
+    total = runs_of_frontier(experiment, seeds)
+    hidden = args.quiet or args.json or not sys.stderr.isatty()
+    with (
+        tempfile.TemporaryDirectory() as fresh,
+        tqdm(total=total, desc="frontier", unit="run", leave=False, disable=hidden) as bar,
+    ):
         found = frontier_of(
             experiment,
             attainment=args.attainment,
-            seeds=range(first, first + args.seeds),
+            seeds=seeds,
             cache=Path(fresh) if args.no_cache else None,
+            ran=bar.update,
         )
 
     def write() -> None:
         if args.csv is not None:
             with writing(args.csv), whole_file(args.csv) as file:
                 file.write(outcomes_csv(found))
+        _draw(found, args)
 
     status = write_beside(write)
     if args.json:
@@ -98,6 +129,21 @@ def frontier(args: argparse.Namespace) -> int:
     if found.accuracies():
         print()
         print(table_text(found.table()))
-    if args.csv is not None and status == EXIT_DONE:
-        print(f"runs: {args.csv}")
+    for label, path in (("report", args.html), ("figures", args.png), ("runs", args.csv)):
+        if path is not None and status == EXIT_DONE:
+            print(f"{label}: {path}")
     return status
+
+
+def _draw(found: Frontier, args: argparse.Namespace) -> None:
+    if args.html is None and args.png is None:
+        return
+    from ipa_energy.report.frontier_page import frontier_page
+    from ipa_energy.report.image import write_images
+    from ipa_energy.report.page import write_page
+
+    page = frontier_page(found)
+    if args.html is not None:
+        write_page(page, args.html)
+    if args.png is not None:
+        write_images(page.figures, args.png)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.experiment import Experiment
-from ipa_energy.frontier.sweep import cached_sweep, with_energy, without_energy
+from ipa_energy.frontier.sweep import Weighting, cached_sweep, with_energy, without_energy
 from ipa_energy.tables import Head, Row, Table, Value, percent
 
 ROWS = 12
@@ -60,6 +60,23 @@ class Frontier:
         low = max(hull.corners[0].accuracy for hull in hulls)
         high = min(hull.corners[-1].accuracy for hull in hulls)
         return np.linspace(low, high, ROWS).tolist() if high >= low else []
+
+    def line(self, *, added: bool, at: Sequence[float] = ()) -> tuple[list[float], list[float]]:
+        """Accuracies and least joules of a hull, the mean over the seeds where all have it.
+
+        Args:
+            added: of the hull with energy.
+            at: accuracies; empty: those of the corners.
+        """
+        hulls = [self.hulls(seed)[added] for seed in self.seeds]
+        if any(not hull.corners for hull in hulls):
+            return [], []
+        low = max(hull.corners[0].accuracy for hull in hulls)
+        high = min(hull.corners[-1].accuracy for hull in hulls)
+        places = at or {corner.accuracy for hull in hulls for corner in hull.corners}
+        kept = sorted(place for place in places if low <= place <= high)
+        joules = np.mean([[hull.joules_at(place) for place in kept] for hull in hulls], axis=0)
+        return kept, joules.tolist()
 
     def savings_at(self, accuracy: float) -> list[float]:
         """Share of the joules that energy saves at an accuracy, one a seed."""
@@ -149,7 +166,7 @@ def frontier_of(
         ran: called after each run, for a progress bar.
     """
     planner = experiment.planner
-    settings = (without_energy(planner.config), with_energy(planner.config, planner))
+    settings = _settings(experiment)
     without, added = (
         cached_sweep(experiment, some, seeds, folder=cache, workers=workers, ran=ran)
         for some in settings
@@ -165,6 +182,16 @@ def frontier_of(
         added=tuple(added),
         seeds=tuple(seeds),
     )
+
+
+def runs_of_frontier(experiment: Experiment, seeds: Sequence[int]) -> int:
+    """How many runs :func:`frontier_of` simulates if nothing is kept."""
+    return len(seeds) * sum(len(settings) for settings in _settings(experiment))
+
+
+def _settings(experiment: Experiment) -> tuple[list[Weighting], list[Weighting]]:
+    planner = experiment.planner
+    return without_energy(planner.config), with_energy(planner.config, planner)
 
 
 OUTCOME_COLUMNS = (

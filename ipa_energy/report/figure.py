@@ -22,6 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ipa_energy.arrays import Floats
+
 Numbers = Sequence[float] | NDArray[np.float64]
 Dash = Literal["solid", "dot", "dash"]
 Symbol = Literal["circle", "square", "diamond", "star", "cross"]
@@ -75,6 +77,7 @@ class Line:
         name: in the legend.
         step: each value holds until the next x.
         fill: the area down to zero is filled.
+        inside: the area that the line goes around is filled; see :func:`outline`.
         group: lines of one group are shown and hidden together.
         legend: False leaves it out of the legend.
         panel: index of its y axis.
@@ -91,6 +94,7 @@ class Line:
     width: float = 1.6
     step: bool = False
     fill: bool = False
+    inside: bool = False
     group: str = ""
     legend: bool = True
     panel: int = 0
@@ -108,6 +112,7 @@ class Points:
         x_error, y_error, z_error: half-widths of intervals; NaN is none.
         values: colours by the figure's scale; None: ``color`` for all.
         hollow: drawn as outlines; hollow points are estimates, filled ones measurements.
+        pale: half transparent, for points of which there are many.
         labels: what each point is, in full: in the hover and in the CSV.
         marks: a short text beside each point.
         joined: a line joins them.
@@ -126,6 +131,7 @@ class Points:
     values: Numbers | None = None
     symbol: Symbol = "circle"
     hollow: bool = False
+    pale: bool = False
     size: float = 10
     labels: Sequence[str] = ()
     marks: Sequence[str] = ()
@@ -219,6 +225,17 @@ def _has_point(mark: Mark) -> bool:
     x = np.asarray(mark.x, dtype=np.float64)
     y = np.asarray(mark.y, dtype=np.float64)
     return bool((~np.isnan(x) & ~np.isnan(y)).any())
+
+
+def outline(x: Numbers, y: Numbers, *, other_x: Numbers, other_y: Numbers) -> tuple[Floats, Floats]:
+    """Around the area between two lines: along the first and back along the other."""
+    around = [
+        np.concatenate(
+            [np.asarray(one, dtype=np.float64), np.asarray(back, dtype=np.float64)[::-1]]
+        )
+        for one, back in ((x, other_x), (y, other_y))
+    ]
+    return around[0], around[1]
 
 
 SERIES = "series"

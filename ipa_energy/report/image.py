@@ -36,6 +36,8 @@ WIDTH_IN = 8.0
 PIXELS_PER_INCH = 90.0
 """Of a figure's height in the page, so that files have the same shape."""
 
+PALE = 0.45
+
 _STYLES = {"solid": "-", "dot": ":", "dash": "--"}
 _SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*", "cross": "P"}
 _FROM_3D = {"elev": 18.0, "azim": -125.0}
@@ -133,6 +135,9 @@ def _line(axes: Any, mark: Line) -> None:
     color = paper_color(mark.color)
     x, y = _floats(mark.x), _floats(mark.y)
     label = _plain(mark.name) if mark.legend else None
+    if mark.inside:
+        axes.fill(x, y, color=paper_color("faint"), linewidth=0, label=label)
+        return
     if mark.fill:
         axes.fill_between(x, y, color=paper_color("faint"), linewidth=0, label=label)
         return
@@ -173,7 +178,8 @@ def _points(axes: Any, figure: Figure, mark: Points) -> None:
         s=(0.75 * mark.size) ** 2,
         facecolors="none" if mark.hollow else colors,
         edgecolors=colors,
-        linewidths=1.6 if mark.hollow else 0,
+        linewidths=(0.8 if mark.pale else 1.6) if mark.hollow else 0,
+        alpha=PALE if mark.pale else 1.0,
         zorder=3,
     )
     # Its own entry, because points that are nowhere lose their colour in a legend.
@@ -183,7 +189,8 @@ def _points(axes: Any, figure: Figure, mark: Points) -> None:
         markersize=0.75 * mark.size,
         markerfacecolor="none" if mark.hollow else colors[0],
         markeredgecolor=colors[0],
-        markeredgewidth=1.6 if mark.hollow else 0,
+        markeredgewidth=(0.8 if mark.pale else 1.6) if mark.hollow else 0,
+        alpha=PALE if mark.pale else 1.0,
         label=_plain(mark.name) if mark.legend else None,
     )
 
@@ -237,7 +244,7 @@ def _bars(axes: Any, figure: Figure, mark: Bars, stacked: dict[tuple[int, str], 
             stacked[key] = stacked.get(key, 0.0) + length
     look = {
         "color": paper_color(mark.color),
-        "alpha": 0.45 if mark.pale else 1.0,
+        "alpha": PALE if mark.pale else 1.0,
         "label": _plain(mark.name) if mark.legend else None,
     }
     if len(mark.starts):

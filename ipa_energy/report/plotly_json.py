@@ -125,6 +125,9 @@ def _line(figure: Figure, mark: Line) -> Json:
         trace["line"]["shape"] = "hv"
     if mark.fill:
         trace |= {"fill": "tozeroy", "fillcolor": "@faint"}
+    if mark.inside:
+        trace |= {"fill": "toself", "fillcolor": "@faint"}
+        trace["line"]["width"] = 0
     if mark.run is not None:
         trace["meta"] = {"run": mark.run}
     if mark.hover:
@@ -138,8 +141,10 @@ def _points(figure: Figure, mark: Points, positions: list[str]) -> Json:
     marker: Json = {
         "size": mark.size * (0.7 if three else 1),
         "symbol": f"{symbol}-open" if mark.hollow and symbol != "cross" else symbol,
-        "line": {"width": 2 if mark.hollow else 0},
+        "line": {"width": (1 if mark.pale else 2) if mark.hollow else 0},
     }
+    if mark.pale:
+        marker["opacity"] = 0.45
     if mark.values is None or figure.scale is None:
         marker["color"] = _color(mark.color)
     else:

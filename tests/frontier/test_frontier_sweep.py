@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ipa_energy.cli import main
@@ -21,6 +23,10 @@ from ipa_energy.frontier.sweep import (
     sweep,
     without_energy,
 )
+from ipa_energy.report.figure import Line
+from ipa_energy.report.frontier_page import frontier_figure, frontier_page
+from ipa_energy.report.page import render
+from ipa_energy.report.plotly_json import plotly_json
 
 HEADER = (
     "stage,variant,hardware,cpu_cores,gpu_share,batch,replicas,load_rps,latency_avg_s,"
@@ -189,3 +195,45 @@ def test_where_no_run_keeps_the_sla_that_is_the_answer(tmp_path: Path) -> None:
     found = Frontier("p", "w", 0.99, None, (), (), (0,))
     assert found.sentence().startswith("no accuracy is reached both with and without energy")
     assert outcomes_csv(found).count("\n") == 1
+
+
+def test_the_figure_shades_what_energy_saves(tmp_path: Path) -> None:
+    found = frontier(pipeline(tmp_path, THIRTY_PERCENT), tmp_path / "cache")
+    figure = frontier_figure(found)
+    marks = {mark.name: mark for mark in figure.marks}
+    assert {"saved by energy", "hull without energy", "hull with energy", "baselines"} <= set(marks)
+    gain = marks["saved by energy"]
+    assert isinstance(gain, Line)
+    half = len(gain.x) // 2
+    without, added = np.asarray(gain.x)[:half], np.asarray(gain.x)[half:][::-1]
+    at = list(np.asarray(gain.y)[:half]).index(0.75)
+    assert (without[0], added[0]) == pytest.approx((10.0, 7.0))
+    assert (without[at], added[at]) == pytest.approx((10 + 10 * 0.25 / 0.3, 14.0))
+    assert (without[-1], added[-1]) == pytest.approx((20.0, 20.0))
+    assert figure.x.title == "estimated energy (J/request)"
+    (trace,) = (t for t in plotly_json(figure)["data"] if t["name"] == "saved by energy")
+    assert trace["fill"] == "toself"
+    assert "−30.0" in render(frontier_page(found))
+
+
+def test_the_verb_draws_page_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pipeline(tmp_path, THIRTY_PERCENT)
+    page, folder = tmp_path / "page.html", tmp_path / "figures"
+    call = ["frontier", str(tmp_path / "made-up.yaml"), "--html", str(page), "--png", str(folder)]
+    assert main(call) == 0
+    assert page.read_text().startswith("<!doctype html>")
+    assert {path.name for path in folder.iterdir()} == {f"hulls.{k}" for k in ("png", "svg", "csv")}
+    assert "estimated energy (J/request)" in (folder / "hulls.csv").read_text().splitlines()[0]
+
+
+def test_a_page_without_its_packages_is_refused_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline(tmp_path, NOTHING)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setattr("ipa_energy.frontier.frontier.frontier_of", lambda *_, **__: pytest.fail())
+    page = tmp_path / "page.html"
+    assert main(["frontier", str(tmp_path / "made-up.yaml"), "--html", str(page)]) == 4
+    assert "ipa-energy[report]" in capsys.readouterr().err
+    assert not page.exists()
