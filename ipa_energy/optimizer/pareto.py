@@ -57,13 +57,23 @@ def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[C
 
 
 def solve_bounded(table: Table, top_k: int, width: int, wanted: int | None = None) -> list[Choice]:
-    """The same for large programs, starting with ``width`` labels a stage."""
-    best = _Best(top_k, table.floor(), wanted)
-    if table.factor is None:
-        _search_part(_part(table, None, best), best, width)
-    else:
+    """The same for large programs, starting with ``width`` labels a stage.
+
+    What ties with the plans wanted of a sum is looked for when they are known: nearly everything is
+    out by then, while looking for more plans from the start would keep many more labels. Stretches
+    of a product are too many to be gone through twice.
+    """
+    if table.factor is not None:
+        best = _Best(top_k, table.floor(), wanted)
         _search_zero_products(table, best, width)
         _search_products(table, best, width)
+        return best.choices()
+    best = _Best(top_k if wanted is None else wanted, table.floor())
+    part = _part(table, None, best)
+    _search_part(part, best, width)
+    if best.top_k < top_k and best.is_full:
+        best = best.with_ties(top_k)
+        _search_part(part, best, width * _WIDENING)
     return best.choices()
 
 
@@ -76,6 +86,18 @@ class _Best:
         self._worth: dict[Choice, float] = {}
         self.threshold = floor
 
+    @property
+    def is_full(self) -> bool:
+        """True if as many plans are known as are asked for."""
+        return len(self._worth) == self.top_k
+
+    def with_ties(self, top_k: int) -> _Best:
+        """These plans, to be joined by others up to ``top_k`` that tie with the last of them."""
+        last = min(self._worth.values())
+        wider = _Best(top_k, last - 2 * EQUAL_OBJECTIVE_RTOL * max(1.0, abs(last)))
+        wider.add((worth, choice) for choice, worth in self._worth.items())
+        return wider
+
     def add(self, plans: Iterable[tuple[float, Choice]]) -> None:
         """Take feasible plans into account."""
         self._worth.update({choice: worth for worth, choice in plans})
@@ -83,7 +105,7 @@ class _Best:
         self._worth = dict(ranked)
         if len(ranked) >= self.wanted:
             last = ranked[self.wanted - 1][1]
-            self.threshold = last - 2 * EQUAL_OBJECTIVE_RTOL * max(1.0, abs(last))
+            self.threshold = max(self.floor, last - 2 * EQUAL_OBJECTIVE_RTOL * max(1.0, abs(last)))
         if len(ranked) == self.top_k:
             worst = ranked[-1][1]
             self.threshold = max(self.threshold, worst + 1e-12 * max(1.0, abs(worst)))
