@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ipa_energy.comparing import Comparison
+from ipa_energy.comparing import Comparison, numbered
 from ipa_energy.comparing import compare as compare_runs
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import Experiment, run_experiment, yardsticks_of
@@ -125,7 +125,7 @@ def compare(*runs: Run | str | Path, hindsight: bool = False) -> Comparison:
     Raises:
         ConfigError: no runs, or a folder that holds none.
     """
-    read = [one if isinstance(one, Run) else read_run(Path(one)) for one in runs]
+    read = numbered([one if isinstance(one, Run) else read_run(Path(one)) for one in runs])
     found = {one.name: yardsticks_of(one) for one in read} if hindsight else {}
     yards = {name: yard for name, yard in found.items() if yard is not None}
     return compare_runs(

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from ipa_energy.as_json import as_json
-from ipa_energy.comparing import RunMetrics, compare, comparison_table, headline, metrics
+from ipa_energy.comparing import (
+    RunMetrics,
+    compare,
+    comparison_table,
+    headline,
+    metrics,
+    numbered,
+)
+from ipa_energy.comparing.hull import Outcome, saving_of
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import QUANTITIES, Quantity
 from ipa_energy.runlog import Run, read_run
@@ -315,3 +323,14 @@ def test_a_copy_that_is_missing_is_no_other_load(tmp_path: Path, which: int, nam
     )
     (paths[1 - which] / f"{name}.csv").unlink()
     assert compare([read_run(path) for path in paths]).warnings == ()
+
+
+def test_every_run_with_energy_is_held_against_the_best_other_weights(runs: list[Run]) -> None:
+    """Two runs of one name: each sentence goes to the run that the table calls so."""
+    named = numbered([run.called("same") for run in runs])
+    assert [run.name for run in named] == ["same (1)", "same (2)"]
+    point = Outcome(label="", accuracy=0.5, joules_per_request=1.0, sla_attainment=1.0)
+    savings = {"same (1)": saving_of([point], [point]), "same (2)": saving_of([point], [point])}
+    told = headline(compare(named, savings=savings))
+    for name in savings:
+        assert f"{name}: at the same accuracy and SLA attainment, 0.0% fewer joules" in told

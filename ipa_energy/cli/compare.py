@@ -53,14 +53,14 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def compare(args: argparse.Namespace) -> int:
     """Read the folders, simulate the yardsticks, print and write the comparison."""
     from ipa_energy.comparing import compare as compare_runs
-    from ipa_energy.comparing import comparison_table, headline
+    from ipa_energy.comparing import comparison_table, headline, numbered
     from ipa_energy.experiment import yardsticks_of
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
 
     _check_places(args)
     require_packages(html=args.html, png=args.png)
-    runs = [read_run(path) for path in args.run_dirs]
+    runs = numbered([read_run(path) for path in args.run_dirs])
     show_progress = not (args.quiet or args.json)
     found = {}
     if not args.no_hindsight:

@@ -9,7 +9,7 @@
 Nothing here reads or writes a file, and nothing is simulated: baselines come in as metrics.
 """
 
-from ipa_energy.comparing.comparison import Comparison, compare, headline
+from ipa_energy.comparing.comparison import Comparison, compare, headline, numbered
 from ipa_energy.comparing.metrics import RunMetrics, metrics
 from ipa_energy.comparing.run_table import comparison_table, run_table
 
@@ -20,5 +20,6 @@ __all__ = [
     "comparison_table",
     "headline",
     "metrics",
+    "numbered",
     "run_table",
 ]

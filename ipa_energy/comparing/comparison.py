@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics, metrics
@@ -15,6 +15,8 @@ from ipa_energy.runlog.reader import Run
 
 COPIED = ("workload", "profile")
 """What a run folder holds a copy of, and comparable runs have in common."""
+
+AnyRun = TypeVar("AnyRun", Run, RunMetrics)
 
 SAME_SHARE = 0.0005
 """Shares that print alike in percent with one decimal are called the same."""
@@ -128,7 +130,7 @@ def compare(
     """
     if not runs:
         raise ConfigError("nothing to compare", allowed="one run or more")
-    found = _unique([run if isinstance(run, RunMetrics) else metrics(run) for run in runs])
+    found = numbered([run if isinstance(run, RunMetrics) else metrics(run) for run in runs])
     return Comparison(
         runs=tuple(found),
         static_best=_by_run(static_best),
@@ -144,15 +146,15 @@ def _by_run(baselines: Baselines) -> Mapping[str, RunMetrics]:
     return {"": baselines} if isinstance(baselines, RunMetrics) else dict(baselines)
 
 
-def _unique(runs: list[RunMetrics]) -> list[RunMetrics]:
-    """Number the runs that share a name."""
+def numbered(runs: Sequence[AnyRun]) -> list[AnyRun]:
+    """The runs, those that share a name with a number: what tables and yardsticks go by."""
     count = Counter(run.name for run in runs)
     seen: Counter[str] = Counter()
     unique = []
     for run in runs:
         seen[run.name] += 1
         named = f"{run.name} ({seen[run.name]})" if count[run.name] > 1 else run.name
-        unique.append(replace(run, name=named))
+        unique.append(run.called(named))
     return unique
 
 
@@ -228,12 +230,14 @@ def _seconds(value: float | None) -> str:
 def headline(comparison: Comparison) -> str:
     """What the last run saved against the first and what it cost, as a few sentences.
 
-    What it saved against the best weights without energy comes before anything else.
+    What each run saved against the best weights without energy comes before anything else.
     """
-    last = comparison.runs[-1]
-    told = _against_first(comparison)
-    saving = comparison.savings.get(last.name)
-    return told if saving is None else f"{last.name}: {saving.sentence()}. {told}"
+    savings = [
+        f"{run.name}: {comparison.savings[run.name].sentence()}."
+        for run in comparison.runs
+        if run.name in comparison.savings
+    ]
+    return " ".join([*savings, _against_first(comparison)])
 
 
 def _against_first(comparison: Comparison) -> str:

@@ -127,18 +127,23 @@ class Saving:
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds; NaN if one of them has no figure."""
-        return sum(self.savings) / len(self.savings)
+        """Mean over the seeds that have a figure; NaN if none has."""
+        known = self._known
+        return sum(known) / len(known) if known else math.nan
+
+    @property
+    def _known(self) -> list[float]:
+        return [saving for saving in self.savings if not math.isnan(saving)]
 
     @property
     def least(self) -> float:
-        """Of the seeds."""
-        return min(self.savings)
+        """Of the seeds that have a figure."""
+        return min(self._known, default=math.nan)
 
     @property
     def most(self) -> float:
-        """Of the seeds."""
-        return max(self.savings)
+        """Of the seeds that have a figure."""
+        return max(self._known, default=math.nan)
 
     def sentence(self) -> str:
         """The answer before anything else is said."""
@@ -148,19 +153,21 @@ class Saving:
                 " joules against"
             )
         more = "more" if self.mean < 0 else "fewer"
-        seeds = len(self.savings)
+        seeds = len(self._known)
         spread = (
             f" (one seed: {self.outcomes[0].seed})"
             if seeds == 1
             else f" ({self.least:.1%} to {self.most:.1%} over {seeds} seeds)"
         )
         equal, late = "accuracy and SLA attainment", ""
-        worst = min(self.attainments)
-        if any(
-            needed < outcome.sla_attainment - SAME_ATTAINMENT
+        relaxed = [
+            needed
             for needed, outcome in zip(self.attainments, self.outcomes, strict=True)
-        ):
-            equal, late = "accuracy", f", which answer only {worst:.1%} of the requests in time"
+            if needed < outcome.sla_attainment - SAME_ATTAINMENT
+        ]
+        if relaxed:
+            share = f"{min(relaxed):.1%} of the requests in time"
+            equal, late = "accuracy", f", which answer only {share}"
         return (
             f"at the same {equal}, {abs(self.mean):.1%} {more} joules than IPA with its best other"
             f" weights{spread}{late}"

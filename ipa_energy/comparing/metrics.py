@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -106,6 +106,10 @@ class RunMetrics:
     def amount(self, name: str) -> float:
         """Of a further quantity; NaN if the run has none."""
         return self.amounts.get(name, math.nan)
+
+    def called(self, name: str) -> RunMetrics:
+        """The same figures under another name."""
+        return replace(self, name=name)
 
     def to_json(self) -> dict[str, Any]:
         """The record as ``compare --json`` shows it."""

@@ -191,7 +191,7 @@ def runs_of_frontier(experiment: Experiment, seeds: Sequence[int]) -> int:
 
 def _settings(experiment: Experiment) -> tuple[list[Weighting], list[Weighting]]:
     planner = experiment.planner
-    return without_energy(planner.config), with_energy(planner.config, planner)
+    return without_energy(planner), with_energy(planner.config, planner)
 
 
 OUTCOME_COLUMNS = (

@@ -23,17 +23,20 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import ipa_energy
 from ipa_energy.as_json import as_json
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.comparing.hull import Outcome, Saving, saving_of
 from ipa_energy.config import PipelineConfig, dump_config
-from ipa_energy.errors import InfeasibleError, IpaEnergyError, in_words
+from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError, in_words
 from ipa_energy.experiment import Experiment, experiment_of, run_experiment
 from ipa_energy.files import write_json
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import apply_baseline, program_for
 from ipa_energy.records import Stage
+from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS
 from ipa_energy.runlog import Run
 from ipa_energy.workloads import Workload
 
@@ -72,15 +75,24 @@ class Weighting:
     """
 
     label: str
-    changes: Mapping[str, float | None]
+    changes: Mapping[str, Any]
     policy: str | None = None
     energy_weight: float = 0.0
 
 
-def without_energy(config: PipelineConfig) -> list[Weighting]:
-    """Every setting that the yardstick tries for a pipeline, none with energy in it."""
-    off: dict[str, float | None] = {"energy_weight": 0.0, "energy_sla_joules": None}
+def without_energy(planner: Planner) -> list[Weighting]:
+    """Every setting that the yardstick tries for a pipeline, none with energy in it.
+
+    Where the YAML prices resources (boards, GPUs), other prices are weights too: in proportion to
+    what a unit idles at, and to the cores that come with it.
+    """
+    config = planner.config
+    off: dict[str, Any] = {"energy_weight": 0.0, "energy_sla_joules": None}
     found = []
+    for name, prices in _other_prices(planner).items():
+        for factor in ALPHA_FACTORS[::2]:
+            changes, label = _priced(config, factor)
+            found.append(Weighting(f"{label}, {name}", {**off, **changes, "prices": prices}))
     for margin in MARGINS:
         for factor in ALPHA_FACTORS:
             changes, label = _priced(config, factor)
@@ -96,6 +108,23 @@ def without_energy(config: PipelineConfig) -> list[Weighting]:
     return found
 
 
+def _other_prices(planner: Planner) -> dict[str, dict[str, float]]:
+    """Prices of the resources that the YAML prices, with the mean of its own; name → prices."""
+    own = planner.config.prices or {}
+    options = [option for stage in planner.stages for option in stage.options]
+    found = {}
+    for name, figure in (("prices by idle watts", "idle_power_w"), ("by cores", "cpu_cores")):
+        prices = {}
+        for resource in own:
+            units = [(getattr(o, figure) / o.units(resource)) for o in options if o.units(resource)]
+            prices[resource] = float(np.mean(units)) if units else math.nan
+        total = sum(prices.values())
+        if math.isfinite(total) and total > 0 and len(set(prices.values())) > 1:
+            scale = sum(own.values()) / total
+            found[name] = {resource: scale * price for resource, price in prices.items()}
+    return found
+
+
 def _priced(config: PipelineConfig, factor: float) -> tuple[dict[str, float | None], str]:
     """A ratio of accuracy to cost, and how it is called."""
     if config.alpha > 0 and (config.beta > 0 or config.prices):
@@ -107,7 +136,21 @@ def _priced(config: PipelineConfig, factor: float) -> tuple[dict[str, float | No
 
 
 def with_energy(config: PipelineConfig, planner: Planner) -> list[Weighting]:
-    """Settings with energy: ``energy_weight`` over its whole range, at a few alphas."""
+    """Settings with energy: ``energy_weight`` over its whole range, at a few alphas.
+
+    Raises:
+        ConfigError: accuracy has no weight to hold joules against, or the profile has no joules.
+    """
+    if config.alpha == 0:
+        raise ConfigError(
+            "alpha is 0: no accuracy is weighed against joules", allowed="alpha above 0"
+        )
+    if not any(option.has_energy for stage in planner.stages for option in stage.options):
+        raise ConfigError(
+            "the profile has no joules",
+            where=planner.profile_path,
+            fix="profile the pipeline with ipa-energy profile",
+        )
     natural = config.alpha * _accuracy_range(planner) / _joules_range(planner)
     found = []
     for factor in FEW_ALPHA_FACTORS:
@@ -202,7 +245,7 @@ def saving_of_run(
         _outcome(found, own, config.seed),
         *cached_sweep(experiment, [own], numbers[1:], folder=cache, workers=workers, ran=ran),
     ]
-    settings = without_energy(config)
+    settings = without_energy(experiment.planner)
     without = cached_sweep(experiment, settings, numbers, folder=cache, workers=workers, ran=ran)
     return saving_of(mine, without)
 
@@ -212,14 +255,22 @@ def runs_of_saving(run: Run, seeds: int = SEEDS) -> int:
     experiment = _with_energy_in_its_decisions(run)
     if experiment is None:
         return 0
-    return seeds - 1 + seeds * len(without_energy(experiment.planner.config))
+    return seeds - 1 + seeds * len(without_energy(experiment.planner))
 
 
 def _with_energy_in_its_decisions(run: Run) -> Experiment | None:
     experiment = experiment_of(run)
     if experiment is None or not experiment.planner.program.settings.needs_energy:
         return None
+    if run.status != "complete":  # the first seconds of a trace are not the trace
+        return None
     return experiment if metrics(run).decisions else None
+
+
+def _registered_here() -> bool:
+    """True if something that a pipeline may name was registered while the program runs."""
+    registered = (SOLVERS, PREDICTORS, QUANTITIES)
+    return any(not isinstance(one.target, str) for names in registered for one in names.values())
 
 
 _of_worker: list[Experiment] = []
@@ -259,6 +310,8 @@ def sweep(
     """
     tasks = [(weighting, seed) for seed in seeds for weighting in weightings]
     count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    if _registered_here():  # a new process would not know them
+        count = 1
     found: list[Outcome | None] = []
     if count <= 1:
         for task in tasks:

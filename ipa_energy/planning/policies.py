@@ -107,6 +107,7 @@ def program_for(config: PipelineConfig, stages: Sequence[Stage]) -> PlannedProgr
     if latency_sla_s is None:
         latency_sla_s = sum(slas_s.values())
     named = list(zip(stages, allowed, strict=True))
+    _warn_of_unused(config, stages)
     for resource in _unpriced(config, stages, rules):
         logger.warning(
             "%s costs nothing in the objective: give it a price, as in prices: {%s: %g}",
@@ -252,6 +253,21 @@ def _rules(
 def _prices(config: PipelineConfig) -> dict[str, float]:
     """Resource → what a unit costs in the objective; ``beta`` is the price of a core."""
     return {"core": config.beta, **(config.prices or {})}
+
+
+def _warn_of_unused(config: PipelineConfig, stages: Sequence[Stage]) -> None:
+    """Prices and capacities of what nothing in the profile uses: perhaps a slip of the pen."""
+    options = [option for stage in stages for option in stage.options]
+    held = {name for option in options for name, _ in option.allocation.resources} | {"core"}
+    for key, given in (("prices", config.prices), ("capacity", config.capacity)):
+        unused = [resource for resource in given or {} if resource not in held]
+        if unused:
+            logger.warning(
+                "%s: nothing in the profile uses %s; it has %s",
+                key,
+                ", ".join(unused),
+                ", ".join(sorted(held)),
+            )
 
 
 def _unpriced(

@@ -81,6 +81,10 @@ class Run:
         """What tables and plots call it."""
         return self.info.name
 
+    def called(self, name: str) -> Run:
+        """The same run under another name."""
+        return replace(self, info=replace(self.info, name=name))
+
     @property
     def decisions(self) -> tuple[Step, ...]:
         """The steps that were decided, which the initial configuration was not."""

@@ -85,3 +85,13 @@ def test_nothing_to_compare_with_is_said() -> None:
     assert (
         "nothing to hold its joules against" in saving_of([outcome(0.95, 1.0)], WITHOUT).sentence()
     )
+
+
+def test_seeds_without_a_figure_are_left_out_and_late_ones_alone_are_named() -> None:
+    without = [outcome(0.7, 2.0, seed=0), outcome(0.6, 2.0, seed=1)]
+    saving = saving_of([outcome(0.7, 1.0, seed=0), outcome(0.7, 1.0, seed=1)], without)
+    assert (saving.mean, saving.least) == (0.5, 0.5)
+    assert "(one seed: 0)" in saving.sentence()
+    late = [outcome(0.7, 2.0, in_time=0.90, seed=0), outcome(0.7, 2.0, in_time=0.80, seed=1)]
+    runs = [outcome(0.7, 1.0, in_time=0.95, seed=0), outcome(0.7, 1.0, in_time=0.80, seed=1)]
+    assert "only 90.0% of the requests" in saving_of(runs, late).sentence()

@@ -93,7 +93,7 @@ def test_energy_that_adds_thirty_percent_is_said_to(
     changes = {"alpha": alpha, "energy_weight": weight}
     ran = run_outcome(experiment, Weighting("with energy", changes, None, weight), 0)
     assert ran is not None
-    without = sweep(experiment, without_energy(experiment.planner.config), [0], workers=1)
+    without = sweep(experiment, without_energy(experiment.planner), [0], workers=1)
     saving = saving_of([ran], without)
     assert saving.mean == pytest.approx(0.3)
     assert "30.0% fewer joules" in saving.sentence()
@@ -113,7 +113,7 @@ def test_energy_that_adds_nothing_is_said_to(tmp_path: Path) -> None:
 
 
 def test_the_sweep_without_energy_has_no_energy_in_it(tmp_path: Path) -> None:
-    settings = without_energy(pipeline(tmp_path, NOTHING).planner.config)
+    settings = without_energy(pipeline(tmp_path, NOTHING).planner)
     assert {setting.changes["energy_weight"] for setting in settings} == {0.0}
     assert {setting.changes["energy_sla_joules"] for setting in settings} == {None}
     policies = [setting.policy for setting in settings if setting.policy]
@@ -122,7 +122,7 @@ def test_the_sweep_without_energy_has_no_energy_in_it(tmp_path: Path) -> None:
 
 def test_processes_find_what_one_finds(tmp_path: Path) -> None:
     experiment = pipeline(tmp_path, NOTHING)
-    settings = without_energy(experiment.planner.config)[:4]
+    settings = without_energy(experiment.planner)[:4]
     assert sweep(experiment, settings, [0, 1], workers=2) == sweep(
         experiment, settings, [0, 1], workers=1
     )
@@ -130,7 +130,7 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 def test_a_sweep_is_kept_until_something_that_it_depends_on_changes(tmp_path: Path) -> None:
     experiment = pipeline(tmp_path / "p", NOTHING)
-    settings = without_energy(experiment.planner.config)[:2]
+    settings = without_energy(experiment.planner)[:2]
     ran: list[int] = []
 
     def outcomes(of: Experiment) -> list[object]:
@@ -150,7 +150,7 @@ def test_a_sweep_is_kept_until_something_that_it_depends_on_changes(tmp_path: Pa
 @pytest.mark.parametrize("damage", ["{", "{}", '{"outcomes": [], "sha256": ""}', "figure"])
 def test_a_kept_sweep_that_was_damaged_is_made_anew(tmp_path: Path, damage: str) -> None:
     experiment = pipeline(tmp_path / "p", NOTHING)
-    settings = without_energy(experiment.planner.config)[:1]
+    settings = without_energy(experiment.planner)[:1]
 
     def outcomes() -> list[object]:
         return [*cached_sweep(experiment, settings, [0], folder=tmp_path / "c", workers=1)]
@@ -237,3 +237,25 @@ def test_a_page_without_its_packages_is_refused_before_any_run(
     assert main(["frontier", str(tmp_path / "made-up.yaml"), "--html", str(page)]) == 4
     assert "ipa-energy[report]" in capsys.readouterr().err
     assert not page.exists()
+
+
+def test_nothing_to_weigh_joules_against_is_no_saving(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline(tmp_path, NOTHING)
+    path = str(tmp_path / "made-up.yaml")
+    assert main(["frontier", path, "--set", "alpha=0"]) == 2
+    assert "alpha is 0: no accuracy is weighed against joules" in capsys.readouterr().err
+
+
+def test_other_prices_are_weights_too(tmp_path: Path) -> None:
+    """By idle watts and by cores, with the mean of the YAML's own; equal ones say nothing new."""
+    boards = load_experiment(Path(__file__).parents[2] / "configs" / "boards.yaml").planner
+    own = boards.config.prices
+    assert own is not None
+    kinds = {setting.label.partition(", ")[2]: setting for setting in without_energy(boards)}
+    for kind in ("prices by idle watts", "by cores"):
+        prices = kinds[kind].changes["prices"]
+        assert set(prices) == set(own)
+        assert sum(prices.values()) == pytest.approx(sum(own.values()))
+        assert prices["orin"] > 2 * prices["rpi4"]
