@@ -81,7 +81,7 @@ $(VENV)/.dev: $(VENV)/.light pyproject.toml constraints.txt
 	touch $@
 
 comma := ,
-EVERYTHING := all$(comma)dev$(comma)docs$(comma)video$(comma)accuracy
+EVERYTHING := all$(comma)dev$(comma)docs$(comma)video$(comma)audio$(comma)serve$(comma)accuracy
 
 # The versions that make test installs, found anew.
 constraints: $(VENV)/.light
