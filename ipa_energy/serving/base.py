@@ -23,8 +23,8 @@ stays).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ipa_energy.arrays import Counts, Floats
@@ -189,6 +189,51 @@ class Requests:
         return len(self.request_id)
 
 
+Phase = Literal["asked", "starting", "ready", "draining", "stopped", "died", "repaired"]
+"""What may happen to a replica, in the order in which most go through it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change in the life of one replica, observed.
+
+    Attributes:
+        at_s: when; seconds since the start of the run (``perf_counter`` inside a live backend).
+        stage: task name of the stage.
+        option: label of what it runs: ``yolov5n 2c b4``.
+        replica: its name; no two of a run's have the same.
+        phase: what it is from now on, or what happened.
+        why: in words; empty where it goes without saying.
+    """
+
+    at_s: float
+    stage: str
+    option: str
+    replica: str
+    phase: Phase
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Joules that one replica was charged with.
+
+    Attributes:
+        stage: task name of the stage.
+        option: label of what it runs: ``yolov5n 2c b4``.
+        replica: its name; no two of a run's have the same.
+        idle_j, dynamic_j: joules held while it existed, and above that.
+        cpu_s: CPU seconds.
+    """
+
+    stage: str
+    option: str
+    replica: str
+    idle_j: float
+    dynamic_j: float
+    cpu_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """What one window of serving did.
@@ -205,6 +250,12 @@ class Served:
         in_flight: requests inside the pipeline at ``end_s``.
         meter: meter behind the joules (the profile's, for a simulation).
         quality: of the joules; None if there are none.
+        overhead_j: what serves beside the stages (``router``, ``generator`` …) → joules above
+            idle, which are in no stage's; empty where nothing of the kind runs.
+        replicas: what each replica was charged with; empty where nobody tells them apart.
+        events: what happened to replicas, in time.
+        notes: what is to be said of the joules or of serving, in words.
+        machine_j: all joules that a meter of the whole machine showed; None without one.
     """
 
     start_s: float
@@ -217,6 +268,11 @@ class Served:
     in_flight: int
     meter: str | None
     quality: Quality | None
+    overhead_j: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+    replicas: tuple[Spent, ...] = field(default=(), kw_only=True)
+    events: tuple[Event, ...] = field(default=(), kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    machine_j: float | None = field(default=None, kw_only=True)
 
 
 class Backend(Protocol):
@@ -338,6 +394,20 @@ class WallClock:
             time.sleep(left_s)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions:
+    """How a live run is watched; a simulation needs none of it.
+
+    Attributes:
+        meter: of the machine: a name of :data:`~ipa_energy.registries.METERS`, ``cpu-time`` for
+            none, ``auto`` for a counter of the processors where there is one.
+        exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
+    """
+
+    meter: str = "auto"
+    exporter_port: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What the three roles of a run are made from.
@@ -349,6 +419,7 @@ class Setting:
         load: what is to be sent; a live backend puts a sender of it in its place.
         resumed_at_s: seconds since the start of the run by the wall clock, where a live run is
             taken up again; 0 for a new one. A simulation begins at 0 again.
+        live: how a live run is watched.
     """
 
     config: PipelineConfig
@@ -356,6 +427,7 @@ class Setting:
     start: Deployment
     load: LoadSource
     resumed_at_s: float = 0.0
+    live: LiveOptions = LiveOptions()
 
 
 @dataclass(frozen=True, slots=True)
