@@ -22,6 +22,7 @@ from typing import Any
 
 from ipa_energy.errors import ServingError
 from ipa_energy.profiling.gpus import NO_GPU, GpuSlot
+from ipa_energy.profiling.runtime import OPENMP
 
 DOING = {
     "warm_up": "warming up",
@@ -78,12 +79,13 @@ class Replica:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+        gpu = spec.gpu.environ if spec.gpu else NO_GPU
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ipa_energy.profiling.replica_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=os.environ | {"PYTHONPATH": path} | (spec.gpu.environ if spec.gpu else NO_GPU),
+            env=os.environ | {"PYTHONPATH": path} | OPENMP | gpu,
         )
         self._unread = b""
         self._doing = "starting"

@@ -97,6 +97,10 @@ class GpuPipeline(Pipeline, Protocol):
 GPU_DEVICE = "cuda"
 """How a pipeline is told to build for the GPU."""
 
+OPENMP = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""The environment of every process that runs models, to be profiled or served. Threads that wait
+for the next parallel loop would spin otherwise: CPU time, and so joules, for nothing."""
+
 PIPELINES_FOLDER = "pipelines"
 
 GPU_NAMES = ("gpu", "peak_gpu_memory_bytes")

@@ -27,6 +27,7 @@ from ipa_energy.profiling.profile_meta import check_replicas, describe_machine
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.rounds import Rounds, Work
 from ipa_energy.profiling.runtime import (
+    OPENMP,
     check_requirements,
     gpu_pipeline,
     load_pipeline,
@@ -178,6 +179,7 @@ def profile_pipeline(
         "machine": describe_machine(),
         "meter": meter.meta,
         "versions": dict(module.versions()),
+        "openmp": dict(OPENMP),
         "weights": {"default": RANDOM_WEIGHTS},
         "settings": settings.to_json(gpu=gpus is not None),
         "seed": seed,

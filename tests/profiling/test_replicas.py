@@ -15,7 +15,7 @@ from ipa_energy.profiling.charging import MeterPart, cpu_time_choice, machine_ch
 from ipa_energy.profiling.entry_rows import at_load, profile_row
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.profile_meta import check_replicas
-from ipa_energy.profiling.replica import ReplicaSpec
+from ipa_energy.profiling.replica import Replica, ReplicaSpec
 from ipa_energy.profiling.replica_group import HELD, ReplicaGroup
 from ipa_energy.profiling.sweep import profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings, run_trial
@@ -56,6 +56,12 @@ def specs(cores, variant="steady", **changes):
 
 
 CPU_TIME = cpu_time_choice(MODEL).parts
+
+
+def test_threads_of_a_replica_that_wait_are_told_not_to_spin():
+    with Replica(ReplicaSpec(PIPELINE, "work", "steady", 1, (0,)), timeout_s=20.0) as replica:
+        words = Path(f"/proc/{replica.pid}/environ").read_bytes().split(b"\0")
+    assert b"OMP_WAIT_POLICY=PASSIVE" in words
 
 
 def test_replicas_serve_at_the_same_time_on_cores_of_their_own(two_cores, tmp_path):

@@ -121,6 +121,7 @@ def test_meta_says_how_it_was_measured_and_names_no_place(finished):
     assert meta["meter"]["quality"] == "estimated"
     assert meta["machine"]["cores"] == os.cpu_count()
     assert meta["versions"] == {"fake": "1"}
+    assert meta["openmp"] == {"OMP_WAIT_POLICY": "PASSIVE"}
     facts = meta["entries"]["work/steady cpu 1c b2"]
     assert len(facts["windows"]) == 2
     assert facts["samples_behind_p99"] == sum(w["batches"] for w in facts["windows"])
