@@ -124,7 +124,7 @@ PIPELINES: dict[str, Named] = {
 }
 """Folder with a ``pipeline.py``, by its name among those shipped or by its path; or its module.
 
-Not imported here but by each replica's own process (:mod:`ipa_energy.profiling.runtime`).
+Not imported here but by each replica's own process (:mod:`ipa_energy.pipeline_models`).
 """
 
 _POLICY = "ipa_energy.planning.policies"

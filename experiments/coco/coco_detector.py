@@ -25,7 +25,7 @@ from coco_categories import ids_of_classes
 from coco_data import Detection, Picture, Truth
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.profiling.runtime import Runner
+from ipa_energy.pipeline_models import Runner
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from coco_scores import Scores, score
 
 from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
-from ipa_energy.profiling.runtime import find_variant, load_pipeline
+from ipa_energy.pipeline_models import find_variant, load_pipeline
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "video"
 STAGE = "crop"

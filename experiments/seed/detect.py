@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 from ipa_energy.meters.base import Energy, Meter
-from ipa_energy.profiling.runtime import find_variant, load_pipeline
+from ipa_energy.pipeline_models import find_variant, load_pipeline
 from ipa_energy.records import meters_in
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "video"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ipa_energy.config.source import read_text
 from ipa_energy.errors import ConfigError
-from ipa_energy.profiling.runtime import load_pipeline
+from ipa_energy.pipeline_models import load_pipeline
 
 PUBLISHED = Path(__file__).parent / "published"
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "video"

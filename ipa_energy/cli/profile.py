@@ -234,7 +234,7 @@ def _document(sweep: Sweep, out: Path) -> dict[str, Any]:
 
 
 def _models(config: PipelineConfig, path: Path) -> str:
-    from ipa_energy.profiling.runtime import find_pipeline
+    from ipa_energy.pipeline_models import find_pipeline
 
     name = config.pipeline_folder_name or config.pipeline_name
     beside = path.resolve().parent

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.pipeline_models import Pipeline, Variant
 from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.profiling.runtime import Pipeline, Variant
 
 MIN_HELD_OUT = 4
 """Fewer held-out points than this give no error and no interval worth stating."""

@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ServingError
+from ipa_energy.pipeline_models import OPENMP
 from ipa_energy.profiling.gpus import NO_GPU, GpuSlot
-from ipa_energy.profiling.runtime import OPENMP
 
 DOING = {
     "warm_up": "warming up",
@@ -40,7 +40,7 @@ class ReplicaSpec:
     """What a replica runs and where.
 
     Attributes:
-        pipeline: folder, file or module of the pipeline (:func:`.runtime.load_pipeline`).
+        pipeline: folder, file or module of the pipeline.
         stage, variant: one of the pipeline's variants.
         batch: batch size of every call.
         core_ids: the CPUs it is pinned to, as the system numbers them; also its thread count.

@@ -49,7 +49,7 @@ def _gpu_seen_by(reference: str) -> Answer:
     ends.
     """
     from ipa_energy.errors import IpaEnergyError
-    from ipa_energy.profiling.runtime import gpu_pipeline, load_pipeline
+    from ipa_energy.pipeline_models import gpu_pipeline, load_pipeline
 
     try:
         return gpu_pipeline(load_pipeline(reference)).gpu()
@@ -96,7 +96,7 @@ def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], in
     threads = len(spec["core_ids"])
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    from ipa_energy.profiling.runtime import (
+    from ipa_energy.pipeline_models import (
         GPU_DEVICE,
         find_variant,
         gpu_pipeline,

@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.pipeline_models import (
+    OPENMP,
+    check_requirements,
+    gpu_pipeline,
+    load_pipeline,
+)
 from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profiling.charging import MeterChoice, check_settings
 from ipa_energy.profiling.cores import Placement, placements, read_topology
@@ -26,12 +32,6 @@ from ipa_energy.profiling.profile_files import ProfileFiles
 from ipa_energy.profiling.profile_meta import check_replicas, describe_machine
 from ipa_energy.profiling.replica import ReplicaSpec
 from ipa_energy.profiling.rounds import Rounds, Work
-from ipa_energy.profiling.runtime import (
-    OPENMP,
-    check_requirements,
-    gpu_pipeline,
-    load_pipeline,
-)
 from ipa_energy.profiling.stability import Stability, stability
 from ipa_energy.profiling.trial_journal import RANDOM_WEIGHTS, inputs_of
 from ipa_energy.profiling.trial_settings import TrialSettings

@@ -24,9 +24,9 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.jsonl import append_line, drop_torn_line, dump_line, sealed, take_lines
+from ipa_energy.pipeline_models import Variant
 from ipa_energy.profiling.charging import PartEnergy
 from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.runtime import Variant
 from ipa_energy.profiling.trial import Trial
 
 GONE = "the pipeline has no more "

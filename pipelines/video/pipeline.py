@@ -18,7 +18,7 @@ import pickle
 from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.profiling.runtime import GPU_DEVICE, Runner, Variant
+from ipa_energy.pipeline_models import GPU_DEVICE, Runner, Variant
 
 from .variants import VARIANTS
 

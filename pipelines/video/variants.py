@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipa_energy.profiling.runtime import Variant
+from ipa_energy.pipeline_models import Variant
 
 YOLO_SOURCE = (
     "mAP@0.5 on COCO val2017 of the original YOLOv5, https://github.com/ultralytics/yolov5"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.profiling.runtime import find_variant, load_pipeline
+from ipa_energy.pipeline_models import find_variant, load_pipeline
 
 ROOT = Path(__file__).parents[2]
 video = pytest.mark.video

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ipa_energy.pipeline_models import load_pipeline
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
-from ipa_energy.profiling.runtime import load_pipeline
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "configs/profiles/video-epyc-9005-2vcpu.csv"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from ipa_energy.errors import UnavailableError
-from ipa_energy.profiling.runtime import Variant
+from ipa_energy.pipeline_models import Variant
 
 MULTIPROCESSORS = 100
 BATCH_S = 0.01

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from ipa_energy.profiling.runtime import Variant
+from ipa_energy.pipeline_models import Variant
 
 MODES = (
     "steady",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.profiling.runtime import find_pipeline, find_variant, load_pipeline
+from ipa_energy.pipeline_models import find_pipeline, find_variant, load_pipeline
 from ipa_energy.registries import PIPELINES, Named
 
 COMPLETE = "VARIANTS = ()\ndef build(): ...\ndef sample(): ...\ndef versions(): ...\n"
@@ -66,7 +66,7 @@ def test_a_broken_module_is_no_traceback(put, text, says):
 
 
 def test_variant_is_found_by_stage_and_name():
-    pipeline = load_pipeline(str(Path(__file__).with_name("fake_pipeline.py")))
+    pipeline = load_pipeline(str(Path(__file__).parent / "profiling" / "fake_pipeline.py"))
     assert find_variant(pipeline, "work", "steady").name == "steady"
     with pytest.raises(ConfigError, match="work/steady"):
         find_variant(pipeline, "other", "steady")
