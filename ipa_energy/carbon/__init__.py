@@ -1,0 +1,1 @@
+"""What a joule costs the climate: intensities of the grid, over time."""
