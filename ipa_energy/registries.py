@@ -42,15 +42,18 @@ class Quantity(Named):
 
     Attributes:
         unit: of the figure.
-        weight_key: key of the YAML that weights it in the objective, a number from 0; None: none.
+        weight_key: key of the YAML that weights it in the objective, a number from 0; with a dot it
+            is a key inside another; None: none.
         cap_key: key of the YAML that caps it, a number above 0; None: none.
         needs_joules: True if it cannot be computed from a profile without joules.
+        is_metric: True if ``energy_weight`` may weigh it although its own key is another.
     """
 
     unit: str = ""
     weight_key: str | None = None
     cap_key: str | None = None
     needs_joules: bool = False
+    is_metric: bool = False
 
 
 def named(registry: Mapping[str, Named], name: str, *, kind: str, where: str | None = None) -> Any:
@@ -153,6 +156,15 @@ QUANTITIES: dict[str, Quantity] = {
         needs_joules=True,
     ),
     "watts": Quantity("power", f"{_QUANTITIES}:watts", "W", "energy_weight", needs_joules=True),
+    "grams_per_request": Quantity(
+        "grams of CO2 equivalent of a pipeline request",
+        f"{_QUANTITIES}:grams_per_request",
+        "g",
+        "carbon.weight",
+        "carbon.sla_grams",
+        needs_joules=True,
+        is_metric=True,
+    ),
 }
 """``amount(option, replicas, stage, moment) -> float``, see :mod:`ipa_energy.optimizer.quantities`.
 Terms of the objective and caps, by name. A weight or cap whose key is none of the YAML's own
@@ -161,7 +173,11 @@ becomes one; ``PipelineConfig.objective_weights`` and ``quantity_caps`` hold wha
 
 def energy_metrics() -> tuple[str, ...]:
     """Names in :data:`QUANTITIES` that ``energy_weight`` may weigh: those of ``energy_metric``."""
-    return tuple(name for name, item in QUANTITIES.items() if item.weight_key == "energy_weight")
+    return tuple(
+        name
+        for name, item in QUANTITIES.items()
+        if item.is_metric or item.weight_key == "energy_weight"
+    )
 
 
 METERS: dict[str, Named] = {

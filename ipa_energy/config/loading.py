@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ipa_energy.config.carbon import CarbonConfig, IntensityFile
 from ipa_energy.config.fields import A_NAME, QUOTED
 from ipa_energy.config.schema import WHOLE, PipelineConfig, pipeline_model
 from ipa_energy.config.source import (
@@ -78,8 +79,13 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
         given |= _workload_keys(str(given.pop(WORKLOAD)), source)
         options |= dict.fromkeys(("workload_type", "workload_config"), f"--{WORKLOAD}")
     for key, value in _set_keys(given.pop(SET, ()), options).items():
-        given[key] = value
-        options[key] = f"--set {key}"
+        first, dot, inner = key.partition(".")
+        options[first] = f"--set {key}"
+        given[first] = (
+            _laid_over(given.get(first, source.data.get(first)), inner, value, options[first])
+            if dot
+            else value
+        )
     data: dict[str, Any] = {**source.data, **given}
 
     def where(keys: KeyPath) -> str:
@@ -169,6 +175,15 @@ def _set_keys(texts: Any, options: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def _laid_over(mapping: Any, key: str, value: Any, where: str) -> dict[str, Any]:
+    """A mapping of the YAML with one of its keys set: ``--set carbon.weight=2``."""
+    if not isinstance(mapping, dict | None):
+        raise ConfigError("what it is a key of is no mapping", where=where)
+    first, dot, inner = key.partition(".")
+    whole = mapping or {}
+    return {**whole, first: _laid_over(whole.get(first), inner, value, where) if dot else value}
+
+
 def _with_absolute_paths(
     config: PipelineConfig, folder: Path, options: Mapping[str, str]
 ) -> PipelineConfig:
@@ -179,7 +194,21 @@ def _with_absolute_paths(
     if isinstance(workload, CsvWorkload):
         found = _absolute(workload.path, folder, given="workload_config" in options)
         changed["workload_config"] = workload.model_copy(update={"path": found})
+    if config.carbon is not None:
+        changed["carbon"] = _absolute_carbon(config.carbon, folder, given="carbon" in options)
     return config.model_copy(update=changed) if changed else config
+
+
+def _absolute_carbon(carbon: CarbonConfig, folder: Path, *, given: bool) -> CarbonConfig:
+    changed: dict[str, Any] = {}
+    for key in ("intensity", "forecast"):
+        said = getattr(carbon, key)
+        if isinstance(said, Path):
+            changed[key] = _absolute(said, folder, given=given)
+        elif isinstance(said, IntensityFile):
+            found = _absolute(said.path, folder, given=given)
+            changed[key] = said.model_copy(update={"path": found})
+    return carbon.model_copy(update=changed)
 
 
 def _absolute(path: Path, folder: Path, *, given: bool) -> Path:
@@ -287,13 +316,22 @@ def _unknown(keys: KeyPath, where: str, workload_type: Any) -> ConfigError:
     if keys[0] == "workload_config" and workload_type in MODELS:
         known = list(MODELS[workload_type].model_fields)
     else:
-        known = list(_resolve(_schema_at(keys[:-1]) or {}).get("properties", {}))
+        known = _known_keys(_schema_at(keys[:-1]) or {})
     near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.6)
     what = f"unknown key {_name(keys)}"
     if near:
         return ConfigError(f"{what}: did you mean {near[0]}?", where=where)
     allowed = ", ".join(known) if len(keys) > 1 else "the keys that ipa-energy schema prints"
     return ConfigError(what, where=where, allowed=allowed, fix="remove the key")
+
+
+def _known_keys(schema: Schema) -> list[str]:
+    """Keys of a mapping, or of any mapping of a union."""
+    schema = _resolve(schema)
+    found = list(schema.get("properties", {}))
+    for branch in schema.get("anyOf", ()):
+        found += _known_keys(branch)
+    return found
 
 
 def _name(keys: Iterable[str | int]) -> str:

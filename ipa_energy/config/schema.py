@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from ipa_energy.config.carbon import CarbonConfig
 from ipa_energy.config.fields import (
     FilePath,
     Name,
@@ -164,6 +165,9 @@ class PipelineConfig(UnusedKeys):
         "Hard cap on joules per pipeline request; null: none. A run plans it at the load of the"
         " quietest interval in the monitoring window, where idle watts weigh most.",
     )
+    carbon: CarbonConfig | None = optional(
+        None, "What a joule costs the climate, and what that weighs; null: grams are not counted."
+    )
     energy_estimate: Literal["cpu-time"] | None = optional(
         None,
         "In a patched IPA: where the joules of a profile without any come from."
@@ -272,8 +276,15 @@ class PipelineConfig(UnusedKeys):
         further = {
             name: key for name, key in keys.items() if key not in PipelineConfig.model_fields
         }
-        values = {name: getattr(self, key, None) for name, key in further.items() if key}
+        values = {name: self._value(key) for name, key in further.items() if key}
         return {name: value for name, value in values.items() if value}
+
+    def _value(self, key: str) -> Any:
+        """Of a key, or of one inside another: ``carbon.weight``; None if it is not there."""
+        found: Any = self
+        for name in key.split("."):
+            found = getattr(found, name, None)
+        return found
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -309,16 +320,19 @@ class PipelineConfig(UnusedKeys):
 
 def pipeline_model() -> type[PipelineConfig]:
     """:class:`PipelineConfig` with the keys of the quantities that are registered now."""
-    weights, caps = {}, {}
+    weights: dict[str | None, str] = {}
+    caps: dict[str | None, str] = {}
     for name, quantity in QUANTITIES.items():
         what = f"{name}: {quantity.help}, {quantity.unit}."
         weights[quantity.weight_key] = f"Weight of {what}"
         caps[quantity.cap_key] = f"Hard cap on {what}"
     known = {None, *PipelineConfig.model_fields}
-    return _with_keys(
-        tuple((key, text) for key, text in weights.items() if key not in known),
-        tuple((key, text) for key, text in caps.items() if key not in known),
-    )
+
+    def new(texts: dict[str | None, str]) -> tuple[tuple[str, str], ...]:
+        found = [(key, text) for key, text in texts.items() if key and key not in known]
+        return tuple((key, text) for key, text in found if "." not in key)
+
+    return _with_keys(new(weights), new(caps))
 
 
 @cache

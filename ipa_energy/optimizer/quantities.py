@@ -163,8 +163,8 @@ def amount_of(quantity: str) -> Amount:
     """
     if quantity.startswith(UNITS):
         return units_of(quantity.removeprefix(UNITS))
-    if quantity == CAPPED_JOULES:
-        return capped_joules
+    if quantity in _CAPPED:
+        return _CAPPED[quantity]
     if quantity not in QUANTITIES:
         raise ConfigError(f"unknown quantity {quantity!r}", allowed=", ".join(QUANTITIES))
     amount: Amount = QUANTITIES[quantity].load()
@@ -179,6 +179,12 @@ BUILT_IN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
 
 CAPPED_JOULES = "capped_joules_per_request"
 """Joules per request at the load at which the energy cap (5) has to hold."""
+
+CAPPED_GRAMS = "capped_grams_per_request"
+"""The same in grams."""
+
+AT_LOW_END = {"joules_per_request": CAPPED_JOULES, "grams_per_request": CAPPED_GRAMS}
+"""Quantity → what its cap counts where the load may be lower than planned for."""
 
 
 def units_of(resource: str) -> Amount:
@@ -226,6 +232,35 @@ def capped_joules(option: Any, replicas: Any, stage: Stage, moment: Moment) -> A
     return _joules(option, replicas, stage, moment.energy_cap_rps)
 
 
+@over_arrays
+def grams_per_request(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """Grams of CO2 equivalent of a pipeline request: its joules at the moment's intensity."""
+    joules = joules_per_request(option, replicas, stage, moment)
+    return energy.grams(joules, *_electricity(moment))
+
+
+@over_arrays
+def capped_grams(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """The same at the low end of the load."""
+    joules = capped_joules(option, replicas, stage, moment)
+    return energy.grams(joules, *_electricity(moment))
+
+
+def _electricity(moment: Moment) -> tuple[float, float]:
+    """Intensity and PUE of a moment.
+
+    Raises:
+        ConfigError: nobody says what a joule emits.
+    """
+    if "g_per_kwh" not in moment.signals:
+        raise ConfigError(
+            "nothing says how many grams a kilowatt-hour is",
+            where="carbon",
+            fix="give the YAML the key carbon: {intensity: …}",
+        )
+    return moment.signals["g_per_kwh"], moment.signals.get("pue", 1.0)
+
+
 def _joules(option: Any, replicas: Any, stage: Stage, load_rps: float) -> Any:
     share = stage.requests_per_input
     return share * energy.joules_per_request(
@@ -238,3 +273,6 @@ def watts(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     """λ·m·J."""
     joules = joules_per_request(option, replicas, stage, moment)
     return energy.power_w(joules, moment.mean_rps)
+
+
+_CAPPED: Mapping[str, Amount] = {CAPPED_JOULES: capped_joules, CAPPED_GRAMS: capped_grams}

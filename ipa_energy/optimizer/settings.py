@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ipa_energy.optimizer.quantities import CAPPED_JOULES, UNITS, Moment
+from ipa_energy.optimizer.quantities import AT_LOW_END, UNITS, Moment
 from ipa_energy.records import EnergyRisk
 from ipa_energy.registries import QUANTITIES
 
@@ -136,10 +136,7 @@ def caps_at(caps: tuple[Cap, ...], moment: Moment) -> tuple[Cap, ...]:
     """The caps at a moment: that of joules holds at the low end of its load."""
     if moment.energy_cap_rps == moment.mean_rps:
         return caps
-    return tuple(
-        replace(cap, quantity=CAPPED_JOULES) if cap.quantity == "joules_per_request" else cap
-        for cap in caps
-    )
+    return tuple(replace(cap, quantity=AT_LOW_END.get(cap.quantity, cap.quantity)) for cap in caps)
 
 
 def _unit(quantity: str) -> str:

@@ -1,0 +1,132 @@
+"""The carbon of a run: which intensity holds when, and the grams of what was spent.
+
+::
+
+    run     0 s ──────── 10 ──────── 20 …
+            │ start_s
+    series  2023-04-17 00:00 UTC: 310 g/kWh ─────────── 01:00: 290 …
+
+Decisions see the intensity that is in force when they are made, or what a forecast says of the
+interval that begins; grams are counted with what it was, second by second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ipa_energy import energy
+from ipa_energy.arrays import Floats
+from ipa_energy.carbon.intensity import IntensitySeries
+from ipa_energy.carbon.published import Reading, read_intensity
+from ipa_energy.config import PipelineConfig
+from ipa_energy.config.carbon import CarbonConfig, IntensityFile
+from ipa_energy.errors import ConfigError
+
+G_PER_KWH, PUE = "g_per_kwh", "pue"
+"""Signals of a moment (:class:`ipa_energy.optimizer.quantities.Moment`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCarbon:
+    """Intensities along a run.
+
+    Attributes:
+        series: what they were, for the grams.
+        seen: what decisions believe them to be; None: the value in force at the decision.
+        start_s: when second 0 of the run is, seconds since 1970.
+        pue: joules at the site's meter per joule at the servers.
+    """
+
+    series: IntensitySeries
+    seen: IntensitySeries | None
+    start_s: float
+    pue: float
+
+    def signals(self, now_s: float, interval_s: float) -> Mapping[str, float]:
+        """What a decision at ``now_s`` of the run knows of the interval that begins."""
+        at_s = self.start_s + now_s
+        if self.seen is None:
+            return {G_PER_KWH: self.series.at(at_s), PUE: self.pue}
+        return {G_PER_KWH: self.seen.mean(at_s, at_s + interval_s), PUE: self.pue}
+
+    def mean_g_per_kwh(self, begin_s: float, end_s: float) -> float:
+        """The intensity of a stretch of the run, by time."""
+        return self.series.mean(self.start_s + begin_s, self.start_s + end_s)
+
+    def grams(self, begin_s: float, power_w: Floats, joules: float, end_s: float) -> float:
+        """Grams of a window's joules, at the site's meter.
+
+        Args:
+            begin_s, end_s: the window, seconds of the run.
+            power_w: mean watts of its seconds, the last one shorter if the window is no whole
+                number of them: when in the window the joules were spent.
+            joules: of the window, which are what counts; NaN gives NaN.
+        """
+        if self.series.is_constant or len(power_w) == 0:
+            return energy.grams(joules, self.mean_g_per_kwh(begin_s, end_s), self.pue)
+        edges_s = np.minimum(begin_s + np.arange(len(power_w) + 1.0), end_s)
+        self.series.check_covers(self.start_s + begin_s, self.start_s + end_s)
+        spent_j = power_w * np.diff(edges_s)
+        total_j = float(spent_j.sum())
+        means = self.series.means(self.start_s + edges_s)
+        intensity = float(spent_j @ means) / total_j if total_j > 0 else float(means.mean())
+        return energy.grams(joules, intensity, self.pue)
+
+    def to_json(self) -> dict[str, object]:
+        """For logs: what kind of grams they are."""
+        return {**self.series.to_json(), "start_s": self.start_s, "pue": self.pue}
+
+
+def carbon_of(config: PipelineConfig, duration_s: float = 0.0) -> RunCarbon | None:
+    """What the YAML says of carbon; None if it says nothing.
+
+    Args:
+        config: the pipeline.
+        duration_s: of the run, which the series must cover.
+
+    Raises:
+        ConfigError: a file that cannot be read or does not reach over the run; a forecast of
+            another kind than the intensities.
+    """
+    said = config.carbon
+    if said is None:
+        return None
+    series = _series(said.intensity)
+    seen = None if said.forecast is None else _series(said.forecast)
+    if seen is not None:
+        _check_same_kind(series, seen)
+    start_s = _start_s(said, series)
+    for each in (series, seen):
+        if each is not None:
+            each.check_covers(start_s, start_s + duration_s)
+    return RunCarbon(series, seen, start_s, said.pue)
+
+
+def _start_s(said: CarbonConfig, series: IntensitySeries) -> float:
+    if said.start_s is not None:
+        return said.start_s
+    return 0.0 if series.is_constant else series.start_s
+
+
+def _series(said: float | Path | IntensityFile) -> IntensitySeries:
+    if isinstance(said, IntensityFile):
+        declared = said.model_dump(exclude={"path"})
+        return read_intensity(said.path, Reading(**declared))
+    if isinstance(said, Path):
+        return read_intensity(said)
+    return IntensitySeries.constant(said)
+
+
+def _check_same_kind(series: IntensitySeries, seen: IntensitySeries) -> None:
+    for name in ("kind", "scope"):
+        mine, its = getattr(series, name), getattr(seen, name)
+        if "unknown" not in (mine, its) and mine != its:
+            raise ConfigError(
+                f"the forecast is {its}, the intensities are {mine}",
+                where="carbon.forecast",
+                fix="take both of one kind",
+            )

@@ -1,0 +1,114 @@
+"""The key ``carbon`` of a pipeline YAML: what a joule costs the climate, and what that weighs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from ipa_energy.config.fields import (
+    FilePath,
+    NonNegative,
+    Positive,
+    StrictModel,
+    Text,
+    optional,
+)
+
+A_TIME = "a time with its zone: 2023-04-17T00:00Z"
+
+
+def _time(value: str) -> str:
+    try:
+        has_zone = datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        has_zone = False
+    if not has_zone:
+        raise PydanticCustomError("time", "no time with a zone")
+    return value
+
+
+Time = Annotated[Text, AfterValidator(_time), Field(json_schema_extra={"x-allowed": A_TIME})]
+
+
+class IntensityFile(StrictModel):
+    """A file of carbon intensities, and what it does not say itself."""
+
+    path: FilePath = Field(
+        description="What a provider answered, or a CSV; beside this YAML, else in the working"
+        " folder. Electricity Maps, WattTime, the UK's Carbon Intensity API, the Carbon Aware SDK,"
+        " Energinet and the EIA are recognised."
+    )
+    zone: Text | None = optional(None, "The zone to take, where the file holds several.")
+    unit: Literal["g/kWh", "kg/MWh", "t/GWh", "kg/kWh", "t/MWh", "lb/MWh", "lb/kWh"] | None = (
+        optional(None, "Unit of a plain CSV's intensities, which must be declared.")
+    )
+    kind: Literal["average", "marginal"] | None = optional(
+        None, "What the grid's mix emits, or what one kilowatt-hour more would; null: as it says."
+    )
+    scope: Literal["direct", "life cycle"] | None = optional(
+        None,
+        "Chimneys alone, or with building and fuel; null: as it says, life cycle where the"
+        " file has both.",
+    )
+    time_column: Text | None = optional(None, "Of a plain CSV; null: the first column.")
+    value_column: Text | None = optional(None, "Of a plain CSV; null: the second column.")
+    time_zone: Text | None = optional(
+        None, "Zone of times that name none: UTC, Europe/Berlin; null: such times are refused."
+    )
+    step_s: Positive | None = optional(
+        None, "Seconds between two values; null: what most are apart."
+    )
+    gaps: Literal["refuse", "hold"] = optional(
+        "refuse",
+        "A step without a value: refuse the file, or hold the value before it, counted as"
+        " estimated.",
+    )
+
+
+Intensity = NonNegative | IntensityFile | FilePath
+
+
+class CarbonConfig(StrictModel):
+    """What a joule costs the climate, and what that weighs."""
+
+    intensity: Intensity = Field(
+        description="Grams of CO2 equivalent a kilowatt-hour: a number, a file, or a mapping with"
+        " path and what the file does not say itself."
+    )
+    forecast: Intensity | None = optional(
+        None,
+        "What decisions believe the intensity to be, as intensity; null: the value in force at the"
+        " decision. Grams are always counted with intensity.",
+    )
+    start: Time | None = optional(
+        None,
+        "When second 0 of a run is, for intensities from a file; null: their first time. A live run"
+        " has its own.",
+    )
+    pue: Annotated[float, Field(ge=1)] = optional(
+        1.0, "Power usage effectiveness: joules at the meter of the site per joule at the servers."
+    )
+    weight: NonNegative = optional(
+        0, "Weight in the objective of one gram a pipeline request; 0: none."
+    )
+    sla_grams: Positive | None = optional(
+        None, "Hard cap on grams per pipeline request; null: none."
+    )
+    embodied: bool = optional(
+        False,
+        "true: weight, sla_grams and budget count the grams of making the hardware too (the"
+        " profile's embodied_g_per_hour); they are shown apart in any case.",
+    )
+    budget_grams_per_day: Positive | None = optional(
+        None, "Grams a day, kept by one price of a gram; in the place of weight. null: none."
+    )
+
+    @property
+    def start_s(self) -> float | None:
+        """``start`` as seconds since 1970; None if it is not set."""
+        if self.start is None:
+            return None
+        return datetime.fromisoformat(self.start).astimezone(UTC).timestamp()
