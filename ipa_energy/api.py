@@ -13,7 +13,6 @@ from ipa_energy.comparing import Comparison, numbered
 from ipa_energy.comparing import compare as compare_runs
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import Experiment, run_experiment, yardsticks_of
-from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.optimizer.solve import Result, decide
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.runlog import Run, read_run
@@ -75,8 +74,7 @@ def plan(
     if not load_rps > 0:
         raise ConfigError(f"{load_rps:g} rps", where="load_rps", allowed="a number above 0")
     method = planner.config.optimization_method
-    planned_rps = planned_load_rps(load_rps, planner.config.adaptation_interval)
-    return decide(planner.program, planned_rps, method=method, top_k=top)
+    return decide(planner.program, planner.moment(load_rps), method=method, top_k=top)
 
 
 def run(

@@ -186,10 +186,11 @@ def _check_feasible(experiment: Experiment) -> None:
     program = experiment.planner.program
     method = experiment.planner.config.optimization_method
     counts, interval_s = experiment.workload.counts, experiment.planner.config.adaptation_interval
-    mean = decide(program, planned_load_rps(float(counts.mean()), interval_s), method=method)
+    planner = experiment.planner
+    mean = decide(program, planner.moment(float(counts.mean())), method=method)
     loads = {planned_load_rps(float(rps), interval_s) for rps in np.quantile(counts, LOADS_TRIED)}
     if not mean.plans and not any(
-        decide(program, rps, method=method).plans for rps in sorted(loads)
+        decide(program, planner.moment(rps), method=method).plans for rps in sorted(loads)
     ):
         raise InfeasibleError(
             f"no load of the trace has a plan: at its mean, {mean.load_rps:g} rps, {mean.conflict}"
@@ -234,6 +235,7 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
         experiment.planner.program,
         experiment.workload.counts,
         experiment.planner.config.adaptation_interval,
+        experiment.planner.mean_signals(experiment.workload.duration_s),
     )
     static_best = None
     if plan is None:
@@ -251,13 +253,9 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
 
 
 def _created(experiment: Experiment, out: Path, info: RunInfo) -> RunLog:
-    profile = experiment.planner.profile_path.read_bytes()
-    return RunLog.create(
-        out,
-        config_yaml=_config_yaml(experiment),
-        info=info,
-        attachments={PROFILE_FILE: profile, WORKLOAD_FILE: _workload_csv(experiment.workload)},
-    )
+    copies = _copies(experiment)
+    config_yaml = copies.pop(CONFIG_FILE).decode()
+    return RunLog.create(out, config_yaml=config_yaml, info=info, attachments=copies)
 
 
 def _resumed(experiment: Experiment, out: Path, name: str | None) -> RunLog:
@@ -276,12 +274,7 @@ def _resumed(experiment: Experiment, out: Path, name: str | None) -> RunLog:
 
 def _check_same(experiment: Experiment, out: Path) -> None:
     """Refuse to go on with a run of other inputs."""
-    inputs = {
-        CONFIG_FILE: _config_yaml(experiment).encode(),
-        PROFILE_FILE: experiment.planner.profile_path.read_bytes(),
-        WORKLOAD_FILE: _workload_csv(experiment.workload).encode(),
-    }
-    for name, content in inputs.items():
+    for name, content in _copies(experiment).items():
         try:
             is_same = (out / name).read_bytes() == content
         except OSError as error:
@@ -300,13 +293,34 @@ def _check_same(experiment: Experiment, out: Path) -> None:
             )
 
 
+def _copies(experiment: Experiment) -> dict[str, bytes]:
+    """What a run folder has of a run's inputs: file → content."""
+    return {
+        CONFIG_FILE: _config_yaml(experiment).encode(),
+        PROFILE_FILE: experiment.planner.profile_path.read_bytes(),
+        WORKLOAD_FILE: _workload_csv(experiment.workload).encode(),
+        **{name: path.read_bytes() for name, path in _intensity_files(experiment).values()},
+    }
+
+
+def _intensity_files(experiment: Experiment) -> dict[str, tuple[str, Path]]:
+    """Key of ``carbon`` → (the copy's name, the file), of those that are files."""
+    carbon = experiment.planner.config.carbon
+    files = {} if carbon is None else carbon.files
+    return {key: (f"{key}{path.suffix}", path) for key, path in files.items()}
+
+
 def _config_yaml(experiment: Experiment) -> str:
-    """The resolved config; profile and trace are the copies beside it, so a folder reruns alone."""
-    copies = {
+    """The resolved config; its files are the copies beside it, so a folder reruns alone."""
+    copies: dict[str, object] = {
         "profile": Path(PROFILE_FILE),
         "workload_type": "csv",
         "workload_config": CsvWorkload(path=Path(WORKLOAD_FILE)),
     }
+    carbon = experiment.planner.config.carbon
+    if carbon is not None:
+        names = {key: Path(name) for key, (name, _) in _intensity_files(experiment).items()}
+        copies["carbon"] = carbon.with_files(names)
     return dump_config(experiment.planner.config.model_copy(update=copies))
 
 
@@ -351,6 +365,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **{key: getattr(config, key) for key in SETTINGS_LOGGED},
             **{f"{QUANTITIES[name].weight_key}": w for name, w in config.objective_weights.items()},
             **{f"{QUANTITIES[name].cap_key}": cap for name, cap in config.quantity_caps.items()},
+            **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
         },
         versions={
             "ipa-energy": ipa_energy.__version__,

@@ -30,7 +30,6 @@ from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.errors import ConfigError, TryAgainError
 from ipa_energy.optimizer.plan import Plan
-from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Stage
@@ -39,6 +38,7 @@ from ipa_energy.serving.base import (
     Decision,
     DeployedStage,
     Deployment,
+    Served,
     Serving,
     adopted,
     changed_stages,
@@ -99,6 +99,7 @@ class Runner:
             ),
             method=config.optimization_method,
             interval_s=self.interval_s,
+            signals=planner.signals,
         )
 
     def intervals(
@@ -115,7 +116,8 @@ class Runner:
         start_s, gap_s = 0, 0.0
         if finished and self.backend.resumes == "adopt":
             start_s, gap_s = self._adopt(finished)
-        plan = self.planner.plan_running(self.running, self._first_load_rps())
+        first = self.planner.moment(self._first_load_rps(), start_s)
+        plan = self.planner.plan_running(self.running, first)
         duration_s = self.load.duration_s
         with self._progress(show=show_progress) as bar:
             for index in range(sys.maxsize):
@@ -135,7 +137,7 @@ class Runner:
                 end_s = self._end_of(start_s)
                 self.clock.wait_until(end_s)
                 # (4) collect what was served
-                served = self._again_if_told(partial(self.backend.collect, float(end_s)))
+                served = self._collect(float(end_s))
                 yield Interval(
                     timestep_s=start_s,
                     plan=plan,
@@ -149,14 +151,23 @@ class Runner:
         if self.infeasible_steps > 1:
             logger.warning("%d of the steps had no feasible plan", self.infeasible_steps)
         # (5) let what is under way finish
-        drained = self._again_if_told(partial(self.backend.collect, math.inf))
+        drained = self._collect(math.inf)
         yield Interval(timestep_s=start_s, plan=plan, decision=None, served=drained)
+
+    def _collect(self, until_s: float) -> Served:
+        """What was served, with its grams where somebody says what a joule emits."""
+        served = self._again_if_told(partial(self.backend.collect, until_s))
+        carbon = self.planner.carbon
+        if carbon is None:
+            return served
+        joules = float(served.idle_j.sum() + served.dynamic_j.sum())
+        grams = carbon.grams(served.start_s, served.end_s, joules, served.power_w)
+        return replace(served, grams=grams)
 
     def _first_load_rps(self) -> float:
         """What the plan that runs first is described at."""
         trace = self.load.trace
-        first_rps = 0.0 if trace is None else float(trace[: self.interval_s].mean())
-        return planned_load_rps(first_rps, self.interval_s)
+        return 0.0 if trace is None else float(trace[: self.interval_s].mean())
 
     def _end_of(self, start_s: int) -> int:
         """End of the interval that began at ``start_s``: on its grid, and not past already."""
@@ -219,7 +230,8 @@ class Runner:
                 lost = ", ".join(f"{count} of stage {stage}" for stage, count in short.items())
                 logger.warning("second %d: lost replicas: %s", now_s, lost)
                 decision = replace(decision, trouble=decision.trouble or f"lost replicas: {lost}")
-        plan = decision.plan or self.planner.plan_running(self.running, decision.planned_load_rps)
+        at = self.planner.moment(decision.planned_load_rps, now_s)
+        plan = decision.plan or self.planner.plan_running(self.running, at)
         return plan, decision
 
     def _again_if_told(self, act: Callable[[], Answer]) -> Answer:
@@ -236,7 +248,8 @@ class Runner:
         """The decision that an earlier run made."""
         if step is None:
             raise ConfigError("the journal lacks a decision", fix="run again with another --out")
-        plan = self.planner.plan_running(self._configuration_of(step), step.planned_load_rps)
+        at = self.planner.moment(step.planned_load_rps, step.start_s)
+        plan = self.planner.plan_running(self._configuration_of(step), at)
         return Decision(
             status="infeasible" if step.status == "infeasible" else "optimal",
             method=step.method or self.adapter.method,

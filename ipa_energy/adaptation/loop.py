@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 
 from ipa_energy.adaptation.predictor import Predictor
 from ipa_energy.arrays import Counts
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import (
+    AT_LOW_END,
     USUAL_INTERVAL_S,
     Moment,
     lowest_load_rps,
@@ -33,6 +35,11 @@ PLANS_COMPARED = 8
 """How many of the best plans are looked at for one as good as the best that changes less."""
 
 
+def _no_signals(_: float) -> Mapping[str, float]:
+    """A joule costs the same at all times."""
+    return {}
+
+
 class Adapter:
     """Decides, interval by interval, what a pipeline runs.
 
@@ -41,6 +48,7 @@ class Adapter:
         predictor: of the load.
         method: name of the solver.
         interval_s: between decisions.
+        signals: what is known beside the load at a second of the run: what a joule costs then.
     """
 
     def __init__(
@@ -50,11 +58,13 @@ class Adapter:
         *,
         method: str,
         interval_s: float = USUAL_INTERVAL_S,
+        signals: Callable[[float], Mapping[str, float]] = _no_signals,
     ) -> None:
         self.program = program
         self.predictor = predictor
         self.method = method
         self.interval_s = interval_s
+        self.signals = signals
 
     def decide(self, now_s: int, received_rps: Counts, running: Deployment) -> Decision:
         """The decision at ``now_s``.
@@ -68,7 +78,7 @@ class Adapter:
         predicted = self.predictor.predict(received_rps, now_s)
         planned = planned_load_rps(predicted, self.interval_s)
         capped = self._low_end_rps(received_rps, planned)
-        moment = Moment(planned, planned, planned, capped_rps=capped)
+        moment = Moment(planned, planned, planned, self.signals(now_s), capped)
         result = decide(self.program, moment, method=self.method, top_k=PLANS_COMPARED)
         plan = min(
             result.equally_good,
@@ -92,7 +102,7 @@ class Adapter:
 
         At most the planned one, which predictors put near the upper end.
         """
-        if self.program.settings.energy_sla_joules is None:
+        if not any(cap.quantity in AT_LOW_END for cap in self.program.caps):
             return None
         quietest_rps = lowest_load_rps(received_rps, self.interval_s)
         return min(planned_rps, planned_load_rps(quietest_rps, self.interval_s))

@@ -57,14 +57,18 @@ class RunCarbon:
         """The intensity of a stretch of the run, by time."""
         return self.series.mean(self.start_s + begin_s, self.start_s + end_s)
 
-    def grams(self, begin_s: float, power_w: Floats, joules: float, end_s: float) -> float:
+    def grams(self, begin_s: float, end_s: float, joules: float, power_w: Floats) -> float:
         """Grams of a window's joules, at the site's meter.
 
         Args:
-            begin_s, end_s: the window, seconds of the run.
+            begin_s: of the window, seconds of the run.
+            end_s: of the window.
+            joules: of the window, which are what counts; NaN gives NaN.
             power_w: mean watts of its seconds, the last one shorter if the window is no whole
                 number of them: when in the window the joules were spent.
-            joules: of the window, which are what counts; NaN gives NaN.
+
+        Raises:
+            ConfigError: the series does not reach over the window.
         """
         if self.series.is_constant or len(power_w) == 0:
             return energy.grams(joules, self.mean_g_per_kwh(begin_s, end_s), self.pue)

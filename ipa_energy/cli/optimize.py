@@ -43,7 +43,6 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def optimize(args: argparse.Namespace) -> int:
     """Decide once and show the plans, or the conflict."""
-    from ipa_energy.optimizer.quantities import planned_load_rps
     from ipa_energy.optimizer.solve import decide
     from ipa_energy.planning.planner import load_planner
 
@@ -60,7 +59,7 @@ def optimize(args: argparse.Namespace) -> int:
     planner.warn_of_excluded()
     result = decide(
         planner.program,
-        planned_load_rps(args.load, planner.config.adaptation_interval),
+        planner.moment(args.load),
         method=planner.config.optimization_method,
         top_k=args.top,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -105,6 +107,25 @@ class CarbonConfig(StrictModel):
     budget_grams_per_day: Positive | None = optional(
         None, "Grams a day, kept by one price of a gram; in the place of weight. null: none."
     )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Key → path, of the intensities that are files."""
+        said = {"intensity": self.intensity, "forecast": self.forecast}
+        paths = {
+            key: value.path if isinstance(value, IntensityFile) else value
+            for key, value in said.items()
+        }
+        return {key: path for key, path in paths.items() if isinstance(path, Path)}
+
+    def with_files(self, paths: Mapping[str, Path]) -> CarbonConfig:
+        """The same with other paths; see :attr:`files`."""
+        changed = {}
+        for key, path in paths.items():
+            said = getattr(self, key)
+            is_mapping = isinstance(said, IntensityFile)
+            changed[key] = said.model_copy(update={"path": path}) if is_mapping else path
+        return self.model_copy(update=changed)
 
     @property
     def start_s(self) -> float | None:

@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ipa_energy.config.carbon import CarbonConfig, IntensityFile
 from ipa_energy.config.fields import A_NAME, QUOTED
 from ipa_energy.config.schema import WHOLE, PipelineConfig, pipeline_model
 from ipa_energy.config.source import (
@@ -195,20 +194,11 @@ def _with_absolute_paths(
         found = _absolute(workload.path, folder, given="workload_config" in options)
         changed["workload_config"] = workload.model_copy(update={"path": found})
     if config.carbon is not None:
-        changed["carbon"] = _absolute_carbon(config.carbon, folder, given="carbon" in options)
+        given = "carbon" in options
+        files = config.carbon.files.items()
+        paths = {key: _absolute(path, folder, given=given) for key, path in files}
+        changed["carbon"] = config.carbon.with_files(paths)
     return config.model_copy(update=changed) if changed else config
-
-
-def _absolute_carbon(carbon: CarbonConfig, folder: Path, *, given: bool) -> CarbonConfig:
-    changed: dict[str, Any] = {}
-    for key in ("intensity", "forecast"):
-        said = getattr(carbon, key)
-        if isinstance(said, Path):
-            changed[key] = _absolute(said, folder, given=given)
-        elif isinstance(said, IntensityFile):
-            found = _absolute(said.path, folder, given=given)
-            changed[key] = said.model_copy(update={"path": found})
-    return carbon.model_copy(update=changed)
 
 
 def _absolute(path: Path, folder: Path, *, given: bool) -> Path:

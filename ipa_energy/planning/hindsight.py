@@ -12,6 +12,8 @@ Beside IPA without energy, a run is held against two plans that no one could hav
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,11 +28,19 @@ def best_static_plan(
     program: Program,
     counts_rps: npt.NDArray[np.int64],
     interval_s: float = USUAL_INTERVAL_S,
+    signals: Mapping[str, float] | None = None,
 ) -> tuple[Plan | None, Conflict | None]:
     """The best plan that never changes, for a trace known in advance, or why there is none.
 
     The plan's own figures (wait, joules, latency) are those of the mean load, and so is an energy
     SLA: it caps the joules of the whole trace.
+
+    Args:
+        program: the pipeline's.
+        counts_rps: (seconds,) the trace.
+        interval_s: between decisions.
+        signals: what is known beside the load, as means over the trace.
     """
-    result = solve(program.at(Moment.of(counts_rps, interval_s)), method="pareto", top_k=1)
+    moment = Moment.of(counts_rps, interval_s, **(signals or {}))
+    result = solve(program.at(moment), method="pareto", top_k=1)
     return (result.plans[0], None) if result.plans else (None, result.conflict)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ipa_energy.carbon.run_carbon import G_PER_KWH, RunCarbon, carbon_of
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, plan_of
 from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
 from ipa_energy.profile_table.profile_csv import check_joules, read_profile
 from ipa_energy.profile_table.stages import stages_from_rows
@@ -30,12 +31,14 @@ class Planner:
         stages: the profile as stages, first stage first.
         planned: the program, its SLA and base allocations, and the variants that are left out.
         profile_path: the profile table.
+        carbon: intensities along a run; None if the YAML says nothing of carbon.
     """
 
     config: PipelineConfig
     stages: tuple[Stage, ...]
     planned: PlannedProgram
     profile_path: Path
+    carbon: RunCarbon | None = None
 
     @property
     def program(self) -> Program:
@@ -47,6 +50,23 @@ class Planner:
         for stage, variants in self.planned.excluded.items():
             for variant, reason in variants.items():
                 logger.warning("stage %s goes on without %s: %s", stage, variant, reason)
+
+    def signals(self, now_s: float = 0.0) -> Mapping[str, float]:
+        """What a decision at a second of the run knows beside the load."""
+        if self.carbon is None:
+            return {}
+        return self.carbon.signals(now_s, self.config.adaptation_interval)
+
+    def mean_signals(self, duration_s: float) -> Mapping[str, float]:
+        """The same as means over the first seconds of the run."""
+        if self.carbon is None:
+            return {}
+        return {**self.signals(), G_PER_KWH: self.carbon.mean_g_per_kwh(0.0, duration_s)}
+
+    def moment(self, load_rps: float, now_s: float = 0.0) -> Moment:
+        """A load at a second of the run; none is planned for as one request an interval."""
+        planned_rps = planned_load_rps(load_rps, self.config.adaptation_interval)
+        return Moment.at(planned_rps, **self.signals(now_s))
 
     def plan_running(self, running: Deployment, load: Moment | float) -> Plan:
         """What a configuration, one entry a stage, means at a load, whether or not it is good."""
@@ -83,4 +103,5 @@ def load_planner(
     stages = stages_from_rows(rows, config, where=profile_path)
     if policy is not None:
         config = apply_baseline(config, policy, stages)
-    return Planner(config, stages, program_for(config, stages), profile_path)
+    program = program_for(config, stages)
+    return Planner(config, stages, program, profile_path, carbon_of(config))

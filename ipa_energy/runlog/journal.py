@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Floats
+from ipa_energy.as_json import or_none
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.jsonl import Seals, sealed
 from ipa_energy.runlog.record import Interval
@@ -105,6 +106,7 @@ def _decode(data: dict[str, Any]) -> Line:
             in_flight=int(window["in_flight"]),
             meter=window["meter"],
             quality=as_quality(window["quality"]),
+            grams=window.get("grams"),
         ),
     )
 
@@ -121,6 +123,7 @@ def _window(served: Served) -> dict[str, Any]:
         "in_flight": int(served.in_flight),
         "meter": served.meter,
         "quality": served.quality,
+        **({} if served.grams is None else {"grams": or_none(round(served.grams, 9))}),
         "request_id": requests.request_id.tolist(),
         "sending_us": _to_us(requests.sending_s),
         "done_us": _to_us(requests.done_s),

@@ -115,6 +115,7 @@ class Totals:
     """Sums over a run, for ``run.json``.
 
     Attributes:
+        grams: None where nobody said what a joule emits.
         further: term of a further quantity → (its sum over requests, these requests).
     """
 
@@ -125,6 +126,7 @@ class Totals:
     reconfigurations: int = 0
     idle_j: float = 0.0
     dynamic_j: float = 0.0
+    grams: float | None = None
     further: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(
@@ -153,11 +155,15 @@ class Totals:
         self.reconfigurations += bool(reconfigured)
         self.idle_j += float(served.idle_j.sum())
         self.dynamic_j += float(served.dynamic_j.sum())
+        if served.grams is not None:
+            self.grams = (self.grams or 0.0) + served.grams
 
     def to_json(self) -> dict[str, Any]:
         """The sums, and what follows from them."""
         energy_j, answered = self.idle_j + self.dynamic_j, self.requests - self.dropped
         sums = fields_of(self)
+        if self.grams is None:
+            sums.pop("grams")
         means = {name: or_none(total / n) for name, (total, n) in sums.pop("further").items() if n}
         return {
             **as_json(sums),

@@ -127,6 +127,8 @@ class Step:
         requests: offered during it, where a log without requests of its own says so; else NaN.
         in_energy_sla: whether its joules over the requests that left the pipeline in it were within
             the energy SLA; None without one, or without joules.
+        signals: what the plan knew beside the load: ``g_per_kwh`` …
+        grams: of CO2 equivalent for ``energy_j``; NaN where nobody said what a joule emits.
     """
 
     start_s: float
@@ -151,6 +153,8 @@ class Step:
     gap_s: float = 0.0
     requests: float = NAN
     in_energy_sla: bool | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
+    grams: float = NAN
 
     @property
     def duration_s(self) -> float:
@@ -215,6 +219,8 @@ def log_entry(interval: Interval) -> dict[str, Any]:
     }
     if decided and (further := further_terms(plan.terms)):
         entry["terms"] = {name: or_none(value) for name, value in further.items()}
+    if plan.moment.signals:
+        entry["signals"] = {name: round(value, 6) for name, value in plan.moment.signals.items()}
     if plan.amounts:
         entry["amounts"] = {name: or_none(value) for name, value in plan.amounts.items()}
     if decision and decision.trouble:
@@ -247,6 +253,11 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
     energy_j = _total(list(totals.values()))
     if "energy_sla" in entry:
         entry = entry | {"energy_sla": _held(entry["energy_sla"], served, energy_j)}
+    if served.grams is not None:
+        grams = entry.get("grams", 0.0)
+        entry = entry | {
+            "grams": None if grams is None else or_none(round(grams + served.grams, 9))
+        }
     return entry | {
         "end_s": round(served.end_s, 6),
         "energy": energy,
@@ -368,6 +379,8 @@ def parse_entry(
         gap_s=float(entry.get("gap_s", 0.0)),
         requests=number(entry.get("requests")),
         in_energy_sla=(entry.get("energy_sla") or {}).get("inside"),
+        signals={name: number(value) for name, value in (entry.get("signals") or {}).items()},
+        grams=number(entry.get("grams")),
     )
 
 

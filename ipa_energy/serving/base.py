@@ -256,6 +256,8 @@ class Served:
         events: what happened to replicas, in time.
         notes: what is to be said of the joules or of serving, in words.
         machine_j: all joules that a meter of the whole machine showed; None without one.
+        grams: of CO2 equivalent for the stages' joules, at the site's meter; None where nobody
+            says what a joule emits.
     """
 
     start_s: float
@@ -273,6 +275,7 @@ class Served:
     events: tuple[Event, ...] = field(default=(), kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     machine_j: float | None = field(default=None, kw_only=True)
+    grams: float | None = field(default=None, kw_only=True)
 
 
 class Backend(Protocol):
