@@ -83,7 +83,10 @@ def load_experiment(
         UnavailableError: the trace is in an IPA checkout and none is given.
     """
     planner = load_planner(path, overrides, policy=policy)
-    return Experiment(planner, workload_from(planner.config, ipa_home))
+    workload = workload_from(planner.config, ipa_home)
+    if planner.carbon is not None:
+        planner.carbon.check_covers(workload.duration_s)
+    return Experiment(planner, workload)
 
 
 def run_experiment(

@@ -53,6 +53,16 @@ class RunCarbon:
             return {G_PER_KWH: self.series.at(at_s), PUE: self.pue}
         return {G_PER_KWH: self.seen.mean(at_s, at_s + interval_s), PUE: self.pue}
 
+    def check_covers(self, duration_s: float) -> None:
+        """Refuse a run that is longer than what is known of its electricity.
+
+        Raises:
+            ConfigError: an intensity is missing at its beginning or its end.
+        """
+        for series in (self.series, self.seen):
+            if series is not None:
+                series.check_covers(self.start_s, self.start_s + duration_s)
+
     def mean_g_per_kwh(self, begin_s: float, end_s: float) -> float:
         """The intensity of a stretch of the run, by time."""
         return self.series.mean(self.start_s + begin_s, self.start_s + end_s)
@@ -85,15 +95,11 @@ class RunCarbon:
         return {**self.series.to_json(), "start_s": self.start_s, "pue": self.pue}
 
 
-def carbon_of(config: PipelineConfig, duration_s: float = 0.0) -> RunCarbon | None:
+def carbon_of(config: PipelineConfig) -> RunCarbon | None:
     """What the YAML says of carbon; None if it says nothing.
 
-    Args:
-        config: the pipeline.
-        duration_s: of the run, which the series must cover.
-
     Raises:
-        ConfigError: a file that cannot be read or does not reach over the run; a forecast of
+        ConfigError: a file that cannot be read or does not reach to the start; a forecast of
             another kind than the intensities.
     """
     said = config.carbon
@@ -103,11 +109,9 @@ def carbon_of(config: PipelineConfig, duration_s: float = 0.0) -> RunCarbon | No
     seen = None if said.forecast is None else _series(said.forecast)
     if seen is not None:
         _check_same_kind(series, seen)
-    start_s = _start_s(said, series)
-    for each in (series, seen):
-        if each is not None:
-            each.check_covers(start_s, start_s + duration_s)
-    return RunCarbon(series, seen, start_s, said.pue)
+    carbon = RunCarbon(series, seen, _start_s(said, series), said.pue)
+    carbon.check_covers(0.0)
+    return carbon
 
 
 def _start_s(said: CarbonConfig, series: IntensitySeries) -> float:

@@ -18,6 +18,8 @@ Each is defined once, here:
 - ``energy_sla_attainment`` is the share of the intervals whose joules, idle included, over the
   requests that left the pipeline in them were within ``energy_sla_joules``; an interval without
   requests counts as if it had served one.
+- ``grams`` are those of all joules, each at the intensity of its second and at the site's meter;
+  ``grams_per_million_requests`` are over answered requests, as the joules are.
 - a reconfiguration is a step at which any stage changed.
 """
 
@@ -61,6 +63,8 @@ class RunMetrics:
         amounts: further quantity → its mean over the requests, by the plans in force.
         energy_sla_joules: cap on the joules per request; None if the run had none, and then
             ``energy_sla_attainment`` is NaN.
+        grams: of CO2 equivalent; NaN where nobody said what a joule emits, and then so is the
+            next.
         detail: what a baseline runs, for people.
         status: of the run; ``complete`` for baselines.
     """
@@ -102,6 +106,8 @@ class RunMetrics:
     status: str = "complete"
     energy_sla_joules: float | None = None
     energy_sla_attainment: float = math.nan
+    grams: float = math.nan
+    grams_per_million_requests: float = math.nan
 
     def amount(self, name: str) -> float:
         """Of a further quantity; NaN if the run has none."""
@@ -129,6 +135,7 @@ def metrics(run: Run) -> RunMetrics:
         served = total = _offered(run)
     idle_j, dynamic_j = _joules(run, "idle_j"), _joules(run, "dynamic_j")
     energy_j = _sum(step.energy_j for step in run.steps)
+    grams = _sum(step.grams for step in run.steps)
     decision_s = _known([step.decision_s for step in run.decisions])
     qualities = [step.quality for step in run.steps if step.quality is not None]
     return RunMetrics(
@@ -177,6 +184,8 @@ def metrics(run: Run) -> RunMetrics:
         amounts=_amounts(run),
         status=run.status,
         energy_sla_joules=run.info.settings.get("energy_sla_joules"),
+        grams=grams,
+        grams_per_million_requests=grams / served * 1e6 if served else math.nan,
         energy_sla_attainment=_mean(
             np.array([step.in_energy_sla for step in run.steps], dtype=np.float64)
         ),

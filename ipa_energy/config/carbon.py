@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ipa_energy.config.fields import (
@@ -32,7 +32,17 @@ def _time(value: str) -> str:
     return value
 
 
-Time = Annotated[Text, AfterValidator(_time), Field(json_schema_extra={"x-allowed": A_TIME})]
+def _as_text(value: object) -> object:
+    """What YAML itself takes for a time, as it was written."""
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+Time = Annotated[
+    Text,
+    BeforeValidator(_as_text),
+    AfterValidator(_time),
+    Field(json_schema_extra={"x-allowed": A_TIME}),
+]
 
 
 class IntensityFile(StrictModel):
