@@ -29,7 +29,7 @@ from ipa_energy.errors import (
     IpaEnergyError,
     MeterUnavailableError,
 )
-from ipa_energy.measuring.process_tree import STOP_TIMEOUT_S
+from ipa_energy.measuring.command_tree import STOP_TIMEOUT_S
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)

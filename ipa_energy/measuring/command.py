@@ -17,7 +17,7 @@ below zero for a command that does nothing, and are shown so.
 A machine-wide counter (rapl, perf) charges the command with whatever else ran meanwhile; others'
 share of the cores is measured, and a trial in which it differs from the idle windows' is named.
 The cpu-time model charges the command's own process tree with its CPU time, and with the idle power
-of the whole machine (:class:`.process_tree.TreeMeter`); others do not enter. It may be told to
+of the whole machine (:class:`.command_tree.TreeMeter`); others do not enter. It may be told to
 charge a control group instead (:class:`~ipa_energy.meters.cgroup.CgroupMeter`), while the command
 runs.
 
@@ -37,8 +37,8 @@ import numpy as np
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.interval import half_width_95
+from ipa_energy.measuring.command_tree import CommandTree
 from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
-from ipa_energy.measuring.process_tree import CommandTree
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.records import Quality
 
@@ -185,12 +185,12 @@ def measure_command(
 
     Args:
         command: program and arguments.
-        meter_for: makes the meter; see :class:`.process_tree.TreeMeter` for cpu-time.
+        meter_for: makes the meter; see :class:`.command_tree.TreeMeter` for cpu-time.
         trials: measured runs.
         idle_s: length of each idle window; None for a second, or longer if the meter needs it;
             0 for none, and then no dynamic joules.
         warm_up: runs before them that are not measured.
-        stdout_to_stderr: see :class:`.process_tree.CommandTree`.
+        stdout_to_stderr: see :class:`.command_tree.CommandTree`.
         before_run: called before every run, e.g. to rewind the standard input.
         own_cpu_s: CPU seconds so far of what the meter charges; others' load is the rest.
         on_trial: called with every trial when it is finished.

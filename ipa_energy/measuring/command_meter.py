@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.measuring.command import TreeMeterFactory
-from ipa_energy.measuring.process_tree import CommandTree, TreeMeter
+from ipa_energy.measuring.command_tree import CommandTree, TreeMeter
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.cgroup import CgroupMeter, find_cgroup
 from ipa_energy.meters.composite import CompositeMeter

@@ -29,8 +29,7 @@ from ipa_energy.meters.cpu_time import CpuTimeMeter
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.idle import EmptyMachine, Idle
-from ipa_energy.profiling.replica import Replica
-from ipa_energy.profiling.replica_group import ReplicaGroup
+from ipa_energy.profiling.replicas import Replica, ReplicaGroup
 from ipa_energy.profiling.trial_settings import TrialSettings
 from ipa_energy.records import Quality, joined_meters, weakest_quality
 

@@ -12,24 +12,24 @@ refused. MIG slices share one energy counter and are refused.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
+from ipa_energy.measuring.child_process import ChildEndedError, ModuleProcess
 from ipa_energy.meters.base import MeterFault
 from ipa_energy.meters.nvml.device import VISIBLE, describe_gpu, load_nvml, selected_gpus
 
 MPS_SHARE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 MPS_STEP = 2
 """Multiprocessors by which MPS may round a share."""
+
+REPLICA_MODULE = "ipa_energy.profiling.replica_main"
+"""What runs in the processes that see a GPU, and in those of replicas on CPUs."""
 
 PROBE_TIMEOUT_S = 120.0
 """Importing PyTorch and making a CUDA context takes seconds, on a cold disk many."""
@@ -189,27 +189,17 @@ def _enforced(uuid: str, share: float, pipeline: str, whole: Mapping[str, Any]) 
 
 def _probe(slot: GpuSlot, pipeline: str) -> dict[str, Any]:
     """What a process with this slot sees; a process of its own, which leaves no CUDA context."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "ipa_energy.profiling.replica_main", pipeline],
-            env=os.environ | {"PYTHONPATH": path} | slot.environ,
-            capture_output=True,
-            text=True,
-            timeout=PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        with ModuleProcess(REPLICA_MODULE, slot.environ) as process:
+            process.tell({"gpu_of": pipeline})
+            answer = process.hear(PROBE_TIMEOUT_S)
+    except TimeoutError as error:
         raise UnavailableError(
             f"the GPU {slot.uuid} did not answer within {PROBE_TIMEOUT_S:g} s"
         ) from error
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError as error:
-        last = " | ".join(done.stderr.strip().splitlines()[-4:]) or "it wrote nothing"
+    except ChildEndedError as error:
         raise UnavailableError(
-            f"asking for the GPU {slot.uuid} ended with exit status {done.returncode}: {last}"
+            f"asking for the GPU {slot.uuid} ended {error.how}: {error.last}"
         ) from error
     if "error" in answer:
         raise UnavailableError(f"GPU {slot.uuid}: {answer['error']}")

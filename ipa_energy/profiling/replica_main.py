@@ -1,9 +1,9 @@
 """The child's side of a replica: pin, load, then run batches on command.
 
-Started as ``python -m ipa_energy.profiling.replica_main [PIPELINE]``. Commands come as JSON lines
-on standard input, answers go as JSON lines to what was standard output; anything a library prints
-goes to standard error instead. The affinity and the thread counts are set before the pipeline's
-libraries are imported, because they look at both when they load.
+Messages come, and answers go, as lines of JSON through the two pipes of
+:class:`~ipa_energy.measuring.child_process.ChildProcess`; what a library prints is not in their
+way. The affinity and the thread counts are set before the pipeline's libraries are imported,
+because they look at both when they load.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 PATIENCE_BATCHES = 3
@@ -32,14 +32,20 @@ Answer = dict[str, Any]
 
 
 def main() -> None:
-    """Say what a pipeline sees of the GPU, if one is named; else serve until the input ends."""
+    """Load the replica of the first message and serve until the messages end.
+
+    Or say what a pipeline sees of the GPU, if that is the first message.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
-    if sys.argv[1:]:
-        _answer(answers, _gpu_seen_by(sys.argv[1]))
-    else:
-        _serve(answers)
+    numbers = [int(number) for number in sys.argv[1:]]
+    for number in numbers:
+        os.set_inheritable(number, False)
+    with os.fdopen(numbers[0]) as messages, os.fdopen(numbers[1], "w", buffering=1) as answers:
+        first = json.loads(messages.readline())
+        if "gpu_of" in first:
+            _answer(answers, _gpu_seen_by(first["gpu_of"]))
+        else:
+            _serve(first["load"], messages, answers)
 
 
 def _gpu_seen_by(reference: str) -> Answer:
@@ -57,8 +63,7 @@ def _gpu_seen_by(reference: str) -> Answer:
         return {"error": str(error)}
 
 
-def _serve(answers: TextIO) -> None:
-    spec = json.loads(sys.stdin.readline())
+def _serve(spec: dict[str, Any], messages: Iterable[str], answers: TextIO) -> None:
     try:
         run_batch, size, gpu_memory = _load(spec)
     except Exception as error:
@@ -70,7 +75,7 @@ def _serve(answers: TextIO) -> None:
         "window": _window,
         "paced": _paced,
     }
-    for line in sys.stdin:
+    for line in messages:
         command = json.loads(line)
         try:
             answer = commands[command.pop("do")](run_batch, size, **command)

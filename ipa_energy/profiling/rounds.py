@@ -20,7 +20,7 @@ from ipa_energy.profiling.charging import MeterChoice
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.idle import EmptyMachine
 from ipa_energy.profiling.profile_files import ProfileFiles
-from ipa_energy.profiling.replica import ReplicaSpec
+from ipa_energy.profiling.replicas import ReplicaSpec
 from ipa_energy.profiling.trial import Trial, run_trial
 from ipa_energy.profiling.trial_settings import TrialSettings
 

@@ -30,7 +30,7 @@ from ipa_energy.profiling.grid import Entry, chosen_variants, grid, within_budge
 from ipa_energy.profiling.idle import EmptyMachine
 from ipa_energy.profiling.profile_files import ProfileFiles
 from ipa_energy.profiling.profile_meta import check_replicas, describe_machine
-from ipa_energy.profiling.replica import ReplicaSpec
+from ipa_energy.profiling.replicas import ReplicaSpec
 from ipa_energy.profiling.rounds import Rounds, Work
 from ipa_energy.profiling.stability import Stability, stability
 from ipa_energy.profiling.trial_journal import RANDOM_WEIGHTS, inputs_of

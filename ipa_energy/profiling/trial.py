@@ -29,8 +29,7 @@ from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_ti
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.profiling.charging import Account, MeterPart, PartEnergy, check_window
 from ipa_energy.profiling.idle import EmptyMachine, Idle, idle_window
-from ipa_energy.profiling.replica import ReplicaSpec
-from ipa_energy.profiling.replica_group import ReplicaGroup, Served
+from ipa_energy.profiling.replicas import ReplicaGroup, ReplicaSpec, Served
 from ipa_energy.profiling.trial_settings import TrialSettings
 
 __all__ = ["Trial", "TrialSettings", "run_trial"]

@@ -15,8 +15,7 @@ from ipa_energy.profiling.charging import MeterPart, cpu_time_choice, machine_ch
 from ipa_energy.profiling.entry_rows import at_load, profile_row
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.profile_meta import check_replicas
-from ipa_energy.profiling.replica import Replica, ReplicaSpec
-from ipa_energy.profiling.replica_group import HELD, ReplicaGroup
+from ipa_energy.profiling.replicas import HELD, Replica, ReplicaGroup, ReplicaSpec
 from ipa_energy.profiling.sweep import profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 from ipa_energy.testing import FakeMeter

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.measuring.process_tree import CommandTree, TreeMeter
+from ipa_energy.measuring.command_tree import CommandTree, TreeMeter
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.power_model import PowerModel
 
@@ -135,7 +135,7 @@ def test_meter_charges_the_whole_idle_machine(tree: CommandTree) -> None:
 
 HARNESS = """
 import sys
-from ipa_energy.measuring.process_tree import CommandTree
+from ipa_energy.measuring.command_tree import CommandTree
 with CommandTree(stdout_to_stderr=sys.argv[1] == "swap") as tree:
     for _ in range(int(sys.argv[2])):
         print(tree.run(sys.argv[3:]), file=sys.stderr)

@@ -1,8 +1,10 @@
-"""Replicas of one entry that work at the same time, each in a process and on cores of its own.
+"""Replicas of one entry, each in a process of its own, pinned to cores of its own.
 
-What they take from each other (caches, memory bandwidth, the package's power) is then in the
-figures. They load one after the other, as replicas join a running service, so a load time is that
-of one replica; they warm up and serve together. ::
+A process each keeps the profiler's own work, and whatever an earlier variant left behind, out of
+the figures; it can be charged by its process id, and may crash or hang without taking the sweep
+along. What replicas that work at once take from each other (caches, memory bandwidth, the package's
+power) is in the figures. They load one after the other, as replicas join a running service, so a
+load time is that of one replica; they warm up and serve together. ::
 
     replica 1   load │ wait │ warm-up │ wait │ batch batch batch batch │
     replica 2        │ load │ warm-up │ wait │ batch  batch  batch  batch │
@@ -19,16 +21,25 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ServingError
+from ipa_energy.measuring.child_process import ChildEndedError, ModuleProcess
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
-from ipa_energy.profiling.replica import Replica, ReplicaSpec
+from ipa_energy.pipeline_models import OPENMP
+from ipa_energy.profiling.gpus import NO_GPU, REPLICA_MODULE, GpuSlot
 
 logger = logging.getLogger(__name__)
+
+DOING = {
+    "warm_up": "warming up",
+    "window": "running batches",
+    "paced": "running batches at a set pace",
+}
+"""What a replica can be told to do → how a message names it."""
 
 MAX_UTILISATION = 0.9
 """A load above this share of what the replicas serve is saturation but in name."""
@@ -41,6 +52,115 @@ QUIET_SLICE_S = 0.05
 
 HELD = 0.95
 """A load is held if at least this share of it was served in its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """What a replica runs and where.
+
+    Attributes:
+        pipeline: folder, file or module of the pipeline.
+        stage, variant: one of the pipeline's variants.
+        batch: batch size of every call.
+        core_ids: the CPUs it is pinned to, as the system numbers them; also its thread count.
+        weights: weights file, None for random weights.
+        seed: of the input batch.
+        gpu: what it has of a GPU; None to run on CPUs alone.
+    """
+
+    pipeline: str
+    stage: str
+    variant: str
+    batch: int
+    core_ids: tuple[int, ...]
+    weights: str | None = None
+    seed: int = 0
+    gpu: GpuSlot | None = None
+
+    @property
+    def label(self) -> str:
+        """Short name for messages: ``crop/yolov5n 1c b4``, ``crop/yolov5n 1c+1g b4``."""
+        gpu = f"+{self.gpu.share:g}g" if self.gpu is not None else ""
+        return f"{self.stage}/{self.variant} {len(self.core_ids)}c{gpu} b{self.batch}"
+
+
+class Replica(ModuleProcess):
+    """A running replica; a context manager that ends the process.
+
+    Args:
+        spec: what to run.
+        timeout_s: longest silence; a replica that does not answer for so long has hung.
+    """
+
+    def __init__(self, spec: ReplicaSpec, *, timeout_s: float) -> None:
+        super().__init__(REPLICA_MODULE, OPENMP | (spec.gpu.environ if spec.gpu else NO_GPU))
+        self.spec = spec
+        self._timeout_s = timeout_s
+        self._doing = "starting"
+
+    def load(self) -> float:
+        """Load the model; seconds from the call to a model that is ready.
+
+        Raises:
+            ServingError: the pipeline cannot build the variant, or the process died or hung.
+        """
+        start_s = time.perf_counter()
+        self._begin({"load": asdict(self.spec)}, "loading")
+        self.answer()
+        return time.perf_counter() - start_s
+
+    def begin(self, do: str, **numbers: float) -> None:
+        """Begin what :mod:`.replica_main` can do; :meth:`answer` waits for its end.
+
+        Args:
+            do: a key of :data:`DOING`.
+            numbers: its arguments.
+
+        Raises:
+            ServingError: the process died.
+        """
+        self._begin({"do": do, **numbers}, DOING[do])
+
+    def run(self, do: str, **numbers: float) -> dict[str, Any]:
+        """:meth:`begin` and wait for the answer.
+
+        Raises:
+            ServingError: the runner failed, or the process died or hung.
+        """
+        self.begin(do, **numbers)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """What was begun last came to.
+
+        Raises:
+            ServingError: the runner failed, or the process died or hung.
+        """
+        label, doing = self.spec.label, self._doing
+        try:
+            answer = self.hear(self._timeout_s)
+        except TimeoutError as error:
+            raise ServingError(
+                f"{label}: no answer for {self._timeout_s:g} s while {doing}; "
+                "it has hung, or needs a longer time limit"
+            ) from error
+        except ChildEndedError as error:
+            raise self._died(error) from error
+        if "error" in answer:
+            raise ServingError(f"{label}: while {doing}: {answer['error']}")
+        return answer
+
+    def _begin(self, message: dict[str, Any], doing: str) -> None:
+        self._doing = doing
+        try:
+            self.tell(message)
+        except ChildEndedError as error:
+            raise self._died(error) from error
+
+    def _died(self, error: ChildEndedError) -> ServingError:
+        return ServingError(
+            f"{self.spec.label}: the replica ended {error.how} while {self._doing}: {error.last}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,18 @@ and neither are children of a program that ignores SIGCHLD: the kernel forgets t
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import select
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.measuring import subreaper
+from ipa_energy.measuring.child_process import ChildEndedError, ChildProcess
 from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
 from ipa_energy.meters.power_model import PowerModel
 
@@ -35,7 +33,7 @@ STOP_TIMEOUT_S = subreaper.STOP_GRACE_S + 2 * subreaper.TERMINATE_GRACE_S
 STDERR_FD = 2
 
 
-class CommandTree:
+class CommandTree(ChildProcess):
     """Runs commands, one after the other; a context manager.
 
     Args:
@@ -43,37 +41,18 @@ class CommandTree:
     """
 
     def __init__(self, *, stdout_to_stderr: bool = False) -> None:
-        requests_fd, self._requests_fd = os.pipe()
-        self._answers_fd, answers_fd = os.pipe()
-        self._unread = b""
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", subreaper.__file__, str(requests_fd), str(answers_fd)],
+        super().__init__(
+            [sys.executable, "-I", "-S", subreaper.__file__],
             stdout=STDERR_FD if stdout_to_stderr else None,
-            pass_fds=[requests_fd, answers_fd, *_inheritable_fds()],
+            pass_fds=_inheritable_fds(),
         )
-        os.close(requests_fd)
-        os.close(answers_fd)
-        if not self._hear()["subreaper"]:
+        with _told():
+            is_subreaper = self.hear()["subreaper"]
+        if not is_subreaper:
             logger.warning(
                 "the kernel does not hand over orphaned processes: CPU time of processes that "
                 "outlive their parent is missing"
             )
-
-    def __enter__(self) -> CommandTree:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def pid(self) -> int:
-        """Process id of the tree's root."""
-        return self._process.pid
 
     def run(self, command: Sequence[str]) -> int:
         """Run ``command`` to its end: its exit code, or minus the signal that killed it.
@@ -82,12 +61,13 @@ class CommandTree:
             ConfigError: it could not be started.
             KeyboardInterrupt: as it came, after the command was stopped.
         """
-        self._say({"do": "run", "command": list(command)})
-        try:
-            answer = self._hear()
-        except KeyboardInterrupt:
-            self._stop()
-            raise
+        with _told():
+            self.tell({"do": "run", "command": list(command)})
+            try:
+                answer = self.hear()
+            except KeyboardInterrupt:
+                self._stop()
+                raise
         if "error" in answer:
             raise ConfigError(f"cannot run {command[0]}: {answer['error']}")
         return int(answer["exit_code"])
@@ -117,55 +97,37 @@ class CommandTree:
             names.append(f"{name} ({pid})")
         return names
 
-    def close(self) -> None:
+    def close(self, grace_s: float = STOP_TIMEOUT_S) -> None:
         """End the tree's root; what commands left running goes on. Safe to call twice."""
-        if self._requests_fd < 0:
-            return
-        os.close(self._requests_fd)
-        self._requests_fd = -1
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._answers_fd)
+        super().close(grace_s)
 
     def _look(self) -> dict[str, Any]:
-        self._say({"do": "look"})
-        return self._hear()
+        with _told():
+            self.tell({"do": "look"})
+            return self.hear()
 
     def _stop(self) -> None:
         """Stop the running command; another Ctrl-C meanwhile kills it."""
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
-        self._say({"do": "stop"})
-        while time.monotonic() < deadline_s:
+        self.tell({"do": "stop"})
+        while (left_s := deadline_s - time.monotonic()) > 0:
             try:
-                if select.select([self._answers_fd], [], [], deadline_s - time.monotonic())[0]:
-                    self._hear()
+                with suppress(TimeoutError):
+                    self.hear(left_s)
                 return
             except KeyboardInterrupt:
-                self._say({"do": "stop"})
+                self.tell({"do": "stop"})
 
-    def _say(self, request: dict[str, Any]) -> None:
-        try:
-            os.write(self._requests_fd, json.dumps(request).encode() + b"\n")
-        except BrokenPipeError as error:
-            raise self._gone() from error
 
-    def _hear(self) -> dict[str, Any]:
-        while b"\n" not in self._unread:
-            chunk = os.read(self._answers_fd, 1 << 16)
-            if not chunk:
-                raise self._gone()
-            self._unread += chunk
-        line, _, self._unread = self._unread.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _gone(self) -> MeterUnavailableError:
-        return MeterUnavailableError(
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says what it means for the figures that the tree's root has ended."""
+    try:
+        yield
+    except ChildEndedError as error:
+        raise MeterUnavailableError(
             "the process that runs the command was killed, and with it the account of its CPU time"
-        )
+        ) from error
 
 
 class TreeMeter(CpuTimeMeter):
