@@ -232,6 +232,11 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
     experiment = experiment_of(run)
     if experiment is None:
         return None
+    return yardsticks(experiment, run.name, show_progress=show_progress)
+
+
+def yardsticks(experiment: Experiment, name: str, *, show_progress: bool = False) -> Yardsticks:
+    """Simulate the yardsticks of the run ``name`` that was made from an experiment."""
     config = experiment.planner.config.model_copy(update={"predictor_type": "oracle"})
     knowing = replace(experiment, planner=replace(experiment.planner, config=config))
     plan, conflict = best_static_plan(
@@ -242,16 +247,16 @@ def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None
     )
     static_best = None
     if plan is None:
-        logger.warning("%s: there is no best static plan: %s", run.name, conflict)
+        logger.warning("%s: there is no best static plan: %s", name, conflict)
     else:
         static = run_experiment(
             experiment,
-            name=f"best static plan of {run.name}",
+            name=f"best static plan of {name}",
             fixed=deployment_of(plan),
             show_progress=show_progress,
         )
         static_best = replace(metrics(static), detail=plan.label)
-    oracle = run_experiment(knowing, name=f"oracle of {run.name}", show_progress=show_progress)
+    oracle = run_experiment(knowing, name=f"oracle of {name}", show_progress=show_progress)
     return Yardsticks(static_best, metrics(oracle))
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MINUS = "−"
 DASH = "–"
+NUMBER_BEGINS = frozenset("0123456789+±∞" + MINUS)
 
 Value = str | float | bool | None
 
@@ -26,14 +28,12 @@ class Head:
         title: what it is.
         unit: its unit; "" for none.
         digits: decimals of its numbers; None: four significant digits, whole numbers whole.
-        left: words to the left; numbers stand to the right.
         wide: only where there is room: on a page and in files, not on a terminal.
     """
 
     title: str
     unit: str = ""
     digits: int | None = None
-    left: bool = False
     wide: bool = False
 
 
@@ -98,6 +98,20 @@ class Table:
     notes_as: str = ""
     together: int = 1
 
+    def is_words(self, at: int) -> bool:
+        """True if column ``at`` has words, which stand to the left; numbers stand to the right."""
+        cells = [cell_of(row.cells[at], self.heads[at]) for row in self.rows]
+        words = [cell for cell in cells if cell.text not in ("", DASH)]
+        return bool(words) and not any(
+            cell.key is not None or cell.text[0] in NUMBER_BEGINS for cell in words
+        )
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of texts that are ready: the first column is what the rows are."""
+    corner, *titles = header
+    return Table("", corner, [Head(title) for title in titles], [Row(r[0], r[1:]) for r in rows])
+
 
 def cell_of(value: Cell | Value, head: Head | None = None) -> Cell:
     """A cell from a plain value, written as the head of its column says; a dash if not known."""
@@ -134,6 +148,16 @@ def significant(value: float, digits: int = 3) -> str:
     return fixed(value, decimals)
 
 
+def signed(value: float, form: str) -> str:
+    """A number with its sign, as ``form`` says (``+.2f``); the minus is the one of print."""
+    return f"{value:{form}}".replace("-", MINUS)
+
+
+def share(ratio: float, digits: int = 1) -> str:
+    """A ratio as percent: ``6.6 %``; a dash for NaN."""
+    return DASH if math.isnan(ratio) else f"{fixed(100 * ratio, digits)} %"
+
+
 def percent(ratio: float) -> str:
     """A ratio minus one as signed percent: ``−23.1 %``; a dash for NaN."""
     return _signed(100 * ratio, "%")
@@ -147,7 +171,7 @@ def points(difference: float) -> str:
 def _signed(value: float, unit: str) -> str:
     if math.isnan(value):
         return DASH
-    text = f"{value:+.1f} {unit}".replace("-", MINUS)
+    text = f"{signed(value, '+.1f')} {unit}"
     return f"±0.0 {unit}" if text[1:] == f"0.0 {unit}" else text
 
 
@@ -177,11 +201,20 @@ def table_text(table: Table, *, width: int | None = None, corner: bool = True) -
         if table.notes_as and not row.muted and any(cell.note for cell in cells):
             lines.append([table.notes_as, *(cell.note for cell in cells)])
         reasons |= {cell.reason: None for cell in cells if cell.reason}
+    is_words = [True, *(table.is_words(at) for at in shown)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads) + 1)]
     blocks = [
-        _block(lines, heads, widths, part, bars) for part in _parts(widths, width, table.together)
+        _block(lines, is_words, widths, part, bars)
+        for part in _parts(widths, width, table.together)
     ]
     return "\n\n".join(blocks) + "".join(f"\n{DASH} {reason}" for reason in reasons)
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Words in lines of at most so many characters, as far as words allow; None: one line."""
+    if width is None:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _with_note(cell: Cell) -> str:
@@ -205,19 +238,19 @@ def _parts(widths: Sequence[int], width: int | None, together: int) -> list[list
 
 def _block(
     lines: Sequence[Sequence[str]],
-    heads: Sequence[Head],
+    is_words: Sequence[bool],
     widths: Sequence[int],
-    columns: Sequence[int],
+    shown: Sequence[int],
     bars: Sequence[int],
 ) -> str:
     texts = []
     for line in lines:
         cells = [line[0].ljust(widths[0])]
-        for at in columns:
+        for at in shown:
             text = line[at]
-            cells.append(text.ljust(widths[at]) if heads[at - 1].left else text.rjust(widths[at]))
+            cells.append(text.ljust(widths[at]) if is_words[at] else text.rjust(widths[at]))
         texts.append("  ".join(cells).rstrip())
-    bar = "─" * (widths[0] + sum(2 + widths[at] for at in columns))
+    bar = "─" * (widths[0] + sum(2 + widths[at] for at in shown))
     for at in reversed(bars):
         texts.insert(at, bar)
     return "\n".join(texts)

@@ -19,11 +19,13 @@ from ipa_energy.comparing import (
     metrics,
     numbered,
 )
-from ipa_energy.comparing.hull import Outcome, saving_of
+from ipa_energy.comparing.hull import Outcome, Saving, saving_of
+from ipa_energy.comparing.run_table import tables_of, yardstick_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import QUANTITIES, Quantity
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.serving.base import Requests
+from ipa_energy.tables import cell_of
 from ipa_energy.testing import write_fake_run
 
 
@@ -119,8 +121,9 @@ def test_baselines_by_run(runs: list[Run]) -> None:
     found = metrics(runs[1])
     data = as_json(compare(runs, static_best={"a": metrics(runs[0]), "b": found}))
     assert data["static_best"]["joules_per_request"] == found.joules_per_request
-    assert set(data["static_best"]["per_run"]) == {"a", "b"}
-    assert data["oracle"] is None
+    assert set(data["static_best"]) == set(data["runs"][0]), "runs nested in a run"
+    assert set(data["static_best_per_run"]) == {"a", "b"}
+    assert (data["oracle"], data["oracle_per_run"]) == (None, {})
 
 
 def test_runs_of_one_name_are_told_apart(runs: list[Run]) -> None:
@@ -252,7 +255,9 @@ def test_table_shows_differences_and_quality(runs: list[Run]) -> None:
     assert lines[1].split()[0] == "J/request"
     assert lines[3].split()[3:5] == ["10.00", "estimated"]
     assert "−23.1 %" in lines[5]
-    assert lines[-1].split()[:3] == ["oracle", "7.000", "estimated"]
+    (last,) = [line for line in lines if line.startswith("oracle")]
+    assert last.split()[:3] == ["oracle", "7.000", "estimated"]
+    assert "know the load beforehand" in lines[-1]
     ends = {len(line.rstrip()) for line in lines if "estimated" in line}
     assert len(ends) == 1  # aligned
 
@@ -333,4 +338,67 @@ def test_every_run_with_energy_is_held_against_the_best_other_weights(runs: list
     savings = {"same (1)": saving_of([point], [point]), "same (2)": saving_of([point], [point])}
     told = headline(compare(named, savings=savings))
     for name in savings:
-        assert f"{name}: at the same accuracy and SLA attainment, 0.0% fewer joules" in told
+        assert f"{name}: at the same accuracy and SLA attainment, 0.0 % fewer joules" in told
+
+
+def many(runs: list[Run], count: int) -> list[RunMetrics]:
+    first, second = pair(runs)
+    made = [
+        replace(second, name=f"r{at}", joules_per_request=10.0 - at, accuracy_mean=0.9 - at / 100)
+        for at in range(1, count)
+    ]
+    return [first, *made]
+
+
+def test_headline_speaks_of_every_run(runs: list[Run]) -> None:
+    few = headline(compare(many(runs, 4)))
+    assert few == (
+        "Joules per request (estimated) against energy weight 0: r1 −10.0 % (±0.0 pt in SLA,"
+        " −1.0 pt accuracy); r2 −20.0 % (±0.0 pt in SLA, −2.0 pt accuracy); r3 −30.0 % (±0.0 pt in"
+        " SLA, −3.0 pt accuracy)."
+    )
+    first, *others = many(runs, 8)
+    others[0] = replace(others[0], joules_per_request=math.nan)
+    others[1] = replace(others[1], workload="another")
+    told = headline(compare([first, *others]))
+    assert "5 runs, from r7 −70.0 % (±0.0 pt in SLA, −7.0 pt accuracy) to r3 −30.0 %" in told
+    assert "r2 had another load than energy weight 0." in told
+    assert "r1 cannot be held in joules against energy weight 0." in told
+
+
+def test_many_savings_are_one_sentence_and_a_table_has_them_all(runs: list[Run]) -> None:
+    found = many(runs, 8)
+    hull = Outcome(label="", accuracy=0.95, joules_per_request=10.0, sla_attainment=1.0)
+
+    def saving(run: RunMetrics, accuracy: float = 0.9) -> Saving:
+        own = replace(hull, accuracy=accuracy, joules_per_request=run.joules_per_request)
+        return saving_of([own], [hull])
+
+    savings = {run.name: saving(run) for run in found[1:-1]} | {"r7": saving(found[7], 0.99)}
+    comparison = compare(found, savings=savings)
+    told = headline(comparison)
+    assert "saves 10.0 % (r1) to 60.0 % (r6) of the joules of 6 runs; 1 more have nothing" in told
+    assert told.count("IPA with its best other weights") == 1
+    table = yardstick_table(comparison)
+    assert table is not None
+    shown = {row.name: [cell_of(cell).text for cell in row.cells] for row in table.rows}
+    assert shown["r3"][:4] == ["7", "10", "30.0", "30.0 to 30.0"]
+    assert shown["r7"][0] == "–"
+    lines = comparison_table(comparison).splitlines()
+    assert "– no weights without energy reach this accuracy" in lines
+    data = as_json(comparison)["yardstick"]["r3"]
+    assert (data["joules_per_request"], data["least_joules_without_energy"]) == ([7.0], [10.0])
+
+
+def test_hindsight_of_many_runs_has_a_table_of_its_own(runs: list[Run]) -> None:
+    found = many(runs, 5)
+    static = {run.name: replace(run, name=f"static of {run.name}", detail="v") for run in found}
+    oracle = {run.name: replace(run, name=f"oracle of {run.name}") for run in found}
+    comparison = compare(found, static_best=static, oracle=oracle)
+    first, hindsight = tables_of(comparison)
+    assert [row.name for row in first.rows] == [run.name for run in found]
+    assert [row.name for row in hindsight.rows][2:4] == ["static of r1", "oracle of r1"]
+    assert cell_of(hindsight.rows[2].cells[0]).note == "±0.0 %", "held against its own run"
+    assert "static of energy weight 0, static of r1, static" in comparison_table(comparison)
+    (few,) = tables_of(compare(found[:3], static_best=dict(list(static.items())[:3])))
+    assert len(few.rows) == 6

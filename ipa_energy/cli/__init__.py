@@ -69,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ipa-energy",
         description="Energy for inference pipelines: profile it, plan with it, compare with it.",
-        epilog="exit status: 0 done, 2 bad input, 3 infeasible, 4 something required is missing",
+        epilog="exit status: 0 done, 1 a defect of ours, 2 bad input, 3 infeasible,"
+        " 4 something required is missing, 130 interrupted, 143 terminated",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -103,6 +103,7 @@ WORSE = (
 
 def _text(found: Calibration, path: Path) -> str:
     from ipa_energy.meters.power_model import UNCALIBRATED_RELATIVE_ERROR
+    from ipa_energy.tables import percent
 
     rows = [
         [
@@ -110,7 +111,7 @@ def _text(found: Calibration, path: Path) -> str:
             f"{p.utilisation:.1%}",
             f"{p.power_w:.2f}",
             f"{p.predicted_w:.2f}",
-            f"{p.error_w / p.power_w:+.1%}",
+            percent(p.error_w / p.power_w),
         ]
         for p in sorted(found.predictions, key=lambda p: p.utilisation)
     ]

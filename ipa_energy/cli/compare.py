@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.output import print_json, write_beside
+from ipa_energy.cli.output import print_json, terminal_width, write_beside
 from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE
 from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
+    from ipa_energy.comparing import RunMetrics
     from ipa_energy.comparing.hull import Saving
-    from ipa_energy.runlog import Run
+    from ipa_energy.experiment import Experiment
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -53,22 +54,32 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def compare(args: argparse.Namespace) -> int:
     """Read the folders, simulate the yardsticks, print and write the comparison."""
     from ipa_energy.comparing import compare as compare_runs
-    from ipa_energy.comparing import comparison_table, headline, numbered
-    from ipa_energy.experiment import yardsticks_of
+    from ipa_energy.comparing import comparison_table, headline, metrics, numbered
+    from ipa_energy.experiment import experiment_of, yardsticks
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
+    from ipa_energy.tables import wrapped
 
     _check_places(args)
     require_packages(html=args.html, png=args.png)
     runs = numbered([read_run(path) for path in args.run_dirs])
+    figures = [metrics(run) for run in runs]
     show_progress = not (args.quiet or args.json)
+    made_from = {}
+    if not (args.no_hindsight and args.no_yardstick):
+        made_from = {run.name: experiment_of(run) for run in runs}
     found = {}
     if not args.no_hindsight:
-        yardsticks = {run.name: yardsticks_of(run, show_progress=show_progress) for run in runs}
-        found = {name: yard for name, yard in yardsticks.items() if yard is not None}
-    savings = {} if args.no_yardstick else _savings(runs, show_progress=show_progress)
+        found = {
+            name: yardsticks(experiment, name, show_progress=show_progress)
+            for name, experiment in made_from.items()
+            if experiment is not None
+        }
+    savings = {}
+    if not args.no_yardstick:
+        savings = _savings(made_from, figures, show_progress=show_progress)
     comparison = compare_runs(
-        runs,
+        figures,
         savings=savings,
         static_best={name: yard.static_best for name, yard in found.items() if yard.static_best},
         oracle={name: yard.oracle for name, yard in found.items()},
@@ -84,30 +95,33 @@ def compare(args: argparse.Namespace) -> int:
     if args.json:
         print_json(as_json(comparison))
         return status
-    print(headline(comparison))
+    width = terminal_width()
+    print(wrapped(headline(comparison), width))
     print()
-    print(comparison_table(comparison))
+    print(comparison_table(comparison, width=width))
     for label, path in (("report", args.html), ("figures", args.png)):
         if path is not None and status == EXIT_DONE:
             print(f"{label}: {path}")
     return status
 
 
-def _savings(runs: Sequence[Run], *, show_progress: bool) -> dict[str, Saving]:
+def _savings(
+    made_from: Mapping[str, Experiment | None],
+    figures: Sequence[RunMetrics],
+    *,
+    show_progress: bool,
+) -> dict[str, Saving]:
     """Run name → what its energy saves, for those that have energy in their objective."""
     from tqdm import tqdm
 
-    from ipa_energy.frontier.sweep import runs_of_saving, saving_of_run
+    from ipa_energy.frontier.sweep import saving_study
 
-    found = {}
-    total = sum(runs_of_saving(run) for run in runs)
+    asked = [saving_study(made_from[run.name], run) for run in figures]
+    studies = [study for study in asked if study is not None]
+    total = sum(study.runs for study in studies)
     hidden = not (show_progress and sys.stderr.isatty())
     with tqdm(total=total, desc="yardstick", unit="run", leave=False, disable=hidden) as bar:
-        for run in runs:
-            saving = saving_of_run(run, ran=bar.update)
-            if saving is not None:
-                found[run.name] = saving
-    return found
+        return {study.figures.name: study.conduct(ran=bar.update) for study in studies}
 
 
 def _check_places(args: argparse.Namespace) -> None:

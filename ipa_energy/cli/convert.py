@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 DEFAULT_LOAD = 20
 """``profiling_load`` of IPA's shipped configurations."""
 
-NEEDED = {"from_ipa": ("stage", "accuracies", "out"), "to_ipa": ("profile",)}
+NEEDED = {
+    "from_ipa": {
+        "stage": "--stage NAME, one a folder, in their order",
+        "accuracies": "--accuracies IPA/data/configs/accuracies.yaml",
+        "out": "--out PROFILE.csv",
+    },
+    "to_ipa": {"profile": "--profile PROFILE.csv"},
+}
 FOREIGN = {
     "from_ipa": ("profile", "node", "series"),
     "to_ipa": ("accuracies", "out", "reference_throughput", "estimate_energy", "power_model"),
 }
-"""Options that must be there, and that mean nothing, in each direction."""
+"""Options that mean nothing in each direction; those of ``NEEDED`` must be there."""
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -36,7 +43,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         allow_abbrev=False,
         help="a profile from or to IPA's profiling folders",
         description="Turn IPA's profiling folders (data/results/profiling/nodes/series/N) into a "
-        "profile, or a profile into such folders, which IPA's own code reads.",
+        "profile, or a profile into such folders, which IPA's own code reads. --from-ipa needs "
+        "--stage, --accuracies and --out as well, --to-ipa needs --profile.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument(
@@ -52,7 +60,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "--stage",
         nargs="+",
         metavar="NAME",
-        help="the folders' stages, in their order; stages to write (default: all)",
+        help="from IPA: the folders' stages, in their order (needed); to IPA: stages to write "
+        "(default: all)",
     )
     parser.add_argument(
         "--pipeline", metavar="NAME", help="IPA's pipeline name (default: the one recorded)"
@@ -74,9 +83,9 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 
 def _add_from(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--accuracies", type=named_path, metavar="YAML", help="IPA's accuracies.yaml"
+        "--accuracies", type=named_path, metavar="YAML", help="IPA's accuracies.yaml (needed)"
     )
-    group.add_argument("--out", type=named_path, metavar="PROFILE.csv", help="profile to write")
+    group.add_argument("--out", type=named_path, metavar="PROFILE.csv", help="to write (needed)")
     group.add_argument(
         "--reference-throughput",
         choices=("max", "p99", "avg"),
@@ -97,7 +106,7 @@ def _add_from(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_to(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--profile", type=named_path, metavar="PROFILE.csv", help="profile to read")
+    group.add_argument("--profile", type=named_path, metavar="PROFILE.csv", help="to read (needed)")
     group.add_argument(
         "--node", nargs="+", metavar="NAME", help="IPA's model_name, one a stage (default: stage)"
     )
@@ -113,9 +122,12 @@ def _add_to(group: argparse._ArgumentGroup) -> None:
 def convert(args: argparse.Namespace) -> int:
     """Convert, then say what came of it."""
     direction = "from_ipa" if args.from_ipa else "to_ipa"
-    for name in NEEDED[direction]:
-        if getattr(args, name) is None:
-            raise ConfigError(f"{_option(direction)} needs {_option(name)}")
+    lacking = {name: how for name, how in NEEDED[direction].items() if getattr(args, name) is None}
+    if lacking:
+        raise ConfigError(
+            f"{_option(direction)} needs {' and '.join(map(_option, lacking))} too",
+            fix=f"add {' '.join(how for how in lacking.values())}",
+        )
     for name in FOREIGN[direction]:
         if getattr(args, name) is not None:
             raise ConfigError(f"{_option(name)} means nothing with {_option(direction)}")

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.output import print_json, write_beside
+from ipa_energy.cli.output import print_json, terminal_width, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -67,12 +67,12 @@ def frontier(args: argparse.Namespace) -> int:
     from ipa_energy.frontier.frontier import (
         OUTCOME_COLUMNS,
         frontier_of,
-        outcomes_csv,
+        outcomes_table,
         runs_of_frontier,
     )
     from ipa_energy.report import require_packages
     from ipa_energy.runlog.folder import writing
-    from ipa_energy.tables import table_text
+    from ipa_energy.tables import table_csv, table_text
 
     if not 0 <= args.attainment <= 1:
         raise ConfigError(
@@ -90,7 +90,7 @@ def frontier(args: argparse.Namespace) -> int:
     )
     inputs = inputs_of(args.pipeline, [experiment.planner])
     for option, path, begins in (
-        ("--csv", args.csv, OUTCOME_COLUMNS),
+        ("--csv", args.csv, ",".join(OUTCOME_COLUMNS)),
         ("--html", args.html, PAGE_BEGINS),
     ):
         if path is not None:
@@ -118,7 +118,7 @@ def frontier(args: argparse.Namespace) -> int:
     def write() -> None:
         if args.csv is not None:
             with writing(args.csv), whole_file(args.csv) as file:
-                file.write(outcomes_csv(found))
+                file.write(table_csv(outcomes_table(found)))
         _draw(found, args)
 
     status = write_beside(write)
@@ -128,7 +128,7 @@ def frontier(args: argparse.Namespace) -> int:
     print(found.sentence())
     if found.accuracies():
         print()
-        print(table_text(found.table()))
+        print(table_text(found.table(), width=terminal_width()))
     for label, path in (("report", args.html), ("figures", args.png), ("runs", args.csv)):
         if path is not None and status == EXIT_DONE:
             print(f"{label}: {path}")

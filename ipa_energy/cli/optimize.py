@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.output import decimals, print_json, text_table
+from ipa_energy.cli.output import print_json, text_table
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
@@ -100,6 +100,8 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
 
 
 def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
+    from ipa_energy.tables import MINUS, fixed, signed
+
     config = planner.config
     quality = plan.quality or "no energy in the profile"
     fans_out = any(stage.requests_per_input != 1 for stage in plan.stages)
@@ -114,9 +116,9 @@ def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
             f"{stage.wait_s:.3f}",
             f"{stage.capacity_rps:.2f}",
             f"{stage.load_rps:g}",
-            *([decimals(stage.joules_per_request, 3)] if fans_out else []),
-            decimals(stage.joules_per_pipeline_request, 3),
-            decimals(stage.power_w, 2),
+            *([fixed(stage.joules_per_request, 3)] if fans_out else []),
+            fixed(stage.joules_per_pipeline_request, 3),
+            fixed(stage.power_w, 2),
         ]
         for stage in plan.stages
     ]
@@ -126,22 +128,22 @@ def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
     header += ["J/stage request", "J/pipeline request"] if fans_out else ["J/request"]
     header.append("W")
     costs = "".join(
-        f" - {value:{'.3g' if name == 'batch' else '.4g'}} {name}"
+        f" {MINUS} {value:{'.3g' if name == 'batch' else '.4g'}} {name}"
         for name, value in plan.terms.items()
         # A price of what the plan does not use is not worth a word.
         if name in ("cost", "batch", "energy") or (name != "accuracy" and value)
     )
-    energy_sla = config.energy_sla_joules
+    energy_sla, accuracy = config.energy_sla_joules, plan.terms["accuracy"]
     return [
-        f"objective {plan.objective:.6g} = {plan.terms['accuracy']:.4g} accuracy{costs}",
+        f"objective {signed(plan.objective, '.6g')} = {signed(accuracy, '.4g')} accuracy{costs}",
         text_table(header, rows),
         f"accuracy {plan.accuracy:.4g}"
         + (f" (raw {plan.accuracy_raw:.4g})" if config.normalize_accuracy else "")
         + f", {plan.cost_cores:g} cores"
         f", latency {plan.latency_s:.3f} s of {planner.planned.latency_sla_s:.3f} s"
-        f", {decimals(plan.joules_per_request, 3)} J per request"
+        f", {fixed(plan.joules_per_request, 3)} J per request"
         + (
-            f", planned as {decimals(plan.planned_joules_per_request, 3)} J (energy_risk: upper)"
+            f", planned as {fixed(plan.planned_joules_per_request, 3)} J (energy_risk: upper)"
             if plan.energy_risk == "upper"
             else ""
         )

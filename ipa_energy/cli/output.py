@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -69,19 +69,17 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, allow_nan=False, indent=2))
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    table = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = []
-    for row in table:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines)
+def terminal_width() -> int | None:
+    """Characters of a line where standard output is a terminal; None elsewhere: no limit."""
+    try:
+        is_terminal = sys.stdout.isatty()
+    except ValueError:  # closed
+        return None
+    return shutil.get_terminal_size().columns if is_terminal else None
 
 
-def decimals(value: float, digits: int) -> str:
-    """A number with so many decimals; a dash for NaN, which is a figure nobody has."""
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Texts in columns, as wide as the terminal at most."""
+    from ipa_energy.tables import columns, table_text
+
+    return table_text(columns(header, rows), width=terminal_width())

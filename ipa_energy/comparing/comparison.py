@@ -12,6 +12,7 @@ from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.reader import Run
+from ipa_energy.tables import percent, points, share
 
 COPIED = ("workload", "profile")
 """What a run folder holds a copy of, and comparable runs have in common."""
@@ -20,6 +21,9 @@ AnyRun = TypeVar("AnyRun", Run, RunMetrics)
 
 SAME_SHARE = 0.0005
 """Shares that print alike in percent with one decimal are called the same."""
+
+MOST_TOLD = 4
+"""More runs than this are told by their ends in a headline; the tables have them all."""
 
 Baselines = RunMetrics | Mapping[str, RunMetrics] | None
 """One for all runs, or one a run by its name: the best static plan depends on the weights."""
@@ -53,17 +57,19 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The comparison as ``compare --json`` shows it.
 
-        With baselines by run, ``static_best`` is that of the last run that has one, and all of them
-        stand under its ``per_run``; likewise ``oracle``.
+        With baselines by run, ``static_best`` is that of the last run that has one, and
+        ``static_best_per_run`` has all of them; likewise ``oracle``.
         """
         return {
             "runs": self.runs,
-            "static_best": _baseline_json(self.static_best),
-            "oracle": _baseline_json(self.oracle),
+            **_baseline_json("static_best", self.static_best),
+            **_baseline_json("oracle", self.oracle),
             "difference": [self.difference(run) for run in self.runs[1:]],
             "warnings": self.warnings,
             "yardstick": {
                 name: {
+                    "joules_per_request": [one.joules_per_request for one in saving.outcomes],
+                    "least_joules_without_energy": saving.least_joules,
                     "saving_mean": saving.mean,
                     "saving_least": saving.least,
                     "saving_most": saving.most,
@@ -100,13 +106,10 @@ def relative(value: float, base: float) -> float:
     return value / base - 1.0 if base > 0 else math.nan
 
 
-def _baseline_json(baselines: Mapping[str, RunMetrics]) -> dict[str, Any] | None:
-    if not baselines:
-        return None
-    data = list(baselines.values())[-1].to_json()
-    if "" not in baselines:
-        data["per_run"] = dict(baselines)
-    return data
+def _baseline_json(name: str, baselines: Mapping[str, RunMetrics]) -> dict[str, Any]:
+    last = list(baselines.values())[-1] if baselines else None
+    by_run = {} if "" in baselines else dict(baselines)
+    return {name: last, f"{name}_per_run": by_run}
 
 
 def compare(
@@ -123,7 +126,7 @@ def compare(
         static_best: the best static plan in hindsight, as metrics of having run it.
         oracle: an adaptation that knows the load, as metrics of having run it.
         savings: run name → against the best weights without energy
-            (:func:`ipa_energy.frontier.sweep.saving_of_run`).
+            (:func:`ipa_energy.frontier.sweep.saving_study`).
 
     Raises:
         ConfigError: there are no runs.
@@ -228,26 +231,93 @@ def _seconds(value: float | None) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """What the last run saved against the first and what it cost, as a few sentences.
+    """What the runs saved against the first and what it cost, as a few sentences.
 
-    What each run saved against the best weights without energy comes before anything else.
+    What a run saved against the best weights without energy comes before anything else.
     """
-    savings = [
-        f"{run.name}: {comparison.savings[run.name].sentence()}."
+    return " ".join([*_saved(comparison), _against_first(comparison)])
+
+
+def _saved(comparison: Comparison) -> list[str]:
+    """A sentence a run, or one for all of more than :data:`MOST_TOLD`."""
+    found = [
+        (run.name, comparison.savings[run.name])
         for run in comparison.runs
         if run.name in comparison.savings
     ]
-    return " ".join([*savings, _against_first(comparison)])
+    known = [(name, saving) for name, saving in found if not math.isnan(saving.mean)]
+    if len(found) <= MOST_TOLD or not known:
+        return [f"{name}: {saving.sentence()}." for name, saving in found]
+    known.sort(key=lambda one: one[1].mean)
+    (least, least_saving), (most, most_saving) = known[0], known[-1]
+    rest = len(found) - len(known)
+    return [
+        "At equal accuracy and SLA attainment, against IPA with its best other weights, energy"
+        f" saves {share(least_saving.mean)} ({least}) to {share(most_saving.mean)} ({most}) of the"
+        f" joules of {len(known)} runs"
+        f"{f'; {rest} more have nothing to be held against' if rest else ''}."
+    ]
 
 
 def _against_first(comparison: Comparison) -> str:
-    first, last = comparison.runs[0], comparison.runs[-1]
-    if len(comparison.runs) == 1:
+    first, *others = comparison.runs
+    if not others:
         return _alone(first)
-    known = last.workload and first.workload and _both_known(last, first, "workload")
-    if known and last.workload != first.workload:
+    if len(others) == 1:
+        return _one_against(others[0], first)
+    same = [run for run in others if not _has_other_load(run, first)]
+    known = [run for run in same if not math.isnan(_change(run, first))]
+    parts = [_all_against(known, first)] if known else []
+    for why, runs in (
+        ("had another load than", [run for run in others if run not in same]),
+        ("cannot be held in joules against", [run for run in same if run not in known]),
+    ):
+        if runs:
+            parts.append(f"{_listed([run.name for run in runs])} {why} {first.name}.")
+    return " ".join(parts)
+
+
+def _all_against(runs: Sequence[RunMetrics], first: RunMetrics) -> str:
+    """Every run, or the two ends of many, against the first."""
+    qualities = dict.fromkeys(str(run.quality) for run in (first, *runs))
+    begin = f"Joules per request ({' and '.join(qualities)}) against {first.name}: "
+    if len(runs) <= MOST_TOLD:
+        return begin + "; ".join(f"{run.name} {_gaps(run, first)}" for run in runs) + "."
+    ordered = sorted(runs, key=lambda run: run.joules_per_request)
+    low, high = ordered[0], ordered[-1]
+    ends = f"from {low.name} {_gaps(low, first)} to {high.name} {_gaps(high, first)}"
+    return f"{begin}{len(runs)} runs, {ends}."
+
+
+def _gaps(run: RunMetrics, first: RunMetrics) -> str:
+    accuracy = run.accuracy_mean - first.accuracy_mean
+    gaps = [
+        f"{points(run.sla_attainment - first.sla_attainment)} in SLA",
+        "accuracy not known" if math.isnan(accuracy) else f"{points(accuracy)} accuracy",
+    ]
+    return f"{percent(_change(run, first))} ({', '.join(gaps)})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > MOST_TOLD:
+        return f"{names[0]} and {len(names) - 1} others"
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def _change(run: RunMetrics, first: RunMetrics) -> float:
+    return relative(run.joules_per_request, first.joules_per_request)
+
+
+def _has_other_load(run: RunMetrics, first: RunMetrics) -> bool:
+    known = run.workload and first.workload and _both_known(run, first, "workload")
+    return bool(known) and run.workload != first.workload
+
+
+def _one_against(last: RunMetrics, first: RunMetrics) -> str:
+    if _has_other_load(last, first):
         return f"{last.name} and {first.name} served different loads: their figures do not compare."
-    if math.isnan(relative(last.joules_per_request, first.joules_per_request)):
+    if math.isnan(_change(last, first)):
         return _without_joules(last, first)
     return f"{last.name} {_energy(last, first)}{_sla(last, first)}; {_accuracy(last, first)}."
 
@@ -289,7 +359,7 @@ def _alone(run: RunMetrics) -> str:
 
 
 def _energy(run: RunMetrics, first: RunMetrics) -> str:
-    change = relative(run.joules_per_request, first.joules_per_request)
+    change = _change(run, first)
     if abs(change) < SAME_SHARE:
         return f"used the same joules per request ({_quality(run, first)}) as {first.name}"
     word = "fewer" if change < 0 else "more"

@@ -22,6 +22,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ipa_energy.tables import share
+
 SAME_ATTAINMENT = 0.0005
 """Shares of requests in time that print alike in percent with one decimal are called the same."""
 
@@ -119,11 +121,13 @@ class Saving:
         savings: shares, one a seed; NaN where no run without energy is as accurate.
         attainments: share of requests in time that the runs without energy had to have, one a seed:
             that of the run, or less if none of them is as accurate and as punctual.
+        least_joules: per request, of the hull without energy at the run's accuracy, one a seed.
     """
 
     outcomes: tuple[Outcome, ...]
     savings: tuple[float, ...]
     attainments: tuple[float, ...]
+    least_joules: tuple[float, ...]
 
     @property
     def mean(self) -> float:
@@ -157,7 +161,7 @@ class Saving:
         spread = (
             f" (one seed: {self.outcomes[0].seed})"
             if seeds == 1
-            else f" ({self.least:.1%} to {self.most:.1%} over {seeds} seeds)"
+            else f" ({share(self.least)} to {share(self.most)} over {seeds} seeds)"
         )
         equal, late = "accuracy and SLA attainment", ""
         relaxed = [
@@ -166,11 +170,11 @@ class Saving:
             if needed < outcome.sla_attainment - SAME_ATTAINMENT
         ]
         if relaxed:
-            share = f"{min(relaxed):.1%} of the requests in time"
-            equal, late = "accuracy", f", which answer only {share}"
+            equal = "accuracy"
+            late = f", which answer only {share(min(relaxed))} of the requests in time"
         return (
-            f"at the same {equal}, {abs(self.mean):.1%} {more} joules than IPA with its best other"
-            f" weights{spread}{late}"
+            f"at the same {equal}, {share(abs(self.mean))} {more} joules than IPA with its best"
+            f" other weights{spread}{late}"
         )
 
 
@@ -181,13 +185,15 @@ def saving_of(with_energy: Sequence[Outcome], without: Sequence[Outcome]) -> Sav
         with_energy: one a seed, of equal weights.
         without: every run without energy, of the same seeds.
     """
-    savings, attainments = [], []
+    savings, attainments, least = [], [], []
     for outcome in with_energy:
         mine = [other for other in without if other.seed == outcome.seed]
         attainment = _attainment(outcome, mine)
-        savings.append(hull_of(mine, attainment).saving(outcome))
+        hull = hull_of(mine, attainment)
+        savings.append(hull.saving(outcome))
         attainments.append(attainment)
-    return Saving(tuple(with_energy), tuple(savings), tuple(attainments))
+        least.append(hull.joules_at(outcome.accuracy))
+    return Saving(tuple(with_energy), tuple(savings), tuple(attainments), tuple(least))
 
 
 def _attainment(outcome: Outcome, without: Sequence[Outcome]) -> float:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from ipa_energy.comparing.comparison import Comparison, relative
+from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics
 from ipa_energy.records import NOTATION
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.tables import (
-    MINUS,
+    DASH,
     Cell,
     Head,
     Row,
     Table,
+    Value,
     fixed,
     percent,
     points,
+    signed,
     significant,
     table_text,
+    wrapped,
 )
 
 Change = Callable[[float, float], str]
@@ -32,80 +37,100 @@ class Column:
 
     Attributes:
         head: what it is.
-        text: a run's value.
-        value: what is compared; None for nothing.
-        change: the difference of two values as text.
+        value: a run's figure.
+        text: how it is written.
+        change: the difference of two figures as text; None: none is shown.
     """
 
     head: Head
-    text: Callable[[RunMetrics], str]
-    value: Callable[[RunMetrics], float] | None = None
-    change: Change = lambda value, first: percent(relative(value, first))
+    value: Callable[[RunMetrics], float]
+    text: Callable[[float], str]
+    change: Change | None
 
-    def cell(self, run: RunMetrics, first: RunMetrics) -> Cell:
-        """A run's cell, with its difference to the first run."""
+    def cell(self, run: RunMetrics, base: RunMetrics) -> Cell:
+        """A run's cell, with its difference to the run that it is held against."""
+        value = self.value(run)
         note = ""
-        if self.value is not None and run is not first:
-            note = self.change(self.value(run), self.value(first))
-        return Cell(self.text(run), note=note, quiet=self.head.title == "quality")
+        if self.change is not None and run is not base:
+            note = self.change(value, self.value(base))
+        return Cell(self.text(value), note=note, key=None if math.isnan(value) else value)
+
+
+def _in_percent(value: float, first: float) -> str:
+    return percent(relative(value, first))
 
 
 def _in_points(value: float, first: float) -> str:
     return points(value - first)
 
 
-def _count(value: float, first: float) -> str:
-    difference = int(value - first)
-    return f"{difference:+d}".replace("-", MINUS) if difference else "±0"
+def _in_numbers(value: float, first: float) -> str:
+    return signed(value - first, "+.0f") if value != first else "±0"
 
 
-def _column(title: str, unit: str, key: str, text: Callable[[float], str]) -> Column:
-    value: Callable[[RunMetrics], float] = attrgetter(key)
-    return Column(Head(title, unit), lambda run: text(value(run)), value)
+def _column(
+    title: str,
+    unit: str,
+    key: str,
+    text: Callable[[float], str],
+    change: Change | None = _in_percent,
+) -> Column:
+    return Column(Head(title, unit), attrgetter(key), text, change)
+
+
+def _as_share(title: str, unit: str, key: str) -> Column:
+    return _column(title, unit, key, lambda value: fixed(100 * value, 1), _in_points)
+
+
+def _as_count(title: str, key: str) -> Column:
+    return _column(title, "", key, lambda value: fixed(value, 0), _in_numbers)
+
+
+def _seconds(value: float) -> str:
+    return fixed(value, 3)
 
 
 COLUMNS: tuple[Column, ...] = (
     _column("energy", "J/request", "joules_per_request", lambda value: significant(value, 4)),
-    Column(Head("quality", "of joules"), lambda run: run.quality or "none"),
+    _as_share("in SLA", "%", "sla_attainment"),
+    _column("accuracy", "", "accuracy_mean", lambda value: fixed(value, 4), _in_points),
+    _column("cores", "mean", "cores_mean", lambda value: fixed(value, 1)),
+    _column("p50", "s", "latency_p50_s", _seconds),
+    _column("p99", "s", "latency_p99_s", _seconds),
     _column("total", "kJ", "energy_j", lambda value: significant(value / 1000, 4)),
     _column("power", "W", "power_mean_w", significant),
-    Column(
-        Head("in SLA", "%"),
-        lambda run: fixed(100 * run.sla_attainment, 1),
-        attrgetter("sla_attainment"),
-        _in_points,
-    ),
-    _column("p50", "s", "latency_p50_s", lambda value: fixed(value, 3)),
-    _column("p99", "s", "latency_p99_s", lambda value: fixed(value, 3)),
-    Column(
-        Head("accuracy"),
-        lambda run: fixed(run.accuracy_mean, 4),
-        attrgetter("accuracy_mean"),
-        _in_points,
-    ),
-    _column("cores", "mean", "cores_mean", lambda value: fixed(value, 1)),
     _column("core", "hours", "core_hours", significant),
-    Column(Head("requests"), lambda run: f"{run.requests}", attrgetter("requests"), _count),
-    Column(Head("dropped"), lambda run: f"{run.dropped}", attrgetter("dropped"), _count),
-    Column(
-        Head("changes"),
-        lambda run: f"{run.reconfigurations}",
-        attrgetter("reconfigurations"),
-        _count,
-    ),
-    Column(Head("decision", "ms"), lambda run: significant(1000 * run.decision_s_median)),
+    _as_count("requests", "requests"),
+    _as_count("dropped", "dropped"),
+    _as_count("changes", "reconfigurations"),
+    _column("decision", "ms", "decision_s_median", lambda value: significant(1000 * value), None),
 )
+"""What matters most first: narrow screens show these. Energy has its quality beside it."""
+
+IN_HINDSIGHT = 6
+"""So many of them hold a run against hindsight where that has a table of its own."""
+
+MOST_WITH_HINDSIGHT = 3
+"""Up to so many runs have their baselines below them in one table."""
+
+QUALITY = Head("quality", "of joules")
 TOGETHER = 3
 """The first columns stay together: joules never stand without their quality."""
 
-
-ENERGY_SLA = Column(
-    Head("in energy SLA", "% intervals"),
-    lambda run: fixed(100 * run.energy_sla_attainment, 1),
-    attrgetter("energy_sla_attainment"),
-    _in_points,
-)
+ENERGY_SLA = _as_share("in energy SLA", "% intervals", "energy_sla_attainment")
 """Only where a run has one."""
+
+HINDSIGHT = (
+    "In hindsight: the best static plan is one plan for the whole trace, the oracle adapts; both"
+    " know the load beforehand. They maximise the run's own objective, in which joules are one term"
+    " of several: fewer joules may come with less accuracy, and more joules with more."
+)
+
+
+def tables_of(comparison: Comparison) -> list[Table]:
+    """The runs, then what energy saves and what hindsight would have done where that is known."""
+    found = [run_table(comparison), yardstick_table(comparison), hindsight_table(comparison)]
+    return [table for table in found if table is not None]
 
 
 def _further(comparison: Comparison) -> list[Column]:
@@ -115,46 +140,144 @@ def _further(comparison: Comparison) -> list[Column]:
 
     def column(name: str) -> Column:
         unit = QUANTITIES[name].unit if name in QUANTITIES else ""
-
-        def value(run: RunMetrics) -> float:
-            return run.amount(name)
-
-        return Column(Head(name, unit), lambda run: significant(value(run), 4), value)
+        return Column(
+            Head(name, unit),
+            lambda run: run.amount(name),
+            lambda value: significant(value, 4),
+            _in_percent,
+        )
 
     return [*([ENERGY_SLA] if capped else []), *(column(name) for name in names)]
 
 
+def _has_own_hindsight(comparison: Comparison) -> bool:
+    return len(comparison.runs) > MOST_WITH_HINDSIGHT and bool(comparison.baselines)
+
+
 def run_table(comparison: Comparison) -> Table:
-    """The runs, then the baselines, each but the first with its differences to the first run."""
+    """The runs, few of them with their baselines, with their differences to the first run."""
     first = comparison.runs[0]
     columns = (*COLUMNS, *_further(comparison))
-
-    def row(run: RunMetrics, *, color: str = "", muted: bool = False) -> Row:
-        cells = [column.cell(run, first) for column in columns]
-        return Row(run.name, cells, detail=run.detail or "", color=color, muted=muted)
-
-    runs = [row(run, color=f"run{index}") for index, run in enumerate(comparison.runs)]
+    baselines = () if _has_own_hindsight(comparison) else comparison.baselines
+    rows = [_row(run, columns, first, f"run{at}") for at, run in enumerate(comparison.runs)]
+    rows += [_row(run, columns, first, muted=True) for run in baselines]
     return Table(
         "Metrics",
         "run",
-        [column.head for column in columns],
-        [*runs, *(row(run, muted=True) for run in comparison.baselines)],
+        _heads(columns),
+        rows,
         note=f"Small figures are differences to {first.name}: percent, or percentage points (pt)."
         " Joules per request are all joules of a run, idle included, over answered requests."
-        f" {_accuracy_note(comparison)} Cores and watts are means over the workload.",
+        f" {_accuracy_note(comparison)} Cores and watts are means over the workload; core hours are"
+        f" cores reserved times hours.{f' {HINDSIGHT}' if baselines else ''}",
         notes_as="  vs first",
         together=TOGETHER,
     )
 
 
+def _heads(columns: Sequence[Column]) -> list[Head]:
+    energy, *others = (column.head for column in columns)
+    return [energy, QUALITY, *others]
+
+
+def _row(
+    run: RunMetrics,
+    columns: Sequence[Column],
+    base: RunMetrics,
+    color: str = "",
+    *,
+    muted: bool = False,
+) -> Row:
+    energy, *others = (column.cell(run, base) for column in columns)
+    cells = [energy, Cell(run.quality or "none", quiet=True), *others]
+    return Row(run.name, cells, detail=run.detail or "", color=color, muted=muted)
+
+
+def hindsight_table(comparison: Comparison) -> Table | None:
+    """The baselines of many runs, each with its differences to its own run; None for few runs."""
+    if not _has_own_hindsight(comparison):
+        return None
+    columns = COLUMNS[:IN_HINDSIGHT]
+    rows = [
+        _row(found, columns, run, f"run{index}")
+        for index, run in enumerate(comparison.runs)
+        for baselines in (comparison.static_best, comparison.oracle)
+        if (found := baselines.get(run.name) or (baselines.get("") if index == 0 else None))
+    ]
+    return Table(
+        "In hindsight",
+        "baseline",
+        _heads(columns),
+        rows,
+        note=f"{HINDSIGHT} Small figures are differences to the run itself.",
+        notes_as="  vs the run",
+        together=TOGETHER,
+    )
+
+
+def yardstick_table(comparison: Comparison) -> Table | None:
+    """What energy saves at equal accuracy and SLA attainment, a row a run; None if nobody asked."""
+    colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
+    rows = [_saving_row(name, saving, colors) for name, saving in comparison.savings.items()]
+    if not rows:
+        return None
+    return Table(
+        "What energy saves at equal accuracy and SLA attainment",
+        "run",
+        [
+            Head("with energy", "J/request"),
+            Head("least without", "J/request"),
+            Head("saving", "%"),
+            Head("range", "over the seeds, %"),
+            Head("seeds"),
+            Head("accuracy"),
+            Head("in SLA", "at least, %"),
+        ],
+        rows,
+        note="Least without: the joules, at the accuracy of the run, of the best mixture of runs of"
+        " the same pipeline with no energy in the objective, at other weights and with IPA's"
+        " baselines, that answer at least so many requests in time (the hull without energy; means"
+        " over the seeds of arrivals). A saving is what no other weight gives.",
+        together=3,
+    )
+
+
+def _saving_row(name: str, saving: Saving, colors: Mapping[str, str]) -> Row:
+    known = [at for at, value in enumerate(saving.savings) if not math.isnan(value)]
+    if not known:
+        reason = "no weights without energy reach this accuracy"
+        return Row(name, [Cell(DASH, reason=reason), *[None] * 6], color=colors.get(name, ""))
+
+    def mean(values: Iterable[float]) -> float:
+        found = list(values)
+        return sum(found) / len(found)
+
+    outcomes = [saving.outcomes[at] for at in known]
+    span = f"{fixed(100 * saving.least, 1)} to {fixed(100 * saving.most, 1)}"
+    cells: list[Cell | Value] = [
+        mean(outcome.joules_per_request for outcome in outcomes),
+        mean(saving.least_joules[at] for at in known),
+        Cell(fixed(100 * saving.mean, 1), key=100 * saving.mean),
+        Cell(span, key=100 * saving.least),
+        len(known),
+        Cell(fixed(mean(outcome.accuracy for outcome in outcomes), 4), key=outcomes[0].accuracy),
+        Cell(
+            fixed(100 * min(saving.attainments), 1),
+            key=100 * min(saving.attainments),
+        ),
+    ]
+    return Row(name, cells, color=colors.get(name, ""))
+
+
 def _accuracy_note(comparison: Comparison) -> str:
     what = "Accuracy is the mean over time of the plans in force"
-    if _is_summed(comparison):
+    if is_summed(comparison):
         what += ", summed over the stages, so that it can be above 1; a point is 0.01"
     return f"{what}."
 
 
-def _is_summed(comparison: Comparison) -> bool:
+def is_summed(comparison: Comparison) -> bool:
+    """True if any run's accuracies are summed over the stages, and so may be above 1."""
     return any(run.settings.get("accuracy_method") == "sum" for run in comparison.runs)
 
 
@@ -162,18 +285,27 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> str
     """The comparison as aligned text, without a final newline.
 
     Under each run but the first stands its difference to the first (percent; percentage points,
-    ``pt``, for shares), under all runs the baselines, then warnings.
+    ``pt``, for shares), under all runs the baselines, then what energy saves, notes and warnings.
 
     Args:
         comparison: what to show.
         width: characters of a line; a wider table goes on in a second one below. None: no limit.
     """
-    table = table_text(run_table(comparison), width=width, corner=False)
-    details = [f"{run.name}: {run.detail}" for run in comparison.baselines if run.detail]
+    runs, *others = tables_of(comparison)
+    parts = [table_text(runs, width=width, corner=False)]
+    parts += [f"{table.title}\n\n{table_text(table, width=width)}" for table in others]
+    plans: dict[str, list[str]] = {}
+    for run in comparison.baselines:
+        if run.detail:
+            plans.setdefault(run.detail, []).append(run.name)
+    details = [f"{', '.join(names)}: {plan}" for plan, names in plans.items()]
     notes = [
         *details,
         *([f"({NOTATION})"] if details else []),
-        *([f"({_accuracy_note(comparison)})"] if _is_summed(comparison) else []),
+        *([f"({HINDSIGHT})"] if comparison.baselines else []),
+        *([f"({_accuracy_note(comparison)})"] if is_summed(comparison) else []),
         *(f"warning: {text}" for text in comparison.warnings),
     ]
-    return "\n\n".join([table, "\n".join(notes)] if notes else [table])
+    if notes:
+        parts.append("\n".join(wrapped(note, width) for note in notes))
+    return "\n\n".join(parts)

@@ -13,7 +13,7 @@ import numpy as np
 from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.experiment import Experiment
 from ipa_energy.frontier.sweep import Weighting, cached_sweep, with_energy, without_energy
-from ipa_energy.tables import Head, Row, Table, Value, percent
+from ipa_energy.tables import Head, Row, Table, Value, percent, share
 
 ROWS = 12
 """Accuracies at which the hulls are shown side by side."""
@@ -97,14 +97,14 @@ class Frontier:
         accuracies = self.accuracies()
         if not accuracies:
             return (
-                f"no accuracy is reached both with and without energy with {self.attainment:.1%} of"
-                " the requests in time"
+                "no accuracy is reached both with and without energy with"
+                f" {share(self.attainment)} of the requests in time"
             )
         savings = [value for accuracy in accuracies for value in self.savings_at(accuracy)]
         return (
-            f"at equal accuracy, with at least {self.attainment:.1%} of the requests in time,"
-            f" energy in the objective saves {self.mean_saving:.1%} of the joules in the mean over"
-            f" all accuracies, {min(savings):.1%} to {max(savings):.1%}"
+            f"at equal accuracy, with at least {share(self.attainment)} of the requests in time,"
+            f" energy in the objective saves {share(self.mean_saving)} of the joules in the mean"
+            f" over all accuracies, {share(min(savings))} to {share(max(savings))}"
             f" ({self.quality or 'no'} joules, {_count(len(self.seeds), 'seed')})"
         )
 
@@ -195,17 +195,17 @@ def _settings(experiment: Experiment) -> tuple[list[Weighting], list[Weighting]]
 
 
 OUTCOME_COLUMNS = (
-    "energy_in_objective,label,energy_weight,seed,accuracy,joules_per_request,sla_attainment"
+    *("energy_in_objective", "label", "energy_weight", "seed"),
+    *("accuracy", "joules_per_request", "sla_attainment"),
 )
 
 
-def outcomes_csv(frontier: Frontier) -> str:
+def outcomes_table(frontier: Frontier) -> Table:
     """Every run, one line each."""
-    lines = [OUTCOME_COLUMNS]
-    for kind, outcomes in (("no", frontier.without), ("yes", frontier.added)):
-        lines += [
-            f'{kind},"{o.label}",{o.energy_weight:.6g},{o.seed},{o.accuracy:.6f},'
-            f"{o.joules_per_request:.6g},{o.sla_attainment:.6f}"
-            for o in outcomes
-        ]
-    return "\n".join(lines) + "\n"
+    corner, *titles = OUTCOME_COLUMNS
+    rows = [
+        Row(kind, [getattr(outcome, title) for title in titles])
+        for kind, outcomes in (("no", frontier.without), ("yes", frontier.added))
+        for outcome in outcomes
+    ]
+    return Table("Runs", corner, [Head(title) for title in titles], rows)

@@ -31,13 +31,12 @@ from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.comparing.hull import Outcome, Saving, saving_of
 from ipa_energy.config import PipelineConfig, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError, in_words
-from ipa_energy.experiment import Experiment, experiment_of, run_experiment
+from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.files import write_json
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import apply_baseline, program_for
 from ipa_energy.records import Stage
 from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS
-from ipa_energy.runlog import Run
 from ipa_energy.workloads import Workload
 
 logger = logging.getLogger(__name__)
@@ -210,61 +209,76 @@ def _outcome(found: RunMetrics, weighting: Weighting, seed: int) -> Outcome:
     )
 
 
-def saving_of_run(
-    run: Run,
-    *,
-    seeds: int = SEEDS,
-    cache: Path | None = None,
-    workers: int | None = None,
-    ran: Callable[[], object] = lambda: None,
-) -> Saving | None:
-    """What the energy in a run's objective saves at equal accuracy and SLA attainment.
+@dataclass(frozen=True, slots=True)
+class SavingStudy:
+    """What is simulated to say what the energy in a run's objective saves: :func:`saving_study`.
 
-    The run itself is held against the sweep without energy that is simulated from the copies of
-    config, profile and trace in its folder; so are simulations of it with further seeds.
+    Attributes:
+        experiment: what the run was made from.
+        figures: of the run itself.
+        seeds: of the simulations, the run's own first.
+    """
+
+    experiment: Experiment
+    figures: RunMetrics
+    seeds: Sequence[int]
+
+    @property
+    def runs(self) -> int:
+        """How many runs :meth:`conduct` simulates if nothing is kept."""
+        count = len(self.seeds)
+        return count - 1 + count * len(without_energy(self.experiment.planner))
+
+    def conduct(
+        self,
+        *,
+        cache: Path | None = None,
+        workers: int | None = None,
+        ran: Callable[[], object] = lambda: None,
+    ) -> Saving:
+        """Hold the run against the sweep without energy, and so simulations of it with other seeds.
+
+        Args:
+            cache: folder of the sweeps' cache; None: the user's.
+            workers: processes; default one a core.
+            ran: called after each run of the sweep, for a progress bar.
+        """
+        planner = self.experiment.planner
+        own = Weighting(self.figures.name, {}, None, planner.config.energy_weight)
+
+        def swept(settings: Sequence[Weighting], seeds: Sequence[int]) -> list[Outcome]:
+            return cached_sweep(
+                self.experiment, settings, seeds, folder=cache, workers=workers, ran=ran
+            )
+
+        first, *others = self.seeds
+        mine = [_outcome(self.figures, own, first), *swept([own], others)]
+        return saving_of(mine, swept(without_energy(planner), self.seeds))
+
+
+def saving_study(
+    experiment: Experiment | None, figures: RunMetrics, *, seeds: int = SEEDS
+) -> SavingStudy | None:
+    """What to simulate for a run's saving at equal accuracy and SLA attainment.
 
     Args:
-        run: read from its folder.
+        experiment: what the run was made from (:func:`ipa_energy.experiment.experiment_of`).
+        figures: of the run.
         seeds: how many, from the run's own on.
-        cache: folder of the sweeps' cache; None: the user's.
-        workers: processes; default one a core.
-        ran: called after each run of the sweep, for a progress bar.
 
     Returns:
-        None if the run's objective has no energy, it decided nothing, its joules are unknown, or
-        its folder does not hold what it was made from.
+        None if the run's objective has no energy, it decided nothing or is not finished (the first
+        seconds of a trace are not the trace), its joules are unknown, or its folder does not hold
+        what it was made from.
     """
-    experiment = _with_energy_in_its_decisions(run)
-    found = metrics(run)
-    if experiment is None or math.isnan(found.joules_per_request):
-        return None
-    config = experiment.planner.config
-    numbers = range(config.seed, config.seed + seeds)
-    own = Weighting(run.name, {}, None, config.energy_weight)
-    mine = [
-        _outcome(found, own, config.seed),
-        *cached_sweep(experiment, [own], numbers[1:], folder=cache, workers=workers, ran=ran),
-    ]
-    settings = without_energy(experiment.planner)
-    without = cached_sweep(experiment, settings, numbers, folder=cache, workers=workers, ran=ran)
-    return saving_of(mine, without)
-
-
-def runs_of_saving(run: Run, seeds: int = SEEDS) -> int:
-    """How many runs :func:`saving_of_run` simulates if nothing is kept; 0 if it says None."""
-    experiment = _with_energy_in_its_decisions(run)
-    if experiment is None:
-        return 0
-    return seeds - 1 + seeds * len(without_energy(experiment.planner))
-
-
-def _with_energy_in_its_decisions(run: Run) -> Experiment | None:
-    experiment = experiment_of(run)
     if experiment is None or not experiment.planner.program.settings.needs_energy:
         return None
-    if run.status != "complete":  # the first seconds of a trace are not the trace
+    if figures.status != "complete" or not figures.decisions:
         return None
-    return experiment if metrics(run).decisions else None
+    if math.isnan(figures.joules_per_request):
+        return None
+    first = experiment.planner.config.seed
+    return SavingStudy(experiment, figures, range(first, first + seeds))
 
 
 def _registered_here() -> bool:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 
 from ipa_energy.records import Quality
+from ipa_energy.tables import share, signed
 from ipa_energy.tradeoff.correlation import ENERGY, HELD_FIXED, Correlation
 from ipa_energy.tradeoff.plan_map import MapRow
 from ipa_energy.tradeoff.prices import ACCURACY_SHARE, Exchange, Given, Move, Offer, ShadowPrice
@@ -100,8 +101,8 @@ def _company(case: Case) -> str:
     strength = abs(closest.value)
     word = next(word for least, word in CLOSENESS if strength >= least)
     return (
-        f"goes with {NAMES[closest.x]} {word} (Spearman {closest.value:+.2f} over every feasible"
-        " plan)"
+        f"goes with {NAMES[closest.x]} {word} (Spearman {signed(closest.value, '+.2f')} over every"
+        " feasible plan)"
     )
 
 
@@ -223,8 +224,9 @@ def coefficient(found: Correlation) -> str:
     if math.isnan(found.value):
         return f"undefined ({found.reason})"
     if math.isnan(found.low):
-        return f"{found.value:+.2f}"
-    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+        return signed(found.value, "+.2f")
+    value, low, high = (signed(one, "+.2f") for one in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
 def counted(count: int, noun: str) -> str:
@@ -232,14 +234,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def share(value: float, digits: int = 1) -> str:
-    """A ratio as percent."""
-    return f"{100 * value:.{digits}f} %"
-
-
 def signed_share(value: float, digits: int = 1) -> str:
     """A change as percent, with its sign."""
-    return f"{100 * value:+.{digits}f} %"
+    return f"{signed(100 * value, f'+.{digits}f')} %"
 
 
 SLA_NAMES = {"latency_sla_s": "latency SLA", "energy_sla_joules": "energy SLA"}
@@ -401,13 +398,13 @@ def _price(price: ShadowPrice) -> Iterator[str]:
 
 def _step(move: Move, unit: str) -> str:
     label = move.plan.label if move.plan else ""
-    text = f"{label}, objective {move.objective_change:+.4g}"
+    text = f"{label}, objective {signed(move.objective_change, '+.4g')}"
     if move.distance > 0:
-        text += f" ({move.objective_change / move.distance:+.4g} per {unit})"
+        text += f" ({signed(move.objective_change / move.distance, '+.4g')} per {unit})"
     if not math.isnan(move.joules_change):
-        text += f", {move.joules_change:+.4g} J per request"
+        text += f", {signed(move.joules_change, '+.4g')} J per request"
         if move.distance > 0:
-            text += f" ({move.joules_change / move.distance:+.4g} per {unit})"
+            text += f" ({signed(move.joules_change / move.distance, '+.4g')} per {unit})"
     return text
 
 

@@ -270,7 +270,7 @@ def map_table(found: PlanMap) -> Table:
             )
             for segment in row.segments
         ]
-    heads = [Head("plan", left=True), Head("energy weight")]
+    heads = [Head("plan"), Head("energy weight")]
     heads += [Head("energy", "J/request"), Head("accuracy", digits=4)]
     return Table("Thresholds at every load", "load", heads, rows)
 
@@ -300,7 +300,7 @@ def hardware_table(found: HardwareComparison) -> Table:
             cells += [plan.label, plan.accuracy_raw, plan.cost_cores, plan.latency_s]
             cells += [plan.joules_per_request, _quality(profile.quality, profile.meter)]
         rows.append(Row(pick.profile, cells, detail=profile.hardware))
-    heads = [Head("load", "rps"), Head("energy weight"), Head("plan", left=True), *_PLAN]
+    heads = [Head("load", "rps"), Head("energy weight"), Head("plan"), *_PLAN]
     return Table("What each hardware picks", "profile", heads, rows)
 
 
@@ -313,7 +313,7 @@ def exchange_table(found: Sensitivity) -> Table | None:
         "give up at most",
         [
             Head("saves", "J/request"),
-            Head("with the plan", left=True),
+            Head("with the plan"),
             Head("the least that saves"),
             Head("saves", "J/request"),
             Head("the most it can save", "J/request"),

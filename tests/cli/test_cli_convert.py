@@ -115,6 +115,8 @@ def test_estimate_takes_the_power_model(nodes: Path, tmp_path: Path) -> None:
     [
         ("--from-ipa a --stage s --accuracies y", "--from-ipa needs --out"),
         ("--from-ipa a --accuracies y --out o.csv", "--from-ipa needs --stage"),
+        ("--from-ipa a", "needs --stage and --accuracies and --out too"),
+        ("--from-ipa a", "fix: add --stage NAME, one a folder, in their order --accuracies"),
         ("--from-ipa a --stage s --accuracies y --out o.csv --series 1", "--series means nothing"),
         ("--from-ipa a b --stage s --accuracies y --out o.csv", "2 folders for the stages s"),
         ("--from-ipa a --stage s --accuracies y --out o.csv --power-model p", "--estimate-energy"),

@@ -54,13 +54,13 @@ def test_thirty_percent_is_thirty_percent_and_nothing_is_nothing() -> None:
     assert saving_of([outcome(0.8, 3.5)], WITHOUT).mean == pytest.approx(0.0)
     saving = saving_of([outcome(0.8, 0.7 * 3.5)], WITHOUT)
     assert saving.mean == pytest.approx(0.3)
-    assert "30.0% fewer joules than IPA with its best other weights" in saving.sentence()
+    assert "30.0 % fewer joules than IPA with its best other weights" in saving.sentence()
 
 
 def test_a_run_that_needs_more_is_said_to() -> None:
     saving = saving_of([outcome(0.7, 2.5)], WITHOUT)
     assert saving.mean == pytest.approx(-0.25)
-    assert "25.0% more joules" in saving.sentence()
+    assert "25.0 % more joules" in saving.sentence()
 
 
 def test_seeds_are_held_against_runs_of_their_own_seed() -> None:
@@ -68,7 +68,7 @@ def test_seeds_are_held_against_runs_of_their_own_seed() -> None:
     saving = saving_of([outcome(0.7, 1.0, seed=0), outcome(0.7, 1.0, seed=1)], without)
     assert saving.savings == (0.5, 0.0)
     assert (saving.least, saving.mean, saving.most) == (0.0, 0.25, 0.5)
-    assert "0.0% to 50.0% over 2 seeds" in saving.sentence()
+    assert "0.0 % to 50.0 % over 2 seeds" in saving.sentence()
 
 
 def test_where_none_is_as_punctual_the_most_punctual_count_and_it_is_said() -> None:
@@ -76,8 +76,8 @@ def test_where_none_is_as_punctual_the_most_punctual_count_and_it_is_said() -> N
     saving = saving_of([outcome(0.7, 1.0, in_time=0.99)], without)
     assert (saving.mean, saving.attainments) == (0.5, (0.95,))
     assert saving.sentence() == (
-        "at the same accuracy, 50.0% fewer joules than IPA with its best other weights (one seed:"
-        " 0), which answer only 95.0% of the requests in time"
+        "at the same accuracy, 50.0 % fewer joules than IPA with its best other weights (one seed:"
+        " 0), which answer only 95.0 % of the requests in time"
     )
 
 
@@ -94,4 +94,4 @@ def test_seeds_without_a_figure_are_left_out_and_late_ones_alone_are_named() -> 
     assert "(one seed: 0)" in saving.sentence()
     late = [outcome(0.7, 2.0, in_time=0.90, seed=0), outcome(0.7, 2.0, in_time=0.80, seed=1)]
     runs = [outcome(0.7, 1.0, in_time=0.95, seed=0), outcome(0.7, 1.0, in_time=0.80, seed=1)]
-    assert "only 90.0% of the requests" in saving_of(runs, late).sentence()
+    assert "only 90.0 % of the requests" in saving_of(runs, late).sentence()

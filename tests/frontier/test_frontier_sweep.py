@@ -12,7 +12,7 @@ import pytest
 from ipa_energy.cli import main
 from ipa_energy.comparing.hull import saving_of
 from ipa_energy.experiment import Experiment, load_experiment
-from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_csv
+from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_table
 from ipa_energy.frontier.sweep import (
     FEW_ALPHA_FACTORS,
     FIXED_VARIANT,
@@ -27,6 +27,7 @@ from ipa_energy.report.figure import Line
 from ipa_energy.report.frontier_page import frontier_figure, frontier_page
 from ipa_energy.report.page import render
 from ipa_energy.report.plotly_json import plotly_json
+from ipa_energy.tables import table_csv
 
 HEADER = (
     "stage,variant,hardware,cpu_cores,gpu_share,batch,replicas,load_rps,latency_avg_s,"
@@ -96,7 +97,7 @@ def test_energy_that_adds_thirty_percent_is_said_to(
     without = sweep(experiment, without_energy(experiment.planner), [0], workers=1)
     saving = saving_of([ran], without)
     assert saving.mean == pytest.approx(0.3)
-    assert "30.0% fewer joules" in saving.sentence()
+    assert "30.0 % fewer joules" in saving.sentence()
 
 
 def test_a_frontier_shows_the_thirty_percent(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_energy_that_adds_nothing_is_said_to(tmp_path: Path) -> None:
     found = frontier(pipeline(tmp_path, NOTHING), tmp_path / "cache")
     savings = [found.savings_at(accuracy)[0] for accuracy in found.accuracies()]
     assert savings == pytest.approx([0.0] * len(savings), abs=1e-9)
-    assert "saves 0.0% of the joules" in found.sentence()
+    assert "saves 0.0 % of the joules" in found.sentence()
 
 
 def test_the_sweep_without_energy_has_no_energy_in_it(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_impossible_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
 def test_where_no_run_keeps_the_sla_that_is_the_answer(tmp_path: Path) -> None:
     found = Frontier("p", "w", 0.99, None, (), (), (0,))
     assert found.sentence().startswith("no accuracy is reached both with and without energy")
-    assert outcomes_csv(found).count("\n") == 1
+    assert table_csv(outcomes_table(found)).count("\n") == 1
 
 
 def test_the_figure_shades_what_energy_saves(tmp_path: Path) -> None:

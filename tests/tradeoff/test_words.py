@@ -95,7 +95,7 @@ def test_energy_that_adds_none() -> None:
     ("value", "words"),
     [
         (0.99, "almost one to one (Spearman +0.99"),
-        (-0.97, "almost one to one (Spearman -0.97"),
+        (-0.97, "almost one to one (Spearman −0.97"),
         (0.85, "closely"),
         (0.6, "in part"),
         (0.1, "hardly"),
