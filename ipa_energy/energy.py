@@ -3,7 +3,7 @@ r"""The formulas of energy, each once. They take numbers or arrays alike.
 With λ the requests per second that a stage sees, n its replicas, b its batch, h the throughput of
 one replica, e the dynamic joules of a request and p the idle watts of one replica::
 
-    replicas    n* = max(1, ⌈λ / h⌉)
+    replicas    n* = max(1, ⌈λ / h⌉), the least n with n·h(n) ≥ λ where h depends on n
     wait        q  = (b − 1) / λ                      to fill a batch
     joules      J  = e + n·p / λ                      per request of the stage
     power       P  = λ·J                              watts
@@ -35,9 +35,20 @@ def replicas_needed(load_rps: float, throughput_rps: Floats) -> Floats:
 
     A load that is a whole multiple of the throughput but for the rounding of its computation needs
     no replica more.
+
+    Args:
+        load_rps: of the stage.
+        throughput_rps: (N,) of one replica; or (N, K) of one replica while 1, 2 … K work at once,
+            and K work like more than K.
     """
-    needed: Floats = np.ceil(load_rps / throughput_rps * (1 - ROUNDING_RTOL))
-    return np.maximum(needed, 1.0)
+    if throughput_rps.ndim < 2:
+        needed: Floats = np.ceil(load_rps / throughput_rps * (1 - ROUNDING_RTOL))
+        return np.maximum(needed, 1.0)
+    most = throughput_rps.shape[1]
+    beyond = np.maximum(replicas_needed(load_rps, throughput_rps[:, -1]), float(most))
+    capacity_rps = throughput_rps[:, :-1] * np.arange(1.0, most)
+    carries = load_rps <= capacity_rps * (1 + ROUNDING_RTOL)
+    return np.where(carries.any(axis=1), carries.argmax(axis=1) + 1.0, beyond)
 
 
 def fill_wait_s(batch: Number, load_rps: float) -> Number:

@@ -7,8 +7,8 @@ All quantities are SI and end in their unit (``latency_s``, ``power_w``, ``load_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 Quality = Literal["measured", "estimated", "imported"]
@@ -151,6 +151,20 @@ def _label_text(name: str, value: str | float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaFigures:
+    """Figures of an option while ``replicas`` of it work at once; those of :class:`Option`."""
+
+    replicas: int
+    latency_s: float
+    latency_avg_s: float
+    latency_p99_s: float
+    throughput_rps: float
+    dynamic_energy_j: float
+    idle_power_w: float
+    provenance: Provenance | None
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One thing a stage can run: a variant on an allocation at a batch size (DESIGN section 2).
 
@@ -168,6 +182,9 @@ class Option:
         dynamic_energy_j: joules per request above idle, e(o); NaN if the profile has no energy.
         idle_power_w: watts one waiting replica holds, p(o); NaN if the profile has no energy.
         provenance: of ``dynamic_energy_j``; None if the profile has no energy.
+        at_once: the figures of every number of replicas that was measured, the fewest first; empty
+            if it is one number, whose figures then hold for all. The fields above are those of the
+            fewest, or those that :meth:`at` chose.
     """
 
     variant: str
@@ -181,6 +198,24 @@ class Option:
     dynamic_energy_j: float
     idle_power_w: float
     provenance: Provenance | None
+    at_once: tuple[ReplicaFigures, ...] = ()
+
+    def at(self, replicas: int) -> Option:
+        """Itself, with the figures of ``replicas`` replicas at once.
+
+        Between two measured numbers they lie on the straight line; below the fewest and above the
+        most they are those of the fewest and of the most, since nothing is known of others.
+        """
+        if not self.at_once:
+            return self
+        found = _figures_at(self.at_once, replicas)
+        figures = {name: getattr(found, name) for name in _FIGURES}
+        return replace(self, **figures)
+
+    @property
+    def most_measured(self) -> int:
+        """The number of replicas from which on the figures stay the same."""
+        return self.at_once[-1].replicas if self.at_once else 1
 
     @property
     def cpu_cores(self) -> float:
@@ -213,18 +248,66 @@ class Option:
         It is that of the joules per request at any load and number of replicas too: what waits
         adds n·p/λ, and a profile has no interval of p.
         """
-        return math.nan if self.provenance is None else self.provenance.ci95_j
+        return _half_width_j(self)
 
     def planned(self, risk: EnergyRisk) -> Option:
         """Itself, with the joules that ``risk`` plans with."""
         if risk == "mean":
             return self
-        return replace(self, dynamic_energy_j=self.dynamic_energy_j + self.energy_ci95_j)
+        at_once = [
+            replace(each, dynamic_energy_j=each.dynamic_energy_j + _half_width_j(each))
+            for each in self.at_once
+        ]
+        return replace(
+            self,
+            dynamic_energy_j=self.dynamic_energy_j + self.energy_ci95_j,
+            at_once=tuple(at_once),
+        )
 
     @property
     def label(self) -> str:
         """Short name for tables and hovers: ``yolov5n 2c b4``."""
         return f"{self.variant} {self.allocation.label} b{self.batch}"
+
+
+_FIGURES = tuple(field.name for field in fields(ReplicaFigures) if field.name != "replicas")
+
+
+def _half_width_j(figures: Option | ReplicaFigures) -> float:
+    return math.nan if figures.provenance is None else figures.provenance.ci95_j
+
+
+def _figures_at(measured: Sequence[ReplicaFigures], replicas: int) -> ReplicaFigures:
+    """Of ``replicas`` replicas, from those of the measured numbers, ascending."""
+    above = next((each for each in measured if each.replicas >= replicas), measured[-1])
+    below = next((each for each in reversed(measured) if each.replicas <= replicas), measured[0])
+    if above.replicas <= below.replicas:  # measured, or beyond all that was
+        return above
+    share = (replicas - below.replicas) / (above.replicas - below.replicas)
+    figures = {
+        name: _between(getattr(below, name), getattr(above, name), share)
+        for name in _FIGURES
+        if name != "provenance"
+    }
+    provenance = _both(below.provenance, above.provenance, share)
+    return ReplicaFigures(replicas=replicas, provenance=provenance, **figures)
+
+
+def _between(below: float, above: float, share: float) -> float:
+    return below + share * (above - below)
+
+
+def _both(below: Provenance | None, above: Provenance | None, share: float) -> Provenance | None:
+    """Of a figure between two: the weaker quality, the fewer trials."""
+    quality = weakest_quality([each.quality for each in (below, above) if each])
+    if below is None or above is None or quality is None:
+        return None
+    return Provenance(
+        joined_meters([*meters_in(below.meter), *meters_in(above.meter)]),
+        quality,
+        min(below.trials, above.trials),
+        _between(below.ci95_j, above.ci95_j, share),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,7 +284,7 @@ def initial_configuration(planner: Planner) -> Deployment:
     """What the YAML starts with."""
     picks = initial_deployment(planner.config, planner.stages)
     return tuple(
-        DeployedStage(stage.name, option, replicas)
+        DeployedStage(stage.name, option.at(replicas), replicas)
         for stage, (option, replicas) in zip(planner.stages, picks, strict=True)
     )
 
@@ -297,4 +297,4 @@ def _deployed(stage: Stage, logged: StageStep) -> DeployedStage:
             f"stage {stage.name}: the log has {logged.label}, the profile does not",
             fix="run again with another --out",
         )
-    return DeployedStage(stage.name, option, logged.replicas)
+    return DeployedStage(stage.name, option.at(logged.replicas), logged.replicas)

@@ -23,7 +23,14 @@ import numpy as np
 from ipa_energy.arrays import Mask
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.problem import Candidates, Problem, Program, StageRules, within
+from ipa_energy.optimizer.problem import (
+    Candidates,
+    Problem,
+    Program,
+    StageRules,
+    throughputs,
+    within,
+)
 from ipa_energy.optimizer.quantities import CAPPED_JOULES
 from ipa_energy.optimizer.settings import Cap, Settings
 
@@ -425,8 +432,9 @@ def _least(values: Sequence[int], helps: Callable[[int], bool]) -> int | None:
 def _replicas(problem: Problem) -> Iterator[Relaxation]:
     """For a stage with fixed replicas: the nearest number that helps, more or fewer.
 
-    More replicas let options in only at the numbers that options need, and cost joules in between;
-    fewer save joules, so every smaller number is tried.
+    More replicas let options in only at the numbers that options need, and cost joules in between,
+    but for what the profile measured with more at once; fewer save joules, so every smaller number
+    is tried.
     """
     for index, rules in enumerate(problem.rules):
         current = rules.replicas
@@ -438,7 +446,9 @@ def _replicas(problem: Problem) -> Iterator[Relaxation]:
             changed[index] = dataclasses.replace(changed[index], replicas=count)
             return is_feasible(_rebuilt(problem, problem.settings, changed))
 
-        more = sorted(n for n in _needed_by(problem, index) if n > current)
+        most = max(option.most_measured for option in problem.stages[index].stage.options)
+        numbers = _needed_by(problem, index).union(range(1, most + 1))
+        more = sorted(n for n in numbers if n > current)
         fewer = range(current - 1, 0, -1)
         found = [next((n for n in side if helps(n)), None) for side in (more, fewer)]
         nearest = min(
@@ -459,8 +469,7 @@ def _needed_by(problem: Problem, index: int) -> set[int]:
     """Replicas that the options of a stage need, each by equation (2)."""
     stage = problem.stages[index].stage
     load_rps = stage.requests_per_input * problem.moment.peak_rps
-    rates_rps = np.array([option.throughput_rps for option in stage.options])
-    needed = replicas_needed(load_rps, rates_rps)
+    needed = replicas_needed(load_rps, throughputs(stage.options))
     return {int(n) for n in (*needed, *problem.stages[index].replicas)}
 
 

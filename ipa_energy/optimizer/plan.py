@@ -37,7 +37,7 @@ class StagePlan:
     Attributes:
         stage: task name of the stage.
         node_name: name of its server in IPA's logs.
-        option: variant, allocation, batch and their profile.
+        option: variant, allocation, batch and their profile with ``replicas`` at once.
         replicas: n.
         wait_s: q, the time to fill a batch.
         accuracy: score of the variant in the objective (a rank if normalised).
@@ -257,7 +257,7 @@ def build_plan(problem: Problem, choice: Choice) -> Plan:
     """The plan of ``choice``, everything recomputed from the chosen options' profile."""
     picks = []
     for candidates, candidate in zip(problem.stages, choice, strict=True):
-        option = candidates.stage.options[candidates.option_index[candidate]]
+        option = candidates.option(candidate)
         picks.append((candidates.stage, option, int(candidates.replicas[candidate])))
     counted = problem.terms, problem.caps
     return _plan(picks, problem.settings, problem.rules, problem.moment, counted)
@@ -294,6 +294,7 @@ def _plan(
 ) -> Plan:
     """:func:`plan_of` with the terms and caps of its settings, which a problem has at hand."""
     moment = moment.on_average
+    picks = [(stage, option.at(replicas), replicas) for stage, option, replicas in picks]
     penalties, caps = counted
     stages = tuple(_stage_plan(*pick, settings, moment.mean_rps) for pick in picks)
     accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)

@@ -8,11 +8,16 @@ batch :math:`b_o`. The pipeline gets :math:`\lambda` requests per second, stage 
 
 Variables. :math:`x_{so} \in \{0, 1\}`, and the replicas :math:`n_s`. Nothing in the objective or in
 a constraint improves with a larger :math:`n_s`, so the smallest one that carries the load is
-optimal and the only variables left are binary, one an option::
+optimal and the only variables left are binary, one an option. Where a profile has an option's
+figures with several replicas at work, :math:`l_o, h_o, e_o, p_o` are those of :math:`n_{so}`
+replicas (:meth:`ipa_energy.records.Option.at`), and :math:`n_{so}` is the smallest number that
+carries the load with them, by definition: a larger one is not looked at, even if neighbours should
+have made the option faster or more frugal there::
 
     (1)  choice        Σ_o x_so = 1                                           for each stage s
     (2)  throughput    n_s·h_o ≥ λ_s, 1 ≤ n_s ≤ scaling_cap
-                       ⟹ n_so = max(1, ⌈λ_s / h_o⌉), options with n_so > scaling_cap leave
+                       ⟹ n_so = min { n ≥ 1: n·h_o(n) ≥ λ_s }, = max(1, ⌈λ_s / h_o⌉) for
+                       one h_o; options with n_so > scaling_cap leave
     (3)  batching      b_o ≤ batching_cap; larger options leave
     (4)  latency       Σ_s [l_o + q_so] ≤ latency SLA,       q_so = (b_o − 1) / λ_s
     (5)  energy        Σ_s m_s·J_so ≤ energy SLA,            J_so = e_o + n_so·p_o / λ_s,
@@ -43,6 +48,7 @@ arXiv 2308.12871. The waiting time is charged for the batch that is chosen, as t
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -153,6 +159,11 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.option_index)
 
+    def option(self, at: int) -> Option:
+        """One of them, with the figures that its replicas have."""
+        option: Option = self.stage.options[self.option_index[at]]
+        return option.at(int(self.replicas[at]))
+
     @property
     def delay_s(self) -> Floats:
         """l_o + q_so, this stage's part of (4)."""
@@ -215,15 +226,13 @@ class Problem:
         except KeyError:  # no term and no cap counts it
             pass
         amount = over_all_options(quantity)
-        return tuple(
-            amount(
-                _Columns(candidates.stage, StageRules(), self.settings, candidates.option_index),
-                candidates.replicas.astype(np.float64),
-                candidates.stage,
-                self.moment,
-            )
-            for candidates in self.stages
-        )
+        found = []
+        for candidates in self.stages:
+            stage, index = candidates.stage, candidates.option_index
+            replicas = candidates.replicas.astype(np.float64)
+            columns = _Columns(stage, StageRules(), self.settings, index).at(replicas)
+            found.append(amount(columns, replicas, stage, self.moment))
+        return tuple(found)
 
     def combined_accuracy(self, scores: Sequence[float]) -> float:
         """A of equation (6) from one score a stage."""
@@ -257,7 +266,13 @@ def require_intervals(
     """
     if energy_risk == "mean":
         return
-    found = [(stage, option) for stage in stages for option in stage.options if option.has_energy]
+    found = [
+        (stage, each)
+        for stage in stages
+        for option in stage.options
+        for each in (option, *(option.at(figures.replicas) for figures in option.at_once))
+        if each.has_energy
+    ]
     lacking = [(stage, option) for stage, option in found if math.isnan(option.energy_ci95_j)]
     if not lacking:
         return
@@ -272,11 +287,34 @@ def require_intervals(
     )
 
 
+_OF_REPLICAS = ("latency_s", "throughput_rps", "dynamic_energy_j", "idle_power_w")
+"""Figures of an option that may depend on how many replicas work at once."""
+
+
+def throughputs(options: Sequence[Option]) -> Floats:
+    """What :func:`~ipa_energy.energy.replicas_needed` takes: h_o, by replicas where it depends."""
+    return _by_replicas("throughput_rps", options)
+
+
+def _by_replicas(figure: str, options: Sequence[Option]) -> Floats:
+    """(N,) a figure; (N, K) with 1 … K replicas at once if it may depend on them."""
+    most = max((option.most_measured for option in options), default=1)
+    if most == 1:
+        return _column(getattr(option, figure) for option in options)
+    rows = [[getattr(o.at(count), figure) for count in range(1, most + 1)] for o in options]
+    return np.array(rows, dtype=np.float64)
+
+
 class _Columns:
     """Everything about a stage's allowed options that no moment changes.
 
-    Its arrays are named as the figures of an option, so that amounts take it for one.
+    Its arrays are named as the figures of an option, so that amounts take it for one; those of so
+    many replicas come from :meth:`at`.
     """
+
+    latency_s: Floats
+    dynamic_energy_j: Floats
+    idle_power_w: Floats
 
     def __init__(
         self, stage: Stage, rules: StageRules, settings: Settings, kept: Ints | None = None
@@ -284,20 +322,43 @@ class _Columns:
         options = stage.options
         scores = accuracy_scores(stage, normalize=settings.normalize_accuracy)
         self.allowed = _allowed(stage, rules, settings) if kept is None else kept
-        self.options = [options[index].planned(settings.energy_risk) for index in self.allowed]
+        self._options = [options[index].planned(settings.energy_risk) for index in self.allowed]
+        self._replicas: Floats | None = None
         self.accuracy = _column(scores[index] for index in self.allowed)
-        self.batch = _column(option.batch for option in self.options)
-        self.cpu_cores = _column(option.cpu_cores for option in self.options)
-        self.latency_s = _column(option.latency_s for option in self.options)
-        self.throughput_rps = _column(option.throughput_rps for option in self.options)
-        self.dynamic_energy_j = _column(option.dynamic_energy_j for option in self.options)
-        self.idle_power_w = _column(option.idle_power_w for option in self.options)
+        self.batch = _column(option.batch for option in self._options)
+        self.cpu_cores = _column(option.cpu_cores for option in self._options)
+        self.throughput_rps = throughputs(self._options)
+        self._figures = {figure: _by_replicas(figure, self._options) for figure in _OF_REPLICAS}
         self._units: dict[str, Floats] = {}
+        if self.throughput_rps.ndim == 1:
+            self._take(self._figures)
+
+    def at(self, replicas: Floats) -> _Columns:
+        """The columns while ``replicas`` of each option work at once."""
+        if self.throughput_rps.ndim == 1:
+            return self
+        most = self.throughput_rps.shape[1]
+        index = (np.arange(len(replicas)), np.minimum(replicas, most).astype(np.intp) - 1)
+        found = copy.copy(self)
+        found._replicas = replicas
+        found._take({figure: values[index] for figure, values in self._figures.items()})
+        return found
+
+    @property
+    def options(self) -> list[Option]:
+        """The options themselves, for quantities that take them one by one."""
+        if self._replicas is None:
+            return self._options
+        return [o.at(int(n)) for o, n in zip(self._options, self._replicas, strict=True)]
+
+    def _take(self, figures: Mapping[str, Floats]) -> None:
+        for figure, values in figures.items():
+            setattr(self, figure, values)
 
     def units(self, resource: str) -> Floats:
         """Units of a resource that one replica of each holds."""
         if resource not in self._units:
-            self._units[resource] = _column(o.allocation.units(resource) for o in self.options)
+            self._units[resource] = _column(o.units(resource) for o in self._options)
         return self._units[resource]
 
 
@@ -388,10 +449,17 @@ class Program:
         moment: Moment,
         functions: Mapping[str, Callable[..., Floats]],
     ) -> Candidates:
-        needed = replicas_needed(stage.requests_per_input * moment.peak_rps, columns.throughput_rps)
-        limit = self.settings.scaling_cap if rule.replicas is None else rule.replicas
+        load_rps = stage.requests_per_input * moment.peak_rps
+        if rule.replicas is None:
+            limit = self.settings.scaling_cap
+            needed = replicas = replicas_needed(load_rps, columns.throughput_rps)
+            columns = columns.at(replicas)
+        else:
+            limit = rule.replicas
+            replicas = np.full(len(columns.allowed), float(limit))
+            columns = columns.at(replicas)
+            needed = replicas_needed(load_rps, columns.throughput_rps)
         (open_,) = (needed <= limit).nonzero()
-        replicas = needed if rule.replicas is None else np.full_like(needed, rule.replicas)
         amounts = {
             name: amount(columns, replicas, stage, moment) for name, amount in functions.items()
         }

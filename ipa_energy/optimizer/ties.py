@@ -106,7 +106,7 @@ def _preference(problem: Problem, choice: Choice) -> tuple[float, float, Choice]
 def _mean_j(candidates: Candidates, at: int, load_rps: float) -> float:
     """m·J by the mean of the trials, also where decisions plan with the upper end."""
     stage = candidates.stage
-    option = stage.options[candidates.option_index[at]]
+    option = candidates.option(at)
     share, replicas = stage.requests_per_input, float(candidates.replicas[at])
     dynamic_j, idle_w = option.dynamic_energy_j, option.idle_power_w
     return float(share * joules_per_request(dynamic_j, idle_w, replicas, share * load_rps))

@@ -1,9 +1,11 @@
 """From rows of a profile to the stages of a pipeline.
 
-Rows that differ only in replicas or load measure one option. What one replica does alone is read
-off the row with the fewest replicas at the lowest load: there neither queues nor neighbours are in
-the latency. Energy comes from all of them: dynamic joules and idle watts are properties of the
-option, so more rows mean a better mean, weighted by trials.
+Rows that differ only in replicas or load measure one option. Replicas that work at once slow each
+other down (shared caches, memory, a processor's clock) and draw other watts, so an option has
+figures for each number of replicas that was measured (:meth:`ipa_energy.records.Option.at` says
+what holds between and beyond them). Times of a number come from its row at the lowest load, where
+no queue is in the latency. Joules come from all its rows: dynamic joules and idle watts hardly
+depend on the load, so more rows mean a better mean, weighted by trials.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.records import Allocation, Option, Provenance, Stage, joined_meters, weakest_quality
+from ipa_energy.records import (
+    Allocation,
+    Option,
+    Provenance,
+    ReplicaFigures,
+    Stage,
+    joined_meters,
+    weakest_quality,
+)
 
 
 def stages_from_rows(
@@ -88,28 +98,71 @@ def _no_options(
 
 
 def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:
-    alone = min(rows, key=lambda row: (row.replicas, row.load_rps))
-    p99 = config.reference_latency == "p99"
-    latency_s = alone.latency_p99_s if p99 else alone.latency_avg_s
-    latency_s *= (100 + config.latency_margin) / 100
-    if config.only_measured_profiles:
-        throughput_rps = alone.throughput_rps * (100 + config.throughput_margin) / 100
-    else:
-        throughput_rps = alone.batch / latency_s
-    metered = [row for row in rows if row.has_energy]
+    counted = _measured(rows)
+    alone = _first(counted)
+    figures = [
+        _figures([row for row in counted if row.replicas == count], counted, config)
+        for count in sorted({row.replicas for row in counted})
+    ]
+    least = figures[0]
     return Option(
         variant=alone.variant,
         allocation=_allocation(alone),
         batch=alone.batch,
-        latency_s=latency_s,
-        latency_avg_s=alone.latency_avg_s,
-        latency_p99_s=alone.latency_p99_s,
-        throughput_rps=throughput_rps,
+        latency_s=least.latency_s,
+        latency_avg_s=least.latency_avg_s,
+        latency_p99_s=least.latency_p99_s,
+        throughput_rps=least.throughput_rps,
         accuracy=alone.accuracy,
+        dynamic_energy_j=least.dynamic_energy_j,
+        idle_power_w=least.idle_power_w,
+        provenance=least.provenance,
+        at_once=tuple(figures) if len(figures) > 1 else (),
+    )
+
+
+def _measured(rows: Sequence[ProfileRow]) -> Sequence[ProfileRow]:
+    """Without the predictions for numbers of replicas, if some number was measured."""
+    windows = dict.fromkeys((row.replicas for row in rows), 0)
+    for row in rows:
+        windows[row.replicas] += row.trials
+    return [row for row in rows if windows[row.replicas]] or rows
+
+
+def _first(rows: Iterable[ProfileRow]) -> ProfileRow:
+    return min(rows, key=lambda row: (row.replicas, row.load_rps))
+
+
+def _figures(
+    rows: Sequence[ProfileRow], others: Sequence[ProfileRow], config: PipelineConfig
+) -> ReplicaFigures:
+    """Of the rows of one number of replicas; joules that they lack are the nearest number's."""
+    first = _first(rows)
+    p99 = config.reference_latency == "p99"
+    latency_s = first.latency_p99_s if p99 else first.latency_avg_s
+    latency_s *= (100 + config.latency_margin) / 100
+    if config.only_measured_profiles:
+        throughput_rps = first.throughput_rps * (100 + config.throughput_margin) / 100
+    else:
+        throughput_rps = first.batch / latency_s
+    metered = _nearest([row for row in others if row.has_energy], first.replicas)
+    return ReplicaFigures(
+        replicas=first.replicas,
+        latency_s=latency_s,
+        latency_avg_s=first.latency_avg_s,
+        latency_p99_s=first.latency_p99_s,
+        throughput_rps=throughput_rps,
         dynamic_energy_j=_weighted([row.dynamic_energy_j for row in metered], metered),
         idle_power_w=_weighted([row.idle_power_w for row in metered], metered),
         provenance=_provenance(metered),
     )
+
+
+def _nearest(rows: Sequence[ProfileRow], replicas: int) -> list[ProfileRow]:
+    """The rows of the number of replicas that is nearest, of two the smaller."""
+    numbers = {row.replicas for row in rows}
+    nearest = min(numbers, key=lambda number: (abs(number - replicas), number), default=None)
+    return [row for row in rows if row.replicas == nearest]
 
 
 def _allocation(row: ProfileRow) -> Allocation:

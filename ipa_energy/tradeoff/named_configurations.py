@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from ipa_energy.config.fields import Positive, PositiveInteger, StrictModel, Text
@@ -37,7 +36,7 @@ from ipa_energy.config.source import KeyPath, raise_all, read_text, read_yaml, s
 from ipa_energy.energy import replicas_needed
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, plan_of
-from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.problem import Program, throughputs, within
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Run
@@ -333,14 +332,15 @@ def _plan(named: NamedConfiguration, program: Program, loads: Moment) -> Plan | 
     picks = []
     for stage, option, given in zip(program.stages, named.options, named.replicas, strict=True):
         load_rps = stage.requests_per_input * loads.peak_rps
-        needed = int(replicas_needed(load_rps, np.array(option.throughput_rps)))
+        (needed,) = replicas_needed(load_rps, throughputs([option])).astype(int).tolist()
         replicas = needed if given is None else given
-        if replicas < needed:
-            capacity_rps = replicas * option.throughput_rps / stage.requests_per_input
+        capacity_rps = replicas * option.at(replicas).throughput_rps
+        if not within(load_rps, capacity_rps):
             return Skipped(
                 named.name,
                 f"{replicas} of {option.label} in stage {stage.name} carry"
-                f" {capacity_rps:.3g} rps, not {loads.peak_rps:g}: it takes {needed}",
+                f" {capacity_rps / stage.requests_per_input:.3g} rps, not {loads.peak_rps:g}:"
+                f" it takes {needed}",
             )
         if given is None and needed > program.settings.scaling_cap:
             return Skipped(

@@ -154,8 +154,7 @@ def energy_scale(problem: Problem) -> float:
 
 
 def _intervals(candidates: Candidates) -> tuple[Floats, Floats]:
-    options = candidates.stage.options
-    found = [interval_of(options[index]) for index in candidates.option_index]
+    found = [interval_of(candidates.option(at)) for at in range(len(candidates))]
     pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
@@ -171,7 +170,7 @@ def _units(random: np.random.Generator, draws: int, freedom: Floats) -> Floats:
 
 def _energy_j(problem: Problem, candidates: Candidates, above_mean_j: Floats) -> Floats:
     """m·J of (5) for dynamic joules that lie so much above their mean; dynamic joules ≥ 0."""
-    options = [candidates.stage.options[index] for index in candidates.option_index]
+    options = [candidates.option(at) for at in range(len(candidates))]
     dynamic_j = np.array([option.dynamic_energy_j for option in options])
     idle_power_w = np.array([option.idle_power_w for option in options])
     dynamic_j = np.maximum(0.0, dynamic_j + above_mean_j)

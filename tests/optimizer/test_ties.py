@@ -105,7 +105,7 @@ def test_the_study_and_every_method_name_one_best_plan_without_energy() -> None:
     index = dict(_best_in_each(space, 0.0))["best without energy"]
     plan = solve(problem).best
     chosen = [
-        candidates.stage.options[candidates.option_index[at]]
+        candidates.option(at)
         for candidates, at in zip(problem.stages, space.choice(index), strict=True)
     ]
     assert chosen == [stage.option for stage in plan.stages]

@@ -113,7 +113,7 @@ def one_stage() -> PipelineConfig:
 
 def test_rows_that_differ_in_a_label_are_options_of_their_own() -> None:
     slow = dataclasses.replace(BOARD, clock_mhz=614.4, dynamic_energy_j=1.0)
-    again = dataclasses.replace(BOARD, replicas=2, load_rps=10.0, dynamic_energy_j=1.7)
+    again = dataclasses.replace(BOARD, load_rps=10.0, dynamic_energy_j=1.7)
     (stage,) = stages_from_rows([BOARD, slow, again], one_stage())
     assert [option.dynamic_energy_j for option in stage.options] == [1.6, 1.0]
 

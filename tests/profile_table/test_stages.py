@@ -99,7 +99,7 @@ def test_reference_and_margins(
 
 def test_rows_that_differ_in_replicas_or_load_are_one_option() -> None:
     rows = [
-        row(replicas=2, load_rps=1.0, latency_p99_s=0.9, throughput_rps=7.0, trials=1),
+        row(replicas=2, load_rps=1.0, latency_p99_s=0.9, throughput_rps=7.0, trials=2),
         row(load_rps=20.0, latency_p99_s=0.5, dynamic_energy_j=2.5, idle_power_w=4.0, trials=3,
             energy_ci95_j=0.4),
         row(load_rps=10.0, latency_p99_s=0.25, throughput_rps=8.5, trials=1),
@@ -108,14 +108,45 @@ def test_rows_that_differ_in_replicas_or_load_are_one_option() -> None:
     (option,) = stage.options
     # Latency and throughput of one replica at the lowest load it was alone at.
     assert (option.latency_s, option.throughput_rps) == (0.25, 8.5)
-    # (1.5 + 3·2.5 + 1.5) / 5 and (2 + 3·4 + 2) / 5.
-    assert option.dynamic_energy_j == pytest.approx(2.1, rel=1e-12)
-    assert option.idle_power_w == pytest.approx(3.2, rel=1e-12)
+    # (3·2.5 + 1.5) / 4 and (3·4 + 2) / 4: the joules of one replica, at whatever load.
+    assert option.dynamic_energy_j == pytest.approx(2.25, rel=1e-12)
+    assert option.idle_power_w == pytest.approx(3.5, rel=1e-12)
     assert option.provenance is not None
-    assert option.provenance.trials == 5
-    # √((0.3/5)² + (0.4·3/5)² + (0.3/5)²)
-    assert option.provenance.ci95_j == pytest.approx(math.sqrt(0.0648), rel=1e-12)
+    assert option.provenance.trials == 4
+    # √((0.4·3/4)² + (0.3/4)²)
+    assert option.provenance.ci95_j == pytest.approx(math.sqrt(0.095625), rel=1e-12)
     assert option.energy_ci95_j == option.provenance.ci95_j
+    two = option.at(2)
+    assert (two.latency_s, two.throughput_rps, two.dynamic_energy_j) == (0.9, 7.0, 1.5)
+    assert two.provenance is not None and two.provenance.trials == 2
+    assert option.at(1) == option and two.at(1) == option and option.at(9) == two
+
+
+def test_margins_and_the_reference_hold_for_every_number_of_replicas() -> None:
+    rows = [row(), row(replicas=4, latency_avg_s=0.15, latency_p99_s=0.4, throughput_rps=6.0)]
+    changes = {"reference_latency": "avg", "latency_margin": 100, "throughput_margin": -50}
+    (stage,) = stages_from_rows(rows, config(**changes))
+    four = stage.options[0].at(4)
+    assert (four.latency_s, four.throughput_rps) == pytest.approx((0.3, 3.0))
+
+
+def test_joules_that_a_number_of_replicas_lacks_are_those_of_the_nearest() -> None:
+    rows = [
+        row(), bare(replicas=2), bare(replicas=3), row(replicas=4, dynamic_energy_j=3.0),
+    ]  # fmt: skip
+    (stage,) = stages_from_rows(rows, config())
+    assert [stage.options[0].at(count).dynamic_energy_j for count in (1, 2, 3, 4)] == [
+        1.5, 1.5, 3.0, 3.0,
+    ]  # fmt: skip
+    assert stage.options[0].has_energy
+
+
+def test_a_prediction_for_other_numbers_of_replicas_never_dilutes_a_measurement() -> None:
+    guess = row(replicas=2, trials=0, meter="fit(rapl)", quality="estimated", throughput_rps=1.0)
+    (stage,) = stages_from_rows([row(), guess], config())
+    assert stage.options[0].at(2) == stage.options[0]
+    (stage,) = stages_from_rows([guess], config())
+    assert stage.options[0].throughput_rps == 1.0
 
 
 def test_merged_provenance_is_that_of_the_weakest() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -6,12 +7,16 @@ from scipy import stats
 from tiny_pipelines import option
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.records import ReplicaFigures
+from ipa_energy.serving.base import DeployedStage
 from ipa_energy.serving.simulated.replicas import (
     Z99,
+    BatchProfiles,
     NormalStream,
+    Replicas,
     batch_profile,
-    batch_profiles,
     lognormal_parameters,
+    server_of,
 )
 
 
@@ -50,8 +55,35 @@ def test_batches_between_profiled_ones_are_linear_in_batch():
 
 def test_servers_are_told_apart_by_variant_and_allocation():
     options = [option(1, 0.5), option(1, 0.25, cores=2.0), option(1, 0.75, variant="large")]
-    profiles = batch_profiles(options)
-    assert sorted(profile.mean_s[1] for profile in profiles.values()) == [0.25, 0.5, 0.75]
+    profiles = BatchProfiles(options)
+    means_s = [profiles.of(server_of(each), 1).mean_s[1] for each in options]
+    assert means_s == [0.5, 0.25, 0.75]
+
+
+def test_batches_take_as_long_as_so_many_replicas_need_for_them():
+    alone = option(1, 0.5, energy_j=1.0)
+    figures = [
+        ReplicaFigures(count, seconds, seconds, 2 * seconds, 2.0, joules, 1.0, alone.provenance)
+        for count, seconds, joules in ((1, 0.5, 1.0), (3, 0.7, 2.0))
+    ]
+    profiles = BatchProfiles([dataclasses.replace(alone, at_once=tuple(figures))])
+    found = [profiles.of(server_of(alone), count) for count in (1, 2, 3, 8)]
+    assert [each.mean_s[1] for each in found] == pytest.approx([0.5, 0.6, 0.7, 0.7])
+    assert [each.energy_j[1] for each in found] == pytest.approx([1.0, 1.5, 2.0, 2.0])
+    assert found[2] is found[3]
+
+
+def test_a_stage_serves_with_the_figures_of_what_is_deployed():
+    alone = option(1, 0.5)
+    figures = [
+        ReplicaFigures(count, seconds, seconds, seconds, 2.0, 1.0, watts, alone.provenance)
+        for count, seconds, watts in ((1, 0.5, 1.0), (2, 0.8, 3.0))
+    ]
+    crowded = dataclasses.replace(alone, at_once=tuple(figures))
+    replicas = Replicas(DeployedStage("s", crowded.at(1), 1), BatchProfiles([crowded]))
+    assert (replicas.serving.profile.mean_s[1], replicas.serving.option.idle_power_w) == (0.5, 1.0)
+    replicas.retarget(DeployedStage("s", crowded.at(2), 2))
+    assert (replicas.serving.profile.mean_s[1], replicas.serving.option.idle_power_w) == (0.8, 3.0)
 
 
 def test_repeated_batch_is_refused():

@@ -34,7 +34,7 @@ for the service time of its batch and free right after, and n replicas sustain n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -138,12 +138,25 @@ def batch_profile(options: Iterable[Option]) -> BatchProfile:
     )
 
 
-def batch_profiles(options: Iterable[Option]) -> dict[Server, BatchProfile]:
-    """The batches of every server among a stage's options."""
-    by_server: dict[Server, list[Option]] = {}
-    for option in options:
-        by_server.setdefault(server_of(option), []).append(option)
-    return {server: batch_profile(found) for server, found in by_server.items()}
+class BatchProfiles:
+    """The batches of every server among a stage's options, by how many replicas work at once."""
+
+    def __init__(self, options: Iterable[Option]) -> None:
+        self._options: dict[Server, list[Option]] = {}
+        for option in options:
+            self._options.setdefault(server_of(option), []).append(option)
+        self._known: dict[tuple[Server, int], BatchProfile] = {}
+        for server in self._options:  # a profile that cannot be simulated is refused at once
+            self.of(server, 1)
+
+    def of(self, server: Server, replicas: int) -> BatchProfile:
+        """The batches of one server with ``replicas`` at work."""
+        options = self._options[server]
+        replicas = min(replicas, max(option.most_measured for option in options))
+        if (server, replicas) not in self._known:
+            found = batch_profile(option.at(replicas) for option in options)
+            self._known[server, replicas] = found
+        return self._known[server, replicas]
 
 
 @dataclass(slots=True, eq=False)
@@ -160,7 +173,7 @@ class Fleet:
     Attributes:
         option: what they run; its batch and idle watts hold now.
         wait_s: planned wait to fill a batch.
-        profile: times and joules of their batches.
+        profile: times and joules of their batches, of as many replicas as are meant to run.
         free: ready and waiting.
         busy: serving a batch, those that will stop after it included.
         stopping: how many of the busy ones stop after their batch (the first to finish).
@@ -219,7 +232,7 @@ class Replicas:
         serving: the fleet that takes batches now.
     """
 
-    def __init__(self, deployed: DeployedStage, profiles: Mapping[Server, BatchProfile]) -> None:
+    def __init__(self, deployed: DeployedStage, profiles: BatchProfiles) -> None:
         self._profiles = profiles
         self.serving = self._new_fleet(deployed)
         self.serving.free = deployed.replicas
@@ -242,6 +255,7 @@ class Replicas:
         """
         fleet = self._fleet_for(deployed)
         fleet.option, fleet.wait_s = deployed.option, deployed.wait_s
+        fleet.profile = self._profile(deployed)
         missing = deployed.replicas - fleet.staying
         if missing <= 0:
             fleet.stop(-missing)
@@ -286,8 +300,10 @@ class Replicas:
         return self._upcoming
 
     def _new_fleet(self, deployed: DeployedStage) -> Fleet:
-        profile = self._profiles[server_of(deployed.option)]
-        return Fleet(deployed.option, deployed.wait_s, profile)
+        return Fleet(deployed.option, deployed.wait_s, self._profile(deployed))
+
+    def _profile(self, deployed: DeployedStage) -> BatchProfile:
+        return self._profiles.of(server_of(deployed.option), deployed.replicas)
 
     def _forget_drained(self) -> None:
         self._draining = [fleet for fleet in self._draining if fleet.existing]

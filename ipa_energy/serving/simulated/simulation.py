@@ -23,11 +23,11 @@ from ipa_energy.serving.base import DeployedStage, Deployment, StageState
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
 from ipa_energy.serving.simulated.queueing import FanOut, StageQueue
 from ipa_energy.serving.simulated.replicas import (
+    BatchProfiles,
     Cohort,
     Fleet,
     NormalStream,
     Replicas,
-    batch_profiles,
 )
 from ipa_energy.serving.simulated.request_log import RequestLog
 
@@ -60,7 +60,7 @@ class Station:
         self.index = index
         self.name = stage.name
         self.queue = StageQueue()
-        self.replicas = Replicas(deployed, batch_profiles(stage.options))
+        self.replicas = Replicas(deployed, BatchProfiles(stage.options))
         self.normals = NormalStream(np.random.default_rng(times))
         self.fan_out: FanOut | None = None
         if stage.requests_per_input != 1:
