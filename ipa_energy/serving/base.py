@@ -22,6 +22,7 @@ stays).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,6 +216,27 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """How long a stage took from one configuration to another, observed.
+
+    Times are seconds since the start of the run (``perf_counter`` inside a live backend).
+
+    Attributes:
+        stage: task name of the stage.
+        to: label of what was wanted: ``yolov5n 2c b4 x3``.
+        asked_s: when it was.
+        ready_s: when all of it served; NaN if something else was wanted before.
+        gone_s: when nothing else ran any more; NaN if something else was wanted before.
+    """
+
+    stage: str
+    to: str
+    asked_s: float
+    ready_s: float = math.nan
+    gone_s: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """Joules that one replica was charged with.
 
@@ -254,6 +276,7 @@ class Served:
             idle, which are in no stage's; empty where nothing of the kind runs.
         replicas: what each replica was charged with; empty where nobody tells them apart.
         events: what happened to replicas, in time.
+        changes: those of stages that ended in it.
         notes: what is to be said of the joules or of serving, in words.
         machine_j: all joules that a meter of the whole machine showed; None without one.
         grams: of CO2 equivalent for the stages' joules, at the site's meter; None where nobody
@@ -273,6 +296,7 @@ class Served:
     overhead_j: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     replicas: tuple[Spent, ...] = field(default=(), kw_only=True)
     events: tuple[Event, ...] = field(default=(), kw_only=True)
+    changes: tuple[Change, ...] = field(default=(), kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     machine_j: float | None = field(default=None, kw_only=True)
     grams: float | None = field(default=None, kw_only=True)

@@ -19,6 +19,7 @@ import math
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,8 +28,10 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.meters.power_model import power_model_for_this_machine
 from ipa_energy.records import Stage
 from ipa_energy.serving.base import (
+    Change,
     DeployedStage,
     Deployment,
+    Event,
     Requests,
     Resumes,
     Served,
@@ -50,6 +53,10 @@ START_TIMEOUT_S = 120.0
 LEAST_CALL_TIMEOUT_S = 1.0
 CALL_TIMEOUT_RATIO = 5.0
 """A replica counts as hung after five times its batch's profiled 99th percentile."""
+
+LEAST_SLOW_S = 0.05
+SLOW_RATIO = 3.0
+"""A batch was slow that took three times the profiled 99th percentile of a full one."""
 
 
 class RunClock(WallClock):
@@ -127,6 +134,8 @@ class LocalBackend:
         self._arrived: Counter[int] = Counter()
         self._begin_s = self._collected_s = setting.resumed_at_s
         self._left = 0
+        self._events: list[Event] = []
+        self._changes: list[Change] = []
         self._plane_cpu_s = 0.0
         self.plane = Plane(
             Job(
@@ -205,12 +214,13 @@ class LocalBackend:
         option = stage.option
         names = [known.name for known in self._setting.stages]
         timeout_s = self._setting.config.stages[names.index(stage.stage)].batch_timeout_s
-        slow_s = np.nanmax([option.latency_avg_s, option.latency_p99_s])
+        slow_s = float(np.nanmax([option.latency_avg_s, option.latency_p99_s]))
         return Wanted(
             option,
             stage.replicas,
             batch_timeout_s=stage.wait_s if timeout_s is None else timeout_s,
-            call_timeout_s=max(LEAST_CALL_TIMEOUT_S, CALL_TIMEOUT_RATIO * float(slow_s)),
+            call_timeout_s=max(LEAST_CALL_TIMEOUT_S, CALL_TIMEOUT_RATIO * slow_s),
+            slow_after_s=max(LEAST_SLOW_S, SLOW_RATIO * slow_s),
         )
 
     @property
@@ -224,6 +234,8 @@ class LocalBackend:
         self._arrived.update(int(at_s - zero_s) for at_s in report.arrived_s)
         self._trips.update({int(trip.request_id): trip for trip in report.trips})
         self._samples += report.samples
+        self._events += [replace(event, at_s=event.at_s - zero_s) for event in report.events]
+        self._changes += [_since(zero_s, change) for change in report.changes]
         self._plane_cpu_s = report.cpu_s
 
     def _times(self, rows: list[list[float]]) -> Floats:
@@ -240,6 +252,8 @@ class LocalBackend:
             np.diff(self._sums(name, edges_s), axis=0) for name in ("idle_j", "dynamic_j", "core_s")
         )
         lengths_s = np.diff(edges_s)
+        events, self._events = tuple(self._events), []
+        changes, self._changes = tuple(self._changes), []
         sent = int(np.searchsorted(self._sending.sending_s(0.0, math.inf), end_s))
         return Served(
             start_s=start_s,
@@ -252,6 +266,8 @@ class LocalBackend:
             in_flight=sent - self._left,
             meter=METER,
             quality="estimated",
+            events=events,
+            changes=changes,
         )
 
     def _sums(self, name: str, at_s: Floats) -> Floats:
@@ -266,3 +282,13 @@ class LocalBackend:
             self._plane_cpu_s,
             self._sending.cpu_s,
         )
+
+
+def _since(zero_s: float, change: Change) -> Change:
+    """A change by the run's clock."""
+    return replace(
+        change,
+        asked_s=change.asked_s - zero_s,
+        ready_s=change.ready_s - zero_s,
+        gone_s=change.gone_s - zero_s,
+    )

@@ -16,13 +16,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ipa_energy.errors import GiveUpError, ServingError
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.serving.base import StageState
+from ipa_energy.serving.base import Change, Event, StageState
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server, Wanted
@@ -55,12 +55,16 @@ class Report:
         trips: those that ended.
         samples: of the joules so far.
         cpu_s: CPU seconds of the plane itself, since it started.
+        events: what happened to replicas.
+        changes: those of stages that ended.
     """
 
     arrived_s: list[float]
     trips: list[Trip]
     samples: list[Sample]
     cpu_s: float
+    events: list[Event] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
 
 
 class Plane:

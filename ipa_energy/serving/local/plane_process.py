@@ -14,9 +14,10 @@ from ipa_energy.errors import ServingError
 from ipa_energy.records import Option
 from ipa_energy.serving.base import StageState
 from ipa_energy.serving.local.cpu_ledger import CpuLedger, Sample
+from ipa_energy.serving.local.pinning import Cpus
 from ipa_energy.serving.local.plane import Job, Report
 from ipa_energy.serving.local.replica_process import Launch
-from ipa_energy.serving.local.replica_set import Cpus, ReplicaSet, Server, Wanted
+from ipa_energy.serving.local.replica_set import ReplicaSet, Server, Wanted
 from ipa_energy.serving.local.router import Router
 from ipa_energy.serving.local.rpc import run, start_server
 from ipa_energy.serving.local.stage_queue import StageQueue
@@ -98,8 +99,15 @@ class _Server:
         """What happened since the last one."""
         self._sample()
         samples, self._samples = self._samples, []
-        router = self._router
-        return Report(router.take_arrived(), router.take_finished(), samples, time.process_time())
+        router, sets = self._router, self._sets.values()
+        return Report(
+            router.take_arrived(),
+            router.take_finished(),
+            samples,
+            time.process_time(),
+            events=sorted((e for s in sets for e in s.take_events()), key=lambda e: e.at_s),
+            changes=[change for fleet in sets for change in fleet.take_changes()],
+        )
 
     async def _sample_for_ever(self) -> None:
         while True:

@@ -114,7 +114,7 @@ class _Seat:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def _ignore(_: Replica, __: Exception) -> None:
+def _ignore(_: Replica, __: object) -> None:
     """Nobody wants to know."""
 
 
@@ -125,6 +125,7 @@ class StageQueue:
         stage: its name, for messages.
         drop_limit_s: age from which a request is dropped.
         on_lost: called with a replica that is out, and why.
+        on_served: called with a replica and the seconds that a batch of it took.
         now_s: the clock.
 
     Attributes:
@@ -137,11 +138,12 @@ class StageQueue:
         *,
         drop_limit_s: float = math.inf,
         on_lost: Callable[[Replica, Exception], None] = _ignore,
+        on_served: Callable[[Replica, float], None] = _ignore,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.stage = stage
         self.drop_limit_s = drop_limit_s
-        self.on_lost = on_lost
+        self.on_lost, self.on_served = on_lost, on_served
         self.dropped = self.retried = self.failed = 0
         self._now_s = now_s
         self._waiting: deque[Visit] = deque()
@@ -290,6 +292,7 @@ class StageQueue:
                 visit.served_s = served_s
                 if not visit.answer.done():
                     visit.answer.set_result(answer)
+            self.on_served(replica, served_s - batch[0].started_s)
         finally:
             # Whatever happened, nobody waits for ever.
             left = [v for v in batch if not v.answer.done() and v not in self._waiting]

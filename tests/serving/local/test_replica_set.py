@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,9 +22,10 @@ pytest.importorskip("grpc")
 from test_stage_queue import asynchronous
 
 from ipa_energy.records import Option
+from ipa_energy.serving.local.pinning import Cpus
 from ipa_energy.serving.local.protocol import Payload
 from ipa_energy.serving.local.replica_process import Launch
-from ipa_energy.serving.local.replica_set import Cpus, ReplicaSet, Wanted
+from ipa_energy.serving.local.replica_set import ReplicaSet, Wanted
 from ipa_energy.serving.local.stage_queue import StageQueue, Visit
 from ipa_energy.serving.local.stub_model import StubModel
 from ipa_energy.testing import fake_stages
@@ -97,7 +99,7 @@ async def test_another_variant_starts_first_and_then_the_old_one_goes() -> None:
 @asynchronous
 async def test_killed_and_hung_replicas_are_mended_and_nothing_is_lost() -> None:
     async with replicas(seconds=0.01) as fleet:
-        wanted = Wanted(SMALL, 2, call_timeout_s=0.3)
+        wanted = Wanted(SMALL, 2, call_timeout_s=1.5)
         fleet.want(wanted)
         await fleet.settled(60)
         for number in (signal.SIGKILL, signal.SIGSTOP):
@@ -147,6 +149,100 @@ async def test_cpu_time_is_known_to_the_end_even_after_a_kill() -> None:
                 await asyncio.sleep(0.01)
         assert process.status == -signal.SIGKILL
         assert seen_s <= process.cpu_s() < seen_s + 0.2
+
+
+@asynchronous
+async def test_what_happens_to_replicas_is_told_and_how_long_a_change_took() -> None:
+    async with replicas() as fleet:
+        fleet.want(Wanted(SMALL, 1))
+        await fleet.settled(60)
+        fleet.want(Wanted(LARGE, 1))
+        await fleet.settled(60)
+        seen = [(e.replica, e.phase) for e in fleet.take_events()]
+        assert seen == [
+            *(("crop-1", phase) for phase in ("asked", "starting", "ready")),
+            *(("crop-2", phase) for phase in ("asked", "starting", "ready")),
+            *(("crop-1", phase) for phase in ("draining", "stopped")),
+        ]
+        first, second = fleet.take_changes()
+        assert second.to == f"{LARGE.label} x1"
+        assert first.asked_s < first.ready_s <= first.gone_s < second.asked_s
+        assert second.asked_s < second.ready_s < second.gone_s
+
+        os.kill(fleet.members[0].process.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while [s.ready for s in fleet.states()] != [1] or fleet.repaired == 0:
+                await asyncio.sleep(0.01)
+        events = fleet.take_events()
+        assert [(e.replica, e.phase) for e in events] == [
+            ("crop-2", "died"),
+            *(("crop-3", phase) for phase in ("asked", "starting", "ready", "repaired")),
+        ]
+        assert events[-1].why == "crop-2: replica crop-2 ended with status -9"
+        assert events[0].option == LARGE.label
+        fleet.want(Wanted(SMALL, 1))
+        fleet.want(Wanted(SMALL, 2))
+        await fleet.settled(60)
+        left, done = fleet.take_changes()
+        assert math.isnan(left.ready_s)
+        assert math.isnan(left.gone_s)
+        assert done.ready_s <= done.gone_s
+
+
+@asynchronous
+async def test_a_slow_replica_is_replaced_a_few_times_at_most() -> None:
+    async with replicas(seconds=0.06) as fleet:
+        fleet.want(Wanted(SMALL, 1, slow_after_s=0.03))
+        await fleet.settled(60)
+        for _ in range(4):
+            await answered(ask(fleet, 5))
+            await fleet.settled(60)
+        assert fleet.repaired == 2
+        whys = [e.why for e in fleet.take_events() if e.phase == "repaired"]
+        assert len(whys) == 2
+        assert whys[0].startswith("crop-1 was slow: 0.0")
+        assert [m.name for m in fleet.members] == ["crop-3"]
+
+
+@asynchronous
+async def test_one_slow_batch_is_no_slow_replica() -> None:
+    async with replicas(seconds=0.02) as fleet:
+        fleet.want(Wanted(SMALL, 1, slow_after_s=0.5))
+        await fleet.settled(60)
+        member = fleet.members[0]
+        for seconds in (1.0, 1.0, 0.1, 1.0, 1.0):
+            fleet._served(member.remote, seconds)
+        assert not member.is_slow
+        fleet._served(member.remote, 1.0)
+        assert member.is_slow
+        assert [s.ready for s in fleet.states()] == [1]
+
+
+@asynchronous
+async def test_a_change_works_with_a_single_cpu_and_moves_apart_when_there_are_more() -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    async with replicas() as fleet:
+        fleet._cpus = Cpus(cpus[:1])
+        fleet.want(Wanted(SMALL, 1))
+        await fleet.settled(60)
+        fleet.want(Wanted(LARGE, 2))
+        await fleet.settled(60)
+        assert await answered(ask(fleet, 4)) == [b"0", b"1", b"2", b"3"]
+        pids = [member.process.pid for member in fleet.members]
+        assert [os.sched_getaffinity(pid) for pid in pids] == [{cpus[0]}] * 2
+
+
+def test_replicas_share_cpus_only_while_there_are_too_few() -> None:
+    cpus = Cpus([0, 1])
+    moved: list[tuple[int, ...]] = []
+    one, two, three = cpus.take(1), cpus.take(1), cpus.take(1)
+    three.move = moved.append
+    assert [p.cpus for p in (one, two, three)] == [(0,), (1,), (0,)]
+    cpus.give_back(two)
+    assert sorted([one.cpus, three.cpus]) == [(0,), (1,)]
+    cpus.give_back(one)
+    assert len(moved) <= 1
+    assert cpus.take(5).cpus == (0, 1)
 
 
 PARENT = """
