@@ -106,6 +106,7 @@ def _summary(name: str, found: dict[str, Any], out: Path) -> str:
     attainment = found["sla_attainment"]
     return (
         f"{name}: {found['requests']} requests, {found['dropped']} dropped"
+        + (f", {found['failed']} failed" if found["failed"] else "")
         + (f", {attainment:.2%} inside the SLA" if attainment is not None else "")
         + f", {energy}, {found['cores_mean']:.2f} cores on average\nrun folder: {out}"
     )

@@ -106,6 +106,7 @@ class RunMetrics:
     status: str = "complete"
     energy_sla_joules: float | None = None
     energy_sla_attainment: float = math.nan
+    failed: int = 0
     grams: float = math.nan
     grams_per_million_requests: float = math.nan
 
@@ -133,6 +134,7 @@ def metrics(run: Run) -> RunMetrics:
     attained = float(within.sum()) / total if total else math.nan
     if total == 0:
         served = total = _offered(run)
+    failed = int(requests.failed.sum())
     idle_j, dynamic_j = _joules(run, "idle_j"), _joules(run, "dynamic_j")
     energy_j = _sum(step.energy_j for step in run.steps)
     grams = _sum(step.grams for step in run.steps)
@@ -142,7 +144,8 @@ def metrics(run: Run) -> RunMetrics:
         name=run.name,
         requests=total,
         served=served,
-        dropped=total - served,
+        dropped=total - served - failed,
+        failed=failed,
         duration_s=run.duration_s,
         latency_sla_s=sla_s,
         sla_attainment=attained,

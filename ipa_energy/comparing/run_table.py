@@ -133,6 +133,10 @@ def tables_of(comparison: Comparison) -> list[Table]:
     return [table for table in found if table is not None]
 
 
+FAILED = _as_count("failed", "failed")
+"""Only where a request of a run did: they do in live runs."""
+
+
 def _further(comparison: Comparison) -> list[Column]:
     """A column for each quantity that any run has beyond those of :data:`COLUMNS`."""
     capped = any(run.energy_sla_joules is not None for run in comparison.runs)
@@ -147,7 +151,12 @@ def _further(comparison: Comparison) -> list[Column]:
             _in_percent,
         )
 
-    return [*([ENERGY_SLA] if capped else []), *(column(name) for name in names)]
+    failed = any(run.failed for run in comparison.runs)
+    return [
+        *([FAILED] if failed else []),
+        *([ENERGY_SLA] if capped else []),
+        *(column(name) for name in names),
+    ]
 
 
 def _has_own_hindsight(comparison: Comparison) -> bool:

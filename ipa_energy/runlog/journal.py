@@ -128,6 +128,7 @@ def _window(served: Served) -> dict[str, Any]:
         "sending_us": _to_us(requests.sending_s),
         "done_us": _to_us(requests.done_s),
         "dropped_at": requests.dropped_at.tolist(),
+        **({"failed": requests.failed.tolist()} if requests.failed.any() else {}),
         "queued_us": _to_us(requests.queued_s.T),
         "started_us": _to_us(requests.started_s.T),
         "served_us": _to_us(requests.served_s.T),
@@ -145,6 +146,7 @@ def _requests(window: dict[str, Any]) -> Requests:
         queued_s=_from_us(window["queued_us"]).reshape(by_stage).T,
         started_s=_from_us(window["started_us"]).reshape(by_stage).T,
         served_s=_from_us(window["served_us"]).reshape(by_stage).T,
+        failed=np.array(window.get("failed", []), dtype=np.bool_),
     )
 
 

@@ -116,11 +116,13 @@ class Totals:
 
     Attributes:
         grams: None where nobody said what a joule emits.
+        failed: requests that were lost for another reason than their age; not among ``dropped``.
         further: term of a further quantity → (its sum over requests, these requests).
     """
 
     requests: int = 0
     dropped: int = 0
+    failed: int = 0
     decisions: int = 0
     infeasible_steps: int = 0
     reconfigurations: int = 0
@@ -149,7 +151,9 @@ class Totals:
             count = len(served.requests)
             self.further[name] = (total + count * term, requests + count)
         self.requests += len(served.requests)
-        self.dropped += int((served.requests.dropped_at >= 0).sum())
+        failed = int(served.requests.failed.sum())
+        self.failed += failed
+        self.dropped += int((served.requests.dropped_at >= 0).sum()) - failed
         self.decisions += status not in (None, "initial")
         self.infeasible_steps += status == "infeasible"
         self.reconfigurations += bool(reconfigured)
@@ -160,8 +164,11 @@ class Totals:
 
     def to_json(self) -> dict[str, Any]:
         """The sums, and what follows from them."""
-        energy_j, answered = self.idle_j + self.dynamic_j, self.requests - self.dropped
+        answered = self.requests - self.dropped - self.failed
+        energy_j = self.idle_j + self.dynamic_j
         sums = fields_of(self)
+        if not self.failed:
+            sums.pop("failed")
         if self.grams is None:
             sums.pop("grams")
         means = {name: or_none(total / n) for name, (total, n) in sums.pop("further").items() if n}

@@ -3,7 +3,8 @@
 Times are absolute (start of the experiment plus seconds of the run), to the microsecond. A served
 request has every pair that any mode of IPA's parser asks for. A dropped one has empty ``times``,
 which each mode counts as one lost request; where it was dropped, and the times it did get, stand
-under ``dropped``. Two more lists, ``power_w`` and ``cores``, hold one mean a second.
+under ``dropped``, with ``failed`` among them if it was not its age that it was lost for. Two more
+lists, ``power_w`` and ``cores``, hold one mean a second.
 
 The file is written and read one second a line, so that the length of a run costs no memory.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -175,7 +176,9 @@ def _renderer(nodes: tuple[str, ...], start_s: float) -> Callable[[Requests], li
         rendered = [texts[index * width : (index + 1) * width] for index in range(len(batch))]
         for index in np.flatnonzero(batch.dropped_at >= 0).tolist():
             drop = int(batch.dropped_at[index])
-            rendered[index] = _dropped(nodes, drop, (times_s[index] + start_s).tolist())
+            further = {"failed": True} if batch.failed[index] else {}
+            row_s = (times_s[index] + start_s).tolist()
+            rendered[index] = _dropped(nodes, drop, row_s, further)
         return rendered
 
     return render
@@ -194,7 +197,9 @@ def _digits(times_us: Counts) -> npt.NDArray[np.uint8]:
     return text
 
 
-def _dropped(nodes: tuple[str, ...], drop: int, row: list[float]) -> str:
+def _dropped(
+    nodes: tuple[str, ...], drop: int, row: list[float], further: Mapping[str, bool]
+) -> str:
     times = [None if value != value else round(value, 6) for value in row]  # noqa: PLR0124 - NaN
     models = {}
     for index, node in enumerate(nodes[: drop + 1]):
@@ -205,6 +210,7 @@ def _dropped(nodes: tuple[str, ...], drop: int, row: list[float]) -> str:
         "node": nodes[drop],
         "request": {"sending": times[0], "arrival": times[1]},
         "models": models,
+        **further,
     }
     return json.dumps({"times": {}, "dropped": dropped}, separators=(",", ":"))
 
@@ -215,7 +221,7 @@ def read_responses(path: Path, nodes: tuple[str, ...]) -> Responses:
     Raises:
         ConfigError: it is not such a file.
     """
-    flat, drops = array("d"), array("q")
+    flat, drops, failed = array("d"), array("q"), array("b")
     second = -1
     try:
         with path.open(encoding="utf-8") as file:
@@ -226,6 +232,7 @@ def read_responses(path: Path, nodes: tuple[str, ...]) -> Responses:
                     row, drop = _parse(request, nodes, start_s + second)
                     flat.extend(row)
                     drops.append(drop)
+                    failed.append("failed" in (request.get("dropped") or {}))
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -243,6 +250,7 @@ def read_responses(path: Path, nodes: tuple[str, ...]) -> Responses:
             queued_s=table[:, 2::3],
             started_s=table[:, 3::3],
             served_s=table[:, 4::3],
+            failed=np.array(failed, dtype=np.bool_),
         ),
         power_w=_series(closing.get("power_w")),
         cores=_series(closing.get("cores")),

@@ -28,7 +28,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ipa_energy.arrays import Counts, Floats
+import numpy as np
+
+from ipa_energy.arrays import Counts, Floats, Mask
 from ipa_energy.config import PipelineConfig
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Option, Quality, Stage
@@ -172,10 +174,12 @@ class Requests:
         request_id: (R,) position in the order of sending, counted from 0 by one backend object.
         sending_s: (R,) when the client sent it.
         done_s: (R,) when the client got the answer, or when it was dropped.
-        dropped_at: (R,) index of the stage that dropped it, −1 if it was served.
+        dropped_at: (R,) index of the stage where it was lost, −1 if it was served.
         queued_s: (R, S) when it entered the stage's queue; NaN if it never did.
         started_s: (R, S) when its batch began to be served there; NaN if it never did.
         served_s: (R, S) when its batch was done there; NaN if it never was.
+        failed: (R,) True if it was lost because something failed or it was refused, and not because
+            it was older than the drop limit; empty if given so: nothing failed.
     """
 
     request_id: Counts
@@ -185,6 +189,11 @@ class Requests:
     queued_s: Floats
     started_s: Floats
     served_s: Floats
+    failed: Mask = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+
+    def __post_init__(self) -> None:
+        if not len(self.failed):
+            object.__setattr__(self, "failed", np.zeros(len(self.request_id), dtype=np.bool_))
 
     def __len__(self) -> int:
         return len(self.request_id)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ipa_energy.comparing import metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog import RunLog, Totals, read_run
 from ipa_energy.runlog.reader import Run
@@ -340,6 +341,36 @@ def test_dropped_request_says_where(tmp_path: Path) -> None:
     assert dropped
     assert {entry["node"] for entry in dropped} == {NODES[0]}
     assert int(np.sum(read_run(path).requests.dropped_at == 0)) == len(dropped)
+
+
+def test_failed_requests_are_told_from_dropped_ones_and_stay_lost_for_ipa(tmp_path: Path) -> None:
+    log = start(tmp_path / "run")
+    intervals = list(fake_intervals(seconds=SECONDS))
+    totals = Totals()
+    lost = 0
+    for interval in intervals:
+        requests = interval.served.requests
+        failed = (requests.dropped_at >= 0) & (np.arange(len(requests)) % 2 == 0)
+        lost += int(failed.sum())
+        served = dataclasses.replace(
+            interval.served, requests=dataclasses.replace(requests, failed=failed)
+        )
+        log.append_interval(dataclasses.replace(interval, served=served))
+        totals.add(served, None, (), {})
+    assert lost > 0
+    before = read_run(log.path)
+    log.complete(totals.to_json())
+    for run in (before, read_run(log.path)):
+        figures = metrics(run)
+        assert figures.failed == lost
+        assert figures.dropped == int((run.requests.dropped_at >= 0).sum()) - lost
+        assert figures.served + figures.dropped + figures.failed == figures.requests
+    text = json.loads((log.path / "run.json").read_text())
+    assert text["totals"]["failed"] == lost
+    data = json.loads((log.path / "0.json").read_text())
+    empty = [r for second in data["responses"] for r in second if not r["times"]]
+    assert len(empty) == figures.dropped + figures.failed
+    assert sum(r["dropped"].get("failed", False) for r in empty) == lost
 
 
 def test_seconds_without_requests_are_empty_lists(tmp_path: Path) -> None:

@@ -179,12 +179,18 @@ class LocalBackend:
             self._tell_of_ourselves()
         ids = np.array([one.number for one in finished], dtype=np.int64)
         trips = [self._trips.pop(one.number, None) for one in finished]
-        failed = sum(1 for one in finished if one.trouble and "dropped at" not in one.trouble)
-        if failed:
-            why = next(one.trouble for one in finished if one.trouble)
-            logger.warning("%d requests failed, the first: %s", failed, why)
+        failed = np.array(
+            [
+                one.trouble is not None and not (trip and trip.is_dropped)
+                for one, trip in zip(finished, trips, strict=True)
+            ],
+            dtype=np.bool_,
+        )
+        if failed.any():
+            why = finished[int(failed.argmax())].trouble
+            logger.warning("%d requests failed, the first: %s", failed.sum(), why)
         stopped = [
-            (-1 if one.trouble is None else 0) if trip is None else trip.stopped_at
+            -1 if one.trouble is None else max(0, trip.stopped_at) if trip else 0
             for one, trip in zip(finished, trips, strict=True)
         ]
         requests = Requests(
@@ -195,6 +201,7 @@ class LocalBackend:
             queued_s=self._times([trip.queued_s if trip else [] for trip in trips]),
             started_s=self._times([trip.started_s if trip else [] for trip in trips]),
             served_s=self._times([trip.served_s if trip else [] for trip in trips]),
+            failed=failed,
         )
         return self._served(requests, start_s, end_s)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ipa_energy.errors import ServingError
 from ipa_energy.serving.local.protocol import Named
-from ipa_energy.serving.local.stage_queue import StageQueue
+from ipa_energy.serving.local.stage_queue import DroppedError, StageQueue
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Trip:
         left_s: when its answer, or its refusal, left the router; NaN until then.
         stopped_at: index of the stage where it was dropped or failed; −1 if it was served.
         trouble: why it was not served; None if it was.
+        is_dropped: True if that was its age.
         queued_s, started_s, served_s: one a stage that it came to; NaN for what did not happen.
     """
 
@@ -31,6 +32,7 @@ class Trip:
     left_s: float = math.nan
     stopped_at: int = -1
     trouble: str | None = None
+    is_dropped: bool = False
     queued_s: list[float] = field(default_factory=list)
     started_s: list[float] = field(default_factory=list)
     served_s: list[float] = field(default_factory=list)
@@ -87,6 +89,7 @@ class Router:
                     trip.served_s.append(visit.served_s)
         except ServingError as error:
             trip.stopped_at, trip.trouble = len(trip.queued_s) - 1, str(error)
+            trip.is_dropped = isinstance(error, DroppedError)
             raise
         except asyncio.CancelledError:
             trip.stopped_at, trip.trouble = len(trip.queued_s) - 1, "cancelled by the client"

@@ -308,7 +308,7 @@ async def test_nothing_is_lost_while_replicas_come_go_and_fail() -> None:
     """2000 requests, 4 to 8 replicas of which one is lost or drained every few batches."""
     queue = StageQueue("s")
     for number in range(4):
-        queue.add(ScriptedReplica(f"r{number}", batch=3))
+        queue.add(ScriptedReplica(f"r{number}", batch=3, script=[LOST] if number == 0 else None))
 
     async def disturb() -> None:
         for number in range(4, 200):
