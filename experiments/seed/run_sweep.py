@@ -31,7 +31,7 @@ from tqdm import tqdm
 import ipa_energy
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 from ipa_energy.files import write_json
-from ipa_energy.profiling.profile_meta import describe_machine
+from ipa_energy.profiling.machine import describe_machine
 from ipa_energy.records import meters_in
 
 EXIT_SOME_FAILED = 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipa_energy.config import PipelineConfig
     from ipa_energy.profiling.gpus import GpuPool
     from ipa_energy.profiling.sweep import Sweep
-    from ipa_energy.profiling.trial_settings import TrialSettings
+    from ipa_energy.profiling.trial_windows import TrialSettings
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -175,7 +175,7 @@ def _gpus(shares: Sequence[float], replicas: Sequence[int]) -> GpuPool | None:
 
 
 def _settings(args: argparse.Namespace, gpus: GpuPool | None) -> TrialSettings:
-    from ipa_energy.profiling.trial_settings import TrialSettings
+    from ipa_energy.profiling.trial_windows import TrialSettings
 
     settings = TrialSettings().quick() if args.quick else TrialSettings()
     if gpus is not None:

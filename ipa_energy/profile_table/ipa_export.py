@@ -9,8 +9,8 @@
     DIR/series/N/0.yaml                    the profiling configuration IPA keeps with a series
 
 The requests are synthesised: they have the row's mean and 99th percentile and are otherwise
-meaningless (:func:`.responses.responses_for`). ``mode`` and ``series_meta`` say so. No CPU, memory
-or throttling figures are invented: these lists are empty.
+meaningless. ``mode`` and ``series_meta`` say so. No CPU, memory or throttling figures are invented:
+these lists are empty.
 
 IPA picks experiments by one ``load``, a whole number, and plans with every one of them. So the row
 that planning would take of an option (fewest replicas, lowest load) carries the chosen label, and

@@ -1,24 +1,36 @@
-"""The row of an entry, from what its trials say together."""
+"""The row of an entry: from what its trials say together, or predicted from other entries' rows.
+
+A predicted row has ``trials`` 0 (no window stands behind it), ``meter`` ``fit(METER)`` and
+``quality`` ``estimated`` whatever the meter's own; its ``energy_ci95_j`` is the half width of the
+95 % prediction interval. The profile's meta file names every predicted entry with the interval of
+each figure, latencies included, and the held-out error of each fit.
+
+What is fitted is the cost of a *batch* (:mod:`.fit_surface`): its mean and p99 latency, the time
+between two batches at saturation, its joules; and the idle watts of a replica.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from ipa_energy.energy import joules_per_request
-from ipa_energy.errors import MeterUnavailableError, ServingError
+from ipa_energy.errors import ConfigError, MeterUnavailableError, ServingError
 from ipa_energy.interval import half_width_95
-from ipa_energy.profile_table.profile_row import SATURATED, ProfileRow
-from ipa_energy.profiling.grid import Entry
+from ipa_energy.profile_table.profile_row import FITTED, SATURATED, ProfileRow
+from ipa_energy.profiling.fit_shapes import Point
+from ipa_energy.profiling.fit_surface import LARGEST_LN, Prediction, Surface, fit_surface
+from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.trial import Trial
-from ipa_energy.records import Quality
+from ipa_energy.records import Quality, joined_meters
 
 METER_PRECISION = 0.01
-"""What the shortest useful window of a counter is good to (:func:`~.status.min_window_for`)."""
+"""What the shortest useful window of a counter is good to."""
 
 
 def rounded(value: float) -> float:
@@ -107,3 +119,151 @@ def _require_busy_gpu(trials: Sequence[Trial]) -> None:
                 "precision, in windows of an entry on a GPU: the model did not run on the GPU that "
                 "is measured, or hardly worked, or the counter is dead"
             )
+
+
+# ------------------------------------------------------------------ predicted rows
+
+QUANTITIES: dict[str, Callable[[ProfileRow], float]] = {
+    "latency_avg_s": lambda row: row.latency_avg_s,
+    "latency_p99_s": lambda row: row.latency_p99_s,
+    "batch_s": lambda row: row.batch / row.throughput_rps,
+    "batch_energy_j": lambda row: row.batch * row.dynamic_energy_j,
+    "idle_power_w": lambda row: row.idle_power_w,
+}
+"""What is fitted, each a cost of one batch but the last, which is of one waiting replica."""
+
+NO_IDLE_POWER = Prediction(0.0, 0.0, 0.0)
+"""Where the meter shows none for any measured entry, as a power model without idle does."""
+
+
+def is_predicted(row: ProfileRow) -> bool:
+    """True if a fit wrote the row, not a measurement."""
+    return row.meter.startswith(FITTED)
+
+
+def is_fitted_to(row: ProfileRow) -> bool:
+    """True for what the fits are made from: one replica, measured, back to back."""
+    return row.replicas == 1 and row.is_saturated and not is_predicted(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What the fits of a profile gave.
+
+    Attributes:
+        rows: one for each entry that could be predicted.
+        meta: for the meta file: ``stages`` (stage → quantity → the fit and its held-out error)
+            and ``entries`` (label → quantity → value and interval).
+        failures: entry → why it could not be predicted.
+    """
+
+    rows: tuple[ProfileRow, ...]
+    meta: dict[str, Any]
+    failures: dict[Entry, str]
+
+
+def predict(measured: Iterable[ProfileRow], wanted: Sequence[Entry]) -> Predicted:
+    """Predict entries from measured rows of the same stage, hardware and GPU share.
+
+    Args:
+        measured: rows of a profile; predicted ones, and those of several replicas or lower loads,
+            are left out.
+        wanted: entries of one replica.
+    """
+    rows: list[ProfileRow] = []
+    failures: dict[Entry, str] = {}
+    stages: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
+    usable = [row for row in measured if is_fitted_to(row)]
+    for kind in dict.fromkeys(entry.family for entry in wanted):
+        family = [row for row in usable if entry_of(row).family == kind]
+        missing = [entry for entry in wanted if entry.family == kind]
+        stage, hardware, share = kind
+        law = f"{stage} {hardware}" + (f" {share:g}g" if 0 < share < 1 else "")
+        try:
+            fits = _fits(family)
+        except ConfigError as error:
+            failures |= dict.fromkeys(missing, str(error))
+            continue
+        stages[law] = {name: _fit_meta(fit) for name, fit in fits.items()}
+        for entry in missing:
+            try:
+                found = {name: _predicted(fit, entry) for name, fit in fits.items()}
+            except ConfigError as error:
+                failures[entry] = str(error)
+                continue
+            rows.append(_row(entry, found, family))
+            entries[entry.label] = {name: asdict(figure) for name, figure in found.items()}
+    return Predicted(tuple(rows), {"stages": stages, "entries": entries}, failures)
+
+
+def _fits(rows: Sequence[ProfileRow]) -> dict[str, Surface | None]:
+    """Quantity → fit; None where every value is exactly 0, which only idle power may be."""
+    fits: dict[str, Surface | None] = {}
+    for name, quantity in QUANTITIES.items():
+        values = [quantity(row) for row in rows]
+        if name == "idle_power_w" and rows and not any(values):
+            fits[name] = None
+            continue
+        points = [
+            Point(row.variant, row.cpu_cores, row.batch, value)
+            for row, value in zip(rows, values, strict=True)
+        ]
+        stage = rows[0].stage if rows else "a stage without measured entries"
+        fits[name] = fit_surface(points, f"{name} of {stage}")
+    return fits
+
+
+def _predicted(fit: Surface | None, entry: Entry) -> Prediction:
+    if fit is None:
+        return NO_IDLE_POWER
+    return fit.predict(entry.variant, float(entry.cpu_cores), entry.batch)
+
+
+def _row(entry: Entry, found: dict[str, Prediction], family: Sequence[ProfileRow]) -> ProfileRow:
+    figures = {name: float(f"{prediction.value:.6g}") for name, prediction in found.items()}
+    load_rps = float(f"{entry.batch / figures['batch_s']:.6g}")
+    energy = found["batch_energy_j"]
+    dynamic_energy_j = float(f"{energy.value / entry.batch:.6g}")
+    half_width_j = (energy.high - energy.value) / entry.batch
+    idle_power_w = figures["idle_power_w"]
+    accuracy = next(row.accuracy for row in family if row.variant == entry.variant)
+    meters = joined_meters(sorted({row.meter for row in family}))
+    return ProfileRow(
+        stage=entry.stage,
+        variant=entry.variant,
+        hardware=entry.hardware,
+        cpu_cores=float(entry.cpu_cores),
+        gpu_share=entry.gpu_share,
+        batch=entry.batch,
+        replicas=1,
+        load_rps=load_rps,
+        latency_avg_s=figures["latency_avg_s"],
+        latency_p99_s=max(figures["latency_avg_s"], figures["latency_p99_s"]),
+        throughput_rps=load_rps,
+        accuracy=accuracy,
+        dynamic_energy_j=dynamic_energy_j,
+        idle_power_w=idle_power_w,
+        joules_per_request=float(f"{dynamic_energy_j + idle_power_w / load_rps:.6g}"),
+        energy_ci95_j=float(f"{half_width_j:.6g}") if math.isfinite(half_width_j) else math.nan,
+        trials=0,
+        meter=f"{FITTED}{meters})",
+        quality="estimated",
+    )
+
+
+def _fit_meta(fit: Surface | None) -> dict[str, Any]:
+    if fit is None:
+        return {"shape": "zero: no measured entry has any"}
+    return {
+        "shape": fit.shape,
+        "measured_points": fit.points,
+        "held_out": {name: _finite(value) for name, value in asdict(fit.held_out).items()},
+        "interval_factor": _finite(math.exp(min(fit.half_width_ln, LARGEST_LN))),
+        "relative_mae_of_shapes": {n: _finite(value) for n, value in fit.candidates.items()},
+    }
+
+
+def _finite(value: float) -> float | None:
+    """The value, or None for an error or interval without bound."""
+    return value if value < math.exp(LARGEST_LN) else None

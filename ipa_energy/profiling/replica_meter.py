@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters import discovery
 from ipa_energy.meters.base import Meter, MeterStatus
 from ipa_energy.meters.composite import SumMeter
+from ipa_energy.meters.cpu_time import CpuTimeMeter
 from ipa_energy.meters.discovery import (
     AUTO,
     CPU_COUNTERS,
@@ -27,20 +31,157 @@ from ipa_energy.meters.discovery import (
     GPU_ESTIMATE,
     close_meter,
 )
-from ipa_energy.meters.power_model import power_model_for_this_machine, power_model_in
-from ipa_energy.meters.sources import Places, sources_of
-from ipa_energy.profiling.charging import (
-    MeterChoice,
-    cpu_time_choice,
-    gpu_choice,
-    joined,
-    machine_choice,
+from ipa_energy.meters.power_model import (
+    PowerModel,
+    power_model_for_this_machine,
+    power_model_in,
 )
+from ipa_energy.meters.sources import Places, sources_of
 from ipa_energy.profiling.gpus import GpuPool
-from ipa_energy.records import meters_in
+from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.trial_windows import TrialSettings
+from ipa_energy.records import joined_meters, meters_in, weakest_quality
 from ipa_energy.registries import METERS
 
 logger = logging.getLogger(__name__)
+
+MeterFactory = Callable[[int, float], Meter]
+"""(process id, cores it reserves) → a meter; the same for all if its part is shared."""
+
+Counted = Literal["CPU", "GPU"]
+
+
+@dataclass(frozen=True, slots=True)
+class MeterPart:
+    """A source of joules, and how replicas are charged with them.
+
+    Attributes:
+        meter_for: makes the meter of one replica, or gives that of what they share.
+        counts: whose joules.
+        shared_by: units that share what the meter shows: cores, or GPUs; None if it shows one
+            replica.
+    """
+
+    meter_for: MeterFactory
+    counts: Counted = "CPU"
+    shared_by: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeterChoice:
+    """A meter for replicas, and what the meta file says about it.
+
+    Attributes:
+        parts: one for each source; that of the GPU first, if there is one.
+        meta: name, quality, power model and the like; the same whenever the same is chosen.
+        observed: what was found out about it this time, e.g. how often its counter moves.
+    """
+
+    parts: tuple[MeterPart, ...]
+    meta: Mapping[str, Any]
+    observed: Mapping[str, Any] = field(default_factory=dict)
+
+    def parts_for(self, gpu_share: float) -> tuple[MeterPart, ...]:
+        """The parts that an entry with this share of a GPU is charged with."""
+        return tuple(part for part in self.parts if part.counts == "CPU" or gpu_share > 0)
+
+    @property
+    def counts(self) -> frozenset[Counted]:
+        """Whose joules its parts count."""
+        return frozenset(part.counts for part in self.parts)
+
+
+def cpu_time_choice(model: PowerModel) -> MeterChoice:
+    """CPU time × ``model``, charged to each replica by its process tree."""
+    percent = f"±{100 * model.relative_error:g} %"
+    return MeterChoice(
+        (MeterPart(lambda pid, cores: CpuTimeMeter(model, pid=pid, reserved_cores=cores)),),
+        {
+            "name": CpuTimeMeter.name,
+            "quality": CpuTimeMeter.quality,
+            "power_model": model.to_json(),
+            "uncertainty": f"{percent} on every joule and watt, from the power model; "
+            "energy_ci95_j is the spread of the trials only",
+        },
+    )
+
+
+def machine_choice(meter: Meter, meta: Mapping[str, Any] | None = None) -> MeterChoice:
+    """A meter of the whole machine, which must be otherwise idle while it measures.
+
+    Args:
+        meter: of all cores, e.g. RAPL's packages.
+        meta: more for the meta file than its name and quality.
+    """
+    return _shared(meter, "CPU", os.cpu_count() or 1, {"scope": "machine", **(meta or {})})
+
+
+def gpu_choice(meter: Meter, gpus: int, meta: Mapping[str, Any] | None = None) -> MeterChoice:
+    """A meter of whole GPUs, on which nothing else may run while it measures.
+
+    Args:
+        meter: of these GPUs and no other.
+        gpus: how many they are.
+        meta: more for the meta file than its name and quality.
+    """
+    return _shared(meter, "GPU", gpus, {"scope": "GPU", **(meta or {})})
+
+
+def _shared(meter: Meter, counts: Counted, units: int, meta: Mapping[str, Any]) -> MeterChoice:
+    part = MeterPart(lambda pid, cores: meter, counts, float(units))
+    return MeterChoice((part,), {"name": meter.name, "quality": meter.quality, **meta})
+
+
+def joined(choices: Sequence[MeterChoice]) -> MeterChoice:
+    """Several sources as one choice, what is said of each under its name; a single one as it is."""
+    if len(choices) == 1:
+        return choices[0]
+    meta = [choice.meta for choice in choices]
+    return MeterChoice(
+        tuple(part for choice in choices for part in choice.parts),
+        {
+            "name": joined_meters(found["name"] for found in meta),
+            "quality": weakest_quality([found["quality"] for found in meta]),
+            "parts": {found["name"]: found for found in meta},
+        },
+        {name: value for choice in choices for name, value in choice.observed.items()},
+    )
+
+
+def check_settings(choice: MeterChoice, settings: TrialSettings, entries: Sequence[Entry]) -> None:
+    """Refuse windows that no trial of these entries could make long enough, before any begins.
+
+    Raises:
+        ConfigError: the longest window allowed is shorter than the meter needs, or nothing counts
+            the joules of an entry's GPU.
+        MeterUnavailableError: the meter cannot be made.
+    """
+    firsts = {(entry.cpu_cores, entry.gpu_share > 0): entry for entry in reversed(entries)}
+    for (cores, on_gpu), entry in firsts.items():
+        if on_gpu and "GPU" not in choice.counts:
+            raise ConfigError(
+                f"{entry.label}: {choice.meta['name']} does not count the joules of GPUs",
+                where="--meter",
+                allowed=f"a meter of GPUs as well: nvml+{choice.meta['name']}",
+            )
+        parts = choice.parts_for(entry.gpu_share)
+        if not parts:
+            raise ConfigError(
+                f"{entry.label}: {choice.meta['name']} counts the joules of GPUs, and this entry "
+                "uses none",
+                where="--meter",
+                allowed="a meter of processors as well, or entries on a GPU (--gpu)",
+            )
+        for part in parts:
+            meter = part.meter_for(os.getpid(), float(cores))
+            if settings.max_window_s < meter.min_window_s:
+                needed_s = math.ceil(meter.min_window_s)
+                raise ConfigError(
+                    f"{entry.label}: windows of at most {settings.max_window_s:g} s are too short "
+                    f"for {meter.name}, which needs {meter.min_window_s:g} s",
+                    fix=f"--window {needed_s:g}, and no --quick; or another meter",
+                )
+
 
 DCGM = "dcgm"
 TWICE = "the processor's joules are in it and must not be added; measure with --meter nvml alone"

@@ -1,7 +1,7 @@
-"""A pipeline's profile: what was asked for, checked, then measured (:mod:`.rounds`).
+"""A pipeline's profile: what was asked for, checked, then measured (:mod:`.profile_files`).
 
 With a budget only a share of the grid is measured (:mod:`.grid`) and the rest is predicted
-(:mod:`.fit.prediction`). Whatever can be refused is refused before anything is written.
+(:mod:`.entry_rows`). Whatever can be refused is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -22,19 +22,16 @@ from ipa_energy.pipeline_models import (
     load_pipeline,
 )
 from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.profiling.charging import MeterChoice, check_settings
-from ipa_energy.profiling.cores import Placement, placements, read_topology
-from ipa_energy.profiling.fit.prediction import predict
+from ipa_energy.profiling.entry_rows import predict
 from ipa_energy.profiling.gpus import GpuPool, GpuSlot, check_shares, probe_gpus
 from ipa_energy.profiling.grid import Entry, chosen_variants, grid, within_budget
-from ipa_energy.profiling.idle import EmptyMachine
-from ipa_energy.profiling.profile_files import ProfileFiles
-from ipa_energy.profiling.profile_meta import check_replicas, describe_machine
+from ipa_energy.profiling.machine import Placement, describe_machine, placements, read_topology
+from ipa_energy.profiling.profile_files import ProfileFiles, Rounds, Work
+from ipa_energy.profiling.profile_meta import Stability, check_replicas, stability
+from ipa_energy.profiling.replica_meter import MeterChoice, check_settings
 from ipa_energy.profiling.replicas import ReplicaSpec
-from ipa_energy.profiling.rounds import Rounds, Work
-from ipa_energy.profiling.stability import Stability, stability
 from ipa_energy.profiling.trial_journal import RANDOM_WEIGHTS, inputs_of
-from ipa_energy.profiling.trial_settings import TrialSettings
+from ipa_energy.profiling.trial_windows import EmptyMachine, TrialSettings
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +116,7 @@ def profile_pipeline(
         replicas: numbers of replicas that work at once.
         loads_rps: loads below saturation to measure besides, for all replicas together.
         core_ids: CPUs to pin replicas to, in order; None to choose among those this process may
-            use, so that replicas share no core (:mod:`.cores`).
+            use, so that replicas share no core (:mod:`.machine`).
         weights: variant → weights file; random weights for those not named.
         trials: trials an entry, one each round; None for three, or one if ``quick``.
         settings: lengths and limits of a trial.

@@ -9,11 +9,11 @@ A trial, in fresh processes, one a replica, each pinned to cores of its own::
       │          │ falling      │             │ the cores meanwhile)    │        │
 
 An idle window begins when the replicas' threads have stopped spinning after their last batch, and,
-where a GPU is measured, when its power has stopped falling (:mod:`.idle`). A batch is over when the
-GPU is done with it, so that every read of a meter finds the work of its window finished.
+where a GPU is measured, when its power has stopped falling (:mod:`.trial_windows`). A batch is over
+when the GPU is done with it, so that every read of a meter finds the work of its window finished.
 
 Idle power is the mean of what the meter shows before and after, and what the window costs above it
-is dynamic. Trials of one entry lie apart in time (:mod:`.sweep` shuffles them), so that drift of
+is dynamic. Trials of one entry lie apart in time (their rounds are shuffled), so that drift of
 the machine ends up in the interval rather than in one variant's mean.
 """
 
@@ -27,10 +27,10 @@ from statistics import fmean
 from ipa_energy.errors import ConfigError
 from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.base import Energy, Meter, Reading
-from ipa_energy.profiling.charging import Account, MeterPart, PartEnergy, check_window
-from ipa_energy.profiling.idle import EmptyMachine, Idle, idle_window
+from ipa_energy.profiling.charging import Account, PartEnergy, check_window
+from ipa_energy.profiling.replica_meter import MeterPart
 from ipa_energy.profiling.replicas import ReplicaGroup, ReplicaSpec, Served
-from ipa_energy.profiling.trial_settings import TrialSettings
+from ipa_energy.profiling.trial_windows import EmptyMachine, Idle, TrialSettings, idle_window
 
 __all__ = ["Trial", "TrialSettings", "run_trial"]
 

@@ -39,7 +39,7 @@ class Journal:
     Args:
         path: the file; its folder must exist.
         context: what every figure depends on: machine, meter, versions, settings.
-        inputs: what the figures of each variant depend on (:mod:`.trial_journal`).
+        inputs: what the figures of each variant depend on.
 
     Raises:
         ConfigError: the file holds something else.

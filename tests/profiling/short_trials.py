@@ -1,6 +1,6 @@
 """Trial settings for tests that look at what becomes of trials, not at their figures."""
 
-from ipa_energy.profiling.trial_settings import TrialSettings
+from ipa_energy.profiling.trial_windows import TrialSettings
 
 SHORT = TrialSettings(
     min_window_s=0.03,

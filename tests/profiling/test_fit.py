@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_csv import read_profile
-from ipa_energy.profiling.fit.prediction import QUANTITIES, is_predicted, predict
-from ipa_energy.profiling.fit.shapes import Point, shapes_for
-from ipa_energy.profiling.fit.surface import _half_width, fit_surface
+from ipa_energy.profiling.entry_rows import QUANTITIES, is_predicted, predict
+from ipa_energy.profiling.fit_shapes import Point, shapes_for
+from ipa_energy.profiling.fit_surface import _half_width, fit_surface
 from ipa_energy.profiling.grid import Entry, within_budget
 
 PROFILE = Path(__file__).parents[2] / "configs/profiles/video-epyc-9004-2vcpu.csv"

@@ -18,8 +18,8 @@ import dataclasses
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.testing import FakeMeter
 from ipa_energy.profiling.gpus import find_gpus
-from ipa_energy.profiling.charging import cpu_time_choice, gpu_choice, joined, machine_choice
-from ipa_energy.profiling.trial_settings import TrialSettings
+from ipa_energy.profiling.replica_meter import cpu_time_choice, gpu_choice, joined, machine_choice
+from ipa_energy.profiling.trial_windows import TrialSettings
 from ipa_energy.profiling.sweep import profile_pipeline
 
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")

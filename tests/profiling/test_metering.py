@@ -12,18 +12,19 @@ from ipa_energy.meters.composite import SumMeter
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.charging import (
     Account,
+    check_window,
+)
+from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.replica_meter import (
     MeterChoice,
     MeterPart,
     check_settings,
-    check_window,
     cpu_time_choice,
     gpu_choice,
     joined,
     machine_choice,
 )
-from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.idle import EmptyMachine, Idle
-from ipa_energy.profiling.trial_settings import TrialSettings
+from ipa_energy.profiling.trial_windows import EmptyMachine, Idle, TrialSettings
 from ipa_energy.testing import FakeMeter
 
 ENTRY = Entry("work", "steady", "cpu", 2, 4)

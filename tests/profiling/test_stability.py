@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ipa_energy.profiling.grid import Entry
-from ipa_energy.profiling.stability import stability
+from ipa_energy.profiling.profile_meta import stability
 
 
 @pytest.fixture

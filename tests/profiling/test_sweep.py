@@ -18,9 +18,9 @@ from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.jsonl import append_line
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import read_profile
-from ipa_energy.profiling.charging import MeterChoice, MeterPart, cpu_time_choice
 from ipa_energy.profiling.entry_rows import profile_row
 from ipa_energy.profiling.grid import Entry, visits
+from ipa_energy.profiling.replica_meter import MeterChoice, MeterPart, cpu_time_choice
 from ipa_energy.profiling.sweep import profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings
 from ipa_energy.testing import FakeMeter

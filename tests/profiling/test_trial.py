@@ -14,9 +14,9 @@ from ipa_energy.interval import half_width_95
 from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.base import Energy, Reading
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.profiling.charging import MeterPart, cpu_time_choice
 from ipa_energy.profiling.entry_rows import profile_row
 from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.replica_meter import MeterPart, cpu_time_choice
 from ipa_energy.profiling.replicas import Replica, ReplicaSpec
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 from ipa_energy.testing import FakeMeter

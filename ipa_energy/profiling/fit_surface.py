@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import t_quantile_95
-from ipa_energy.profiling.fit.shapes import Model, Point, Shape, shapes_for
+from ipa_energy.profiling.fit_shapes import Model, Point, Shape, shapes_for
 from ipa_energy.profiling.grid import MIN_HELD_OUT
 
 FOLDS = 5
@@ -64,7 +64,7 @@ class Surface:
     """A fitted cost.
 
     Attributes:
-        shape: name of the chosen shape (:mod:`.shapes`).
+        shape: name of the chosen shape (:mod:`.fit_shapes`).
         points: measured points behind it.
         held_out: error of choice and fit together.
         candidates: shape → its own held-out relative MAE, infinite if it cannot predict them all.

@@ -1,5 +1,6 @@
-"""Which CPUs the replicas of an entry are pinned to: whole cores of one's own, close together.
+"""The machine: what it is, and which of its CPUs the replicas of an entry are pinned to.
 
+Whole cores of one's own, close together.
 Two hardware threads of a core share its units and its first caches; replicas that were given one
 each would measure each other. So every replica gets cores of its own, one thread of each as long as
 there are enough of them, and the second threads of its own cores when there are not::
@@ -15,6 +16,8 @@ and lies within one NUMA node where one has room.
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,3 +206,40 @@ def placements(
         else topology.in_order(cpu_ids, replicas, cpus)
         for replicas, cpus in sizes
     }
+
+
+PROC = Path("/proc")
+
+
+def describe_machine(proc: Path = PROC) -> dict[str, Any]:
+    """CPU, cores, memory, kernel, and whether a hypervisor is in between."""
+    cpu = _first_cpu(proc / "cpuinfo")
+    memory_kib = next(
+        (
+            int(line.split()[1])
+            for line in (proc / "meminfo").read_text().splitlines()
+            if line.startswith("MemTotal:")
+        ),
+        0,
+    )
+    return {
+        "cpu": cpu.get("model name", platform.processor() or "unknown"),
+        "cpu_family": cpu.get("cpu family"),
+        "cpu_model": cpu.get("model"),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_kib / 2**20, 1),
+        "kernel": ".".join(platform.release().split(".")[:2]),
+        "architecture": platform.machine(),
+        "virtualised": "hypervisor" in cpu.get("flags", "").split(),
+        "python": platform.python_version(),
+    }
+
+
+def _first_cpu(cpuinfo: Path) -> dict[str, str]:
+    meta: dict[str, str] = {}
+    for line in cpuinfo.read_text().splitlines():
+        if not line.strip():
+            break
+        key, _, value = line.partition(":")
+        meta[key.strip()] = value.strip()
+    return meta

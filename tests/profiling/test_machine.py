@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ipa_energy.profiling.cores import Core, Topology, parse_cpu_list, placements, read_topology
+from ipa_energy.profiling.machine import Core, Topology, parse_cpu_list, placements, read_topology
 
 # Two nodes of four cores with two threads each: CPU n and n + 8 are one core.
 TWO_NODES = Topology([Core(n // 4, (n, n + 8)) for n in range(8)])

@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from ipa_energy.profiling.idle import CALM_SLICES, EmptyMachine, idle_window
-from ipa_energy.profiling.trial_settings import TrialSettings
+from ipa_energy.profiling.trial_windows import CALM_SLICES, EmptyMachine, TrialSettings, idle_window
 from ipa_energy.testing import FakeMeter
 
 SETTINGS = TrialSettings(idle_s=0.3, settle_slice_s=1.0, settle_max_s=60.0)
