@@ -94,6 +94,79 @@ class GpuPipeline(Pipeline, Protocol):
         ...
 
 
+Handler = Callable[[Sequence[bytes]], Sequence[bytes]]
+"""Serves one batch as it comes over the network: an element in, an element out for each.
+
+It reads an element as what :class:`Signature` declares, and nothing in it is evaluated. One that it
+cannot read is a ``ValueError`` that names it by its number in the batch; whatever else it raises
+counts as the replica's failure, not the client's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What one element is, on the way into a stage and out of it.
+
+    Attributes:
+        takes, gives: media types, e.g. ``image/jpeg``.
+        max_bytes: of one element; a larger one is refused unread.
+    """
+
+    takes: str
+    gives: str
+    max_bytes: int = 16 * 2**20
+
+
+class ServedPipeline(Pipeline, Protocol):
+    """What a ``pipeline.py`` has besides if its models can be served.
+
+    What one stage gives is what the next one takes: a request of k elements stays one request.
+    """
+
+    def handler(
+        self, variant: Variant, *, weights: str | None, threads: int, device: str
+    ) -> Handler:
+        """Load a variant ready to answer, on ``cpu`` or :data:`GPU_DEVICE`; see ``build``."""
+        ...
+
+    def signature(self, stage: str) -> Signature:
+        """What a stage takes and gives."""
+        ...
+
+    def requests(self, seed: int, count: int, *, stage: str | None = None) -> list[bytes]:
+        """Seeded elements as they come to a stage; to the first one, from clients, if None.
+
+        Made without the models' libraries.
+        """
+        ...
+
+    def preload(self) -> None:
+        """Import what ``handler`` needs, and no more.
+
+        Called once in the process that replicas are forked from: nothing may be computed there,
+        no thread started, no GPU looked at.
+        """
+        ...
+
+
+SERVED_NAMES = ("handler", "signature", "requests", "preload")
+
+
+def served_pipeline(pipeline: Pipeline, where: str | Path | None = None) -> ServedPipeline:
+    """The pipeline, if its models can be served.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    missing = [name for name in SERVED_NAMES if not hasattr(pipeline, name)]
+    if missing:
+        raise ConfigError(
+            f"the pipeline's models cannot be served: it has no {' and no '.join(missing)}",
+            where=where,
+            allowed="a pipeline with the names of ServedPipeline (pipelines/README.md)",
+        )
+    return cast(ServedPipeline, pipeline)
+
+
 GPU_DEVICE = "cuda"
 """How a pipeline is told to build for the GPU."""
 

@@ -12,14 +12,17 @@ boxes stay, because what sorts them out runs where they are.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import pickle
 from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
-from ipa_energy.pipeline_models import GPU_DEVICE, Runner, Variant
+from ipa_energy.pipeline_models import GPU_DEVICE, Handler, Runner, Variant
 
+from . import serving
+from .serving import signature
 from .variants import VARIANTS
 
 __all__ = [
@@ -27,13 +30,26 @@ __all__ = [
     "VARIANTS",
     "build",
     "gpu",
+    "handler",
     "peak_gpu_memory_bytes",
+    "preload",
+    "requests",
     "sample",
+    "signature",
     "versions",
 ]
 
 REQUIRES = ("torch", "torchvision", "ultralytics")
 """Packages the networks need; ``pip install ipa-energy[video]`` brings them."""
+
+PRELOADED = (
+    "PIL.JpegImagePlugin",
+    "torch.fx.experimental.optimization",
+    "torchvision",
+    "ultralytics",
+    "ultralytics.nn.tasks",
+)
+"""What a replica's process would import."""
 
 UNLOADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, pickle.UnpicklingError)
 """What the libraries raise on a file that is missing, torn, or something else altogether."""
@@ -153,6 +169,41 @@ def versions() -> dict[str, str]:
     return found
 
 
+def handler(variant: Variant, *, weights: str | None, threads: int, device: str) -> Handler:
+    """Load a variant ready to answer; :mod:`.serving` says what comes in and goes out.
+
+    Raises: as :func:`build`.
+    """
+    run = build(variant, weights=weights, threads=threads, device=device)
+    return serving.handler(variant, run, weights=weights, device=device)
+
+
+def requests(seed: int, count: int, *, stage: str | None = None) -> list[bytes]:
+    """Seeded JPEGs. With random weights no person is seen: both stages get whole pictures."""
+    signature(stage or "crop")
+    return serving.requests(seed, count)
+
+
+def preload() -> None:
+    """Import what :func:`handler` needs; nothing is computed, no GPU looked at.
+
+    Raises:
+        UnavailableError: something of it is not installed.
+    """
+    _set_offline()
+    try:
+        for name in PRELOADED:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise _needs_extra(error) from error
+
+
+def _set_offline() -> None:
+    """Set before the import, which reads them: no look at the network, no installing."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+
+
 def _needs_extra(error: ImportError) -> UnavailableError:
     return UnavailableError(
         f"the video pipeline's networks need {error.name}; fix: pip install ipa-energy[video]"
@@ -160,9 +211,7 @@ def _needs_extra(error: ImportError) -> UnavailableError:
 
 
 def _detector(variant: Variant, weights: str | None) -> Any:
-    # Set before the import, which reads them: no look at the network, no installing of packages.
-    os.environ.setdefault("YOLO_OFFLINE", "true")
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    _set_offline()
     try:
         import torch
         from ultralytics import YOLO
@@ -201,4 +250,4 @@ def _classifier(variant: Variant, weights: str | None) -> Any:
             model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         except UNLOADABLE as error:
             raise ConfigError(f"cannot load {variant.name}: {error}", where=weights) from error
-    return fuse(model.eval().requires_grad_(False))
+    return fuse(model.eval().requires_grad_(False), inplace=True)

@@ -1,5 +1,7 @@
 """The video pipeline: its list of variants, and that the networks build and answer."""
 
+import io
+import json
 import subprocess
 import sys
 import warnings
@@ -161,3 +163,45 @@ def test_weights_of_another_variant_are_refused(pipeline, libraries, tmp_path):
     for stage, name, weights in (("classification", "resnet34", resnet), ("crop", "yolov5s", yolo)):
         with pytest.raises(ConfigError, match=name):
             pipeline.build(find_variant(pipeline, stage, name), weights=weights, threads=1)
+
+
+@video
+def test_served_stages_hand_a_picture_on_and_say_what_it_shows(pipeline, libraries):
+    pictures = pipeline.requests(0, 2)
+    assert pictures == pipeline.requests(0, 2) != pipeline.requests(1, 2)
+    assert all(50_000 < len(picture) < 75_000 for picture in pictures)
+    detector, classifier = find_variant(pipeline, "crop", "yolov5n"), "resnet18"
+    given = {"weights": None, "threads": 1, "device": "cpu"}
+    crops = pipeline.handler(detector, **given)(pictures)
+    assert crops == pictures  # random weights see nobody
+    classify = pipeline.handler(find_variant(pipeline, "classification", classifier), **given)
+    answers = [json.loads(answer) for answer in classify(crops)]
+    assert [sorted(answer) for answer in answers] == [["class", "label", "score", "weights"]] * 2
+    assert {answer["weights"] for answer in answers} == {"random"}
+    for garbage in (b"no picture", pictures[0][:9000], b"\x89PNG" + b"\0" * 40):
+        with pytest.raises(ValueError, match=f"element 1 of {len(garbage)} bytes: it cannot"):
+            classify([crops[0], garbage])
+
+
+@video
+def test_the_surest_person_is_cut_out(pipeline, libraries):
+    from PIL import Image
+
+    from pipelines.video import serving
+
+    variant = replace(find_variant(pipeline, "crop", "yolov5n"), input_shape=(3, 64, 64))
+    boxes = libraries.zeros((1, 84, 3))
+    # In a picture twice as wide as high, letterboxed: 16 grey rows above and below.
+    boxes[0, :5, 0] = libraries.tensor([16.0, 32.0, 16.0, 16.0, 0.5])
+    boxes[0, :5, 1] = libraries.tensor([40.0, 32.0, 32.0, 8.0, 0.9])
+    boxes[0, 6, 2] = 0.95  # a bicycle
+    answer = serving.handler(variant, lambda batch: boxes, weights="some", device="cpu")
+    picture = Image.new("RGB", (256, 128))
+    picture.paste((255, 0, 0), (96, 48, 224, 80))
+    (crop,) = answer([serving._jpeg(picture, 90)])
+    with Image.open(io.BytesIO(crop)) as cut:
+        assert cut.size == (128, 32)
+        red, green, blue = cut.convert("RGB").getpixel((64, 16))
+    assert red > 240
+    assert green < 20
+    assert blue < 20

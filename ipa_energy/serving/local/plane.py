@@ -38,12 +38,15 @@ class Job:
         stages: name → how each server that it may run is started.
         power: of this machine.
         drop_limit_s: see :class:`.stage_queue.StageQueue`.
+        models: folder, file or module of the pipeline whose models are forked
+            (:class:`.template.Template`); None where every server is a program of its own.
     """
 
     pipeline: str
     stages: Mapping[str, Mapping[Server, Launch]]
     power: PowerModel
     drop_limit_s: float = math.inf
+    models: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

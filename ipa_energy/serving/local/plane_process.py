@@ -21,6 +21,7 @@ from ipa_energy.serving.local.replica_set import ReplicaSet, Server, Wanted
 from ipa_energy.serving.local.router import Router
 from ipa_energy.serving.local.rpc import run, start_server
 from ipa_energy.serving.local.stage_queue import StageQueue
+from ipa_energy.serving.local.template import Template
 
 SAMPLE_EVERY_S = 0.5
 
@@ -36,6 +37,7 @@ class _Server:
         self._router = Router("", ())
         self._ledger: CpuLedger | None = None
         self._front: Any = None
+        self._template: Template | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
@@ -47,6 +49,8 @@ class _Server:
         loop.remove_reader(self._connection.fileno())
         sampling.cancel()
         self._router.close()
+        if self._template is not None:
+            self._template.close()
         await asyncio.gather(*(fleet.close() for fleet in self._sets.values()))
         if self._front is not None:
             await self._front.stop(None)
@@ -72,11 +76,13 @@ class _Server:
     async def on_begin(self, job: Job) -> str:
         """Serve, with no replica yet; the address."""
         cpus = Cpus()
+        if job.models is not None:
+            self._template = Template(job.models)
         queues = []
         for stage, launches in job.stages.items():
             queue = StageQueue(stage, drop_limit_s=job.drop_limit_s)
             queues.append(queue)
-            self._sets[stage] = ReplicaSet(queue, _launcher(launches), cpus)
+            self._sets[stage] = ReplicaSet(queue, _launcher(launches), cpus, self._template)
         self._router = Router(job.pipeline, queues)
         self._ledger = CpuLedger(job.power, list(self._sets.values()))
         self._front, port = await start_server(self._router)

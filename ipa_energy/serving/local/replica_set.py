@@ -24,16 +24,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 from ipa_energy.errors import ServingError
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.base import Change, Event, Phase, StageState
-from ipa_energy.serving.local.pinning import Cpus, Pinned, pin_all_threads
+from ipa_energy.serving.local.pinning import Cpus, Pinned
 from ipa_energy.serving.local.replica_process import Launch, ReplicaProcess
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import Replica, StageQueue
+from ipa_energy.serving.local.template import Template
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class ReplicaSet:
         launch: how a replica of an option is started.
         cpus: to pin them to, shared by all stages.
         now_s: the clock of events.
+        template: to fork them from, where ``launch`` says so.
 
     Attributes:
         members: those that exist.
@@ -121,6 +122,7 @@ class ReplicaSet:
         queue: StageQueue,
         launch: Callable[[Option], Launch],
         cpus: Cpus,
+        template: Template | None = None,
         *,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -130,6 +132,7 @@ class ReplicaSet:
         self.ended: list[Member] = []
         self.repaired = 0
         self._launch, self._cpus, self._now_s = launch, cpus, now_s
+        self._template = template
         self._wanted: Wanted | None = None
         self._started = self._failures = self._missing = self._slow_tries = 0
         self._vacant: list[str] = []
@@ -265,7 +268,9 @@ class ReplicaSet:
         cpus = self._cpus.take(round(wanted.option.cpu_cores))
         launch = self._launch(wanted.option)
         try:
-            process = ReplicaProcess(launch, cpus.cpus, lambda: self._exited(member))
+            process = ReplicaProcess(
+                launch, cpus.cpus, lambda: self._exited(member), self._template
+            )
         except ServingError as error:
             self._cpus.give_back(cpus)
             self._failures += 1  # no sense in doing the same again at once
@@ -273,17 +278,18 @@ class ReplicaSet:
             self._vacant.append(str(error))
             self._failed(str(error))
             return
-        cpus.move = partial(pin_all_threads, process.pid)
+        cpus.move = process.pin
         member = Member(name, wanted.option, process, cpus, replaces=why)
         self.members.append(member)
         self._tell(member, "starting")
-        self._spawn(self._welcome(member, launch.model))
+        self._spawn(self._welcome(member))
 
-    async def _welcome(self, member: Member, model: str) -> None:
+    async def _welcome(self, member: Member) -> None:
         """Wait until a new replica is ready, then let it take batches."""
         try:
             port = await member.process.port()
-            remote = RemoteReplica(member.name, f"127.0.0.1:{port}", model=model)
+            address, model = f"127.0.0.1:{port}", member.process.model
+            remote = RemoteReplica(member.name, address, model=model)
             member.remote = remote
             if not await remote.is_ready(5.0):
                 raise ServingError("it does not serve its model")
