@@ -371,7 +371,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         hardware="+".join(sorted({option.hardware for option in options})),
         settings={
             **{key: getattr(config, key) for key in SETTINGS_LOGGED},
-            **{f"{QUANTITIES[name].weight_key}": w for name, w in config.objective_weights.items()},
+            **{QUANTITIES[n].weight_key or n: w for n, w in config.objective_weights.items()},
             **{f"{QUANTITIES[name].cap_key}": cap for name, cap in config.quantity_caps.items()},
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
         },

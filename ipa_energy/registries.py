@@ -165,6 +165,11 @@ QUANTITIES: dict[str, Quantity] = {
         needs_joules=True,
         is_metric=True,
     ),
+    "priced_grams": Quantity(
+        "grams at the price that keeps the budget of the day",
+        f"{_QUANTITIES}:priced_grams",
+        needs_joules=True,
+    ),
 }
 """``amount(option, replicas, stage, moment) -> float``, see :mod:`ipa_energy.optimizer.quantities`.
 Terms of the objective and caps, by name. A weight or cap whose key is none of the YAML's own

@@ -30,6 +30,7 @@ from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.errors import ConfigError, TryAgainError
 from ipa_energy.optimizer.plan import Plan
+from ipa_energy.planning.carbon_budget import CarbonBudget
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Stage
@@ -99,8 +100,9 @@ class Runner:
             ),
             method=config.optimization_method,
             interval_s=self.interval_s,
-            signals=planner.signals,
+            signals=self._signals,
         )
+        self.budget = self._budget()
 
     def intervals(
         self, finished: Sequence[Finished] = (), *, show_progress: bool = False
@@ -154,6 +156,25 @@ class Runner:
         drained = self._collect(math.inf)
         yield Interval(timestep_s=start_s, plan=plan, decision=None, served=drained)
 
+    def _budget(self) -> CarbonBudget | None:
+        """The day's grams, if the YAML has a budget of them."""
+        said, carbon = self.planner.config.carbon, self.planner.carbon
+        if said is None or carbon is None or said.budget_grams_per_day is None:
+            return None
+        return CarbonBudget(
+            said.budget_grams_per_day,
+            self.planner.program,
+            carbon,
+            duration_s=self.load.duration_s,
+            interval_s=self.interval_s,
+            trace=self.load.trace if said.load_forecast == "trace" else None,
+        )
+
+    def _signals(self, now_s: float, planned_rps: float) -> dict[str, float]:
+        """What a decision knows beside the load."""
+        budget = {} if self.budget is None else self.budget.signals(now_s, planned_rps)
+        return {**self.planner.signals(now_s), **budget}
+
     def _collect(self, until_s: float) -> Served:
         """What was served, with its grams where somebody says what a joule emits."""
         served = self._again_if_told(partial(self.backend.collect, until_s))
@@ -162,6 +183,8 @@ class Runner:
             return served
         joules = float(served.idle_j.sum() + served.dynamic_j.sum())
         grams = carbon.grams(served.start_s, served.end_s, joules, served.power_w)
+        if self.budget is not None:
+            self.budget.add(served.start_s, served.end_s, grams, len(served.requests))
         return replace(served, grams=grams)
 
     def _first_load_rps(self) -> float:

@@ -35,7 +35,7 @@ PLANS_COMPARED = 8
 """How many of the best plans are looked at for one as good as the best that changes less."""
 
 
-def _no_signals(_: float) -> Mapping[str, float]:
+def _no_signals(_: float, __: float) -> Mapping[str, float]:
     """A joule costs the same at all times."""
     return {}
 
@@ -48,7 +48,8 @@ class Adapter:
         predictor: of the load.
         method: name of the solver.
         interval_s: between decisions.
-        signals: what is known beside the load at a second of the run: what a joule costs then.
+        signals: what is known beside the load at a second of the run (given that second and the
+            planned load): what a joule costs then.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Adapter:
         *,
         method: str,
         interval_s: float = USUAL_INTERVAL_S,
-        signals: Callable[[float], Mapping[str, float]] = _no_signals,
+        signals: Callable[[float, float], Mapping[str, float]] = _no_signals,
     ) -> None:
         self.program = program
         self.predictor = predictor
@@ -78,7 +79,7 @@ class Adapter:
         predicted = self.predictor.predict(received_rps, now_s)
         planned = planned_load_rps(predicted, self.interval_s)
         capped = self._low_end_rps(received_rps, planned)
-        moment = Moment(planned, planned, planned, self.signals(now_s), capped)
+        moment = Moment(planned, planned, planned, self.signals(now_s, planned), capped)
         result = decide(self.program, moment, method=self.method, top_k=PLANS_COMPARED)
         plan = min(
             result.equally_good,

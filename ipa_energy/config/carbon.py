@@ -115,7 +115,14 @@ class CarbonConfig(StrictModel):
         " profile's embodied_g_per_hour); they are shown apart in any case.",
     )
     budget_grams_per_day: Positive | None = optional(
-        None, "Grams a day, kept by one price of a gram; in the place of weight. null: none."
+        None,
+        "Grams a day, from second 0 of the run, kept by one price of a gram that is found anew"
+        " every hour; a run that ends within a day has its share of it. null: none.",
+    )
+    load_forecast: Literal["yesterday", "trace"] = optional(
+        "yesterday",
+        "The load that a budget is planned over: yesterday's hours (on the first day those seen"
+        " so far), or the trace itself, which only a simulation knows.",
     )
 
     @property

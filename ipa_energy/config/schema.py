@@ -265,7 +265,9 @@ class PipelineConfig(UnusedKeys):
     @property
     def objective_weights(self) -> dict[str, float]:
         """Quantity with a key that is registered → its weight, where that is not 0."""
-        return self._registered({name: item.weight_key for name, item in QUANTITIES.items()})
+        weights = self._registered({name: item.weight_key for name, item in QUANTITIES.items()})
+        has_budget = self.carbon is not None and self.carbon.budget_grams_per_day is not None
+        return {**weights, **({"priced_grams": 1.0} if has_budget else {})}
 
     @property
     def quantity_caps(self) -> dict[str, float]:
@@ -361,6 +363,7 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
         *_workload(config),
         *_prices(config),
         *_beginning(config),
+        *_carbon(config),
     ]
 
 
@@ -405,6 +408,16 @@ def _beginning(config: PipelineConfig) -> Iterator[InitErrorDetails]:
                 f"initial_replica is {replicas}, but scaling_cap {config.scaling_cap}",
                 allowed="no more replicas at the start than scaling_cap",
             )
+
+
+def _carbon(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    carbon = config.carbon
+    if carbon is not None and carbon.weight and carbon.budget_grams_per_day is not None:
+        yield _problem(
+            ("carbon", "weight"),
+            "carbon.weight and carbon.budget_grams_per_day exclude each other",
+            fix="leave weight out: the budget finds the price of a gram",
+        )
 
 
 def _names(config: PipelineConfig) -> Iterator[InitErrorDetails]:

@@ -239,6 +239,17 @@ def grams_per_request(option: Any, replicas: Any, stage: Stage, moment: Moment) 
     return energy.grams(joules, *_electricity(moment))
 
 
+PRICE_PER_GRAM = "price_per_gram"
+"""Signal of a moment: what a gram weighs, where a budget of grams is kept by a price."""
+
+
+@over_arrays
+def priced_grams(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """Grams times the price that a gram has at the moment, 0 if it has none."""
+    price = moment.signals.get(PRICE_PER_GRAM, 0.0)
+    return price * grams_per_request(option, replicas, stage, moment)
+
+
 @over_arrays
 def capped_grams(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     """The same at the low end of the load."""

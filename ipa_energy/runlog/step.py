@@ -220,7 +220,7 @@ def log_entry(interval: Interval) -> dict[str, Any]:
     if decided and (further := further_terms(plan.terms)):
         entry["terms"] = {name: or_none(value) for name, value in further.items()}
     if plan.moment.signals:
-        entry["signals"] = {name: round(value, 6) for name, value in plan.moment.signals.items()}
+        entry["signals"] = {name: round(value, 9) for name, value in plan.moment.signals.items()}
     if plan.amounts:
         entry["amounts"] = {name: or_none(value) for name, value in plan.amounts.items()}
     if decision and decision.trouble:
