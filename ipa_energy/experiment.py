@@ -27,7 +27,7 @@ from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Total
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runlog.step import further_terms
 from ipa_energy.runner import Runner, initial_configuration
-from ipa_energy.serving.base import Deployment, Setting, deployment_of
+from ipa_energy.serving.base import Deployment, LiveOptions, Setting, deployment_of
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.workloads import Workload, workload_from
 
@@ -52,6 +52,8 @@ SETTINGS_LOGGED = (
     "predictor_type",
 )
 """Keys of the config in ``run.json``; those of further quantities follow."""
+
+NOT_LIVE = LiveOptions()
 
 VERSIONS_OF = ("numpy", "gurobipy", "highspy")
 
@@ -98,6 +100,7 @@ def run_experiment(
     backend: str = "simulate",
     resume: bool = False,
     show_progress: bool = False,
+    live: LiveOptions = NOT_LIVE,
 ) -> Run:
     """Run to the end and return the run, which stands in a folder too if one is named.
 
@@ -110,6 +113,7 @@ def run_experiment(
         backend: what serves, a name in :data:`~ipa_energy.registries.BACKENDS`.
         resume: go on with the run in ``out``.
         show_progress: a progress bar on a terminal's stderr.
+        live: how a live run is watched.
 
     Raises:
         ConfigError: the folder is taken, holds another run, or cannot be written; there is no
@@ -135,9 +139,12 @@ def run_experiment(
         return read_run(log.path)
     with log:
         try:
-            setting = _setting(experiment, fixed, log.elapsed_s if resume else 0.0)
+            setting = _setting(experiment, fixed, log.elapsed_s if resume else 0.0, live)
             with closing(make(setting)) as serving:
-                _go(Runner(experiment.planner, serving, fixed=fixed), log, show_progress)
+                runner = Runner(
+                    experiment.planner, serving, fixed=fixed, corrects_drift=live.corrects_drift
+                )
+                _go(runner, log, show_progress)
         except IpaEnergyError as error:
             with suppress(ConfigError):  # the disk that refused the interval refuses this as well
                 log.fail(str(error))
@@ -149,11 +156,13 @@ def run_experiment(
     return log.run(_config_yaml(experiment), workload.encode(), profile)
 
 
-def _setting(experiment: Experiment, fixed: Deployment | None, resumed_at_s: float) -> Setting:
+def _setting(
+    experiment: Experiment, fixed: Deployment | None, resumed_at_s: float, live: LiveOptions
+) -> Setting:
     planner, config = experiment.planner, experiment.planner.config
     load = TraceLoad(experiment.workload.counts, mode=config.mode, seed=config.seed)
     start = fixed or initial_configuration(planner)
-    return Setting(config, planner.stages, start, load, resumed_at_s)
+    return Setting(config, planner.stages, start, load, resumed_at_s, live)
 
 
 def _go(runner: Runner, log: RunLog | RunInMemory, show_progress: bool) -> None:

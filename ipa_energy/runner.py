@@ -26,6 +26,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from ipa_energy.adaptation.drift import DriftWatch
 from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.errors import ConfigError, TryAgainError
@@ -46,6 +47,7 @@ from ipa_energy.serving.base import (
     deployment_of,
     short_of,
 )
+from ipa_energy.serving.live_joules import stage_joules, unsettled_stages
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Runner:
             and the clock.
         fixed: what runs from the first second to the last without any adaptation; None for the
             adaptive system.
+        corrects_drift: True to decide with rescaled joules once live ones differ for long.
 
     Attributes:
         running: what is deployed, or being deployed.
@@ -78,6 +81,7 @@ class Runner:
         serving: Serving,
         *,
         fixed: Deployment | None = None,
+        corrects_drift: bool = True,
     ) -> None:
         config = planner.config
         self.planner = planner
@@ -87,6 +91,10 @@ class Runner:
         self.is_fixed = fixed is not None
         self.infeasible_steps = 0
         self.running = fixed or initial_configuration(planner)
+        # A simulation serves by the profile itself, and is replayed by the letter.
+        is_live = self.backend.resumes == "adopt"
+        self.drift = DriftWatch(planner.stages, corrects=corrects_drift) if is_live else None
+        self._unsettled: set[str] = set()
         self.adapter = Adapter(
             planner.program,
             make_predictor(
@@ -140,7 +148,7 @@ class Runner:
                 self.clock.wait_until(end_s)
                 # (4) collect what was served
                 served = self._collect(float(end_s))
-                yield Interval(
+                interval = Interval(
                     timestep_s=start_s,
                     plan=plan,
                     decision=decision,
@@ -148,11 +156,13 @@ class Runner:
                     reconfigured=tuple(changed_stages(self.running, before)),
                     gap_s=gap_s,
                 )
+                # (5) hold its joules against the profile's
+                yield self._watched(interval)
                 start_s, gap_s = end_s, 0.0
                 bar.update(1)
         if self.infeasible_steps > 1:
             logger.warning("%d of the steps had no feasible plan", self.infeasible_steps)
-        # (5) let what is under way finish
+        # (6) let what is under way finish
         drained = self._collect(math.inf)
         yield Interval(timestep_s=start_s, plan=plan, decision=None, served=drained)
 
@@ -187,6 +197,19 @@ class Runner:
             self.budget.add(served.start_s, served.end_s, grams, len(served.requests))
         return replace(served, grams=grams)
 
+    def _watched(self, interval: Interval) -> Interval:
+        """The interval with its live joules, and what is decided with from now on."""
+        drift = self.drift
+        if drift is None:
+            return interval
+        served, before = interval.served, drift.scales
+        changing = {*interval.reconfigured, *self._unsettled}
+        joules = stage_joules(served, self.running, self.planner.stages, unsettled=changing)
+        corrections = drift.watch(joules, served.end_s, served.quality)
+        if drift.scales != before:
+            self.adapter.program = self.planner.program_of(drift.scaled_stages())
+        return replace(interval, joules=joules, corrections=corrections, scales=before)
+
     def _first_load_rps(self) -> float:
         """What the plan that runs first is described at."""
         trace = self.load.trace
@@ -203,6 +226,9 @@ class Runner:
         last = next(one.step for one in reversed(finished) if one.step is not None)
         states = self._again_if_told(self.backend.deployed)
         self.running = adopted(states, self._configuration_of(last))
+        if self.drift is not None and last.live and last.live.scales_after:
+            self.drift.restore(last.live.scales_after)
+            self.adapter.program = self.planner.program_of(self.drift.scaled_stages())
         start_s = math.ceil(self.clock.now_s)
         self.clock.wait_until(start_s)
         gap_s = start_s - finished[-1].end_s
@@ -241,7 +267,9 @@ class Runner:
             level = logging.WARNING if self.infeasible_steps == 1 else logging.INFO
             logger.log(level, "second %d: %s; the running plan stays", now_s, decision.conflict)
         try:
-            short = short_of(self.running, self._again_if_told(self.backend.deployed))
+            states = self._again_if_told(self.backend.deployed)
+            self._unsettled = unsettled_stages(states)
+            short = short_of(self.running, states)
             if short or changed_stages(wanted, self.running):
                 self._again_if_told(partial(self.backend.deploy, wanted))
         except TryAgainError as error:

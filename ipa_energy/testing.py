@@ -44,6 +44,7 @@ from ipa_energy.serving.base import (
     changed_stages,
     deployment_of,
 )
+from ipa_energy.serving.live_joules import dynamic_joules_at, options_of
 
 FAKE = "fake"
 
@@ -73,6 +74,8 @@ class FakeBackend:
         latency_s: seconds from sending to answer.
         faults: name of a method → what its next calls raise, in order; None lets one pass.
         running: what is there at the beginning; default ``setting.start``.
+        joules_ratio: what a stage's variant really spends in a window that ends at some second,
+            relative to its profile: ``joules_ratio(stage, variant, end_s)``; default 1.
 
     Attributes:
         clock: the time; waiting is what makes it pass.
@@ -90,7 +93,9 @@ class FakeBackend:
         latency_s: float = 0.25,
         faults: Mapping[str, Sequence[Exception | None]] | None = None,
         running: Deployment | None = None,
+        joules_ratio: Callable[[str, str, float], float] | None = None,
     ) -> None:
+        self._ratio = joules_ratio or (lambda _stage, _variant, _end_s: 1.0)
         self.resumes = resumes
         self.clock = VirtualClock(setting.resumed_at_s if resumes == "adopt" else 0.0)
         self.deploys: list[tuple[float, Deployment]] = []
@@ -127,7 +132,7 @@ class FakeBackend:
     def _move(self, stage: DeployedStage, now_s: float) -> None:
         """Replicas of what is wanted start or go; those of other options serve until they do."""
         mine = [found for found in self._replicas if found.stage == stage.stage]
-        same = [found for found in mine if found.option == stage.option]
+        same = [found for found in mine if found.option.label == stage.option.label]
         missing = stage.replicas - sum(found.count for found in same)
         ready_at_s = now_s + self._ready_s if missing > 0 else now_s
         for found in mine:
@@ -174,9 +179,9 @@ class FakeBackend:
         self._requests += len(sending_s)
         later = np.repeat(sending_s[:, None], len(self._stages), axis=1)
         seconds = math.ceil(end_s - start_s)
-        held_w = np.array([self._held(stage.name, _idle_w) for stage in self._stages])
-        spent_j = np.array([self._held(stage.name, _dynamic_j) for stage in self._stages])
-        cores = sum(self._held(stage.name, _cores) for stage in self._stages)
+        figures = [self._watts_and_joules(stage, end_s) for stage in self._stages]
+        held_w, spent_j = np.array(figures).T
+        cores = sum(found.count * found.option.cpu_cores for found in self._replicas)
         return Served(
             start_s=start_s,
             end_s=end_s,
@@ -201,26 +206,24 @@ class FakeBackend:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _held(self, stage: str, figure: Callable[[_Replicas], float]) -> float:
-        return sum(figure(found) for found in self._replicas if found.stage == stage)
+    def _watts_and_joules(self, stage: Stage, end_s: float) -> tuple[float, float]:
+        """Watts that a stage's replicas hold, and joules of a request, which is served alone."""
+        held_w = spent_j = 0.0
+        for found in self._replicas:
+            if found.stage != stage.name:
+                continue
+            option = found.option
+            profiled = options_of(stage, option.variant, option.allocation)
+            ratio = self._ratio(stage.name, option.variant, end_s)
+            held_w += ratio * found.count * profiled[0].idle_power_w
+            spent_j += ratio * dynamic_joules_at(profiled, 1.0)
+        return held_w, spent_j
 
     def _fail_if_told(self, method: str) -> None:
         errors = self._faults.get(method, [])
         error = errors.pop(0) if errors else None
         if error is not None:
             raise error
-
-
-def _idle_w(found: _Replicas) -> float:
-    return found.count * found.option.idle_power_w
-
-
-def _dynamic_j(found: _Replicas) -> float:
-    return found.option.dynamic_energy_j
-
-
-def _cores(found: _Replicas) -> float:
-    return found.count * found.option.cpu_cores
 
 
 class FakeMeter(CounterMeter):

@@ -113,7 +113,7 @@ def add_meter_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_powercap_option(parser: argparse.ArgumentParser) -> None:
+def add_powercap_option(parser: argparse._ActionsContainer) -> None:
     """``--powercap``, for every verb that may read rapl."""
     parser.add_argument(
         "--powercap",

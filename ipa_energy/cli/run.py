@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ipa_energy.cli.meters import add_powercap_option
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE
 from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
+
+if TYPE_CHECKING:
+    from ipa_energy.serving.base import LiveOptions
 
 NOT_NAMED_ALONE = ("static", "twitter", "csv")
 """Workloads that need a ``workload_config``."""
@@ -58,7 +62,38 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     )
     group.add_argument("--predictor", choices=tuple(PREDICTORS), help="of the load")
     group.add_argument("--seed", type=int, metavar="N", help="of everything random")
+    _add_live_options(parser)
     parser.set_defaults(verb_function=run)
+
+
+def _add_live_options(parser: argparse.ArgumentParser) -> None:
+    """How a live run is watched."""
+    group = parser.add_argument_group("live runs (every backend but simulate)")
+    group.add_argument(
+        "--meter",
+        default="auto",
+        metavar="NAME",
+        help="of this machine's processors, whose joules are told apart by CPU time (default: auto,"
+        " a counter where there is one, else cpu-time)",
+    )
+    add_powercap_option(group)
+    group.add_argument(
+        "--no-drift-correction",
+        action="store_true",
+        help="say where live joules differ from the profile's for long, and decide by the profile"
+        " all the same",
+    )
+
+
+def _live_options(args: argparse.Namespace) -> LiveOptions:
+    from ipa_energy.meters.sources import POWERCAP
+    from ipa_energy.serving.base import LiveOptions
+
+    return LiveOptions(
+        meter=args.meter,
+        powercap=args.powercap or POWERCAP,
+        corrects_drift=not args.no_drift_correction,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         backend=args.backend,
         resume=args.resume,
         show_progress=not (args.quiet or args.json),
+        live=_live_options(args),
     )
     result = as_json(metrics(finished))
     if args.json:

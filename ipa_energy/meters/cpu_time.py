@@ -146,10 +146,19 @@ def process_tree_cpu_s(pid: int) -> float:
     return total_s
 
 
-def _own_cpu_s(pid: int) -> float:
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds, user and system, of one process, without those of its children.
+
+    Raises:
+        OSError: it does not exist.
+    """
     # The clock id of another process's CPU clock, as clock_getcpuclockid(3) makes it:
     # the complement of the pid above three bits that say "scheduler clock, whole process".
-    live_s = time.clock_gettime((~pid << 3) | 2)
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _own_cpu_s(pid: int) -> float:
+    live_s = process_cpu_s(pid)
     # /proc/PID/stat: the name in parentheses may hold spaces; cutime and cstime are fields 16, 17.
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     after_name = stat.rpartition(")")[2].split()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,10 @@ class Planner:
     def program(self) -> Program:
         """The integer program, load still open."""
         return self.planned.program
+
+    def program_of(self, stages: Sequence[Stage]) -> Program:
+        """The same program of the same options with other joules."""
+        return Program(stages, self.program.settings, self.program.rules)
 
     def warn_of_excluded(self) -> None:
         """Log which variants the rules leave out, and why."""

@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Floats
-from ipa_energy.as_json import or_none
+from ipa_energy.as_json import as_json, or_none
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.jsonl import Seals, sealed
+from ipa_energy.runlog.live_step import known
 from ipa_energy.runlog.record import Interval
 from ipa_energy.runlog.step import as_quality, log_entry
-from ipa_energy.serving.base import Requests, Served
+from ipa_energy.serving.base import Change, Event, Requests, Served, Spent
 
 NEVER_US = -1
 MICROSECONDS = 1_000_000
@@ -107,13 +108,35 @@ def _decode(data: dict[str, Any]) -> Line:
             meter=window["meter"],
             quality=as_quality(window["quality"]),
             grams=window.get("grams"),
+            **_beside(window),
         ),
     )
 
 
+def _beside(window: dict[str, Any]) -> dict[str, Any]:
+    """What only live windows have."""
+    return {
+        "overhead_j": window.get("overhead_j", {}),
+        "replicas": tuple(Spent(**one) for one in window.get("replicas", ())),
+        "events": tuple(Event(**one) for one in window.get("events", ())),
+        "changes": tuple(Change(**known(one)) for one in window.get("changes", ())),
+        "notes": tuple(window.get("notes", ())),
+        "machine_j": window.get("machine_j"),
+    }
+
+
 def _window(served: Served) -> dict[str, Any]:
     requests = served.requests
+    live = {
+        "overhead_j": {name: round(joules, 6) for name, joules in served.overhead_j.items()},
+        "replicas": as_json(served.replicas),
+        "events": as_json(served.events),
+        "changes": as_json(served.changes),
+        "notes": list(served.notes),
+        "machine_j": served.machine_j,
+    }
     return {
+        **{name: value for name, value in live.items() if value},
         "start_s": round(served.start_s, 6),
         "end_s": round(served.end_s, 6),
         "idle_j": _list(served.idle_j, 6),

@@ -25,7 +25,8 @@ from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
-from ipa_energy.serving.base import Decision, Served
+from ipa_energy.serving.base import Correction, Decision, Scale, Served
+from ipa_energy.serving.live_joules import StageJoules
 
 RunStatus = Literal["running", "complete", "failed"]
 
@@ -44,6 +45,9 @@ class Interval:
         served: what the backend did in the window.
         reconfigured: names of the stages whose configuration this decision changed.
         gap_s: seconds before it of which nothing is known, since nobody was there to log them.
+        joules: live joules per request of each stage beside the profile's; of live runs.
+        corrections: drifts that were found at its end.
+        scales: of the profile's joules, as its decision counted with them.
     """
 
     timestep_s: float
@@ -52,6 +56,9 @@ class Interval:
     served: Served
     reconfigured: tuple[str, ...] = ()
     gap_s: float = 0.0
+    joules: tuple[StageJoules, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    scales: tuple[Scale, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +124,7 @@ class Totals:
     Attributes:
         grams: None where nobody said what a joule emits.
         failed: requests that were lost for another reason than their age; not among ``dropped``.
+        overhead_j: joules of what serves beside the stages, which are in none of theirs.
         further: term of a further quantity → (its sum over requests, these requests).
     """
 
@@ -129,6 +137,7 @@ class Totals:
     idle_j: float = 0.0
     dynamic_j: float = 0.0
     grams: float | None = None
+    overhead_j: dict[str, float] = field(default_factory=dict)
     further: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(
@@ -161,6 +170,8 @@ class Totals:
         self.dynamic_j += float(served.dynamic_j.sum())
         if served.grams is not None:
             self.grams = (self.grams or 0.0) + served.grams
+        for name, joules in served.overhead_j.items():
+            self.overhead_j[name] = self.overhead_j.get(name, 0.0) + joules
 
     def to_json(self) -> dict[str, Any]:
         """The sums, and what follows from them."""
@@ -172,6 +183,8 @@ class Totals:
         if self.grams is None:
             sums.pop("grams")
         means = {name: or_none(total / n) for name, (total, n) in sums.pop("further").items() if n}
+        if not self.overhead_j:
+            sums.pop("overhead_j")
         return {
             **as_json(sums),
             "energy_j": or_none(energy_j),

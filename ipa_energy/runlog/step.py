@@ -19,6 +19,7 @@ from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.plan import Plan, StagePlan
 from ipa_energy.optimizer.problem import within
 from ipa_energy.records import QUALITIES, Allocation, Option, Quality, weakest_quality
+from ipa_energy.runlog.live_step import LiveStep, decided_live, parse_live, served_live
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served
 
@@ -129,6 +130,7 @@ class Step:
             the energy SLA; None without one, or without joules.
         signals: what the plan knew beside the load: ``g_per_kwh`` …
         grams: of CO2 equivalent for ``energy_j``; NaN where nobody said what a joule emits.
+        live: what only a live run has; None for others.
     """
 
     start_s: float
@@ -155,6 +157,7 @@ class Step:
     in_energy_sla: bool | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
     grams: float = NAN
+    live: LiveStep | None = None
 
     @property
     def duration_s(self) -> float:
@@ -232,7 +235,7 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         entry["energy_sla"] = {"joules": sla_j, "planned_at_rps": planned_at, "requests": 0}
     if interval.gap_s:
         entry["gap_s"] = round(interval.gap_s, 6)
-    return with_window(entry, served)
+    return with_window(decided_live(entry, interval), served)
 
 
 def _energy_sla_j(plan: Plan) -> float | None:
@@ -258,7 +261,7 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
         entry = entry | {
             "grams": None if grams is None else or_none(round(grams + served.grams, 9))
         }
-    return entry | {
+    return served_live(entry, served) | {
         "end_s": round(served.end_s, 6),
         "energy": energy,
         **totals,
@@ -381,6 +384,7 @@ def parse_entry(
         in_energy_sla=(entry.get("energy_sla") or {}).get("inside"),
         signals={name: number(value) for name, value in (entry.get("signals") or {}).items()},
         grams=number(entry.get("grams")),
+        live=parse_live(entry),
     )
 
 

@@ -25,7 +25,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -167,6 +168,55 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """By how much the joules of a variant on an allocation differ from its profile's.
+
+    Attributes:
+        stage: task name of the stage.
+        variant, allocation: what it is of; the allocation as its label.
+        factor: what e and p of the profile are multiplied by.
+    """
+
+    stage: str
+    variant: str
+    allocation: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """A drift that was found.
+
+    Attributes:
+        stage: task name of the stage.
+        variant, allocation: whose joules drifted; the allocation as its label.
+        found_s: when, seconds since the start of the run.
+        windows: for how many windows it had gone on.
+        factor: joules now over joules expected before.
+        scale: joules now over the profile's.
+        is_applied: True if decisions from now on count with it.
+    """
+
+    stage: str
+    variant: str
+    allocation: str
+    found_s: float
+    windows: int
+    factor: float
+    scale: float
+    is_applied: bool = True
+
+    @property
+    def told(self) -> str:
+        """In a sentence."""
+        what = "decisions count with it" if self.is_applied else "not corrected"
+        return (
+            f"stage {self.stage}: {self.variant} {self.allocation} costs {self.scale:.2f} times"
+            f" the joules of its profile ({self.windows} windows); {what}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Requests:
     """Times of requests that left the pipeline, served or dropped; R requests, S stages.
 
@@ -263,6 +313,16 @@ class Spent:
     idle_j: float
     dynamic_j: float
     cpu_s: float
+
+
+def added(one: Spent, other: Spent) -> Spent:
+    """What the same replica was charged with in two windows."""
+    return replace(
+        one,
+        idle_j=one.idle_j + other.idle_j,
+        dynamic_j=one.dynamic_j + other.dynamic_j,
+        cpu_s=one.cpu_s + other.cpu_s,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,10 +497,14 @@ class LiveOptions:
     Attributes:
         meter: of the machine: a name of :data:`~ipa_energy.registries.METERS`, ``cpu-time`` for
             none, ``auto`` for a counter of the processors where there is one.
+        powercap: the kernel's powercap folder, for ``rapl``.
+        corrects_drift: True to decide with rescaled joules once live ones differ for long.
         exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
     """
 
     meter: str = "auto"
+    powercap: Path = Path("/sys/class/powercap")
+    corrects_drift: bool = True
     exporter_port: int | None = None
 
 
@@ -463,7 +527,7 @@ class Setting:
     start: Deployment
     load: LoadSource
     resumed_at_s: float = 0.0
-    live: LiveOptions = LiveOptions()
+    live: LiveOptions = field(default_factory=LiveOptions)
 
 
 @dataclass(frozen=True, slots=True)

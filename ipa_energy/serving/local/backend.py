@@ -7,7 +7,7 @@
 
 The models are stubs (:mod:`.stub_model`): processes that take the time which the profile gives a
 batch of their variant. Requests, queues, batches, changes and failures are real, and so are the
-CPU seconds that the joules are estimated from, those of the stubs. What a request's stages did
+CPU seconds by which joules are told apart, those of the stubs. What a request's stages did
 comes from the router; when it was to be sent and when its answer was there from the generator.
 """
 
@@ -19,6 +19,7 @@ import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.power_model import power_model_for_this_machine
-from ipa_energy.records import Stage
+from ipa_energy.records import Stage, joined_meters, weakest_quality
 from ipa_energy.serving.base import (
     Change,
     DeployedStage,
@@ -37,11 +38,14 @@ from ipa_energy.serving.base import (
     Served,
     Serving,
     Setting,
+    Spent,
     StageState,
     WallClock,
+    added,
 )
-from ipa_energy.serving.local.cpu_ledger import METER, Sample
+from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.live_load import LiveLoad
+from ipa_energy.serving.local.machine_meter import ESTIMATE
 from ipa_energy.serving.local.plane import Job, Plane
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server, Wanted
@@ -87,7 +91,7 @@ def served_by_stubs(setting: Setting) -> Serving:
             address=backend.plane.address,
             model=setting.config.pipeline_name,
             first_s=setting.resumed_at_s,
-            on_start=clock.begin,
+            on_start=backend.begin,
         )
     except BaseException:
         backend.close()
@@ -136,15 +140,25 @@ class LocalBackend:
         self._left = 0
         self._events: list[Event] = []
         self._changes: list[Change] = []
-        self._plane_cpu_s = 0.0
+        self._spent: dict[str, Spent] = {}
+        self._notes: list[str] = []
+        self._beside_s: dict[str, float] = {}
         self.plane = Plane(
             Job(
                 config.pipeline_name,
                 {stage.name: stub_launches(stage) for stage in setting.stages},
                 power_model_for_this_machine(),
                 math.inf if limit_s is None else limit_s,
+                live=setting.live,
             )
         )
+
+    def begin(self, zero_s: float) -> None:
+        """The run's second 0 was at ``zero_s``: what was spent before is not the run's."""
+        self._clock.begin(zero_s)
+        self._look()
+        self._spent.clear()
+        self._beside_s = self._beside_now_s()
 
     def deploy(self, wanted: Deployment) -> None:
         """Start what is missing, and let go of what is not wanted once that is ready."""
@@ -175,8 +189,6 @@ class LocalBackend:
         end_s = until_s if until_s < math.inf else max(start_s, last_s)
         self._collected_s = end_s
         self._left += len(finished)
-        if until_s == math.inf:
-            self._tell_of_ourselves()
         ids = np.array([one.number for one in finished], dtype=np.int64)
         trips = [self._trips.pop(one.number, None) for one in finished]
         failed = np.array(
@@ -243,7 +255,12 @@ class LocalBackend:
         self._samples += report.samples
         self._events += [replace(event, at_s=event.at_s - zero_s) for event in report.events]
         self._changes += [_since(zero_s, change) for change in report.changes]
-        self._plane_cpu_s = report.cpu_s
+        for spent in report.spent:
+            before = self._spent.get(spent.replica)
+            self._spent[spent.replica] = added(before, spent) if before else spent
+        for note in report.notes:
+            logger.warning("second %.0f: %s", self._clock.now_s, note)
+            self._notes.append(f"second {self._clock.now_s:.0f}: {note}")
 
     def _times(self, rows: list[list[float]]) -> Floats:
         times_s = np.full((len(rows), len(self._setting.stages)), np.nan)
@@ -262,7 +279,10 @@ class LocalBackend:
         events, self._events = tuple(self._events), []
         changes, self._changes = tuple(self._changes), []
         sent = int(np.searchsorted(self._sending.sending_s(0.0, math.inf), end_s))
-        return Served(
+        steps = self._steps_in(start_s, end_s)
+        spent, self._spent = tuple(self._spent.values()), {}
+        notes, self._notes = tuple(self._notes), []
+        served = Served(
             start_s=start_s,
             end_s=end_s,
             requests=requests,
@@ -271,24 +291,67 @@ class LocalBackend:
             power_w=(idle_j + dynamic_j).sum(axis=1) / lengths_s,
             cores=core_s.sum(axis=1) / lengths_s,
             in_flight=sent - self._left,
-            meter=METER,
-            quality="estimated",
             events=events,
             changes=changes,
+            meter=joined_meters(step.meter for step in steps),
+            quality=weakest_quality([step.quality for step in steps]),
+            overhead_j=self._overhead_j(steps, (start_s, end_s)),
+            replicas=spent,
+            notes=notes,
+            machine_j=self._machine_j(steps, (start_s, end_s)),
         )
+        self._forget_before(end_s)
+        return served
+
+    def _forget_before(self, end_s: float) -> None:
+        """Sums are asked for from here on only."""
+        later = [s.at_s - self._zero_s > end_s for s in self._samples]
+        first = later.index(True) if True in later else len(later)
+        self._samples = self._samples[max(0, first - 2) :]
 
     def _sums(self, name: str, at_s: Floats) -> Floats:
         """(times, stages): the ledger's sums at these times of the run, between samples linear."""
-        seen_s = np.array([sample.at_s for sample in self._samples]) - self._zero_s
         sums = np.array([getattr(sample, name) for sample in self._samples])
-        return np.stack([np.interp(at_s, seen_s, column) for column in sums.T], axis=1)
+        return np.stack([self._at(at_s, column) for column in sums.T], axis=1)
 
-    def _tell_of_ourselves(self) -> None:
-        logger.info(
-            "CPU seconds beside the stages': router %.2f, generator %.2f",
-            self._plane_cpu_s,
-            self._sending.cpu_s,
-        )
+    def _at(self, at_s: Sequence[float] | Floats, sums: Sequence[float] | Floats) -> Floats:
+        """Sums of all samples at these times of the run."""
+        seen_s = np.array([sample.at_s for sample in self._samples]) - self._zero_s
+        return np.interp(at_s, seen_s, sums)
+
+    def _steps_in(self, start_s: float, end_s: float) -> list[Sample]:
+        """The samples whose steps lie in a window; the last one of all if none does."""
+        zero_s = self._zero_s
+        return [s for s in self._samples if start_s < s.at_s - zero_s <= end_s] or [
+            self._samples[-1]
+        ]
+
+    def _overhead_j(self, steps: list[Sample], window: tuple[float, float]) -> dict[str, float]:
+        """Joules of what serves beside the stages: what the plane sees, and what only we do."""
+        found = {}
+        for name in self._samples[-1].overhead_j:
+            sums = [sample.overhead_j.get(name, 0.0) for sample in self._samples]
+            found[name] = float(np.diff(self._at(window, sums))[0])
+        price = sum(step.j_per_cpu_s for step in steps) / len(steps)
+        used_s = self._beside_now_s()
+        for name, now_s in used_s.items():
+            found[name] = max(0.0, now_s - self._beside_s.get(name, now_s)) * price
+        self._beside_s = used_s
+        return found
+
+    def _beside_now_s(self) -> dict[str, float]:
+        """CPU seconds so far of what the plane does not see."""
+        sent_s = self.load.used_cpu_s() if self.load else 0.0
+        return {"generator": sent_s, "adapter": time.process_time()}
+
+    def _machine_j(self, steps: list[Sample], window: tuple[float, float]) -> float | None:
+        """Joules of the whole machine; None where some step has none of a counter."""
+        known = [sample for sample in self._samples if sample.machine_j is not None]
+        if not known or any(step.meter == ESTIMATE for step in steps):
+            return None
+        seen_s = [sample.at_s - self._zero_s for sample in known]
+        sums = [sample.machine_j for sample in known]
+        return float(np.diff(np.interp(window, seen_s, np.array(sums, dtype=np.float64)))[0])
 
 
 def _since(zero_s: float, change: Change) -> Change:

@@ -1,21 +1,23 @@
-"""Joules of a live pipeline so far, stage by stage, by the CPU time of its replicas.
+"""Joules of a live pipeline so far: by stage, by replica, and what serves beside them.
 
 A replica is charged its CPU seconds (dynamic) and, for as long as its process exists, the idle
-watts of the cores it holds (:mod:`ipa_energy.meters.cpu_time`): also while it starts and drains.
-These are estimates, and labelled so. The router, the generator and whatever decides are not in
-them.
+watts of the cores it holds: also while it starts and drains. What a CPU second and an idle core
+cost is asked anew at every step (:mod:`.machine_meter`). The router, the template of the replicas,
+the exporter and the meter itself hold no cores of their own; their CPU seconds are charged at the
+same price, apart, and are in no stage's joules.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from ipa_energy.meters.power_model import PowerModel
+from ipa_energy.records import Quality
+from ipa_energy.serving.base import Spent
+from ipa_energy.serving.local.machine_meter import ESTIMATE, Price, Prices
 from ipa_energy.serving.local.replica_set import Member, ReplicaSet
-
-METER = "cpu-time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,57 +28,125 @@ class Sample:
         at_s: when, by ``perf_counter``.
         idle_j, dynamic_j: joules.
         core_s: cores reserved × seconds.
+        overhead_j: what serves beside the stages → joules.
+        meter, quality: behind the step that ends here.
+        j_per_cpu_s: what a CPU second cost in that step.
+        machine_j: joules of the whole machine; None before a meter showed any.
     """
 
     at_s: float
     idle_j: tuple[float, ...]
     dynamic_j: tuple[float, ...]
     core_s: tuple[float, ...]
+    overhead_j: Mapping[str, float] = field(default_factory=dict)
+    meter: str = ESTIMATE
+    quality: Quality = "estimated"
+    j_per_cpu_s: float = 0.0
+    machine_j: float | None = None
 
 
 class CpuLedger:
-    """What the replicas of all stages have spent.
+    """What the replicas of all stages have spent, and what serves beside them.
 
     Args:
-        power: of this machine.
+        prices: of CPU time and cores.
         sets: the stages.
+        overhead: what serves beside them → its CPU seconds so far.
         now_s: the clock.
     """
 
     def __init__(
         self,
-        power: PowerModel,
+        prices: Prices,
         sets: Sequence[ReplicaSet],
+        overhead: Mapping[str, Callable[[], float]] | None = None,
         *,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._power, self._sets, self._now_s = power, sets, now_s
+        self._prices, self._sets, self._now_s = prices, sets, now_s
+        self._overhead = dict(overhead or {})
         self._last_s = now_s()
         self._seen_cpu_s: dict[str, float] = {}
+        self._seen_beside_s = {name: used_s() for name, used_s in self._overhead.items()}
         self._core_s = [0.0] * len(sets)
-        self._cpu_s = [0.0] * len(sets)
+        self._idle_j = [0.0] * len(sets)
+        self._dynamic_j = [0.0] * len(sets)
+        self._overhead_j = dict.fromkeys(self._overhead, 0.0)
+        self._machine_j: float | None = None
+        self._spent: dict[str, Spent] = {}
+        self._one_at_a_time = asyncio.Lock()
 
-    def sample(self) -> Sample:
+    def add_overhead(self, name: str, cpu_s: Callable[[], float]) -> None:
+        """Charge one thing more beside the stages, from now on."""
+        self._overhead[name] = cpu_s
+        self._seen_beside_s[name] = cpu_s()
+        self._overhead_j[name] = 0.0
+
+    async def sample(self) -> Sample:
         """The sums now."""
+        async with self._one_at_a_time:
+            ours_s = sum(self._new_s(member) for fleet in self._sets for member in fleet.members)
+            price = await self._prices.price(self._now_s(), max(0.0, ours_s))
+            return self._step(price)
+
+    def take_spent(self) -> tuple[Spent, ...]:
+        """What each replica was charged with since the last call."""
+        spent, self._spent = self._spent, {}
+        return tuple(spent.values())
+
+    def _step(self, price: Price) -> Sample:
+        """Charge what happened since the last step at its price."""
         now_s = self._now_s()
         for index, fleet in enumerate(self._sets):
             for member in fleet.take_ended():
-                self._charge(index, member, member.process.ended_s or now_s)
+                self._charge(index, member, member.process.ended_s or now_s, price)
                 self._seen_cpu_s.pop(member.name, None)
             for member in fleet.members:
-                self._charge(index, member, now_s)
+                self._charge(index, member, now_s, price)
+        for name, cpu_s in self._overhead.items():
+            used_s = cpu_s()
+            new_s, self._seen_beside_s[name] = used_s - self._seen_beside_s[name], used_s
+            self._overhead_j[name] += max(0.0, new_s) * price.j_per_cpu_s
         self._last_s = now_s
-        idle_w, dynamic_w = self._power.idle_w_per_core, self._power.dynamic_w_per_core
+        if price.machine_j is not None:
+            self._machine_j = (self._machine_j or 0.0) + price.machine_j
         return Sample(
             now_s,
-            tuple(core_s * idle_w for core_s in self._core_s),
-            tuple(cpu_s * dynamic_w for cpu_s in self._cpu_s),
+            tuple(self._idle_j),
+            tuple(self._dynamic_j),
             tuple(self._core_s),
+            dict(self._overhead_j),
+            price.meter,
+            price.quality,
+            price.j_per_cpu_s,
+            self._machine_j,
         )
 
-    def _charge(self, index: int, member: Member, until_s: float) -> None:
-        used_s = member.process.cpu_s()
-        self._cpu_s[index] += used_s - self._seen_cpu_s.get(member.name, 0.0)
-        self._seen_cpu_s[member.name] = used_s
+    def _new_s(self, member: Member) -> float:
+        return member.process.cpu_s() - self._seen_cpu_s.get(member.name, 0.0)
+
+    def _charge(self, index: int, member: Member, until_s: float, price: Price) -> None:
+        new_s = self._new_s(member)
+        self._seen_cpu_s[member.name] = self._seen_cpu_s.get(member.name, 0.0) + new_s
         since_s = max(self._last_s, member.process.started_s)
-        self._core_s[index] += max(0.0, until_s - since_s) * member.option.cpu_cores
+        held_s = max(0.0, until_s - since_s)
+        core_s = held_s * member.option.cpu_cores
+        idle_j, dynamic_j = core_s * price.idle_w_per_core, new_s * price.j_per_cpu_s
+        self._core_s[index] += core_s
+        self._idle_j[index] += idle_j
+        self._dynamic_j[index] += dynamic_j
+        option = member.option
+        before = self._spent.get(member.name) or Spent(
+            self._sets[index].queue.stage,
+            f"{option.variant} {option.allocation.label}",
+            member.name,
+            0.0,
+            0.0,
+            0.0,
+        )
+        self._spent[member.name] = replace(
+            before,
+            idle_j=before.idle_j + idle_j,
+            dynamic_j=before.dynamic_j + dynamic_j,
+            cpu_s=before.cpu_s + new_s,
+        )

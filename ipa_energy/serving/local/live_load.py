@@ -15,6 +15,7 @@ import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ServingError
+from ipa_energy.meters.cpu_time import process_cpu_s
 from ipa_energy.serving.base import LoadSource
 from ipa_energy.serving.local.generator import Sent
 
@@ -44,7 +45,7 @@ class LiveLoad:
     ) -> None:
         self.trace: Counts | None = load.trace
         self.duration_s = load.duration_s
-        self.cpu_s = 0.0
+        self.cpu_s = self._used_cpu_s = 0.0
         self._times_s = load.sending_s(first_s, EVERYTHING_S)
         self._first_s, self._on_start = first_s, on_start
         self._finished: list[Sent] = []
@@ -73,6 +74,13 @@ class LiveLoad:
     def pid(self) -> int:
         """Process id of the generator."""
         return self._process.pid
+
+    def used_cpu_s(self) -> float:
+        """CPU seconds that the generator has used so far."""
+        if not self._done.is_set():
+            with contextlib.suppress(OSError):
+                self._used_cpu_s = max(self._used_cpu_s, process_cpu_s(self.pid))
+        return max(self._used_cpu_s, self.cpu_s)
 
     @property
     def requests(self) -> int:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ipa_energy.errors import GiveUpError, ServingError
+from ipa_energy.errors import GiveUpError, IpaEnergyError
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.serving.base import Change, Event, StageState
+from ipa_energy.serving.base import Change, Event, LiveOptions, Spent, StageState
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server, Wanted
@@ -40,6 +40,7 @@ class Job:
         drop_limit_s: see :class:`.stage_queue.StageQueue`.
         models: folder, file or module of the pipeline whose models are forked
             (:class:`.template.Template`); None where every server is a program of its own.
+        live: how it is watched.
     """
 
     pipeline: str
@@ -47,6 +48,7 @@ class Job:
     power: PowerModel
     drop_limit_s: float = math.inf
     models: str | None = None
+    live: LiveOptions = field(default_factory=LiveOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Report:
         cpu_s: CPU seconds of the plane itself, since it started.
         events: what happened to replicas.
         changes: those of stages that ended.
+        spent: what each replica was charged with.
+        notes: what happened to the meter, in words.
     """
 
     arrived_s: list[float]
@@ -68,6 +72,8 @@ class Report:
     cpu_s: float
     events: list[Event] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    spent: tuple[Spent, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Plane:
@@ -129,6 +135,6 @@ class Plane:
             answer = self._socket.recv()
         except (EOFError, OSError) as error:
             raise GiveUpError("the process that serves the pipeline has died") from error
-        if isinstance(answer, ServingError):
+        if isinstance(answer, IpaEnergyError):
             raise answer
         return answer

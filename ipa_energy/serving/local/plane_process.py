@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ipa_energy.errors import ServingError
+from ipa_energy.errors import IpaEnergyError
 from ipa_energy.records import Option
 from ipa_energy.serving.base import StageState
 from ipa_energy.serving.local.cpu_ledger import CpuLedger, Sample
+from ipa_energy.serving.local.machine_meter import MeteredPrices, Prices, prices_for
 from ipa_energy.serving.local.pinning import Cpus
 from ipa_energy.serving.local.plane import Job, Report
 from ipa_energy.serving.local.replica_process import Launch
@@ -36,6 +37,7 @@ class _Server:
         self._samples: list[Sample] = []
         self._router = Router("", ())
         self._ledger: CpuLedger | None = None
+        self._prices: Prices | None = None
         self._front: Any = None
         self._template: Template | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,6 +50,8 @@ class _Server:
         await self._over.wait()
         loop.remove_reader(self._connection.fileno())
         sampling.cancel()
+        if self._prices is not None:
+            self._prices.close()
         self._router.close()
         if self._template is not None:
             self._template.close()
@@ -68,13 +72,16 @@ class _Server:
     async def _answer(self, what: str, arguments: tuple[Any, ...]) -> None:
         try:
             answer = await getattr(self, f"on_{what}")(*arguments)
-        except ServingError as error:
+        except IpaEnergyError as error:
             answer = error
         with contextlib.suppress(OSError):
             self._connection.send(answer)
 
     async def on_begin(self, job: Job) -> str:
         """Serve, with no replica yet; the address."""
+        prices = prices_for(job.live.meter, job.live.powercap, job.power)
+        self._prices = prices
+        await prices.begin()
         cpus = Cpus()
         if job.models is not None:
             self._template = Template(job.models)
@@ -84,7 +91,15 @@ class _Server:
             queues.append(queue)
             self._sets[stage] = ReplicaSet(queue, _launcher(launches), cpus, self._template)
         self._router = Router(job.pipeline, queues)
-        self._ledger = CpuLedger(job.power, list(self._sets.values()))
+        self._ledger = CpuLedger(
+            prices,
+            list(self._sets.values()),
+            {"router": lambda: time.process_time() - prices.cpu_s},
+        )
+        if self._template is not None:
+            self._ledger.add_overhead("template", self._template.cpu_s)
+        if isinstance(prices, MeteredPrices):
+            self._ledger.add_overhead("meter", lambda: prices.cpu_s)
         self._front, port = await start_server(self._router)
         return f"127.0.0.1:{port}"
 
@@ -103,9 +118,10 @@ class _Server:
 
     async def on_report(self) -> Report:
         """What happened since the last one."""
-        self._sample()
+        await self._sample()
         samples, self._samples = self._samples, []
         router, sets = self._router, self._sets.values()
+        ledger, prices = self._ledger, self._prices
         return Report(
             router.take_arrived(),
             router.take_finished(),
@@ -113,16 +129,18 @@ class _Server:
             time.process_time(),
             events=sorted((e for s in sets for e in s.take_events()), key=lambda e: e.at_s),
             changes=[change for fleet in sets for change in fleet.take_changes()],
+            spent=ledger.take_spent() if ledger else (),
+            notes=tuple(prices.take_notes()) if prices else (),
         )
 
     async def _sample_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_EVERY_S)
-            self._sample()
+            await self._sample()
 
-    def _sample(self) -> None:
+    async def _sample(self) -> None:
         if self._ledger is not None:
-            self._samples.append(self._ledger.sample())
+            self._samples.append(await self._ledger.sample())
 
 
 def _launcher(launches: Mapping[Server, Launch]) -> Callable[[Option], Launch]:

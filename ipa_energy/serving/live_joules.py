@@ -1,0 +1,140 @@
+"""Joules per request as a window really had them, beside what the profile says of the same window.
+
+A profile's joules are of full batches and of a load; a live window has batches as full as they came
+and the load that came. So they are compared at the window's own batch fill and load, by the formula
+of :mod:`ipa_energy.energy`::
+
+    live     (idle + dynamic joules of the stage) / requests it served
+    profile  e(fill) + n·p / λ          e between two profiled batches b as a line over 1/b
+
+since a batch costs about a fixed part and a part for each request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.energy import joules_per_request
+from ipa_energy.records import Allocation, Option, Stage
+from ipa_energy.serving.base import DeployedStage, Deployment, Served, StageState
+
+LEAST_REQUESTS = 5
+"""A window with fewer says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageJoules:
+    """One stage in one window.
+
+    Attributes:
+        stage: task name of the stage.
+        variant, allocation: what it ran; the allocation as its label.
+        requests: that it served.
+        load_rps: these, each second.
+        batch_fill: requests in a batch, mean.
+        live_j: joules per request as spent.
+        profile_j: the same as the profile has it, without any correction; NaN without joules.
+        is_clean: False if the stage was being changed, or served too few to say anything.
+    """
+
+    stage: str
+    variant: str
+    allocation: str
+    requests: float
+    load_rps: float
+    batch_fill: float
+    live_j: float
+    profile_j: float
+    is_clean: bool
+
+    @property
+    def ratio(self) -> float:
+        """live_j / profile_j; NaN if either is not known."""
+        known = self.profile_j > 0 and self.live_j > 0
+        return self.live_j / self.profile_j if known else math.nan
+
+
+def stage_joules(
+    served: Served,
+    running: Deployment,
+    stages: Sequence[Stage],
+    *,
+    unsettled: Collection[str] = (),
+) -> tuple[StageJoules, ...]:
+    """Every stage of a window.
+
+    Args:
+        served: the window.
+        running: what ran in it.
+        stages: the pipeline with its profile as it is.
+        unsettled: stages that were being changed at its beginning.
+    """
+    changing = {*unsettled, *(event.stage for event in served.events)}
+    length_s = served.end_s - served.start_s
+    found = []
+    for index, (stage, runs) in enumerate(zip(stages, running, strict=True)):
+        inputs, fill = _served_and_fill(served, index)
+        requests = inputs * stage.requests_per_input
+        load_rps = requests / length_s if length_s > 0 else 0.0
+        spent_j = float(served.idle_j[index] + served.dynamic_j[index])
+        is_known = requests > 0
+        found.append(
+            StageJoules(
+                stage=stage.name,
+                variant=runs.option.variant,
+                allocation=runs.option.allocation.label,
+                requests=requests,
+                load_rps=load_rps,
+                batch_fill=fill,
+                live_j=spent_j / requests if is_known else math.nan,
+                profile_j=profile_joules(stage, runs, batch_fill=fill, load_rps=load_rps)
+                if is_known
+                else math.nan,
+                is_clean=requests >= LEAST_REQUESTS and stage.name not in changing,
+            )
+        )
+    return tuple(found)
+
+
+def profile_joules(
+    stage: Stage, runs: DeployedStage, *, batch_fill: float, load_rps: float
+) -> float:
+    """Joules per request by the profile, at a batch fill and a load of the stage; NaN without."""
+    options = options_of(stage, runs.option.variant, runs.option.allocation)
+    if not options or not all(option.has_energy for option in options):
+        return math.nan
+    dynamic_j = dynamic_joules_at(options, batch_fill)
+    idle_w = min(options, key=lambda option: abs(option.batch - batch_fill)).idle_power_w
+    return joules_per_request(dynamic_j, idle_w, runs.replicas, load_rps)
+
+
+def dynamic_joules_at(options: Sequence[Option], batch_fill: float) -> float:
+    """Dynamic joules e of batches that full on average; beyond the profiled ones the nearest's."""
+    per_batch = sorted((1.0 / option.batch, option.dynamic_energy_j) for option in options)
+    inverse, joules = zip(*per_batch, strict=True)
+    return float(np.interp(1.0 / batch_fill, inverse, joules))
+
+
+def options_of(stage: Stage, variant: str, allocation: Allocation) -> list[Option]:
+    """The profiled batch sizes of a variant on an allocation."""
+    mine = (variant, allocation)
+    return [option for option in stage.options if (option.variant, option.allocation) == mine]
+
+
+def unsettled_stages(states: Sequence[StageState]) -> set[str]:
+    """Stages of which something starts, drains or is missing."""
+    return {state.stage for state in states if state.starting or state.draining or state.failed}
+
+
+def _served_and_fill(served: Served, stage: int) -> tuple[int, float]:
+    """Requests that a stage served of those that left in the window, and how full its batches."""
+    requests = served.requests
+    was_served = ~np.isnan(requests.served_s[:, stage])
+    times = np.stack([requests.started_s[:, stage], requests.served_s[:, stage]], axis=1)
+    batches = len(np.unique(times[was_served], axis=0))
+    count = int(was_served.sum())
+    return count, count / batches if batches else 1.0
