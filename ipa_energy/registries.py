@@ -117,7 +117,10 @@ BACKENDS: dict[str, Named] = {
     "simulate": Named(
         "a simulation in virtual time", "ipa_energy.serving.simulated.backend:simulated"
     ),
-    "local": Named("stub models on this machine, in real time", "ipa_energy.serving.local:local"),
+    "local": Named("its models on this machine, in real time", "ipa_energy.serving.local:local"),
+    "local-stub": Named(
+        "the same with stubs that take the profile's times", "ipa_energy.serving.local:local_stub"
+    ),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and
 the clock that it runs by."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
+from ipa_energy.errors import ConfigError
 from ipa_energy.records import EnergyRisk
 from ipa_energy.registries import POLICIES, SOLVERS, Named, energy_metrics
 
@@ -19,6 +21,7 @@ KEY_OF_OPTION = {
     "method": "optimization_method",
     "predictor": "predictor_type",
     "seed": "seed",
+    "images": "images",
     "workload": "workload",
     "set": "set",
 }
@@ -77,7 +80,36 @@ def explained(registry: Mapping[str, Named]) -> str:
     return text.replace("%", "%%")
 
 
+def chosen_weights(given: Sequence[str]) -> dict[str, str]:
+    """Variant → weights file of the options ``--weights VARIANT=FILE``.
+
+    Raises:
+        ConfigError: one is not written so, or there is no such file.
+    """
+    weights = {}
+    for item in given:
+        variant, equals, file = item.partition("=")
+        if not (variant and equals and Path(file).is_file()):
+            raise ConfigError(
+                f"{item!r}", where="--weights", allowed="VARIANT=FILE with a file that exists"
+            )
+        weights[variant] = str(Path(file).resolve())
+    return weights
+
+
+def add_weights(add: Callable[..., Any]) -> None:
+    """The option ``--weights``, by a parser's or a group's ``add_argument``."""
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="VARIANT=FILE",
+        help="trained weights (key: weights); random ones cost the same; repeatable",
+    )
+
+
 def chosen_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """YAML key → the value given on the command line, for the options that were given."""
     given = {key: getattr(args, option, None) for option, key in KEY_OF_OPTION.items()}
+    given["weights"] = chosen_weights(getattr(args, "weights", ())) or None
     return {key: value for key, value in given.items() if value is not None}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.meters import add_place_options, chosen_meter, places_of, require_used
 from ipa_energy.cli.output import print_json
+from ipa_energy.cli.overrides import add_weights, chosen_weights
 from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.registries import METERS
@@ -67,13 +68,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         metavar="DIR",
         help="folder of the pipeline's models (default: pipelines/NAME)",
     )
-    parser.add_argument(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="VARIANT=FILE",
-        help="trained weights; random ones take the same time and energy; repeatable",
-    )
+    add_weights(parser.add_argument)
     parser.add_argument(
         "--meter",
         default="auto",
@@ -133,7 +128,8 @@ def profile(args: argparse.Namespace) -> int:
             "replicas are charged by their own processes", where="--cgroup", fix="leave it out"
         )
     models = str(args.models or _models(config, args.pipeline))
-    weights = _weights(args.weights)
+    weights = {variant: str(path) for variant, path in (config.weights or {}).items()}
+    weights |= chosen_weights(args.weights)
     gpus = _gpus(shares, replicas)
     meter_of = replica_meter(name, gpus=gpus, power_model=args.power_model, places=places)
     with meter_of as meter:
@@ -239,15 +235,3 @@ def _models(config: PipelineConfig, path: Path) -> str:
     name = config.pipeline_folder_name or config.pipeline_name
     beside = path.resolve().parent
     return find_pipeline(name, near=(Path.cwd(), beside, beside.parent), where=path)
-
-
-def _weights(given: list[str]) -> dict[str, str]:
-    weights = {}
-    for item in given:
-        variant, equals, file = item.partition("=")
-        if not (variant and equals and Path(file).is_file()):
-            raise ConfigError(
-                f"{item!r}", where="--weights", allowed="VARIANT=FILE with a file that exists"
-            )
-        weights[variant] = str(Path(file).resolve())
-    return weights

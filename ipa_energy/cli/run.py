@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.meters import add_powercap_option
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
+from ipa_energy.cli.overrides import add_planning_options, add_weights, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE
 from ipa_energy.records import NOTATION
@@ -60,6 +60,10 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help=", ".join([name for name in WORKLOADS if name not in NOT_NAMED_ALONE])
         + ", or a CSV of requests per second",
     )
+    group.add_argument(
+        "--images", metavar="DIR", help="pictures that live requests carry (key: images)"
+    )
+    add_weights(group.add_argument)
     group.add_argument("--predictor", choices=tuple(PREDICTORS), help="of the load")
     group.add_argument("--seed", type=int, metavar="N", help="of everything random")
     _add_live_options(parser)

@@ -154,6 +154,12 @@ FilePath = Annotated[
     Field(strict=False, json_schema_extra={"x-allowed": "the path of a file"}),
 ]
 
+FolderPath = Annotated[
+    Path,
+    BeforeValidator(_path),
+    Field(strict=False, json_schema_extra={"x-allowed": "the path of a folder"}),
+]
+
 T = TypeVar("T")
 # YAML lists become tuples; only the container is lax, the items stay strict.
 Sequence = Annotated[tuple[T, ...], Field(strict=False, min_length=1)]

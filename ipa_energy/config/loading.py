@@ -189,6 +189,13 @@ def _with_absolute_paths(
     changed: dict[str, Any] = {}
     if config.profile is not None:
         changed["profile"] = _absolute(config.profile, folder, given="profile" in options)
+    if config.images is not None:
+        changed["images"] = _absolute(config.images, folder, given="images" in options)
+    if config.weights is not None:
+        changed["weights"] = {
+            variant: _absolute(path, folder, given="weights" in options)
+            for variant, path in config.weights.items()
+        }
     workload = config.workload_config
     if isinstance(workload, CsvWorkload):
         found = _absolute(workload.path, folder, given="workload_config" in options)

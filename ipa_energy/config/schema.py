@@ -23,6 +23,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from ipa_energy.config.carbon import CarbonConfig
 from ipa_energy.config.fields import (
     FilePath,
+    FolderPath,
     Name,
     NaturalInteger,
     NonNegative,
@@ -98,6 +99,15 @@ class PipelineConfig(UnusedKeys):
 
     profile: FilePath | None = optional(
         None, "Profile CSV, relative to this YAML's folder, else to the working folder."
+    )
+    weights: dict[Name, FilePath] | None = optional(
+        None,
+        "Trained weights of variants, to be profiled and served, each in its project's own format;"
+        " those not named have random ones, which take the same time and energy.",
+    )
+    images: FolderPath | None = optional(
+        None,
+        "Folder of pictures that live requests carry, sent in turn; null: what the pipeline makes.",
     )
     reference_latency: Literal["p99", "avg"] = optional(
         "p99", "Which measured latency of a batch planning uses."

@@ -7,13 +7,27 @@ from ipa_energy.serving.base import Serving, Setting
 
 
 def local(setting: Setting) -> Serving:
-    """A pipeline of stubs that serves ``setting.start`` already, its load and the wall clock.
+    """The pipeline's models serving ``setting.start`` already, their load and the wall clock.
 
     Raises:
-        UnavailableError: gRPC is not installed.
+        ConfigError: the pipeline cannot be served so.
+        UnavailableError: something that this needs is not installed.
         ServingError: the replicas do not start.
     """
     require("grpc", what="--backend local", extra="serve")
-    from ipa_energy.serving.local.backend import served_by_stubs
+    from ipa_energy.serving.local.backend import served
+    from ipa_energy.serving.local.served_models import real_models
 
-    return served_by_stubs(setting)
+    return served(setting, real_models(setting))
+
+
+def local_stub(setting: Setting) -> Serving:
+    """The same with stubs that take the profile's times; no model is needed.
+
+    Raises: as :func:`local`.
+    """
+    require("grpc", what="--backend local-stub", extra="serve")
+    from ipa_energy.serving.local.backend import served
+    from ipa_energy.serving.local.served_models import stub_models
+
+    return served(setting, stub_models(setting))

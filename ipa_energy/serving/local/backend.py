@@ -1,22 +1,20 @@
-"""``--backend local``: the pipeline served for real on this machine, under a load really sent.
+"""``--backend local`` and ``local-stub``: served for real on this machine, under a real load.
 
 ::
 
     runner ──▶ LocalBackend ──socket──▶ plane: router, queues ──gRPC──▶ replicas
                    └─ LiveLoad ──▶ generator ──gRPC──────┘
 
-The models are stubs (:mod:`.stub_model`): processes that take the time which the profile gives a
-batch of their variant. Requests, queues, batches, changes and failures are real, and so are the
-CPU seconds by which joules are told apart, those of the stubs. What a request's stages did
-comes from the router; when it was to be sent and when its answer was there from the generator.
+What the replicas serve is either the pipeline's models or stubs (:mod:`.served_models`). Requests,
+queues, batches, changes and failures are real, and so are the CPU seconds by which joules are
+told apart. What a request's stages did comes from the router; when it was to be sent and when
+its answer was there from the generator.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,9 +23,8 @@ from dataclasses import replace
 import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
-from ipa_energy.errors import ConfigError
 from ipa_energy.meters.power_model import power_model_for_this_machine
-from ipa_energy.records import Stage, joined_meters, weakest_quality
+from ipa_energy.records import joined_meters, weakest_quality
 from ipa_energy.serving.base import (
     Change,
     DeployedStage,
@@ -47,9 +44,9 @@ from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.live_load import LiveLoad
 from ipa_energy.serving.local.machine_meter import ESTIMATE
 from ipa_energy.serving.local.plane import Job, Plane
-from ipa_energy.serving.local.replica_process import Launch
-from ipa_energy.serving.local.replica_set import Server, Wanted
+from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.router import Trip
+from ipa_energy.serving.local.served_models import ServedModels
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +68,10 @@ class RunClock(WallClock):
         self._zero_s = zero_s
 
 
-def served_by_stubs(setting: Setting) -> Serving:
+def served(setting: Setting, models: ServedModels) -> Serving:
     """See :func:`ipa_energy.serving.local.local`."""
-    for stage in setting.stages:
-        if stage.requests_per_input != 1:
-            raise ConfigError(
-                f"stage {stage.name} sees {stage.requests_per_input:g} requests for each input",
-                where="--backend local",
-                allowed="1: a stub answers a request with one",
-            )
     clock = RunClock(setting.resumed_at_s)
-    backend = LocalBackend(setting, clock)
+    backend = LocalBackend(setting, models, clock)
     try:
         backend.deploy(setting.start)
         backend.plane.wait(START_TIMEOUT_S)
@@ -91,6 +81,7 @@ def served_by_stubs(setting: Setting) -> Serving:
             address=backend.plane.address,
             model=setting.config.pipeline_name,
             first_s=setting.resumed_at_s,
+            payloads=models.payloads,
             on_start=backend.begin,
         )
     except BaseException:
@@ -99,25 +90,12 @@ def served_by_stubs(setting: Setting) -> Serving:
     return Serving(backend, backend.load, clock)
 
 
-def stub_launches(stage: Stage) -> dict[Server, Launch]:
-    """How the stub of every variant and allocation of a stage is started."""
-    batch_s: dict[Server, dict[int, float]] = {}
-    for option in stage.options:
-        server = (option.variant, option.allocation)
-        batch_s.setdefault(server, {})[option.batch] = option.latency_avg_s
-    launches = {}
-    for server, seconds in batch_s.items():
-        told = json.dumps({"name": server[0], "batch_s": seconds})
-        command = (sys.executable, "-m", "ipa_energy.serving.local.stub_model", told)
-        launches[server] = Launch(command, server[0])
-    return launches
-
-
 class LocalBackend:
     """:class:`ipa_energy.serving.base.Backend` of processes on this machine.
 
     Args:
         setting: the pipeline and how it is run.
+        models: what is started, and sent.
         clock: of the run.
 
     Attributes:
@@ -125,11 +103,11 @@ class LocalBackend:
         load: what is sent; set before the run begins.
     """
 
-    name = "local"
     resumes: Resumes = "adopt"
 
-    def __init__(self, setting: Setting, clock: RunClock) -> None:
+    def __init__(self, setting: Setting, models: ServedModels, clock: RunClock) -> None:
         config = setting.config
+        self.name = models.backend
         self._setting, self._clock = setting, clock
         limit_s = config.drop_limit
         self.load: LiveLoad | None = None
@@ -146,9 +124,10 @@ class LocalBackend:
         self.plane = Plane(
             Job(
                 config.pipeline_name,
-                {stage.name: stub_launches(stage) for stage in setting.stages},
+                models.launches,
                 power_model_for_this_machine(),
                 math.inf if limit_s is None else limit_s,
+                models.pipeline,
                 live=setting.live,
             )
         )

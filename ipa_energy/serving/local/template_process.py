@@ -3,7 +3,10 @@
 ::
 
     python -m ipa_energy.serving.local.template_process SOCKET PIPELINE
+    python -m ipa_energy.serving.local.template_process check PIPELINE MODELS
 
+The second form loads models, a JSON list of :class:`.template.ModelSpec`, and writes what is wrong
+with the first that cannot be loaded, or null.
 Nothing is computed here and no GPU looked at: threads and CUDA contexts do not survive a fork.
 """
 
@@ -27,11 +30,25 @@ ADOPTION_TIMEOUT_S = 10.0
 
 
 def main() -> None:
-    """Fork replicas until the other end of the socket closes."""
+    """See above."""
     die_with(os.getppid())
     warnings.simplefilter("ignore")  # of the libraries', which no user here can mend
-    told = socket.socket(fileno=int(sys.argv[1]))
     served_pipeline(load_pipeline(sys.argv[2])).preload()
+    if sys.argv[1] == "check":
+        _check(json.loads(sys.argv[3]))
+    else:
+        _fork_for_ever(socket.socket(fileno=int(sys.argv[1])))
+
+
+def _check(models: list[dict[str, Any]]) -> None:
+    from ipa_energy.serving.local.model_server import check_models
+
+    trouble = check_models([ModelSpec(**model) for model in models])
+    sys.stdout.write(json.dumps(trouble) + "\n")
+
+
+def _fork_for_ever(told: socket.socket) -> None:
+    """Fork replicas until the other end of the socket closes."""
     import ipa_energy.serving.local.model_server  # noqa: F401 - for the replicas
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""``ipa-energy run PIPELINE --backend local`` with stubs: served, adapted, logged, taken up."""
+"""``ipa-energy run PIPELINE --backend local-stub``: served, adapted, logged, taken up."""
 
 from __future__ import annotations
 
@@ -49,10 +49,12 @@ def test_a_run_serves_every_request_adapts_and_leaves_nothing_behind(tmp_path: P
     others = set(ours())
     pipeline = write_pipeline(tmp_path, [4, 4, 20, 20, 20, 20])
     out = tmp_path / "run"
-    assert main(["run", str(pipeline), "--backend", "local", "--out", str(out), "--quiet"]) == 0
+    assert (
+        main(["run", str(pipeline), "--backend", "local-stub", "--out", str(out), "--quiet"]) == 0
+    )
     assert set(ours()) <= others
     run = read_run(out)
-    assert run.info.backend == "local"
+    assert run.info.backend == "local-stub"
     assert (run.info.meter, run.info.quality) == ("cpu-time", "estimated")
     assert run.offered_rps.sum() == 88
     assert len(run.requests) == 88
@@ -68,7 +70,7 @@ def test_stages_with_several_requests_an_input_are_refused(
 ) -> None:
     pipeline = write_pipeline(tmp_path, [1])
     pipeline.write_text(pipeline.read_text() + "requests_per_input: [1, 2]\n")
-    words = ["run", str(pipeline), "--backend", "local", "--out", str(tmp_path / "run")]
+    words = ["run", str(pipeline), "--backend", "local-stub", "--out", str(tmp_path / "run")]
     assert main(words) == 2
     assert "stage name sees 2 requests for each input; allowed: 1" in capsys.readouterr().err
 
@@ -77,7 +79,7 @@ def test_a_run_killed_in_the_middle_leaves_nothing_behind_and_is_taken_up(tmp_pa
     others = set(ours())
     pipeline = write_pipeline(tmp_path, [5] * 20)
     out = tmp_path / "run"
-    words = ["run", str(pipeline), "--backend", "local", "--out", str(out), "--quiet"]
+    words = ["run", str(pipeline), "--backend", "local-stub", "--out", str(out), "--quiet"]
     program = [sys.executable, "-m", "ipa_energy", *words]
     with subprocess.Popen(program) as process:
         end_s = time.perf_counter() + 60

@@ -1,0 +1,203 @@
+"""What a local backend starts for each variant, and what is sent to it.
+
+``local``: the pipeline's real models, forked from a template (:mod:`.template`) and served by
+MLServer. ``local-stub``: stubs (:mod:`.stub_model`), processes that take the time which the profile
+gives a batch of their variant. Whatever can be refused is refused before anything is started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ipa_energy.config import PipelineConfig
+from ipa_energy.errors import ConfigError, UnavailableError, in_words, require
+from ipa_energy.pipeline_models import (
+    GPU_DEVICE,
+    OPENMP,
+    ServedPipeline,
+    check_requirements,
+    find_pipeline,
+    find_variant,
+    load_pipeline,
+    served_pipeline,
+)
+from ipa_energy.records import Option, Stage
+from ipa_energy.serving.base import Setting
+from ipa_energy.serving.local.replica_process import Launch
+from ipa_energy.serving.local.replica_set import Server
+from ipa_energy.serving.local.template import ModelSpec
+
+REQUESTS = 20
+"""Different requests that are made and sent in turn, where no folder of images is given."""
+
+MAX_IMAGES = 200
+"""Read from a folder; the generator holds them in memory."""
+
+IMAGES = (".jpg", ".jpeg", ".png")
+CHECK_TIMEOUT_S = 300.0
+STUB_PAYLOAD = b"\0" * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModels:
+    """What is served and what is sent.
+
+    Attributes:
+        backend: name of the backend that serves them.
+        launches: stage → how each server that it may run is started.
+        payloads: requests, sent in turn.
+        pipeline: what the template is made from (:class:`.template.Template`); None for stubs.
+    """
+
+    backend: str
+    launches: Mapping[str, Mapping[Server, Launch]]
+    payloads: tuple[bytes, ...]
+    pipeline: str | None = None
+
+
+def stub_models(setting: Setting) -> ServedModels:
+    """Stubs that take the profile's times."""
+    _check_fan_out(setting, "local-stub")
+    launches = {stage.name: _stubs(stage) for stage in setting.stages}
+    payloads = images_of(setting.config) or (STUB_PAYLOAD,)
+    return ServedModels("local-stub", launches, payloads)
+
+
+def real_models(setting: Setting) -> ServedModels:
+    """The pipeline's own models.
+
+    Raises:
+        ConfigError: the pipeline cannot be served, has other variants than the profile, or weights
+            do not load.
+        UnavailableError: something is not installed.
+    """
+    require("mlserver", what="--backend local", extra="serve", instead="--backend local-stub")
+    _check_fan_out(setting, "local")
+    config = setting.config
+    reference = _reference(config)
+    pipeline = load_pipeline(reference)
+    served = served_pipeline(pipeline, where="--backend local")
+    check_requirements(pipeline)
+    launches = {
+        stage.name: {
+            (option.variant, option.allocation): _fork(reference, served, config, stage, option)
+            for option in stage.options
+        }
+        for stage in setting.stages
+    }
+    _check_weights(reference, config, launches)
+    payloads = images_of(config) or tuple(served.requests(config.seed, REQUESTS))
+    return ServedModels("local", launches, payloads, reference)
+
+
+def images_of(config: PipelineConfig) -> tuple[bytes, ...]:
+    """The pictures of the folder that the YAML names, in the order of their names; none without.
+
+    Raises:
+        ConfigError: there are none, or one cannot be read.
+    """
+    folder = config.images
+    if folder is None:
+        return ()
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
+        images = tuple(path.read_bytes() for path in paths[:MAX_IMAGES])
+    except OSError as error:
+        raise ConfigError(in_words(error), where=folder, allowed="a folder of pictures") from error
+    if not images:
+        raise ConfigError("no pictures in it", where=folder, allowed=", ".join(IMAGES))
+    return images
+
+
+def _check_fan_out(setting: Setting, backend: str) -> None:
+    for stage in setting.stages:
+        if stage.requests_per_input != 1:
+            raise ConfigError(
+                f"stage {stage.name} sees {stage.requests_per_input:g} requests for each input",
+                where=f"--backend {backend}",
+                allowed="1: each request is answered with one",
+            )
+
+
+def _stubs(stage: Stage) -> dict[Server, Launch]:
+    batch_s: dict[Server, dict[int, float]] = {}
+    for option in stage.options:
+        server = (option.variant, option.allocation)
+        batch_s.setdefault(server, {})[option.batch] = option.latency_avg_s
+    launches = {}
+    for server, seconds in batch_s.items():
+        told = json.dumps({"name": server[0], "batch_s": seconds})
+        command = (sys.executable, "-m", "ipa_energy.serving.local.stub_model", told)
+        launches[server] = Launch(command, server[0])
+    return launches
+
+
+def _reference(config: PipelineConfig) -> str:
+    name = config.pipeline_folder_name or config.pipeline_name
+    near = [Path.cwd()]
+    if config.profile is not None:
+        near += list(config.profile.parents)[:3]
+    return str(Path(find_pipeline(name, near=near, where="--backend local")))
+
+
+def _fork(
+    reference: str, pipeline: ServedPipeline, config: PipelineConfig, stage: Stage, option: Option
+) -> Launch:
+    find_variant(pipeline, stage.name, option.variant)
+    weights = (config.weights or {}).get(option.variant)
+    spec = ModelSpec(
+        reference,
+        stage.name,
+        option.variant,
+        weights=None if weights is None else str(weights),
+        threads=max(1, round(option.cpu_cores)),
+        device=GPU_DEVICE if option.gpu_share > 0 else "cpu",
+    )
+    return Launch((), option.variant, forked=spec)
+
+
+def _check_weights(
+    reference: str, config: PipelineConfig, launches: Mapping[str, Mapping[Server, Launch]]
+) -> None:
+    """Load every variant that has weights, in a process of its own.
+
+    Raises:
+        ConfigError: one does not load, or the profile has no such variant.
+    """
+    weights = config.weights or {}
+    specs = {
+        launch.forked.variant: launch.forked
+        for servers in launches.values()
+        for launch in servers.values()
+        if launch.forked is not None
+    }
+    unknown = sorted(set(weights) - set(specs))
+    if unknown:
+        raise ConfigError(
+            f"weights of {unknown[0]}, which is no variant of the profile",
+            where="weights",
+            allowed=", ".join(specs),
+        )
+    if not weights:
+        return
+    told = json.dumps([asdict(specs[name]) for name in weights])
+    command = (sys.executable, "-m", "ipa_energy.serving.local.template_process", "check")
+    done = subprocess.run(
+        (*command, reference, told),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | OPENMP,
+        timeout=CHECK_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise UnavailableError(f"the models cannot be loaded: status {done.returncode}")
+    trouble = json.loads(done.stdout.splitlines()[-1])
+    if trouble is not None:
+        raise ConfigError(trouble)
