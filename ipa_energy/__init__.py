@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipa_energy.api import compare, load_pipeline, plan, run
+    from ipa_energy.api import compare, load_pipeline, plan, profile, run, study
     from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError, UnavailableError
     from ipa_energy.measuring.block import measure_block as measure
     from ipa_energy.optimizer.plan import Plan
@@ -39,12 +39,14 @@ __all__ = [
     "load_pipeline",
     "measure",
     "plan",
+    "profile",
     "read_run",
     "run",
+    "study",
 ]
 
 _PLACES = {
-    "api": ("compare", "load_pipeline", "plan", "run"),
+    "api": ("compare", "load_pipeline", "plan", "profile", "run", "study"),
     "errors": ("ConfigError", "InfeasibleError", "IpaEnergyError", "UnavailableError"),
     "measuring.block": ("measure",),
     "optimizer.plan": ("Plan",),

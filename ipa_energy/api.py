@@ -7,21 +7,115 @@ stands for a shape or a CSV of requests per second, as on the command line.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ipa_energy.comparing import Comparison, numbered
 from ipa_energy.comparing import compare as compare_runs
+from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import Experiment, run_experiment, yardsticks_of
 from ipa_energy.optimizer.solve import Result, decide
+from ipa_energy.pipeline_models import find_pipeline
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.shipped import find_config
 from ipa_energy.workloads import workload_from
 
+if TYPE_CHECKING:
+    from ipa_energy.meters.base import Meter
+    from ipa_energy.meters.sources import Places
+    from ipa_energy.profiling.sweep import Sweep
+    from ipa_energy.tradeoff.study import Study
+
 Pipeline = str | Path | Planner
 
-__all__ = ["compare", "load_pipeline", "plan", "run"]
+__all__ = ["compare", "load_pipeline", "plan", "profile", "run", "study"]
+
+
+def profile(
+    pipeline: str | Path,
+    out: str | Path,
+    *,
+    models: str | Path | None = None,
+    meter: str | Meter = "auto",
+    gpu_shares: Sequence[float] = (0.0,),
+    replicas: Sequence[int] = (1,),
+    window_s: float | None = None,
+    quick: bool = False,
+    weights: Mapping[str, str] | None = None,
+    power_model: str | Path | None = None,
+    places: Places | None = None,
+    **choices: Any,
+) -> Sweep:
+    """Run a pipeline's real models and measure every (variant, cores, batch) into a table.
+
+    Args:
+        pipeline: the path of a YAML, or the name of a shipped one.
+        out: the CSV to write; ``OUT.meta.json`` and ``OUT.trials.jsonl`` are written beside it.
+        models: folder with the pipeline's ``pipeline.py``; None for ``pipelines/NAME``.
+        meter: ``auto``, the name of one of the processors and one of the GPUs joined by ``+``, or
+            a meter of your own, of the whole machine.
+        gpu_shares: of one GPU for a replica; 0 for entries on CPUs alone.
+        replicas: numbers of replicas that work at once.
+        window_s: shortest window; None for the usual.
+        quick: short trials, one an entry.
+        weights: variant → weights file, beside and before those that the YAML names.
+        power_model: of the cpu-time meter; None for this machine's.
+        places: where meters look; None for the usual places.
+        choices: further ones of :func:`~ipa_energy.profiling.sweep.profile_pipeline`: ``stages``,
+            ``variants``, ``batches``, ``allocations``, ``loads_rps``, ``trials``,
+            ``resume``, ``budget``, ``time_limit_s`` …
+
+    Returns:
+        The rows that were measured and predicted, and the entries that failed, with the reason.
+
+    Raises:
+        ConfigError: bad input, or the table is there already.
+        UnavailableError: no meter or no model can be used here.
+    """
+    from ipa_energy.profiling.gpus import check_shares, find_gpus
+    from ipa_energy.profiling.replica_meter import machine_choice, replica_meter
+    from ipa_energy.profiling.sweep import profile_pipeline
+    from ipa_energy.profiling.trial_windows import TrialSettings
+
+    path = find_config(pipeline)
+    config = load_config(path)
+    reference = str(models) if models is not None else _models(config, path)
+    named = {variant: str(file) for variant, file in (config.weights or {}).items()}
+    check_shares(gpu_shares)
+    gpus = find_gpus(gpu_shares, replicas) if any(gpu_shares) else None
+    settings = TrialSettings().quick() if quick else TrialSettings()
+    settings = settings if gpus is None else settings.for_gpu()
+    settings = settings if window_s is None else settings.with_window(window_s)
+    choices = {"trials": 1 if quick else None} | choices
+    with contextlib.ExitStack() as opened:
+        if isinstance(meter, str):
+            model = None if power_model is None else Path(power_model)
+            found = replica_meter(meter, gpus=gpus, power_model=model, places=places)
+            choice = opened.enter_context(found)
+        else:
+            choice = machine_choice(meter)
+        return profile_pipeline(
+            reference,
+            out=Path(out),
+            meter=choice,
+            gpus=gpus,
+            gpu_shares=gpu_shares,
+            replicas=replicas,
+            weights=named | dict(weights or {}),
+            settings=settings,
+            **choices,
+        )
+
+
+def _models(config: PipelineConfig, path: Path) -> str:
+    """What has the models of the pipeline of a YAML: a folder near it or here, or a shipped one."""
+    beside = path.resolve().parent
+    near = (Path.cwd(), beside, beside.parent)
+    return find_pipeline(config.pipeline_folder_name or config.pipeline_name, near, where=path)
 
 
 def load_pipeline(pipeline: Pipeline, *, policy: str | None = None, **overrides: object) -> Planner:
@@ -110,6 +204,62 @@ def run(
     experiment = Experiment(planner, workload_from(planner.config, home))
     folder = None if out is None else Path(out)
     return run_experiment(experiment, folder, name=name, backend=backend, resume=resume)
+
+
+def study(
+    pipeline: Pipeline,
+    *loads_rps: float,
+    duration_s: int = 120,
+    configurations: int = 10,
+    trials: int = 3,
+    sensitivity: bool = False,
+    out: str | Path | None = None,
+    backend: str = "simulate",
+    policy: str | None = None,
+    **overrides: object,
+) -> Study:
+    """What energy adds to accuracy, cost and latency: what ``ipa-energy tradeoff`` finds.
+
+    Args:
+        pipeline: see :func:`load_pipeline`.
+        loads_rps: constant loads, one or more, each studied for itself.
+        duration_s: length of a trial's load.
+        configurations: how many to choose, so that they cover the space.
+        trials: of each configuration.
+        sensitivity: also exchange rates, shadow prices and how robust the best plan is.
+        out: a new folder for the run folders of all trials; None keeps none.
+        backend: what serves the trials, a key of :data:`~ipa_energy.registries.BACKENDS`.
+        policy: one of IPA's baselines.
+        overrides: YAML key → value.
+
+    Returns:
+        Points, correlations and fronts of each load, the map of optimal plans, and the ``answer``
+        in sentences.
+
+    Raises:
+        ConfigError: bad input, or the folder is taken.
+        InfeasibleError: no load has a configuration to run.
+    """
+    from ipa_energy.tradeoff.conduct import Question, conduct
+    from ipa_energy.tradeoff.trials import constant_load
+
+    if not loads_rps:
+        raise ConfigError("no load to judge configurations under", fix="give one: study(..., 10)")
+    for name, value in (("configurations", configurations), ("trials", trials)):
+        if value < 1:
+            raise ConfigError(str(value), where=name, allowed="1 or more")
+    planner = load_pipeline(pipeline, policy=policy, **overrides)
+    return conduct(
+        Question(
+            planners=[planner],
+            loads=[constant_load(rps, duration_s) for rps in dict.fromkeys(loads_rps)],
+            count=configurations,
+            trials=trials,
+            sensitivity=sensitivity,
+            folder=None if out is None else Path(out),
+            backend=backend,
+        )
+    )
 
 
 def compare(*runs: Run | str | Path, hindsight: bool = False) -> Comparison:

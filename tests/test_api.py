@@ -6,10 +6,13 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ipa_energy as ie
+from ipa_energy.profile_table.profile_csv import read_profile
+from ipa_energy.testing import FakeMeter
 
 NAMES = [
     "Allocation",
@@ -25,8 +28,10 @@ NAMES = [
     "load_pipeline",
     "measure",
     "plan",
+    "profile",
     "read_run",
     "run",
+    "study",
 ]
 
 
@@ -80,6 +85,45 @@ def test_runs_with_and_without_a_folder_are_one(small_pipeline: Path, tmp_path: 
     first, second, third = found.runs
     assert first.energy_j == second.energy_j > third.energy_j
     assert set(found.oracle) == {"a (2)", "b"}  # as the rows are called
+
+
+def test_profile_measures_a_pipelines_models_into_a_table(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    models = Path(__file__).parent / "profiling" / "fake_pipeline.py"
+    out = tmp_path / "profile.csv"
+    served = tmp_path / "served"
+    served.touch()
+    # The counter counts batches: 3 J each, 1.5 J for each of its two requests.
+    meter = FakeMeter(lambda _: 3.0 * len(served.read_text().splitlines()))
+    weights = {"steady": str(served)}
+    entries: dict[str, Any] = {"models": models, "variants": ["steady"], "batches": (2,)}
+    found = ie.profile(small_pipeline, out, meter=meter, quick=True, weights=weights, **entries)
+    (row,) = found.rows
+    assert (row.variant, row.batch, row.trials, row.meter) == ("steady", 2, 1, "fake")
+    assert row.dynamic_energy_j == 1.5
+    assert [each.dynamic_energy_j for each in read_profile(out)] == [1.5]
+    with pytest.raises(ie.ConfigError, match="the profile exists already"):
+        ie.profile(small_pipeline, out, meter=FakeMeter(), quick=True, **entries)
+    again = ie.profile(
+        small_pipeline, out, meter=meter, quick=True, resume=True, weights=weights, **entries
+    )
+    assert (again.rows, len(again.kept)) == ((), 1)
+    with pytest.raises(ie.ConfigError, match=r"'nonsense' is no meter"):
+        ie.profile(small_pipeline, tmp_path / "other.csv", meter="nonsense", models=models)
+    with pytest.raises(ie.ConfigError, match=r"no models for the pipeline"):
+        ie.profile(small_pipeline, tmp_path / "other.csv", meter=FakeMeter())
+
+
+def test_study_says_what_energy_adds(small_pipeline: Path) -> None:
+    found = ie.study(small_pipeline, 5, duration_s=20, configurations=3, trials=1)
+    (case,) = found.cases
+    assert case.load_rps == 5 and len(case.points) == 3
+    assert found.answer and found.plan_map is not None
+    with pytest.raises(ie.ConfigError, match="no load to judge configurations under"):
+        ie.study(small_pipeline)
+    with pytest.raises(ie.ConfigError, match="trials: 0; allowed: 1 or more"):
+        ie.study(small_pipeline, 5, trials=0)
 
 
 def test_the_modules_behind_the_names_are_where_they_are_said_to_be() -> None:

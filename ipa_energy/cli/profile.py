@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,7 @@ from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.registries import METERS
 
 if TYPE_CHECKING:
-    from ipa_energy.config import PipelineConfig
-    from ipa_energy.profiling.gpus import GpuPool
     from ipa_energy.profiling.sweep import Sweep
-    from ipa_energy.profiling.trial_windows import TrialSettings
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -112,71 +108,50 @@ def _add_repeatable(parser: argparse.ArgumentParser) -> None:
 
 def profile(args: argparse.Namespace) -> int:
     """Measure; entries that fail are named and do not stop the others."""
-    from ipa_energy.config import load_config
+    from ipa_energy.api import profile as measured
     from ipa_energy.profiling.grid import parse_share
-    from ipa_energy.profiling.replica_meter import replica_meter
-    from ipa_energy.profiling.sweep import profile_pipeline
 
     budget = parse_share(args.budget) if args.budget is not None else None
     limit_s = _seconds(args.time_limit) if args.time_limit is not None else None
-    config = load_config(args.pipeline)
-    shares, replicas = args.gpu or (0.0,), args.replicas or (1,)
     name, places = chosen_meter(args), places_of(args)
     require_used(args)
     if places.cgroup is not None:
         raise ConfigError(
             "replicas are charged by their own processes", where="--cgroup", fix="leave it out"
         )
-    models = str(args.models or _models(config, args.pipeline))
-    weights = {variant: str(path) for variant, path in (config.weights or {}).items()}
-    weights |= chosen_weights(args.weights)
-    gpus = _gpus(shares, replicas)
-    meter_of = replica_meter(name, gpus=gpus, power_model=args.power_model, places=places)
-    with meter_of as meter:
-        sweep = profile_pipeline(
-            models,
-            out=args.out,
-            meter=meter,
-            gpus=gpus,
-            gpu_shares=shares,
-            stages=args.stage,
-            variants=args.variant,
-            batches=args.batch or (1, 2, 4, 8),
-            allocations=args.cores or (1,),
-            replicas=replicas,
-            loads_rps=args.load or (),
-            weights=weights,
-            trials=1 if args.quick and args.trials is None else args.trials,
-            settings=_settings(args, gpus),
-            resume=args.resume,
-            only_changed=args.only_changed,
-            redo_contended=args.redo_contended,
-            budget=budget,
-            time_limit_s=limit_s,
-            seed=args.seed,
-        )
+    given = {
+        "gpu_shares": args.gpu,
+        "replicas": args.replicas,
+        "batches": args.batch,
+        "allocations": args.cores,
+        "loads_rps": args.load,
+        "trials": args.trials,
+    }
+    sweep = measured(
+        args.pipeline,
+        args.out,
+        models=args.models,
+        meter=name,
+        window_s=args.window,
+        quick=args.quick,
+        power_model=args.power_model,
+        places=places,
+        stages=args.stage,
+        variants=args.variant,
+        weights=chosen_weights(args.weights),
+        resume=args.resume,
+        only_changed=args.only_changed,
+        redo_contended=args.redo_contended,
+        budget=budget,
+        time_limit_s=limit_s,
+        seed=args.seed,
+        **{name: value for name, value in given.items() if value is not None},
+    )
     if args.json:
         print_json(_document(sweep, args.out))
     else:
         print("\n".join(_summary(sweep, args.out)))
     return EXIT_UNAVAILABLE if sweep.failures else EXIT_DONE
-
-
-def _gpus(shares: Sequence[float], replicas: Sequence[int]) -> GpuPool | None:
-    """The GPUs that the entries run on; None for CPUs alone."""
-    from ipa_energy.profiling.gpus import check_shares, find_gpus
-
-    check_shares(shares)
-    return find_gpus(shares, replicas) if any(shares) else None
-
-
-def _settings(args: argparse.Namespace, gpus: GpuPool | None) -> TrialSettings:
-    from ipa_energy.profiling.trial_windows import TrialSettings
-
-    settings = TrialSettings().quick() if args.quick else TrialSettings()
-    if gpus is not None:
-        settings = settings.for_gpu()
-    return settings if args.window is None else settings.with_window(args.window)
 
 
 def _seconds(text: str) -> float:
@@ -227,11 +202,3 @@ def _document(sweep: Sweep, out: Path) -> dict[str, Any]:
         "replica_check": sweep.replica_check,
         "failures": [{"entry": each.entry.label, "reason": each.reason} for each in sweep.failures],
     }
-
-
-def _models(config: PipelineConfig, path: Path) -> str:
-    from ipa_energy.pipeline_models import find_pipeline
-
-    name = config.pipeline_folder_name or config.pipeline_name
-    beside = path.resolve().parent
-    return find_pipeline(name, near=(Path.cwd(), beside, beside.parent), where=path)
