@@ -64,7 +64,7 @@ class FakeDriver:
             | environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=110,
             check=False,
         )
         assert done.returncode == 0, done.stderr

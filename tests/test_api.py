@@ -104,15 +104,15 @@ def test_profile_measures_a_pipelines_models_into_a_table(
     assert row.dynamic_energy_j == 1.5
     assert [each.dynamic_energy_j for each in read_profile(out)] == [1.5]
     with pytest.raises(ie.ConfigError, match="the profile exists already"):
-        ie.profile(small_pipeline, out, meter=FakeMeter(), quick=True, **entries)
-    again = ie.profile(
-        small_pipeline, out, meter=meter, quick=True, resume=True, weights=weights, **entries
-    )
-    assert (again.rows, len(again.kept)) == ((), 1)
+        ie.profile(small_pipeline, out, meter=meter, quick=True, **entries)
+    other = tmp_path / "other.csv"
+    first = ie.profile(small_pipeline, other, meter="cpu-time", quick=True, **entries)
+    again = ie.profile(small_pipeline, other, meter="cpu-time", quick=True, resume=True, **entries)
+    assert (first.rows[0].meter, again.rows, len(again.kept)) == ("cpu-time", (), 1)
     with pytest.raises(ie.ConfigError, match=r"'nonsense' is no meter"):
-        ie.profile(small_pipeline, tmp_path / "other.csv", meter="nonsense", models=models)
+        ie.profile(small_pipeline, tmp_path / "third.csv", meter="nonsense", models=models)
     with pytest.raises(ie.ConfigError, match=r"no models for the pipeline"):
-        ie.profile(small_pipeline, tmp_path / "other.csv", meter=FakeMeter())
+        ie.profile(small_pipeline, tmp_path / "third.csv", meter=FakeMeter())
 
 
 def test_study_says_what_energy_adds(small_pipeline: Path) -> None:

@@ -1,7 +1,8 @@
 """A pipeline that "works" on the GPU of ``fake_nvml``: a batch takes time and adds joules.
 
 ``FAKE_CUDA`` says what its library sees: ``none`` for no GPU, ``other`` for another one than NVML
-counts, ``mps`` for a share that is enforced.
+counts, ``mps`` for a share that is enforced. ``FAKE_RELOAD`` is the batch in which the driver's
+counter begins anew.
 """
 
 import os
@@ -49,7 +50,14 @@ def build(variant, *, weights, threads, device="cpu"):
     # CUDA's name of the GPU ends in its number here, as fake_nvml makes it: GPU-000000a0-…
     visible = os.environ["CUDA_VISIBLE_DEVICES"]
 
+    batches = 0
+
     def run(batch):
+        nonlocal batches
+        batches += 1
+        if str(batches) == os.environ.get("FAKE_RELOAD"):
+            with Path(os.environ["FAKE_NVML"]).open("a") as control:
+                control.write("offset 0 0\n")
         if on_gpu:
             time.sleep(BATCH_S)
             number = int(visible[4:12], 16) - 0xA0

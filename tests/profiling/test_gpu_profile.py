@@ -25,13 +25,26 @@ from ipa_energy.profiling.sweep import profile_pipeline
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
 SETTINGS = TrialSettings(
     min_window_s=0.3, max_window_s=0.6, min_batches=5, idle_s=0.1, warm_up_min_s=0.0,
-    warm_up_max_s=0.05, max_foreign_load=10.0, timeout_s=20.0, settle_slice_s=0.05,
+    warm_up_max_s=0.05, max_foreign_load=10.0, timeout_s=60.0, settle_slice_s=0.05,
     settle_max_s=0.5,
 )
 
+class Counter(NvmlMeter):
+    # Its step is known, and its figures are those of their moment: where others held a read up, it
+    # reads again.
+    def __init__(self, uuids):
+        super().__init__(uuids, update_period_s=0.001)
+
+    def read(self):
+        while True:
+            start_s = time.perf_counter()
+            reading = super().read()
+            if time.perf_counter() - start_s < 0.001:
+                return reading
+
 def profile(shares=(1.0,), replicas=(1,), meter=None, **changes):
     gpus = find_gpus(shares, replicas)
-    meter = meter or joined([gpu_choice(NvmlMeter(gpus.uuids), len(gpus.uuids)),
+    meter = meter or joined([gpu_choice(Counter(gpus.uuids), len(gpus.uuids)),
                              cpu_time_choice(MODEL)])
     arguments = dict(
         out=Path(os.environ["OUT"]), meter=meter, gpus=gpus, gpu_shares=shares,
@@ -161,7 +174,7 @@ def test_replicas_on_cpus_see_no_gpu(run, tmp_path):
 def test_gpu_meter_alone_is_measured(run, tmp_path):
     run(
         "gpus = find_gpus([1.0], [1])\n"
-        "answer(**summary(profile(meter=gpu_choice(NvmlMeter(gpus.uuids), 1))))"
+        "answer(**summary(profile(meter=gpu_choice(Counter(gpus.uuids), 1))))"
     )
     (row,) = read_profile(tmp_path / "p.csv")
     assert (row.meter, row.quality) == ("nvml", "measured")
@@ -171,7 +184,7 @@ def test_gpu_meter_alone_is_measured(run, tmp_path):
 def test_counters_of_both_are_measured_together(run, tmp_path):
     run(
         "gpus = find_gpus([1.0], [1])\n"
-        "meter = joined([gpu_choice(NvmlMeter(gpus.uuids), 1), machine_choice(FakeMeter(8.0))])\n"
+        "meter = joined([gpu_choice(Counter(gpus.uuids), 1), machine_choice(FakeMeter(8.0))])\n"
         "answer(**summary(profile(meter=meter)))"
     )
     (row,) = read_profile(tmp_path / "p.csv")
@@ -190,8 +203,7 @@ def test_model_that_did_not_run_on_the_gpu_has_no_row(run, tmp_path):
 
 def test_counter_that_stands_still_gives_no_row_and_stops_nothing(run, tmp_path):
     found = run(
-        "answer(**summary(profile(meter=joined([gpu_choice(NvmlMeter(find_gpus([1.0], [1]).uuids,"
-        " update_period_s=0.001), 1), cpu_time_choice(MODEL)]))))",
+        "answer(**summary(profile()))",
         pretend=GPU + "frozen 0 1\n",
     )
     assert found["measured"] == 0
@@ -200,25 +212,27 @@ def test_counter_that_stands_still_gives_no_row_and_stops_nothing(run, tmp_path)
 
 
 def test_dead_counter_is_found_before_anything_is_written(run, tmp_path):
-    found = run("answer(said=error_of(profile))", pretend=GPU + "frozen 0 1\n")
+    found = run(
+        "gpus = find_gpus([1.0], [1])\n"
+        "meter = gpu_choice(NvmlMeter(gpus.uuids), 1)\n"
+        "answer(said=error_of(lambda: profile(meter=meter)))",
+        pretend=GPU + "frozen 0 1\n",
+    )
     assert "stood still for 3 s" in found["said"]
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_driver_reloaded_in_a_window_costs_that_entry_only(run, tmp_path):
+    # The warm-up has at most six batches of 10 ms and the window at least ten more.
+    longer = "settings = dataclasses.replace(SETTINGS, min_batches=10, max_window_s=20.0)\n"
     found = run(
-        "import threading\n"
-        "def reload():\n"
-        "    work = Path(os.environ['FAKE_NVML_WORK'] + '.0')\n"
-        "    while not (work.exists() and work.stat().st_size > 15000): time.sleep(0.01)\n"
-        "    pretend(offset_0=0)\n"
-        "threading.Thread(target=reload, daemon=True).start()\n"
-        "answer(**summary(profile()))",
+        f"{longer}answer(**summary(profile(settings=settings)))",
         pretend=GPU + "offset 0 10000000000\n",
+        FAKE_RELOAD="10",
     )
     assert found["measured"] == 0
     assert "fell by" in found["failures"][0]
-    found = run("answer(**summary(profile(resume=True)))")
+    found = run(f"{longer}answer(**summary(profile(settings=settings, resume=True)))")
     assert found["measured"] == 1
 
 
@@ -282,7 +296,7 @@ def test_command_line_measures_a_gpu_with_the_best_meters(run, tmp_path, small_p
         "with redirect_stdout(text):\n"
         f"    status = main(['profile', {str(small_pipeline)!r}, '--models', {PIPELINE!r},\n"
         "        '--out', os.environ['OUT'], '--gpu', '--variant', 'works', '--batch', '64',\n"
-        "        '--quick', '--json', '--quiet', '--time-limit', '5min'])\n"
+        "        '--quick', '--window', '3', '--json', '--quiet', '--time-limit', '5min'])\n"
         "answer(status=status, document=json.loads(text.getvalue()))",
         XDG_DATA_HOME=str(tmp_path / "data"),
     )
