@@ -33,14 +33,14 @@ def write_pipeline(folder: Path, counts: list[int]) -> Path:
 
 
 def ours() -> list[str]:
-    """Command lines of live processes of this package's data path."""
+    """Command lines of live processes of the data path, run by this Python."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode().split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if any(word.startswith("ipa_energy.serving.local.") for word in words):
+        if words[0] == sys.executable and any("ipa_energy.serving.local." in w for w in words):
             found.append(f"{path.parent.name} {words}")
     return found
 
