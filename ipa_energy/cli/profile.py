@@ -59,6 +59,11 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="measure this share of the entries (40%%) and predict the rest, marked as estimated",
     )
     parser.add_argument(
+        "--serving",
+        action="store_true",
+        help="measure what live replicas do: from the bytes of requests to those of answers",
+    )
+    parser.add_argument(
         "--models",
         type=named_path,
         metavar="DIR",
@@ -145,6 +150,7 @@ def profile(args: argparse.Namespace) -> int:
         budget=budget,
         time_limit_s=limit_s,
         seed=args.seed,
+        serving=args.serving,
         **{name: value for name, value in given.items() if value is not None},
     )
     if args.json:

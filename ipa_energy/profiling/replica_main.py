@@ -34,7 +34,8 @@ Answer = dict[str, Any]
 def main() -> None:
     """Load the replica of the first message and serve until the messages end.
 
-    Or say what a pipeline sees of the GPU, if that is the first message.
+    Or say what a pipeline sees of the GPU, if that is the first message; or import what its
+    handlers need, and load then.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     numbers = [int(number) for number in sys.argv[1:]]
@@ -44,7 +45,11 @@ def main() -> None:
         first = json.loads(messages.readline())
         if "gpu_of" in first:
             _answer(answers, _gpu_seen_by(first["gpu_of"]))
-        else:
+            return
+        if "preload" in first:
+            _answer(answers, _preload(first["preload"]))
+            first = json.loads(messages.readline() or "{}")
+        if "load" in first:
             _serve(first["load"], messages, answers)
 
 
@@ -61,6 +66,18 @@ def _gpu_seen_by(reference: str) -> Answer:
         return gpu_pipeline(load_pipeline(reference)).gpu()
     except IpaEnergyError as error:
         return {"error": str(error)}
+
+
+def _preload(reference: str) -> Answer:
+    """Import what the pipeline's handlers need, or say why that cannot be."""
+    from ipa_energy.errors import IpaEnergyError
+    from ipa_energy.pipeline_models import load_pipeline, served_pipeline
+
+    try:
+        served_pipeline(load_pipeline(reference)).preload()
+    except IpaEnergyError as error:
+        return {"error": str(error)}
+    return {"ok": True}
 
 
 def _serve(spec: dict[str, Any], messages: Iterable[str], answers: TextIO) -> None:
@@ -106,10 +123,19 @@ def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], in
         find_variant,
         gpu_pipeline,
         load_pipeline,
+        served_pipeline,
     )
 
     pipeline = load_pipeline(spec["pipeline"])
     variant = find_variant(pipeline, spec["stage"], spec["variant"])
+    if spec["serving"]:
+        device = GPU_DEVICE if spec["gpu"] is not None else "cpu"
+        gpu_memory = gpu_pipeline(pipeline).peak_gpu_memory_bytes if spec["gpu"] else lambda: None
+        served = served_pipeline(pipeline)
+        elements = served.requests(spec["seed"], spec["batch"], stage=spec["stage"])
+        handler = served.handler(variant, weights=spec["weights"], threads=threads, device=device)
+        handler(elements[:1])  # a live replica is ready when it has answered once
+        return lambda: handler(elements), spec["batch"], gpu_memory
     batch = pipeline.sample(variant, spec["batch"], spec["seed"])
     if spec["gpu"] is not None:
         on_gpu = gpu_pipeline(pipeline)

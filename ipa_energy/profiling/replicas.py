@@ -66,6 +66,7 @@ class ReplicaSpec:
         weights: weights file, None for random weights.
         seed: of the input batch.
         gpu: what it has of a GPU; None to run on CPUs alone.
+        serving: True to run the pipeline's handler, as a live replica does, not the bare network.
     """
 
     pipeline: str
@@ -76,6 +77,7 @@ class ReplicaSpec:
     weights: str | None = None
     seed: int = 0
     gpu: GpuSlot | None = None
+    serving: bool = False
 
     @property
     def label(self) -> str:
@@ -97,6 +99,16 @@ class Replica(ModuleProcess):
         self.spec = spec
         self._timeout_s = timeout_s
         self._doing = "starting"
+
+    def prepare(self) -> None:
+        """Import what the model needs if it is to be served: live replicas are forked with that.
+
+        Raises:
+            ServingError: something is not installed, or the process died or hung.
+        """
+        if self.spec.serving:
+            self._begin({"preload": self.spec.pipeline}, "importing")
+            self.answer()
 
     def load(self) -> float:
         """Load the model; seconds from the call to a model that is ready.
@@ -247,6 +259,7 @@ class ReplicaGroup:
         for spec in self._specs:
             replica = self._stack.enter_context(Replica(spec, timeout_s=self._timeout_s))
             self.replicas.append(replica)
+            replica.prepare()
             each(replica)
 
     def warm_up(self, *, min_s: float, max_s: float) -> WarmUp:

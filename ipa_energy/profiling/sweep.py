@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ipa_energy.pipeline_models import (
     check_requirements,
     gpu_pipeline,
     load_pipeline,
+    served_pipeline,
 )
 from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.profiling.entry_rows import predict
@@ -34,6 +35,9 @@ from ipa_energy.profiling.trial_journal import RANDOM_WEIGHTS, inputs_of
 from ipa_energy.profiling.trial_windows import EmptyMachine, TrialSettings
 
 logger = logging.getLogger(__name__)
+
+SERVING = "serving: from the bytes of a batch's requests to those of its answers, without gRPC"
+"""What a profile's meta file calls its figures where they are not those of the network alone."""
 
 GUARANTEED_TRIALS = 3
 """Fewer windows than this give no interval worth the name."""
@@ -98,6 +102,7 @@ def profile_pipeline(
     budget: float | None = None,
     time_limit_s: float | None = None,
     seed: int = 0,
+    serving: bool = False,
 ) -> Sweep:
     """Measure a pipeline's entries into a profile table.
 
@@ -131,6 +136,8 @@ def profile_pipeline(
         time_limit_s: begin no trial that would likely end later than this; what is left is for
             another call that resumes. None for no limit.
         seed: of the order, the input batches, and what a budget picks.
+        serving: measure what a live replica does with a batch, from the bytes of the requests to
+            those of the answers, and not the network alone.
 
     Raises:
         ConfigError: a filter names nothing, replicas do not fit the cores, windows are shorter
@@ -147,6 +154,8 @@ def profile_pipeline(
     check_requirements(module)
     if gpus is not None:
         gpu_pipeline(module)
+    if serving:
+        served_pipeline(module, where="--serving")
     cores = tuple(core_ids if core_ids is not None else sorted(os.sched_getaffinity(0)))
     chosen = chosen_variants(module, stages, variants)
     entries = grid(
@@ -168,7 +177,12 @@ def profile_pipeline(
     topology = read_topology(cores)
     placed = placements(topology, core_ids, sorted({(e.replicas, e.cpu_cores) for e in measured}))
     specs = {
-        entry: _specs(entry, placed, gpus, pipeline=pipeline, weights=weights or {}, seed=seed)
+        entry: tuple(
+            replace(spec, serving=serving)
+            for spec in _specs(
+                entry, placed, gpus, pipeline=pipeline, weights=weights or {}, seed=seed
+            )
+        )
         for entry in measured
     }
     context = {
@@ -177,6 +191,7 @@ def profile_pipeline(
         "meter": meter.meta,
         "versions": dict(module.versions()),
         "openmp": dict(OPENMP),
+        **({"covers": SERVING} if serving else {}),
         "weights": {"default": RANDOM_WEIGHTS},
         "settings": settings.to_json(gpu=gpus is not None),
         "seed": seed,

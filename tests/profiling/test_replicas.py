@@ -60,6 +60,25 @@ def specs(cores, variant="steady", **changes):
 
 
 CPU_TIME = cpu_time_choice(MODEL).parts
+SERVED = str(Path(__file__).parents[1] / "serving/local/served_pipeline.py")
+
+
+def test_what_is_served_can_be_measured_by_its_handler_after_importing_its_libraries():
+    spec = ReplicaSpec(SERVED, "first", "echo", 2, (0,), serving=True)
+    with Replica(spec, timeout_s=20.0) as replica:
+        replica.prepare()
+        assert replica.load() > 0
+        assert len(replica.run("paced", batches=3, period_s=0.001)["latencies_s"]) == 3
+    with Replica(dataclasses.replace(spec, variant="raises"), timeout_s=20.0) as replica:
+        replica.prepare()
+        replica.load()  # its own first call is answered
+        with pytest.raises(ServingError, match="out of something"):
+            replica.run("paced", batches=3, period_s=0.001)
+    with (
+        Replica(dataclasses.replace(spec, pipeline=PIPELINE), timeout_s=20.0) as replica,
+        pytest.raises(ServingError, match="cannot be served: it has no handler"),
+    ):
+        replica.prepare()
 
 
 def test_threads_of_a_replica_that_wait_are_told_not_to_spin():
