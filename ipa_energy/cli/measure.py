@@ -28,7 +28,7 @@ from ipa_energy.files import check_output, whole_file
 
 if TYPE_CHECKING:
     from ipa_energy.measuring.command import CommandEnergy, CommandTrial
-    from ipa_energy.measuring.command_meter import CommandMeter
+    from ipa_energy.measuring.command_tree import CommandMeter
 
 EXIT_INTERRUPTED = 130
 
@@ -94,7 +94,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def measure(args: argparse.Namespace) -> int:
     """Measure; the command's exit status passes through."""
     from ipa_energy.measuring.command import measure_command
-    from ipa_energy.measuring.command_meter import command_meter
+    from ipa_energy.measuring.command_tree import command_meter
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if args.out is not None:

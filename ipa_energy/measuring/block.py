@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.measuring.command import energy_of
+from ipa_energy.measuring.command import WindowJoules, energy_of
 from ipa_energy.meters.base import Energy, Meter
 from ipa_energy.meters.discovery import AUTO, close_meter, open_meter
 from ipa_energy.meters.sources import Places
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
-class MeasuredBlock:
+class MeasuredBlock(WindowJoules):
     """What a block took. Every figure is NaN while it runs.
 
     Attributes:
@@ -48,21 +48,6 @@ class MeasuredBlock:
     duration_s: float = math.nan
     energy: Energy | None = None
     idle_power_w: float = math.nan
-
-    @property
-    def energy_j(self) -> float:
-        """Joules of the block, idle share included; NaN if it was too short."""
-        return math.nan if self.energy is None else self.energy.energy_j
-
-    @property
-    def dynamic_energy_j(self) -> float:
-        """Joules above idle; NaN if it was too short, or ``idle_s`` was not given."""
-        return self.energy_j - self.idle_power_w * self.duration_s
-
-    @property
-    def power_w(self) -> float:
-        """Mean watts of the block."""
-        return self.energy_j / self.duration_s
 
 
 @contextmanager

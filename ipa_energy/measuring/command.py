@@ -37,9 +37,9 @@ import numpy as np
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.interval import half_width_95
-from ipa_energy.measuring.command_tree import CommandTree
-from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
+from ipa_energy.measuring.command_tree import CommandTree, TreeMeterFactory
 from ipa_energy.meters.base import Energy, Meter, Reading
+from ipa_energy.meters.cpu_time import CoreTimes, load_between, read_core_times
 from ipa_energy.records import Quality
 
 DEFAULT_IDLE_S = 1.0
@@ -49,12 +49,33 @@ FOREIGN_LOAD_WINDOW_S = 1.0
 FOREIGN_LOAD_LIMIT = 0.05
 """Others may use this share of the cores more, or less, than in the idle windows around."""
 
-TreeMeterFactory = Callable[[CommandTree], Meter]
-"""The tree that will run the command → the meter that measures it."""
+
+class WindowJoules:
+    """What is said of a window with ``energy``, ``idle_power_w`` and ``duration_s``."""
+
+    __slots__ = ()
+    energy: Energy | None
+    idle_power_w: float
+    duration_s: float
+
+    @property
+    def energy_j(self) -> float:
+        """Joules, idle share included; NaN if it was too short for the meter."""
+        return math.nan if self.energy is None else self.energy.energy_j
+
+    @property
+    def dynamic_energy_j(self) -> float:
+        """Joules above idle; NaN if it was too short, or there were no idle windows."""
+        return self.energy_j - self.idle_power_w * self.duration_s
+
+    @property
+    def power_w(self) -> float:
+        """Mean watts."""
+        return self.energy_j / self.duration_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommandTrial:
+class CommandTrial(WindowJoules):
     """One run of the command.
 
     Attributes:
@@ -77,16 +98,6 @@ class CommandTrial:
     cpu_s: float
     foreign_load: float
     left_running: tuple[str, ...]
-
-    @property
-    def energy_j(self) -> float:
-        """Joules of the run; NaN if it was too short for the meter."""
-        return math.nan if self.energy is None else self.energy.energy_j
-
-    @property
-    def dynamic_energy_j(self) -> float:
-        """Joules above idle; NaN if it was too short, or there were no idle windows."""
-        return self.energy_j - self.idle_power_w * self.duration_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

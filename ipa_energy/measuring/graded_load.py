@@ -8,16 +8,20 @@
 The first round begins with idle and full load, which show a dead counter at once; then the order is
 shuffled, so that drift of the machine does not pass for a bend of the curve.
 
+``integers`` is a loop of the interpreter; ``matrices`` are products of float32 matrices, which is
+what inference does. They cost different watts at the same utilisation, and a power model that knows
+utilisation alone must live with both: so a calibration has both.
+
 Utilisation is the workers' own CPU time over that of all cores, from the scheduler's clock. What
 others do belongs to the machine as it idles, and is named where it is much.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +29,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
-from ipa_energy.measuring import load_process
-from ipa_energy.measuring.core_load import load_between, read_core_times
+from ipa_energy.measuring.child_process import ChildEndedError, ModuleProcess
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.calibration import PowerPoint
-from ipa_energy.meters.cpu_time import process_tree_cpu_s
+from ipa_energy.meters.cpu_time import load_between, process_tree_cpu_s, read_core_times
 from ipa_energy.meters.discovery import AUTO, CPU_COUNTERS, best_here, close_meter, open_meter
 from ipa_energy.meters.sources import Places
 
@@ -52,7 +55,7 @@ class Load:
     """What runs during a window.
 
     Attributes:
-        work: ``integers`` or ``matrices`` (:mod:`.load_process`).
+        work: a key of :data:`WORK`.
         workers: processes, one core each.
         duty: share of the time that each is busy.
     """
@@ -107,7 +110,7 @@ def processor_counter(name: str, places: Places) -> Iterator[Meter]:
 def graded_loads(cores: int) -> list[Load]:
     """Loads over the whole range: part of the cores all the time, all of them part of the time."""
     loads = [IDLE]
-    for work in load_process.WORK:
+    for work in WORK:
         loads += [Load(work, cores, duty) for duty in (1.0, 0.75, 0.5, 0.25)]
         some = {max(1, round(cores * share)) for share in (0.25, 0.5, 0.75)} - {cores}
         loads += [Load(work, workers, 1.0) for workers in sorted(some)]
@@ -201,23 +204,69 @@ def _record(
 @contextmanager
 def running(load: Load) -> Iterator[list[int]]:
     """The load's worker processes, ready; they end with the block."""
-    command = [sys.executable, "-P", load_process.__file__, load.work, str(load.duty)]
-    workers: list[subprocess.Popen[bytes]] = []
-    try:
-        for _ in range(load.workers):
-            environment = os.environ | ONE_THREAD
-            worker = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-            workers.append(worker)
+    words = (load.work, str(load.duty))
+    with contextlib.ExitStack() as ended:
+        workers = [
+            ended.enter_context(ModuleProcess(__name__, ONE_THREAD, words))
+            for _ in range(load.workers)
+        ]
         for worker in workers:
-            if worker.stdout is None or worker.stdout.readline() != b"ready\n":
-                raise MeterUnavailableError(f"the load {load.name} did not start")
+            try:
+                worker.hear()
+            except ChildEndedError as error:
+                raise MeterUnavailableError(f"the load {load.name} did not start") from error
         yield [worker.pid for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-        for worker in workers:
-            worker.communicate()
 
 
 def _cpu_s(pids: Sequence[int]) -> float:
     return sum(map(process_tree_cpu_s, pids))
+
+
+# ------------------------------------------------------------------ a worker's own process
+
+PERIOD_S = 0.1
+"""Of the duty cycle: long against the scheduler's slices, short against any window."""
+
+MATRIX_ROWS = 256
+
+
+def work_until_the_parent_is_gone() -> None:
+    """What each worker's process does; its first arguments are kind of work and duty."""
+    work, duty = WORK[sys.argv[1]](), float(sys.argv[2])
+    parent = os.getppid()
+    os.write(int(sys.argv[-1]), b'{"ready": true}\n')
+    time.sleep(random.random() * PERIOD_S)  # so that many do not beat in step
+    while os.getppid() == parent:
+        start_s = time.perf_counter()
+        while time.perf_counter() - start_s < duty * PERIOD_S:
+            work()
+        left_s = start_s + PERIOD_S - time.perf_counter()
+        if duty < 1 and left_s > 0:
+            time.sleep(left_s)
+
+
+def _integers() -> Callable[[], None]:
+    def work() -> None:
+        total = 0
+        for number in range(1000):
+            total += number * number
+
+    return work
+
+
+def _matrices() -> Callable[[], None]:
+    import numpy as np
+
+    left = np.random.default_rng(0).random((MATRIX_ROWS, MATRIX_ROWS), dtype=np.float32)
+    product = np.empty_like(left)
+
+    def work() -> None:
+        np.matmul(left, left, out=product)
+
+    return work
+
+
+WORK: dict[str, Callable[[], Callable[[], None]]] = {"integers": _integers, "matrices": _matrices}
+
+if __name__ == "__main__":
+    work_until_the_parent_is_gone()

@@ -25,8 +25,8 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.base import Energy, Meter, Reading
+from ipa_energy.meters.cpu_time import CoreTimes, load_between, read_core_times
 from ipa_energy.profiling.charging import Account, PartEnergy, check_window
 from ipa_energy.profiling.replica_meter import MeterPart
 from ipa_energy.profiling.replicas import ReplicaGroup, ReplicaSpec, Served

@@ -16,8 +16,8 @@ from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.measuring import command
 from ipa_energy.measuring.command import CommandEnergy, CommandTrial, measure_command
 from ipa_energy.measuring.command_tree import CommandTree, TreeMeter
-from ipa_energy.measuring.core_load import CoreTimes
 from ipa_energy.meters.base import Energy, Meter, Reading
+from ipa_energy.meters.cpu_time import CoreTimes
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.testing import FakeMeter
 

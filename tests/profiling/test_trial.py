@@ -11,8 +11,8 @@ import pytest
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
 from ipa_energy.interval import half_width_95
-from ipa_energy.measuring.core_load import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.base import Energy, Reading
+from ipa_energy.meters.cpu_time import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.entry_rows import profile_row
 from ipa_energy.profiling.grid import Entry
