@@ -177,8 +177,18 @@ class Runner:
             carbon,
             duration_s=self.load.duration_s,
             interval_s=self.interval_s,
-            trace=self.load.trace if said.load_forecast == "trace" else None,
+            known_rps=self._of_trace if said.load_forecast == "trace" else None,
         )
+
+    def _of_trace(self, begin_s: float, end_s: float) -> float:
+        trace = self.load.trace
+        if trace is None:
+            raise ConfigError(
+                "nobody knows the load in advance",
+                where="carbon.load_forecast",
+                allowed="yesterday",
+            )
+        return float(trace[int(begin_s) : max(int(begin_s) + 1, int(end_s))].mean())
 
     def _signals(self, now_s: float, planned_rps: float) -> dict[str, float]:
         """What a decision knows beside the load."""

@@ -10,8 +10,11 @@ the plans that emit no more over the day the most is won, summed over the reques
 is separated by μ into max f − μ·g at each t, f being the objective without the price. What is left
 is to find μ: grams fall as it rises, so it is bisected over the forecast of what is left of the day
 (load and intensity hour by hour) and of the budget. It is found anew every hour, and at every
-decision of the day's last one, after which nothing can make good; what the hours so far emitted
-more than planned, the hours to come are expected to as well.
+decision of the day's last one, after which nothing can make good.
+
+The forecast of the intensities is the one that is given; without one it is yesterday's, hour by
+hour. Either is held against the day so far: if that was a tenth above its forecast, the rest is
+expected to be. So is what was emitted against what was planned, which has load and queues in it.
 
 For one load a plan's joules depend on μ·CI alone, by steps. The steps are found once a load by
 halving (:func:`price_curve`), so that a day costs milliseconds.
@@ -29,7 +32,7 @@ from itertools import pairwise
 import numpy as np
 
 from ipa_energy import energy
-from ipa_energy.arrays import Counts, Floats
+from ipa_energy.arrays import Floats
 from ipa_energy.carbon.run_carbon import RunCarbon
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import PRICE_PER_GRAM, Moment, planned_load_rps
@@ -42,11 +45,11 @@ PRICED = "priced_grams"
 DEAREST = 1e9
 """Weight of a joule at which nothing but joules counts."""
 
-LEAST_LOAD_STEP = 0.01
-"""Loads that differ by less, relatively, share a curve."""
+LEAST_LOAD_STEP = 0.001
+"""Loads that differ by less, relatively, may share a curve."""
 
-BIAS_LIMITS = (0.8, 1.5)
-"""What was emitted over what was planned is believed within these."""
+RATIO_LIMITS = (0.5, 2.0)
+"""What was over what was expected is believed within these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +153,8 @@ class CarbonBudget:
         carbon: intensities along the run; a forecast, where there is one, is what is planned over.
         duration_s: of the run.
         interval_s: between decisions.
-        trace: requests of each second, if the load of the day is known; None: yesterday's hours, on
-            the first day those seen so far.
+        known_rps: mean load between two seconds of the run, if somebody knows; None: yesterday's
+            hours, on the first day those seen so far.
 
     Attributes:
         price: of a gram, now.
@@ -164,7 +167,7 @@ class CarbonBudget:
     carbon: RunCarbon
     duration_s: float
     interval_s: float
-    trace: Counts | None = None
+    known_rps: Callable[[float, float], float] | None = None
     price: float = 0.0
     spent: float = 0.0
     forecast: float = 0.0
@@ -234,8 +237,7 @@ class CarbonBudget:
         """What is emitted for each gram that was planned, going by the day's past hours."""
         if self._planned <= 0 or now_s % DAY_S < HOUR_S:
             return 1.0
-        low, high = BIAS_LIMITS
-        return min(high, max(low, self.spent / self._planned))
+        return _believed(self.spent / self._planned)
 
     def _slots(self, now_s: float, day_end_s: float, load_rps: float) -> list[Slot]:
         """The hours that are left of the day."""
@@ -246,19 +248,37 @@ class CarbonBudget:
             Slot(
                 end_s - begin_s,
                 self._load_rps(begin_s, end_s, load_rps),
-                self._g_per_kwh(begin_s, end_s),
+                self._g_per_kwh(now_s, begin_s, end_s),
             )
             for begin_s, end_s in pairwise(edges_s)
         ]
 
-    def _g_per_kwh(self, begin_s: float, end_s: float) -> float:
-        series = self.carbon.seen or self.carbon.series
-        return series.mean(self.carbon.start_s + begin_s, self.carbon.start_s + end_s)
+    def _g_per_kwh(self, now_s: float, begin_s: float, end_s: float) -> float:
+        """Expected of a slot: what is in force until the hour ends, later by the forecast."""
+        in_force = self.carbon.series.at(self.carbon.start_s + now_s)
+        if begin_s == now_s:
+            return in_force
+        day_begin_s = math.floor(now_s / DAY_S) * DAY_S
+        ratio = 1.0
+        if now_s - day_begin_s >= HOUR_S:
+            was = self.carbon.mean_g_per_kwh(day_begin_s, now_s)
+            expected = self._forecast(day_begin_s, now_s, in_force)
+            ratio = _believed(was / expected) if expected > 0 else 1.0
+        return ratio * self._forecast(begin_s, end_s, in_force)
+
+    def _forecast(self, begin_s: float, end_s: float, otherwise: float) -> float:
+        """Mean intensity as it was forecast; yesterday's without a forecast."""
+        zero_s, seen = self.carbon.start_s, self.carbon.seen
+        if seen is not None:
+            return seen.mean(zero_s + begin_s, zero_s + end_s)
+        series, ago_s = self.carbon.series, zero_s - DAY_S
+        if series.is_constant or ago_s + begin_s < series.start_s:
+            return otherwise
+        return series.mean(ago_s + begin_s, ago_s + end_s)
 
     def _load_rps(self, begin_s: float, end_s: float, otherwise: float) -> float:
-        if self.trace is not None:
-            seconds = self.trace[int(begin_s) : max(int(begin_s) + 1, int(end_s))]
-            return planned_load_rps(float(seconds.mean()), self.interval_s)
+        if self.known_rps is not None:
+            return planned_load_rps(self.known_rps(begin_s, end_s), self.interval_s)
         yesterday = self._hours.get(int(begin_s // HOUR_S) - 24)
         if yesterday is None:
             seconds_s = sum(length for length, _ in self._hours.values())
@@ -269,8 +289,13 @@ class CarbonBudget:
     def _curve(self, load_rps: float) -> PriceCurve:
         step = round(math.log(load_rps) / LEAST_LOAD_STEP)
         if step not in self._curves:
-            self._curves[step] = price_curve(self.program, math.exp(step * LEAST_LOAD_STEP))
+            self._curves[step] = price_curve(self.program, load_rps)
         return self._curves[step]
+
+
+def _believed(ratio: float) -> float:
+    low, high = RATIO_LIMITS
+    return min(high, max(low, ratio))
 
 
 def expected_grams(

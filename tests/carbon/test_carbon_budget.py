@@ -129,12 +129,13 @@ def day(folder: Path, hours: int, mean_rps: float) -> Path:
 def test_a_run_keeps_its_share_of_a_budget(tmp_path: Path) -> None:
     hours = "".join(f"2023-04-17T0{h}:00Z,{ci}\n" for h, ci in enumerate((500, 100, 300, 300)))
     (tmp_path / "ci.csv").write_text("time,g\n" + hours)
-    carbon = {"intensity": {"path": str(tmp_path / "ci.csv"), "unit": "g/kWh"}}
+    series = {"path": str(tmp_path / "ci.csv"), "unit": "g/kWh"}
+    carbon: dict[str, object] = {"intensity": series}
     load = {"workload": str(day(tmp_path, 3, 0.7)), "adaptation_interval": 60}
     free = run_experiment(load_experiment(CONFIG, {**load, "carbon": carbon}))
     spent = sum(step.grams for step in free.steps)
     share = 0.85 * spent * 8  # three hours of a day
-    carbon = {**carbon, "budget_grams_per_day": share, "load_forecast": "trace"}
+    carbon |= {"budget_grams_per_day": share, "load_forecast": "trace", "forecast": series}
     run = run_experiment(load_experiment(CONFIG, {**load, "carbon": carbon}))
     kept = sum(step.grams for step in run.steps)
     assert 0.8 * spent < kept <= 1.03 * 0.85 * spent
