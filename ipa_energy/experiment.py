@@ -127,7 +127,7 @@ def run_experiment(
     if not called.isprintable():
         raise ConfigError(f"{called!r}", where="--name", allowed="printable text")
     if not resume and fixed is None:
-        _check_feasible(experiment)
+        check_feasible(experiment)
     log: RunLog | RunInMemory
     if resume and out is not None:
         log = _resumed(experiment, out, name)
@@ -188,7 +188,7 @@ def _numbered_from(first_id: int, interval: Interval) -> Interval:
     return replace(interval, served=served)
 
 
-def _check_feasible(experiment: Experiment) -> None:
+def check_feasible(experiment: Experiment) -> None:
     """Decide at loads across the trace until one has a plan, as a run would.
 
     Raises:

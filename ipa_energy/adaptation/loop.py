@@ -28,7 +28,7 @@ from ipa_energy.optimizer.quantities import (
     lowest_load_rps,
     planned_load_rps,
 )
-from ipa_energy.optimizer.solve import decide
+from ipa_energy.optimizer.solve import Result, decide
 from ipa_energy.serving.base import Decision, Deployment, changed_stages, deployment_of
 
 PLANS_COMPARED = 8
@@ -50,6 +50,10 @@ class Adapter:
         interval_s: between decisions.
         signals: what is known beside the load at a second of the run (given that second and the
             planned load): what a joule costs then.
+
+    Attributes:
+        known: what was decided before at the same moment, for runs of one program that are not
+            timed; None: every decision is made anew.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Adapter:
         self.method = method
         self.interval_s = interval_s
         self.signals = signals
+        self.known: dict[str, Result] | None = None
 
     def decide(self, now_s: int, received_rps: Counts, running: Deployment) -> Decision:
         """The decision at ``now_s``.
@@ -80,7 +85,7 @@ class Adapter:
         planned = planned_load_rps(predicted, self.interval_s)
         capped = self._low_end_rps(received_rps, planned)
         moment = Moment(planned, planned, planned, self.signals(now_s, planned), capped)
-        result = decide(self.program, moment, method=self.method, top_k=PLANS_COMPARED)
+        result = self._best(moment)
         plan = min(
             result.equally_good,
             key=lambda candidate: _preference(candidate, running),
@@ -97,6 +102,16 @@ class Adapter:
             plan=plan,
             conflict=str(result.conflict) if result.conflict else None,
         )
+
+    def _best(self, moment: Moment) -> Result:
+        """The best plans at a moment."""
+        key = "" if self.known is None else repr(moment)
+        if self.known is not None and key in self.known:
+            return self.known[key]
+        result = decide(self.program, moment, method=self.method, top_k=PLANS_COMPARED)
+        if self.known is not None:
+            self.known[key] = result
+        return result
 
     def _low_end_rps(self, received_rps: Counts, planned_rps: float) -> float | None:
         """The least load that may come: that of the quietest interval seen; None without a cap.

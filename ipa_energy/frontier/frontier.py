@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.experiment import Experiment
-from ipa_energy.frontier.sweep import Weighting, cached_sweep, with_energy, without_energy
+from ipa_energy.frontier.sweep import cached_sweep
+from ipa_energy.frontier.weightings import Weighting, with_energy, without_energy
 from ipa_energy.tables import Head, Row, Table, Value, percent, share
 
 ROWS = 12
@@ -31,7 +32,8 @@ class Frontier:
         without: every run without energy.
         added: every run with energy. The hull with energy may use those without, too: a weight of 0
             is a weight.
-        seeds: of the runs; a hull is of the runs' means over them.
+        seeds: of the runs.
+        hulls: seed → the hull without energy, and with it.
     """
 
     pipeline: str
@@ -41,9 +43,12 @@ class Frontier:
     without: tuple[Outcome, ...]
     added: tuple[Outcome, ...]
     seeds: tuple[int, ...]
+    hulls: Mapping[int, tuple[Hull, Hull]] = field(init=False, repr=False, compare=False)
 
-    def hulls(self, seed: int) -> tuple[Hull, Hull]:
-        """Without energy, and with it, of the runs of one seed."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hulls", {seed: self._hulls(seed) for seed in self.seeds})
+
+    def _hulls(self, seed: int) -> tuple[Hull, Hull]:
         without = [outcome for outcome in self.without if outcome.seed == seed]
         added = [outcome for outcome in self.added if outcome.seed == seed]
         return (
@@ -51,14 +56,18 @@ class Frontier:
             hull_of([*without, *added], self.attainment),
         )
 
+    def _reach(self, hulls: Sequence[Hull]) -> tuple[float, float]:
+        """Least and greatest accuracy that all of them have; none of one is above those of none."""
+        if any(not hull.corners for hull in hulls):
+            return math.inf, -math.inf
+        return (
+            max(hull.corners[0].accuracy for hull in hulls),
+            min(hull.corners[-1].accuracy for hull in hulls),
+        )
+
     def accuracies(self) -> list[float]:
         """Where the hulls are shown: evenly over what both reach with every seed."""
-        pairs = [self.hulls(seed) for seed in self.seeds]
-        hulls = [hull for pair in pairs for hull in pair]
-        if any(not hull.corners for hull in hulls):
-            return []
-        low = max(hull.corners[0].accuracy for hull in hulls)
-        high = min(hull.corners[-1].accuracy for hull in hulls)
+        low, high = self._reach([hull for pair in self.hulls.values() for hull in pair])
         return np.linspace(low, high, ROWS).tolist() if high >= low else []
 
     def line(self, *, added: bool, at: Sequence[float] = ()) -> tuple[list[float], list[float]]:
@@ -68,23 +77,18 @@ class Frontier:
             added: of the hull with energy.
             at: accuracies; empty: those of the corners.
         """
-        hulls = [self.hulls(seed)[added] for seed in self.seeds]
-        if any(not hull.corners for hull in hulls):
-            return [], []
-        low = max(hull.corners[0].accuracy for hull in hulls)
-        high = min(hull.corners[-1].accuracy for hull in hulls)
+        hulls = [pair[added] for pair in self.hulls.values()]
+        low, high = self._reach(hulls)
         places = at or {corner.accuracy for hull in hulls for corner in hull.corners}
         kept = sorted(place for place in places if low <= place <= high)
-        joules = np.mean([[hull.joules_at(place) for place in kept] for hull in hulls], axis=0)
-        return kept, joules.tolist()
+        return kept, [float(np.mean([hull.joules_at(at) for hull in hulls])) for at in kept]
 
     def savings_at(self, accuracy: float) -> list[float]:
         """Share of the joules that energy saves at an accuracy, one a seed."""
-        found = []
-        for seed in self.seeds:
-            without, added = (hull.joules_at(accuracy) for hull in self.hulls(seed))
-            found.append(1.0 - added / without)
-        return found
+        return [
+            1.0 - added.joules_at(accuracy) / without.joules_at(accuracy)
+            for without, added in self.hulls.values()
+        ]
 
     @property
     def mean_saving(self) -> float:
@@ -94,13 +98,12 @@ class Frontier:
 
     def sentence(self) -> str:
         """The answer in one sentence."""
-        accuracies = self.accuracies()
-        if not accuracies:
+        savings = [value for accuracy in self.accuracies() for value in self.savings_at(accuracy)]
+        if not savings:
             return (
                 "no accuracy is reached both with and without energy with"
                 f" {share(self.attainment)} of the requests in time"
             )
-        savings = [value for accuracy in accuracies for value in self.savings_at(accuracy)]
         return (
             f"at equal accuracy, with at least {share(self.attainment)} of the requests in time,"
             f" energy in the objective saves {share(self.mean_saving)} of the joules in the mean"
@@ -110,12 +113,12 @@ class Frontier:
 
     def table(self) -> Table:
         """Both hulls at the same accuracies."""
+        accuracies = self.accuracies()
+        columns = [self.line(added=added, at=accuracies)[1] for added in (False, True)]
         rows = []
-        for accuracy in self.accuracies():
-            pairs = [[hull.joules_at(accuracy) for hull in self.hulls(s)] for s in self.seeds]
-            without, added = (float(column) for column in np.mean(np.array(pairs), axis=0))
-            savings = self.savings_at(accuracy)
-            cells: list[Value] = [without, added, percent(-float(np.mean(savings)))]
+        for accuracy, without, added in zip(accuracies, *columns, strict=True):
+            saving = float(np.mean(self.savings_at(accuracy)))
+            cells: list[Value] = [without, added, percent(-saving)]
             rows.append(Row(f"{accuracy:.4f}", cells))
         heads = [
             Head("without", "J/request", 4),

@@ -1,11 +1,7 @@
 """The runs behind the yardstick: one pipeline over one trace at many weights, nothing written.
 
-Without energy the objective is alpha·accuracy less what cores and other resources cost, so the
-plans depend on the ratio of alpha to those prices alone: the sweep goes over alpha, where there is
-a price, and over beta where the YAML has none; each with more room for bursts as well, so that some
-answer all requests in time. IPA's baselines join it, those that switch variants at several alphas.
-With energy it goes over ``energy_weight`` at a few alphas. Every run has the seeds of the others,
-so that differences are of weights and not of arrivals.
+Every run has the seeds of the others, so that differences are of weights and not of arrivals. What
+was swept is kept in a file under everything that it depends on, the program's own source included.
 """
 
 from __future__ import annotations
@@ -16,183 +12,54 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import ipa_energy
 from ipa_energy.as_json import as_json
+from ipa_energy.carbon.run_carbon import RunCarbon
 from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.comparing.hull import Outcome, Saving, saving_of
 from ipa_energy.config import PipelineConfig, dump_config
-from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError, in_words
+from ipa_energy.errors import InfeasibleError, IpaEnergyError, in_words
 from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.files import write_json
+from ipa_energy.frontier.courses import Course, Rehearser, alike, outcome, served
+from ipa_energy.frontier.weightings import Weighting, reweighted, without_energy
 from ipa_energy.planning.planner import Planner
-from ipa_energy.planning.policies import apply_baseline, program_for
+from ipa_energy.planning.policies import program_for
 from ipa_energy.records import Stage
 from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS
 from ipa_energy.workloads import Workload
 
 logger = logging.getLogger(__name__)
 
-ALPHA_FACTORS = tuple(2.0 ** (step / 2) for step in range(-7, 5))
-"""Of the YAML's alpha: from 1/11 to 4."""
-
-CORE_OF_ACCURACY = 1 / 80
-"""What a core costs in accuracy where a YAML has no price: that of configs/video.yaml."""
-
-MARGINS = (0.0, 15.0, 30.0)
-"""Percent added to the YAML's ``predictor_margin``: more replicas, fewer late requests. Without
-this knob a run with energy that happens to be late less often would be compared with nothing."""
-
 SEEDS = 3
 """Of the yardstick: the range over them says how much of a saving is luck of arrivals."""
 
-FEW_ALPHA_FACTORS = (0.125, 0.5, 1.0, 2.0)
-FIXED_VARIANT = ("fa2-low", "fa2-high")
-SWITCHING = ("rim-low", "rim-high")
 
-ENERGY_STEPS = tuple(2.0 ** (step / 2) for step in range(-8, 9))
-"""Of the weight at which the whole range of joules weighs as much as that of accuracies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Weighting:
-    """One setting of the sweep.
-
-    Attributes:
-        label: for people.
-        changes: key of the YAML → value.
-        policy: one of IPA's baselines laid over it; None: none.
-        energy_weight: of the objective.
-    """
-
-    label: str
-    changes: Mapping[str, Any]
-    policy: str | None = None
-    energy_weight: float = 0.0
-
-
-def without_energy(planner: Planner) -> list[Weighting]:
-    """Every setting that the yardstick tries for a pipeline, none with energy in it.
-
-    Where the YAML prices resources (boards, GPUs), other prices are weights too: in proportion to
-    what a unit idles at, and to the cores that come with it.
-    """
-    config = planner.config
-    off: dict[str, Any] = {"energy_weight": 0.0, "energy_sla_joules": None}
-    found = []
-    for name, prices in _other_prices(planner).items():
-        for factor in ALPHA_FACTORS[::2]:
-            changes, label = _priced(config, factor)
-            found.append(Weighting(f"{label}, {name}", {**off, **changes, "prices": prices}))
-    for margin in MARGINS:
-        for factor in ALPHA_FACTORS:
-            changes, label = _priced(config, factor)
-            margin_percent = config.predictor_margin + margin
-            label += f", predictor_margin {margin_percent:g}" if margin else ""
-            changes = {**off, **changes, "predictor_margin": margin_percent}
-            found.append(Weighting(label, changes))
-    found += [Weighting(policy, off, policy) for policy in FIXED_VARIANT]
-    for policy in SWITCHING:
-        for factor in FEW_ALPHA_FACTORS:
-            alpha = config.alpha * factor
-            found.append(Weighting(f"{policy}, alpha {alpha:.4g}", {**off, "alpha": alpha}, policy))
-    return found
-
-
-def _other_prices(planner: Planner) -> dict[str, dict[str, float]]:
-    """Prices of the resources that the YAML prices, with the mean of its own; name → prices."""
-    own = planner.config.prices or {}
-    options = [option for stage in planner.stages for option in stage.options]
-    found = {}
-    for name, figure in (("prices by idle watts", "idle_power_w"), ("by cores", "cpu_cores")):
-        prices = {}
-        for resource in own:
-            units = [(getattr(o, figure) / o.units(resource)) for o in options if o.units(resource)]
-            prices[resource] = float(np.mean(units)) if units else math.nan
-        total = sum(prices.values())
-        if math.isfinite(total) and total > 0 and len(set(prices.values())) > 1:
-            scale = sum(own.values()) / total
-            found[name] = {resource: scale * price for resource, price in prices.items()}
-    return found
-
-
-def _priced(config: PipelineConfig, factor: float) -> tuple[dict[str, float | None], str]:
-    """A ratio of accuracy to cost, and how it is called."""
-    if config.alpha > 0 and (config.beta > 0 or config.prices):
-        alpha = config.alpha * factor
-        return {"alpha": alpha}, f"alpha {alpha:.4g}"
-    alpha = config.alpha or 1.0
-    beta = alpha * CORE_OF_ACCURACY / factor
-    return {"alpha": alpha, "beta": beta}, f"beta {beta:.4g}"
-
-
-def with_energy(config: PipelineConfig, planner: Planner) -> list[Weighting]:
-    """Settings with energy: ``energy_weight`` over its whole range, at a few alphas.
-
-    Raises:
-        ConfigError: accuracy has no weight to hold joules against, or the profile has no joules.
-    """
-    if config.alpha == 0:
-        raise ConfigError(
-            "alpha is 0: no accuracy is weighed against joules", allowed="alpha above 0"
-        )
-    if not any(option.has_energy for stage in planner.stages for option in stage.options):
-        raise ConfigError(
-            "the profile has no joules",
-            where=planner.profile_path,
-            fix="profile the pipeline with ipa-energy profile",
-        )
-    natural = config.alpha * _accuracy_range(planner) / _joules_range(planner)
-    found = []
-    for factor in FEW_ALPHA_FACTORS:
-        alpha = config.alpha * factor
-        for step in ENERGY_STEPS:
-            weight = natural * factor * step
-            label = f"alpha {alpha:.4g}, energy_weight {weight:.4g}"
-            found.append(Weighting(label, {"alpha": alpha, "energy_weight": weight}, None, weight))
-    return found
-
-
-def _accuracy_range(planner: Planner) -> float:
-    ranges = []
-    for stage in planner.stages:
-        values = [option.accuracy for option in stage.options]
-        ranges.append(max(values) - min(values))
-    return max(ranges) or 1.0
-
-
-def _joules_range(planner: Planner) -> float:
-    total = 0.0
-    for stage in planner.stages:
-        values = [option.dynamic_energy_j for option in stage.options if option.has_energy]
-        total += max(values, default=0.0) - min(values, default=0.0)
-    return total or 1.0
-
-
-def reweighted(experiment: Experiment, weighting: Weighting, seed: int) -> Experiment:
-    """The same pipeline over the same trace at other weights and with another seed."""
-    planner = experiment.planner
-    config = planner.config.model_copy(update={**weighting.changes, "seed": seed})
-    if weighting.policy is not None:
-        config = apply_baseline(config, weighting.policy, planner.stages)
-    program = program_for(config, planner.stages)
-    return Experiment(
-        Planner(config, planner.stages, program, planner.profile_path), experiment.workload
-    )
+def _registered_here() -> bool:
+    """True if something that a pipeline may name was registered while the program runs."""
+    registered = (SOLVERS, PREDICTORS, QUANTITIES)
+    return any(not isinstance(one.target, str) for names in registered for one in names.values())
 
 
 def run_outcome(experiment: Experiment, weighting: Weighting, seed: int) -> Outcome | None:
-    """What a setting comes to over the trace; None if none of its loads has a plan."""
+    """What a setting comes to over the trace, by a whole run; None if no load of it has a plan.
+
+    :func:`sweep` finds the same faster, where decisions depend on nothing that was served.
+    """
+    planner = reweighted(experiment.planner, weighting)
+    config = planner.config.model_copy(update={"seed": seed})
     try:
-        run = run_experiment(reweighted(experiment, weighting, seed))
+        run = run_experiment(replace(experiment, planner=replace(planner, config=config)))
     except InfeasibleError:
         return None
     return _outcome(metrics(run), weighting, seed)
@@ -207,6 +74,138 @@ def _outcome(found: RunMetrics, weighting: Weighting, seed: int) -> Outcome:
         energy_weight=weighting.energy_weight,
         seed=seed,
     )
+
+
+class _Worker:
+    """What a process does for a sweep."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._rehearser = Rehearser(experiment)
+
+    def courses(self, group: Sequence[Weighting]) -> list[Course | None]:
+        """What settings with equal programs decide."""
+        return self._rehearser.courses(group)
+
+    def served(self, task: tuple[Course, int]) -> tuple[float, float]:
+        """What a course comes to with a seed."""
+        return served(self._experiment, *task)
+
+    def whole_run(self, task: tuple[Weighting, int]) -> Outcome | None:
+        """Decided and simulated in one."""
+        return run_outcome(self._experiment, *task)
+
+
+_of_process: list[_Worker] = []
+
+
+def _start(
+    config: PipelineConfig,
+    stages: tuple[Stage, ...],
+    profile: Path,
+    carbon: RunCarbon | None,
+    workload: Workload,
+) -> None:
+    """Make a process's experiment anew: programs hold functions, which no process can send."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's go to all: the parent answers
+        signal.signal(number, signal.SIG_IGN)
+    planner = Planner(config, stages, program_for(config, stages), profile, carbon)
+    _of_process.append(_Worker(Experiment(planner, workload)))
+
+
+def _in_process(call: tuple[str, Any]) -> Any:
+    name, task = call
+    with _without_warnings():  # each of many settings would give its own
+        return getattr(_of_process[0], name)(task)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    ours = logging.getLogger("ipa_energy")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+
+
+class _Processes:
+    """Answers tasks in order, in processes of its own or in this one."""
+
+    def __init__(self, experiment: Experiment, count: int) -> None:
+        self._pool = None
+        if count > 1 and not _registered_here():  # a new process would not know them
+            planner = experiment.planner
+            parts = (planner.config, planner.stages, planner.profile_path, planner.carbon)
+            self._pool = ProcessPoolExecutor(
+                count, get_context("spawn"), _start, (*parts, experiment.workload)
+            )
+        self._here = _Worker(experiment)
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def answers(self, name: str, tasks: Sequence[Any]) -> Iterator[Any]:
+        """What :class:`_Worker`'s method says to each task."""
+        if self._pool is not None:
+            yield from self._pool.map(_in_process, [(name, task) for task in tasks])
+            return
+        for task in tasks:
+            with _without_warnings():
+                answer = getattr(self._here, name)(task)
+            yield answer
+
+
+def sweep(
+    experiment: Experiment,
+    weightings: Sequence[Weighting],
+    seeds: Iterable[int],
+    *,
+    workers: int | None = None,
+    ran: Callable[[], object] = lambda: None,
+) -> list[Outcome]:
+    """Every setting with every seed, in that order; those that no load has a plan for are left out.
+
+    Args:
+        experiment: pipeline and trace.
+        weightings: from :mod:`.weightings`.
+        seeds: of the runs.
+        workers: processes; default one a core.
+        ran: called once a run, for a progress bar.
+    """
+    runs = [(weighting, seed) for seed in seeds for weighting in weightings]
+    carbon = experiment.planner.config.carbon
+    count = min(workers or len(os.sched_getaffinity(0)), len(runs))
+    with _Processes(experiment, count) as processes:
+        if carbon is not None and carbon.budget_grams_per_day is not None:
+            # What was emitted so far prices the next gram: nothing can be decided in advance.
+            whole = []
+            for found in processes.answers("whole_run", runs):
+                whole.append(found)
+                ran()
+            return [found for found in whole if found is not None]
+        groups = alike(weightings)
+        courses: dict[int, Course | None] = {}
+        for group, decided in zip(groups, processes.answers("courses", groups), strict=True):
+            courses |= {id(one): course for one, course in zip(group, decided, strict=True)}
+        tasks = {(courses[id(one)], seed): None for one, seed in runs}
+        distinct = [(course, seed) for course, seed in tasks if course is not None]
+        shares = Counter((courses[id(one)], seed) for one, seed in runs)
+        came_to = {}
+        for task, found in zip(distinct, processes.answers("served", distinct), strict=True):
+            came_to[task] = found
+            for _ in range(shares[task]):
+                ran()
+    return [
+        outcome(one, course, seed, came_to[course, seed])
+        for one, seed in runs
+        if (course := courses[id(one)]) is not None
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,66 +280,6 @@ def saving_study(
     return SavingStudy(experiment, figures, range(first, first + seeds))
 
 
-def _registered_here() -> bool:
-    """True if something that a pipeline may name was registered while the program runs."""
-    registered = (SOLVERS, PREDICTORS, QUANTITIES)
-    return any(not isinstance(one.target, str) for names in registered for one in names.values())
-
-
-_of_worker: list[Experiment] = []
-
-
-def _start(
-    config: PipelineConfig, stages: tuple[Stage, ...], profile: Path, workload: Workload
-) -> None:
-    """Make a worker's experiment anew: programs hold functions, which no process can send."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's go to all: the parent answers
-        signal.signal(number, signal.SIG_IGN)
-    planner = Planner(config, stages, program_for(config, stages), profile)
-    _of_worker.append(Experiment(planner, workload))
-    logging.getLogger("ipa_energy").setLevel(logging.ERROR)
-
-
-def _in_worker(task: tuple[Weighting, int]) -> Outcome | None:
-    return run_outcome(_of_worker[0], *task)
-
-
-def sweep(
-    experiment: Experiment,
-    weightings: Sequence[Weighting],
-    seeds: Iterable[int],
-    *,
-    workers: int | None = None,
-    ran: Callable[[], object] = lambda: None,
-) -> list[Outcome]:
-    """Every setting with every seed, in that order; those that no load has a plan for are left out.
-
-    Args:
-        experiment: pipeline and trace.
-        weightings: from :func:`without_energy` or :func:`with_energy`.
-        seeds: of the runs.
-        workers: processes; default one a core.
-        ran: called after each run, for a progress bar.
-    """
-    tasks = [(weighting, seed) for seed in seeds for weighting in weightings]
-    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
-    if _registered_here():  # a new process would not know them
-        count = 1
-    found: list[Outcome | None] = []
-    if count <= 1:
-        for task in tasks:
-            found.append(run_outcome(experiment, *task))
-            ran()
-    else:
-        planner = experiment.planner
-        parts = (planner.config, planner.stages, planner.profile_path, experiment.workload)
-        with ProcessPoolExecutor(count, get_context("spawn"), _start, parts) as pool:
-            for outcome in pool.map(_in_worker, tasks):
-                found.append(outcome)
-                ran()
-    return [outcome for outcome in found if outcome is not None]
-
-
 def _kept(path: Path) -> list[Outcome] | None:
     """The outcomes of an earlier call; None if there is none, or its file was damaged since."""
     try:
@@ -406,16 +345,27 @@ def _cache_folder() -> Path:
 
 
 def _key(experiment: Experiment, weightings: Sequence[Weighting], seeds: Sequence[int]) -> str:
-    """Digest of the pipeline less its weights, its profile, the trace, the sweep, our version."""
+    """Digest of the pipeline, its profile, the trace, the sweep, and the program that answers."""
     planner = experiment.planner
     digest = hashlib.sha256()
     for part in (
         ipa_energy.__version__.encode(),
+        _source(),
         dump_config(planner.config).encode(),
         planner.profile_path.read_bytes(),
         experiment.workload.counts.tobytes(),
-        json.dumps([asdict(weighting) for weighting in weightings], sort_keys=True).encode(),
+        repr([asdict(weighting) for weighting in weightings]).encode(),
         json.dumps(list(seeds)).encode(),
     ):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:20]
+
+
+@cache
+def _source() -> bytes:
+    """Digest of the package's modules: another planner or simulator finds other figures."""
+    folder = Path(ipa_energy.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.digest()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ipa_energy.comparing.hull import SAME_ATTAINMENT, Outcome
 from ipa_energy.frontier.frontier import Frontier
-from ipa_energy.frontier.sweep import FIXED_VARIANT, SWITCHING
+from ipa_energy.frontier.weightings import FIXED_VARIANT, SWITCHING
 from ipa_energy.report.figure import Axis, Figure, Line, Mark, Numbers, Points, Symbol, outline
 from ipa_energy.report.page import Facts, Page, Section, meanings
 

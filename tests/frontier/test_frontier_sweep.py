@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,15 @@ import pytest
 from ipa_energy.cli import main
 from ipa_energy.comparing.hull import saving_of
 from ipa_energy.experiment import Experiment, load_experiment
+from ipa_energy.frontier import sweep as sweeping
 from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_table
-from ipa_energy.frontier.sweep import (
+from ipa_energy.frontier.sweep import cached_sweep, run_outcome, sweep
+from ipa_energy.frontier.weightings import (
     FEW_ALPHA_FACTORS,
     FIXED_VARIANT,
     SWITCHING,
     Weighting,
-    cached_sweep,
-    run_outcome,
-    sweep,
+    with_energy,
     without_energy,
 )
 from ipa_energy.report.figure import Line
@@ -127,6 +128,48 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
     assert sweep(experiment, settings, [0, 1], workers=2) == sweep(
         experiment, settings, [0, 1], workers=1
     )
+
+
+VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
+
+
+def test_a_sweep_finds_what_whole_runs_find(tmp_path: Path) -> None:
+    """Courses decided once and simulated without a log, against runs logged as any other."""
+    load = np.random.default_rng(1).poisson(np.linspace(4, 24, 150)).tolist()
+    (tmp_path / "load.csv").write_text("\n".join(["requests", *map(str, load)]) + "\n")
+    trace = {"path": str(tmp_path / "load.csv")}
+    experiment = load_experiment(VIDEO, {"workload_type": "csv", "workload_config": trace})
+    planner = experiment.planner
+    settings = [*without_energy(planner)[::9], *with_energy(planner.config, planner)[5::20]]
+    found = sweep(experiment, settings, [2, 3], workers=1)
+    runs = [run_outcome(experiment, one, seed) for seed in (2, 3) for one in settings]
+    assert len({outcome.joules_per_request for outcome in found}) > 8
+    for outcome, run in zip(found, runs, strict=True):
+        assert run is not None
+        assert outcome.joules_per_request == pytest.approx(run.joules_per_request, rel=1e-6)
+        assert replace(outcome, joules_per_request=0) == replace(run, joules_per_request=0)
+
+
+def test_with_a_budget_of_grams_nothing_is_decided_in_advance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pipeline(tmp_path, THIRTY_PERCENT).planner.profile_path.with_name("made-up.yaml")
+    carbon = {"intensity": 300, "budget_grams_per_day": 10}
+    experiment = load_experiment(path, {"carbon": carbon})
+    monkeypatch.setattr("ipa_energy.frontier.courses.Rehearser.courses", None)
+    setting = Weighting("as it is", {}, None, 0.0)
+    assert sweep(experiment, [setting], [0], workers=1) == [run_outcome(experiment, setting, 0)]
+    off = without_energy(experiment.planner)[0].changes["carbon"]
+    assert (off.budget_grams_per_day, off.intensity) == (None, 300)
+
+
+def test_another_planner_sweeps_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = pipeline(tmp_path / "p", NOTHING)
+    setting = without_energy(experiment.planner)[:1]
+    for source in (b"one", b"one", b"other"):
+        monkeypatch.setattr(sweeping, "_source", lambda source=source: source)
+        cached_sweep(experiment, setting, [0], folder=tmp_path / "c", workers=1)
+    assert len(list((tmp_path / "c").iterdir())) == 2
 
 
 def test_a_sweep_is_kept_until_something_that_it_depends_on_changes(tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""What a pipeline runs over a trace at some weights, decided once, and what that comes to.
+
+Decisions see the requests of each second; the seed says when in the second they come and how long
+they are served. So what a setting decides holds for all seeds, and settings that decide alike serve
+alike::
+
+    settings ──decide──> courses ──simulate, each once a seed──> outcomes
+      46                   44  (boards: 58 and 14)
+
+The runner decides over a backend that serves nothing; plans and forecasts are kept by what they
+were asked for. Nothing is logged, and no joule is rounded as a log rounds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ipa_energy.adaptation.predictor import Forecast, HistoryPredictor
+from ipa_energy.arrays import Counts, Floats
+from ipa_energy.comparing.hull import Outcome
+from ipa_energy.comparing.metrics import LOG_RESOLUTION_S
+from ipa_energy.errors import InfeasibleError
+from ipa_energy.experiment import Experiment, check_feasible
+from ipa_energy.frontier.weightings import Weighting, reweighted
+from ipa_energy.optimizer.solve import Result
+from ipa_energy.planning.planner import Planner
+from ipa_energy.records import Option, Stage
+from ipa_energy.runner import Runner, initial_configuration
+from ipa_energy.serving.base import (
+    DeployedStage,
+    Deployment,
+    Requests,
+    Resumes,
+    Served,
+    Serving,
+    Setting,
+    StageState,
+    VirtualClock,
+)
+from ipa_energy.serving.load import TraceLoad
+from ipa_energy.serving.simulated.backend import simulated
+from ipa_energy.serving.simulated.replicas import server_of
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What runs over a trace.
+
+    Attributes:
+        deployments: (second from which it is wanted, what) by rising second, the first at 0.
+        accuracy: of the pipeline, mean over the time of the trace.
+    """
+
+    deployments: tuple[tuple[int, Deployment], ...]
+    accuracy: float
+
+
+class Rehearsal:
+    """A backend of which all that is wanted runs at once, and that serves nothing.
+
+    Args:
+        start: what runs at first.
+        counts_rps: requests that arrive in each second.
+
+    Attributes:
+        wanted: (second, what was to run from then on).
+    """
+
+    name = "rehearsal"
+    resumes: Resumes = "replay"
+
+    def __init__(self, start: Deployment, counts_rps: Counts) -> None:
+        self.wanted: list[tuple[int, Deployment]] = [(0, start)]
+        self._counts_rps = counts_rps
+        self._now_s = 0.0
+
+    def deploy(self, wanted: Deployment) -> None:
+        """Note it."""
+        self.wanted.append((int(self._now_s), wanted))
+
+    def deployed(self) -> tuple[StageState, ...]:
+        """What was wanted last."""
+        _, wanted = self.wanted[-1]
+        return tuple(StageState(s.stage, s.option, ready=s.replicas) for s in wanted)
+
+    def received_rps(self, window_s: int) -> Counts:
+        """What arrives in the last seconds before now."""
+        now_s = int(self._now_s)
+        return self._counts_rps[max(0, now_s - window_s) : now_s]
+
+    def collect(self, until_s: float) -> Served:
+        """Nothing was served."""
+        start_s, self._now_s = self._now_s, min(until_s, float(len(self._counts_rps)))
+        stages = len(self.wanted[0][1])
+        none, times = np.empty(0), np.empty((0, stages))
+        ids = np.empty(0, dtype=np.int64)
+        return Served(
+            start_s=start_s,
+            end_s=self._now_s,
+            requests=Requests(ids, none, none, ids, times, times, times),
+            idle_j=np.zeros(stages),
+            dynamic_j=np.zeros(stages),
+            power_w=none,
+            cores=none,
+            in_flight=0,
+            meter=None,
+            quality=None,
+        )
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class Rehearser:
+    """Decides courses of one pipeline over one trace, and keeps forecasts between them.
+
+    Args:
+        experiment: pipeline and trace.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._forecasts: dict[tuple[str, bytes], float] = {}
+
+    def courses(self, weightings: Sequence[Weighting]) -> list[Course | None]:
+        """Of settings with equal programs, which share their plans: :func:`alike`.
+
+        None where no load of the trace has a plan.
+        """
+        plans: dict[str, Result] = {}
+        planner = reweighted(self._experiment.planner, weightings[0])
+        try:
+            check_feasible(replace(self._experiment, planner=planner))
+        except InfeasibleError:
+            return [None] * len(weightings)
+        base = self._experiment.planner
+        found: list[Course | None] = []
+        for weighting in weightings:
+            margin = weighting.changes.get("predictor_margin", base.config.predictor_margin)
+            config = planner.config.model_copy(update={"predictor_margin": margin})
+            found.append(self._course(replace(planner, config=config), plans))
+        return found
+
+    def _course(self, planner: Planner, plans: dict[str, Result]) -> Course:
+        counts = self._experiment.workload.counts
+        load = TraceLoad(counts, mode="step", seed=0)
+        backend = Rehearsal(initial_configuration(planner), counts)
+        runner = Runner(planner, Serving(backend, load, VirtualClock()))
+        runner.adapter.known = plans
+        predictor = runner.adapter.predictor
+        if isinstance(predictor, HistoryPredictor):
+            forecasts = tuple((name, self._kept(name, f)) for name, f in predictor.forecasts)
+            runner.adapter.predictor = replace(predictor, forecasts=forecasts)
+        *intervals, _ = runner.intervals()
+        accuracies = [interval.plan.accuracy_raw for interval in intervals]
+        lengths_s = [one.served.end_s - one.served.start_s for one in intervals]
+        return Course(
+            tuple((second, _without_waits(what)) for second, what in backend.wanted),
+            float(np.average(accuracies, weights=lengths_s)),
+        )
+
+    def _kept(self, name: str, forecast: Forecast) -> Forecast:
+        def kept(maxima: Floats) -> float:
+            key = (name, maxima.tobytes())
+            if key not in self._forecasts:
+                self._forecasts[key] = forecast(maxima)
+            return self._forecasts[key]
+
+        return kept
+
+
+def _without_waits(deployment: Deployment) -> Deployment:
+    """Without the waits that plans count with: every stage of a YAML has a time-out of its own."""
+    return tuple(replace(stage, wait_s=0.0) for stage in deployment)
+
+
+def alike(weightings: Sequence[Weighting]) -> list[list[Weighting]]:
+    """Settings in groups of equal programs: those that differ in the margin of the load alone."""
+    groups: dict[str, list[Weighting]] = {}
+    for weighting in weightings:
+        changes = {k: v for k, v in weighting.changes.items() if k != "predictor_margin"}
+        groups.setdefault(repr((weighting.policy, sorted(changes.items()))), []).append(weighting)
+    return list(groups.values())
+
+
+def served(experiment: Experiment, course: Course, seed: int) -> tuple[float, float]:
+    """(joules per answered request, share of the requests answered in time) of a simulation.
+
+    The definitions are those of :mod:`ipa_energy.comparing.metrics`.
+    """
+    planner, counts = experiment.planner, experiment.workload.counts
+    config = planner.config.model_copy(update={"seed": seed})
+    load = TraceLoad(counts, mode=config.mode, seed=seed)
+    stages = tuple(_only_used(stage, course) for stage in planner.stages)
+    backend = simulated(Setting(config, stages, course.deployments[0][1], load)).backend
+    ends_s = [second for second, _ in course.deployments[1:]] + [len(counts)]
+    windows = []
+    for index, ((_, deployment), end_s) in enumerate(zip(course.deployments, ends_s, strict=True)):
+        if index:
+            backend.deploy(deployment)
+        windows.append(backend.collect(float(end_s)))
+    windows.append(backend.collect(math.inf))
+    energy_j = math.fsum(float(one.idle_j.sum() + one.dynamic_j.sum()) for one in windows)
+    answered = [one.requests.dropped_at < 0 for one in windows]
+    late_s = planner.planned.latency_sla_s + LOG_RESOLUTION_S
+    in_time = sum(
+        int(((one.requests.done_s - one.requests.sending_s)[kept] <= late_s).sum())
+        for one, kept in zip(windows, answered, strict=True)
+    )
+    count, total = sum(int(kept.sum()) for kept in answered), sum(len(kept) for kept in answered)
+    return (energy_j / count if count else math.nan, in_time / total if total else math.nan)
+
+
+def _only_used(stage: Stage, course: Course) -> Stage:
+    """The stage with the options of the servers that run: all that a simulation needs."""
+    runs = [stages for _, stages in course.deployments]
+    mine: list[DeployedStage] = [
+        one for stages in runs for one in stages if one.stage == stage.name
+    ]
+    servers = {server_of(one.option) for one in mine}
+    used: tuple[Option, ...] = tuple(o for o in stage.options if server_of(o) in servers)
+    return replace(stage, options=used)
+
+
+def outcome(
+    weighting: Weighting, course: Course, seed: int, came_to: tuple[float, float]
+) -> Outcome:
+    """What a setting came to with a seed."""
+    joules, attainment = came_to
+    return Outcome(
+        label=weighting.label,
+        accuracy=course.accuracy,
+        joules_per_request=joules,
+        sla_attainment=attainment,
+        energy_weight=weighting.energy_weight,
+        seed=seed,
+    )

@@ -1,0 +1,165 @@
+"""The settings behind the yardstick: one pipeline at many weights, without energy and with it.
+
+Without energy the objective is alpha·accuracy less what cores and other resources cost, so the
+plans depend on the ratio of alpha to those prices alone: the sweep goes over alpha, where there is
+a price, and over beta where the YAML has none; each with more room for bursts as well, so that some
+answer all requests in time. IPA's baselines join it, those that switch variants at several alphas.
+With energy it goes over ``energy_weight`` at a few alphas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ipa_energy.config import PipelineConfig
+from ipa_energy.errors import ConfigError
+from ipa_energy.planning.planner import Planner
+from ipa_energy.planning.policies import apply_baseline, program_for
+
+ALPHA_FACTORS = tuple(2.0 ** (step / 2) for step in range(-7, 5))
+"""Of the YAML's alpha: from 1/11 to 4."""
+
+CORE_OF_ACCURACY = 1 / 80
+"""What a core costs in accuracy where a YAML has no price: that of configs/video.yaml."""
+
+MARGINS = (0.0, 15.0, 30.0)
+"""Percent added to the YAML's ``predictor_margin``: more replicas, fewer late requests. Without
+this knob a run with energy that happens to be late less often would be compared with nothing."""
+
+FEW_ALPHA_FACTORS = (0.125, 0.5, 1.0, 2.0)
+FIXED_VARIANT = ("fa2-low", "fa2-high")
+SWITCHING = ("rim-low", "rim-high")
+
+ENERGY_STEPS = tuple(2.0 ** (step / 2) for step in range(-8, 9))
+"""Of the weight at which the whole range of joules weighs as much as that of accuracies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """One setting of the sweep.
+
+    Attributes:
+        label: for people.
+        changes: key of the YAML → value.
+        policy: one of IPA's baselines laid over it; None: none.
+        energy_weight: of the objective.
+    """
+
+    label: str
+    changes: Mapping[str, Any]
+    policy: str | None = None
+    energy_weight: float = 0.0
+
+
+def without_energy(planner: Planner) -> list[Weighting]:
+    """Every setting that the yardstick tries for a pipeline, none with energy in it.
+
+    Where the YAML prices resources (boards, GPUs), other prices are weights too: in proportion to
+    what a unit idles at, and to the cores that come with it.
+    """
+    config = planner.config
+    off: dict[str, Any] = {"energy_weight": 0.0, "energy_sla_joules": None}
+    if config.carbon is not None:  # grams are joules at another price
+        unweighted = {"weight": 0.0, "sla_grams": None, "budget_grams_per_day": None}
+        off["carbon"] = config.carbon.model_copy(update=unweighted)
+    found = []
+    for name, prices in _other_prices(planner).items():
+        for factor in ALPHA_FACTORS[::2]:
+            changes, label = _priced(config, factor)
+            found.append(Weighting(f"{label}, {name}", {**off, **changes, "prices": prices}))
+    for margin in MARGINS:
+        for factor in ALPHA_FACTORS:
+            changes, label = _priced(config, factor)
+            margin_percent = config.predictor_margin + margin
+            label += f", predictor_margin {margin_percent:g}" if margin else ""
+            changes = {**off, **changes, "predictor_margin": margin_percent}
+            found.append(Weighting(label, changes))
+    found += [Weighting(policy, off, policy) for policy in FIXED_VARIANT]
+    for policy in SWITCHING:
+        for factor in FEW_ALPHA_FACTORS:
+            alpha = config.alpha * factor
+            found.append(Weighting(f"{policy}, alpha {alpha:.4g}", {**off, "alpha": alpha}, policy))
+    return found
+
+
+def _other_prices(planner: Planner) -> dict[str, dict[str, float]]:
+    """Prices of the resources that the YAML prices, with the mean of its own; name → prices."""
+    own = planner.config.prices or {}
+    options = [option for stage in planner.stages for option in stage.options]
+    found = {}
+    for name, figure in (("prices by idle watts", "idle_power_w"), ("by cores", "cpu_cores")):
+        prices = {}
+        for resource in own:
+            units = [(getattr(o, figure) / o.units(resource)) for o in options if o.units(resource)]
+            prices[resource] = float(np.mean(units)) if units else math.nan
+        total = sum(prices.values())
+        if math.isfinite(total) and total > 0 and len(set(prices.values())) > 1:
+            scale = sum(own.values()) / total
+            found[name] = {resource: scale * price for resource, price in prices.items()}
+    return found
+
+
+def _priced(config: PipelineConfig, factor: float) -> tuple[dict[str, float | None], str]:
+    """A ratio of accuracy to cost, and how it is called."""
+    if config.alpha > 0 and (config.beta > 0 or config.prices):
+        alpha = config.alpha * factor
+        return {"alpha": alpha}, f"alpha {alpha:.4g}"
+    alpha = config.alpha or 1.0
+    beta = alpha * CORE_OF_ACCURACY / factor
+    return {"alpha": alpha, "beta": beta}, f"beta {beta:.4g}"
+
+
+def with_energy(config: PipelineConfig, planner: Planner) -> list[Weighting]:
+    """Settings with energy: ``energy_weight`` over its whole range, at a few alphas.
+
+    Raises:
+        ConfigError: accuracy has no weight to hold joules against, or the profile has no joules.
+    """
+    if config.alpha == 0:
+        raise ConfigError(
+            "alpha is 0: no accuracy is weighed against joules", allowed="alpha above 0"
+        )
+    if not any(option.has_energy for stage in planner.stages for option in stage.options):
+        raise ConfigError(
+            "the profile has no joules",
+            where=planner.profile_path,
+            fix="profile the pipeline with ipa-energy profile",
+        )
+    natural = config.alpha * _accuracy_range(planner) / _joules_range(planner)
+    found = []
+    for factor in FEW_ALPHA_FACTORS:
+        alpha = config.alpha * factor
+        for step in ENERGY_STEPS:
+            weight = natural * factor * step
+            label = f"alpha {alpha:.4g}, energy_weight {weight:.4g}"
+            found.append(Weighting(label, {"alpha": alpha, "energy_weight": weight}, None, weight))
+    return found
+
+
+def _accuracy_range(planner: Planner) -> float:
+    ranges = []
+    for stage in planner.stages:
+        values = [option.accuracy for option in stage.options]
+        ranges.append(max(values) - min(values))
+    return max(ranges) or 1.0
+
+
+def _joules_range(planner: Planner) -> float:
+    total = 0.0
+    for stage in planner.stages:
+        values = [option.dynamic_energy_j for option in stage.options if option.has_energy]
+        total += max(values, default=0.0) - min(values, default=0.0)
+    return total or 1.0
+
+
+def reweighted(planner: Planner, weighting: Weighting) -> Planner:
+    """The same pipeline at other weights."""
+    config = planner.config.model_copy(update=dict(weighting.changes))
+    if weighting.policy is not None:
+        config = apply_baseline(config, weighting.policy, planner.stages)
+    return replace(planner, config=config, planned=program_for(config, planner.stages))
