@@ -139,7 +139,12 @@ def run_experiment(
         return read_run(log.path)
     with log:
         try:
-            setting = _setting(experiment, fixed, log.elapsed_s if resume else 0.0, live)
+            setting = replace(
+                _setting(experiment, fixed, log.elapsed_s if resume else 0.0, live),
+                folder=out,
+                logged_until_s=log.finished[-1].end_s if log.finished else 0.0,
+                next_request_id=log.next_request_id,
+            )
             with closing(make(setting)) as serving:
                 runner = Runner(
                     experiment.planner, serving, fixed=fixed, corrects_drift=live.corrects_drift

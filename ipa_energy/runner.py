@@ -244,7 +244,10 @@ class Runner:
         gap_s = start_s - finished[-1].end_s
         label = " | ".join(f"{stage.option.label} x{stage.replicas}" for stage in self.running)
         logger.warning(
-            "second %d: taken over %s; %g s before it are not logged", start_s, label, gap_s
+            "second %d: taken over %s; nobody decided in the %g s before it",
+            start_s,
+            label,
+            gap_s,
         )
         return start_s, gap_s
 

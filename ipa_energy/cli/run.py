@@ -82,11 +82,26 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
     )
     add_powercap_option(group)
     group.add_argument(
+        "--lease",
+        type=_count,
+        default=6,
+        metavar="N",
+        help="intervals for which the pipeline goes on serving if this command is killed, for"
+        " --resume to take it over (default: 6)",
+    )
+    group.add_argument(
         "--no-drift-correction",
         action="store_true",
         help="say where live joules differ from the profile's for long, and decide by the profile"
         " all the same",
     )
+
+
+def _count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number from 1")
+    return int(text)
 
 
 def _live_options(args: argparse.Namespace) -> LiveOptions:
@@ -97,6 +112,7 @@ def _live_options(args: argparse.Namespace) -> LiveOptions:
         meter=args.meter,
         powercap=args.powercap or POWERCAP,
         corrects_drift=not args.no_drift_correction,
+        lease=args.lease,
     )
 
 

@@ -499,12 +499,15 @@ class LiveOptions:
             none, ``auto`` for a counter of the processors where there is one.
         powercap: the kernel's powercap folder, for ``rapl``.
         corrects_drift: True to decide with rescaled joules once live ones differ for long.
+        lease: adaptation intervals for which a pipeline goes on serving when nobody decides, for
+            whoever resumes the run.
         exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
     """
 
     meter: str = "auto"
     powercap: Path = Path("/sys/class/powercap")
     corrects_drift: bool = True
+    lease: int = 6
     exporter_port: int | None = None
 
 
@@ -520,6 +523,9 @@ class Setting:
         resumed_at_s: seconds since the start of the run by the wall clock, where a live run is
             taken up again; 0 for a new one. A simulation begins at 0 again.
         live: how a live run is watched.
+        folder: of the run; None if it has none. Whoever resumes it looks there for what runs.
+        logged_until_s: where the intervals end that were logged before it was resumed.
+        next_request_id: above the number of every request in them.
     """
 
     config: PipelineConfig
@@ -528,6 +534,9 @@ class Setting:
     load: LoadSource
     resumed_at_s: float = 0.0
     live: LiveOptions = field(default_factory=LiveOptions)
+    folder: Path | None = None
+    logged_until_s: float = 0.0
+    next_request_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 ::
 
     runner ──▶ LocalBackend ──socket──▶ plane: router, queues ──gRPC──▶ replicas
-                   └─ LiveLoad ──▶ generator ──gRPC──────┘
+                                          └─▶ generator ──gRPC─┘
 
 What the replicas serve is either the pipeline's models or stubs (:mod:`.served_models`). Requests,
 queues, batches, changes and failures are real, and so are the CPU seconds by which joules are
@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,7 +28,6 @@ from ipa_energy.serving.base import (
     Change,
     DeployedStage,
     Deployment,
-    Event,
     Requests,
     Resumes,
     Served,
@@ -41,11 +39,10 @@ from ipa_energy.serving.base import (
     added,
 )
 from ipa_energy.serving.local.cpu_ledger import Sample
-from ipa_energy.serving.local.live_load import LiveLoad
 from ipa_energy.serving.local.machine_meter import ESTIMATE
-from ipa_energy.serving.local.plane import Job, Plane
+from ipa_energy.serving.local.plane import COLUMNS, Collected, Job, Lease, Plane
+from ipa_energy.serving.local.plane_load import PlaneLoad
 from ipa_energy.serving.local.replica_set import Wanted
-from ipa_energy.serving.local.router import Trip
 from ipa_energy.serving.local.served_models import ServedModels
 
 logger = logging.getLogger(__name__)
@@ -73,14 +70,16 @@ def served(setting: Setting, models: ServedModels) -> Serving:
     clock = RunClock(setting.resumed_at_s)
     backend = LocalBackend(setting, models, clock)
     try:
-        backend.deploy(setting.start)
-        backend.plane.wait(START_TIMEOUT_S)
+        if not backend.is_taken_over:
+            backend.deploy(setting.start)
+            backend.plane.wait(START_TIMEOUT_S)
         # Not before: the generator asks whether every stage has a replica.
-        backend.load = LiveLoad(
+        backend.load = PlaneLoad(
             setting.load,
-            address=backend.plane.address,
+            backend.plane,
             model=setting.config.pipeline_name,
             first_s=setting.resumed_at_s,
+            first_id=setting.next_request_id,
             payloads=models.payloads,
             on_start=backend.begin,
         )
@@ -106,22 +105,20 @@ class LocalBackend:
     resumes: Resumes = "adopt"
 
     def __init__(self, setting: Setting, models: ServedModels, clock: RunClock) -> None:
-        config = setting.config
+        config, folder = setting.config, setting.folder
         self.name = models.backend
         self._setting, self._clock = setting, clock
-        limit_s = config.drop_limit
-        self.load: LiveLoad | None = None
-        self._trips: dict[int, Trip] = {}
+        self.load: PlaneLoad | None = None
+        self._beside_s = 0.0
         self._samples: list[Sample] = []
-        self._arrived: Counter[int] = Counter()
-        self._begin_s = self._collected_s = setting.resumed_at_s
-        self._left = 0
-        self._events: list[Event] = []
-        self._changes: list[Change] = []
-        self._spent: dict[str, Spent] = {}
-        self._notes: list[str] = []
-        self._beside_s: dict[str, float] = {}
-        self.plane = Plane(
+        taken_over = Plane.taken_over(folder, setting.logged_until_s) if folder else None
+        if taken_over is not None and taken_over.standing.zero_s is None:
+            taken_over.close()  # whoever began it was gone before anything was sent
+            taken_over = None
+        self.is_taken_over = taken_over is not None
+        self._collected_s = setting.logged_until_s if taken_over else setting.resumed_at_s
+        limit_s, lease_s = config.drop_limit, setting.live.lease * config.adaptation_interval
+        self.plane = taken_over or Plane(
             Job(
                 config.pipeline_name,
                 models.launches,
@@ -129,15 +126,14 @@ class LocalBackend:
                 math.inf if limit_s is None else limit_s,
                 models.pipeline,
                 live=setting.live,
+                lease=Lease(folder, lease_s) if folder else None,
             )
         )
 
     def begin(self, zero_s: float) -> None:
         """The run's second 0 was at ``zero_s``: what was spent before is not the run's."""
         self._clock.begin(zero_s)
-        self._look()
-        self._spent.clear()
-        self._beside_s = self._beside_now_s()
+        self._beside_s = time.process_time()
 
     def deploy(self, wanted: Deployment) -> None:
         """Start what is missing, and let go of what is not wanted once that is ready."""
@@ -149,61 +145,42 @@ class LocalBackend:
 
     def received_rps(self, window_s: int) -> Counts:
         """What came to the router in each of the last seconds."""
-        self._look()
-        now_s = int(self._clock.now_s)
-        first_s = max(math.ceil(self._begin_s), now_s - window_s)
-        return np.array([self._arrived[s] for s in range(first_s, now_s)], dtype=np.int64)
+        return np.array(self.plane.received_rps(window_s), dtype=np.int64)
 
     def collect(self, until_s: float) -> Served:
         """What the generator got answers to, and what the replicas spent meanwhile."""
-        load = self._sending
-        if until_s == math.inf:
-            load.wait_for_last()
-        else:
-            load.check()
-        finished = load.take_finished(until_s)
-        self._look()
+        collected = self.plane.collect(until_s)
+        stages = len(self._setting.stages)
+        table = collected.rows(stages)
+        numbers = table[:, 0].astype(np.int64)
+        done_s, failed = table[:, 3], table[:, 5] > 0
         start_s = self._collected_s
-        last_s = max((one.done_s for one in finished), default=start_s)
+        last_s = float(done_s.max(initial=start_s))
         end_s = until_s if until_s < math.inf else max(start_s, last_s)
         self._collected_s = end_s
-        self._left += len(finished)
-        ids = np.array([one.number for one in finished], dtype=np.int64)
-        trips = [self._trips.pop(one.number, None) for one in finished]
-        failed = np.array(
-            [
-                one.trouble is not None and not (trip and trip.is_dropped)
-                for one, trip in zip(finished, trips, strict=True)
-            ],
-            dtype=np.bool_,
-        )
         if failed.any():
-            why = finished[int(failed.argmax())].trouble
+            why = next(why for row, why in collected.troubles if failed[row])
             logger.warning("%d requests failed, the first: %s", failed.sum(), why)
-        stopped = [
-            -1 if one.trouble is None else max(0, trip.stopped_at) if trip else 0
-            for one, trip in zip(finished, trips, strict=True)
-        ]
+        times_s = table[:, COLUMNS:].reshape(len(table), stages, 3) - self._zero_s
+        load = self._sending
         requests = Requests(
-            request_id=ids,
-            sending_s=np.array([one.intended_s for one in finished], dtype=np.float64),
-            done_s=np.array([one.done_s for one in finished], dtype=np.float64),
-            dropped_at=np.array(stopped, dtype=np.int64),
-            queued_s=self._times([trip.queued_s if trip else [] for trip in trips]),
-            started_s=self._times([trip.started_s if trip else [] for trip in trips]),
-            served_s=self._times([trip.served_s if trip else [] for trip in trips]),
+            request_id=numbers + load.first_id - self._setting.next_request_id,
+            sending_s=load.sending_s(0.0, math.inf)[numbers],
+            done_s=done_s,
+            dropped_at=table[:, 4].astype(np.int64),
+            queued_s=times_s[:, :, 0],
+            started_s=times_s[:, :, 1],
+            served_s=times_s[:, :, 2],
             failed=failed,
         )
-        return self._served(requests, start_s, end_s)
+        return self._served(requests, collected, start_s, end_s)
 
     def close(self) -> None:
         """Stop sending, and end every process."""
-        if self.load is not None:
-            self.load.close()
         self.plane.close()
 
     @property
-    def _sending(self) -> LiveLoad:
+    def _sending(self) -> PlaneLoad:
         if self.load is None:
             raise RuntimeError("the backend has no load yet")
         return self.load
@@ -225,43 +202,24 @@ class LocalBackend:
     def _zero_s(self) -> float:
         return time.perf_counter() - self._clock.now_s
 
-    def _look(self) -> None:
-        """Take what the plane has seen."""
-        report = self.plane.report()
-        zero_s = self._zero_s
-        self._arrived.update(int(at_s - zero_s) for at_s in report.arrived_s)
-        self._trips.update({int(trip.request_id): trip for trip in report.trips})
-        self._samples += report.samples
-        self._events += [replace(event, at_s=event.at_s - zero_s) for event in report.events]
-        self._changes += [_since(zero_s, change) for change in report.changes]
-        for spent in report.spent:
-            before = self._spent.get(spent.replica)
-            self._spent[spent.replica] = added(before, spent) if before else spent
-        for note in report.notes:
-            logger.warning("second %.0f: %s", self._clock.now_s, note)
-            self._notes.append(f"second {self._clock.now_s:.0f}: {note}")
-
-    def _times(self, rows: list[list[float]]) -> Floats:
-        times_s = np.full((len(rows), len(self._setting.stages)), np.nan)
-        for row, found in zip(times_s, rows, strict=True):
-            row[: len(found)] = found
-        return times_s - self._zero_s
-
-    def _served(self, requests: Requests, start_s: float, end_s: float) -> Served:
+    def _served(
+        self, requests: Requests, collected: Collected, start_s: float, end_s: float
+    ) -> Served:
         """Joules and cores of the window, from sums that were looked at twice a second."""
+        report, zero_s = collected.report, self._zero_s
+        self._samples = report.samples
         seconds = math.ceil(end_s - start_s)
         edges_s = np.minimum(start_s + np.arange(seconds + 1), end_s)
         idle_j, dynamic_j, core_s = (
             np.diff(self._sums(name, edges_s), axis=0) for name in ("idle_j", "dynamic_j", "core_s")
         )
         lengths_s = np.diff(edges_s)
-        events, self._events = tuple(self._events), []
-        changes, self._changes = tuple(self._changes), []
         sent = int(np.searchsorted(self._sending.sending_s(0.0, math.inf), end_s))
         steps = self._steps_in(start_s, end_s)
-        spent, self._spent = tuple(self._spent.values()), {}
-        notes, self._notes = tuple(self._notes), []
-        served = Served(
+        notes = tuple(f"second {end_s:.0f}: {note}" for note in report.notes)
+        for note in notes:
+            logger.warning(note)
+        return Served(
             start_s=start_s,
             end_s=end_s,
             requests=requests,
@@ -269,24 +227,16 @@ class LocalBackend:
             dynamic_j=dynamic_j.sum(axis=0),
             power_w=(idle_j + dynamic_j).sum(axis=1) / lengths_s,
             cores=core_s.sum(axis=1) / lengths_s,
-            in_flight=sent - self._left,
-            events=events,
-            changes=changes,
+            in_flight=sent - collected.left,
+            events=tuple(replace(event, at_s=event.at_s - zero_s) for event in report.events),
+            changes=tuple(_since(zero_s, change) for change in report.changes),
             meter=joined_meters(step.meter for step in steps),
             quality=weakest_quality([step.quality for step in steps]),
             overhead_j=self._overhead_j(steps, (start_s, end_s)),
-            replicas=spent,
+            replicas=_summed(report.spent),
             notes=notes,
             machine_j=self._machine_j(steps, (start_s, end_s)),
         )
-        self._forget_before(end_s)
-        return served
-
-    def _forget_before(self, end_s: float) -> None:
-        """Sums are asked for from here on only."""
-        later = [s.at_s - self._zero_s > end_s for s in self._samples]
-        first = later.index(True) if True in later else len(later)
-        self._samples = self._samples[max(0, first - 2) :]
 
     def _sums(self, name: str, at_s: Floats) -> Floats:
         """(times, stages): the ledger's sums at these times of the run, between samples linear."""
@@ -312,16 +262,10 @@ class LocalBackend:
             sums = [sample.overhead_j.get(name, 0.0) for sample in self._samples]
             found[name] = float(np.diff(self._at(window, sums))[0])
         price = sum(step.j_per_cpu_s for step in steps) / len(steps)
-        used_s = self._beside_now_s()
-        for name, now_s in used_s.items():
-            found[name] = max(0.0, now_s - self._beside_s.get(name, now_s)) * price
+        used_s = time.process_time()
+        found["adapter"] = max(0.0, used_s - self._beside_s) * price
         self._beside_s = used_s
         return found
-
-    def _beside_now_s(self) -> dict[str, float]:
-        """CPU seconds so far of what the plane does not see."""
-        sent_s = self.load.used_cpu_s() if self.load else 0.0
-        return {"generator": sent_s, "adapter": time.process_time()}
 
     def _machine_j(self, steps: list[Sample], window: tuple[float, float]) -> float | None:
         """Joules of the whole machine; None where some step has none of a counter."""
@@ -341,3 +285,12 @@ def _since(zero_s: float, change: Change) -> Change:
         ready_s=change.ready_s - zero_s,
         gone_s=change.gone_s - zero_s,
     )
+
+
+def _summed(spent: Sequence[Spent]) -> tuple[Spent, ...]:
+    """One record a replica."""
+    sums: dict[str, Spent] = {}
+    for one in spent:
+        before = sums.get(one.replica)
+        sums[one.replica] = added(before, one) if before else one
+    return tuple(sums.values())

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,19 @@ from ipa_energy.serving.base import LoadSource
 from ipa_energy.serving.local.generator import Sent
 
 EVERYTHING_S = 1e18
+PAYLOADS = (b"\0" * 1024,)
+
+
+def generator_job(
+    times_s: Floats, *, address: str, model: str, payloads: Sequence[bytes] = PAYLOADS
+) -> dict[str, Any]:
+    """What :mod:`.generator` is told first: to whom to send what, and when."""
+    return {
+        "address": address,
+        "model": model,
+        "times_s": times_s.tolist(),
+        "payloads": [base64.b64encode(payload).decode() for payload in payloads],
+    }
 
 
 class LiveLoad:
@@ -40,7 +54,7 @@ class LiveLoad:
         address: str,
         model: str,
         first_s: float = 0.0,
-        payloads: Sequence[bytes] = (b"\0" * 1024,),
+        payloads: Sequence[bytes] = PAYLOADS,
         on_start: Callable[[float], None] | None = None,
     ) -> None:
         self.trace: Counts | None = load.trace
@@ -61,14 +75,7 @@ class LiveLoad:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._tell(
-            {
-                "address": address,
-                "model": model,
-                "times_s": self._times_s.tolist(),
-                "payloads": [base64.b64encode(payload).decode() for payload in payloads],
-            }
-        )
+        self._tell(generator_job(self._times_s, address=address, model=model, payloads=payloads))
 
     @property
     def pid(self) -> int:

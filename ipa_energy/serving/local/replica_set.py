@@ -30,7 +30,7 @@ from ipa_energy.errors import ServingError
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.base import Change, Event, Phase, StageState
 from ipa_energy.serving.local.pinning import Cpus, Pinned
-from ipa_energy.serving.local.replica_process import Launch, ReplicaProcess
+from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch, ReplicaProcess
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import Replica, StageQueue
 from ipa_energy.serving.local.template import Template
@@ -140,6 +140,7 @@ class ReplicaSet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = asyncio.Event()
         self._is_closed = False
+        self._grace_s = STOP_GRACE_S
         self._events: list[Event] = []
         self._change: Change | None = None
         self._changes: list[Change] = []
@@ -208,8 +209,9 @@ class ReplicaSet:
         changes, self._changes = self._changes, []
         return changes
 
-    async def close(self) -> None:
-        """End every replica."""
+    async def close(self, grace_s: float = STOP_GRACE_S) -> None:
+        """End every replica; one that was asked to and has not is killed after ``grace_s``."""
+        self._grace_s = grace_s
         self._is_closed = True
         if self._retry is not None:
             self._retry.cancel()
@@ -312,7 +314,7 @@ class ReplicaSet:
         """Give it no more batches, wait for its last one, and end it."""
         await self.queue.drain(member.name)
         member.phase = "stopping"
-        await member.process.stop()
+        await member.process.stop(self._grace_s)
 
     def _lost(self, replica: Replica, error: Exception) -> None:
         """The queue could not use it any more."""
