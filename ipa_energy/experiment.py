@@ -27,7 +27,13 @@ from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Total
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runlog.step import further_terms
 from ipa_energy.runner import Runner, initial_configuration
-from ipa_energy.serving.base import Deployment, LiveOptions, Setting, deployment_of
+from ipa_energy.serving.base import (
+    Deployment,
+    LiveOptions,
+    Setting,
+    deployment_of,
+    replica_start,
+)
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.workloads import Workload, workload_from
 
@@ -388,6 +394,11 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **{QUANTITIES[n].weight_key or n: w for n, w in config.objective_weights.items()},
             **{f"{QUANTITIES[name].cap_key}": cap for name, cap in config.quantity_caps.items()},
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
+            **(
+                {"replica_start": replica_start(planner.stages, config.reconfiguration_s)}
+                if backend == "simulate"
+                else {}
+            ),
         },
         versions={
             "ipa-energy": ipa_energy.__version__,

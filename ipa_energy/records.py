@@ -185,6 +185,8 @@ class Option:
         at_once: the figures of every number of replicas that was measured, the fewest first; empty
             if it is one number, whose figures then hold for all. The fields above are those of the
             fewest, or those that :meth:`at` chose.
+        load_s: time from the start of a replica until it serves; NaN if it was not measured.
+        load_energy_j: joules above idle that this takes; NaN if they were not measured.
     """
 
     variant: str
@@ -199,6 +201,8 @@ class Option:
     idle_power_w: float
     provenance: Provenance | None
     at_once: tuple[ReplicaFigures, ...] = ()
+    load_s: float = math.nan
+    load_energy_j: float = math.nan
 
     def at(self, replicas: int) -> Option:
         """Itself, with the figures of ``replicas`` replicas at once.

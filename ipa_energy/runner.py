@@ -45,6 +45,7 @@ from ipa_energy.serving.base import (
     adopted,
     changed_stages,
     deployment_of,
+    ready_after_s,
     short_of,
 )
 from ipa_energy.serving.live_joules import stage_joules, unsettled_stages
@@ -104,7 +105,7 @@ class Runner:
                 monitoring_duration_min=config.monitoring_duration,
                 margin_percent=config.predictor_margin,
                 trace=self.load.trace,
-                horizon_s=self.interval_s + math.ceil(config.reconfiguration_s),
+                horizon_s=self.interval_s + math.ceil(_slowest_start_s(planner)),
             ),
             method=config.optimization_method,
             interval_s=self.interval_s,
@@ -342,6 +343,14 @@ class Runner:
 class _NoBar:
     def update(self, _: int) -> None:
         """Nothing to show."""
+
+
+def _slowest_start_s(planner: Planner) -> float:
+    """How long it can take until a decision is what serves."""
+    told_s = planner.config.reconfiguration_s
+    return max(
+        ready_after_s(option, told_s) for stage in planner.stages for option in stage.options
+    )
 
 
 def initial_configuration(planner: Planner) -> Deployment:

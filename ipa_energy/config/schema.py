@@ -245,8 +245,10 @@ class PipelineConfig(UnusedKeys):
     adaptation_interval: PositiveInteger = optional(
         10, "Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration."
     )
-    reconfiguration_s: NonNegative = optional(
-        8.0, "Seconds until a new configuration serves; 8 s is what IPA measured."
+    reconfiguration_s: NonNegative | None = optional(
+        None,
+        "Seconds until a new replica serves, in a simulation; null: the time that the profile"
+        " measured for each variant, or 8, about what IPA's take, where it measured none.",
     )
     drop_limit: Positive | None = optional(
         10, "A request older than this many seconds is dropped; null: never."

@@ -5,14 +5,17 @@ other down (shared caches, memory, a processor's clock) and draw other watts, so
 figures for each number of replicas that was measured (:meth:`ipa_energy.records.Option.at` says
 what holds between and beyond them). Times of a number come from its row at the lowest load, where
 no queue is in the latency. Joules come from all its rows: dynamic joules and idle watts hardly
-depend on the load, so more rows mean a better mean, weighted by trials.
+depend on the load, so more rows mean a better mean, weighted by trials. What loading a replica
+takes is a property of variant and allocation: the median over all their rows, whatever the batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.config.source import raise_all
@@ -62,7 +65,7 @@ def stages_from_rows(
         stage = Stage(
             stage_config.name,
             stage_config.node_name,
-            tuple(_option(group, config) for group in groups),
+            _options(groups, config),
             stage_config.requests_per_input,
         )
         stages.append(stage)
@@ -95,6 +98,30 @@ def _no_options(
             fix="keep the rows of one class",
         )
     return None
+
+
+def _options(groups: Sequence[Sequence[ProfileRow]], config: PipelineConfig) -> tuple[Option, ...]:
+    """The options of a stage's groups, each with the load of its variant and allocation."""
+    options = [_option(group, config) for group in groups]
+    loads: dict[tuple[str, Allocation], list[ProfileRow]] = {}
+    for option, group in zip(options, groups, strict=True):
+        loads.setdefault((option.variant, option.allocation), []).extend(group)
+    return tuple(
+        replace(
+            option,
+            load_s=_median(row.load_s for row in loads[option.variant, option.allocation]),
+            load_energy_j=_median(
+                row.load_energy_j for row in loads[option.variant, option.allocation]
+            ),
+        )
+        for option in options
+    )
+
+
+def _median(values: Iterable[float]) -> float:
+    """Of those that are there; NaN of none."""
+    there = [value for value in values if not math.isnan(value)]
+    return median(there) if there else math.nan
 
 
 def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, cast
 
 import numpy as np
@@ -43,7 +43,8 @@ def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> Profi
 
     Latencies are over every batch of every trial (p99 interpolated linearly), the throughput is
     that of all windows over their busy time. Joules and watts are means over the trials, with the
-    95 % t-interval of the joules; NaN for a single trial.
+    95 % t-interval of the joules; NaN for a single trial. What loading a replica takes is the
+    median, since the first of all loads has cold files.
 
     Raises:
         MeterUnavailableError: the meter did not rise above idle under full load: it is dead, and
@@ -65,6 +66,7 @@ def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> Profi
     dynamic_energy_j = rounded(float(np.mean(joules)))
     idle_power_w = rounded(float(np.mean([trial.idle_power_w for trial in trials])))
     whole_j = joules_per_request(dynamic_energy_j, idle_power_w, entry.replicas, load_rps)
+    load_energies_j = [t.load_energy_j for t in trials if not math.isnan(t.load_energy_j)]
     return ProfileRow(
         stage=entry.stage,
         variant=entry.variant,
@@ -87,6 +89,9 @@ def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> Profi
         trials=len(trials),
         meter=trials[0].meter,
         quality=cast(Quality, trials[0].quality),
+        load_s=rounded(median(trial.load_s for trial in trials)),
+        # A counter's noise can put a short load below idle.
+        load_energy_j=rounded(max(0.0, median(load_energies_j))) if load_energies_j else math.nan,
     )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from ipa_energy.errors import ConfigError, MeterUnavailableError, ServingError, in_words
 from ipa_energy.files import write_json
 from ipa_energy.profile_table.profile_csv import append_rows, meta_path, read_profile, write_profile
-from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow, columns_of
 from ipa_energy.profiling.entry_rows import Predicted, at_load, is_predicted, profile_row
 from ipa_energy.profiling.grid import Entry, entry_of, visits
 from ipa_energy.profiling.profile_meta import profile_meta
@@ -129,7 +129,8 @@ class ProfileFiles:
         row = profile_row(entry, self.journal.trials[entry], accuracy)
         if entry.load_rps:
             row = at_load(row, entry.load_rps, self._rows[entry.saturated.key].throughput_rps)
-        if entry.key in self._rows:  # predicted so far
+        if entry.key in self._rows or columns_of(self._rows.values()) != columns_of([row]):
+            # It was predicted so far, or fills other columns than the table has.
             self._replace({**self._rows, entry.key: row}.values())
         else:
             append_rows(self.table, [row])

@@ -58,6 +58,43 @@ class DeployedStage:
     wait_s: float = 0.0
 
 
+IPA_RECONFIGURATION_S = 8.0
+"""Time until new replicas serve where nobody measured it; about what IPA's take on its cluster."""
+
+
+def ready_after_s(option: Option, told_s: float | None) -> float:
+    """Seconds from the start of a replica until it serves.
+
+    Args:
+        option: what it runs.
+        told_s: ``reconfiguration_s`` of the YAML; None: what the profile measured for the option's
+            variant and allocation, or :data:`IPA_RECONFIGURATION_S` where it did not.
+    """
+    if told_s is not None:
+        return told_s
+    return IPA_RECONFIGURATION_S if math.isnan(option.load_s) else option.load_s
+
+
+def replica_start(stages: Sequence[Stage], told_s: float | None) -> str:
+    """What starting a replica of these stages is taken to need, and who says so, for people."""
+    options = [option for stage in stages for option in stage.options]
+    known_s = [ready_after_s(option, told_s) for option in options]
+    if told_s is not None:
+        source = "as reconfiguration_s says"
+    elif any(math.isnan(option.load_s) for option in options):
+        source = "as IPA's where the profile has none"
+    else:
+        source = "as profiled"
+    loads_j = [option.load_energy_j for option in options if not math.isnan(option.load_energy_j)]
+    joules = f"{_range(loads_j)} J, as profiled" if loads_j else "its joules are not known"
+    return f"{_range(known_s)} s, {source}; {joules}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
 Deployment = tuple[DeployedStage, ...]
 """What a whole pipeline runs, first stage first."""
 

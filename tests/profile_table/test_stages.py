@@ -170,6 +170,25 @@ def test_energy_comes_from_the_rows_that_have_it() -> None:
     assert stage.options[0].provenance is None
 
 
+def test_a_load_is_that_of_variant_and_allocation_whatever_the_batch() -> None:
+    rows = [
+        row(batch=1, load_s=2.0, load_energy_j=5.0),
+        row(batch=8, load_s=4.0),
+        row(batch=8, replicas=2, load_s=2.5, load_energy_j=7.0),
+        row(),
+        row(cpu_cores=4.0, load_s=9.0, load_energy_j=1.0),
+        row(variant="unknown"),
+    ]
+    found = stages_from_rows(rows, config())[0].options
+    assert [(o.batch, o.load_s, o.load_energy_j) for o in found[:4]] == [
+        (1, 2.5, 6.0),
+        (8, 2.5, 6.0),
+        (2, 2.5, 6.0),
+        (2, 9.0, 1.0),
+    ]
+    assert math.isnan(found[4].load_s) and math.isnan(found[4].load_energy_j)
+
+
 def test_hardware_makes_options_of_its_own() -> None:
     (stage,) = stages_from_rows([row(), row(hardware="cpu-avx512")], config())
     assert [option.hardware for option in stage.options] == ["cpu", "cpu-avx512"]

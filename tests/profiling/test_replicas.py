@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_load_time_energy_and_memory_are_surfaced(finished):
     assert facts["load_s"] > 0
     assert facts["load_energy_j"] is None or facts["load_energy_j"] > 0
     assert facts["peak_memory_bytes"] > 1e6
+    (row,) = (r for r in read_profile(finished[0]) if (r.batch, r.replicas) == (1, 2))
+    assert row.load_s == facts["load_s"]
+    assert row.load_energy_j == facts["load_energy_j"]
+
+
+def test_what_a_load_takes_is_the_median_of_the_trials_that_saw_it(make_trial):
+    entry = Entry("work", "steady", "cpu", 1, 1, 1)
+    seen = [(9.0, math.nan), (2.0, 5.0), (3.0, -0.5), (2.5, 4.0)]
+    trials = [make_trial(load_s=load_s, load_energy_j=joules) for load_s, joules in seen]
+    row = profile_row(entry, trials, 0.5)
+    assert (row.load_s, row.load_energy_j) == (2.75, 4.0)
+    below = profile_row(entry, trials[2:3], 0.5)
+    assert below.load_energy_j == 0.0
+    assert math.isnan(profile_row(entry, trials[:1], 0.5).load_energy_j)
 
 
 def test_several_without_one_to_check_against_say_so(finished):

@@ -24,6 +24,8 @@ def option(
     energy_j: float = 2.0,
     idle_w: float = 3.0,
     provenance: Provenance | None = PROVENANCE,
+    load_s: float = math.nan,
+    load_energy_j: float = math.nan,
 ) -> Option:
     """An option whose planning latency is not the measured one, so that mixing them up shows."""
     return Option(
@@ -38,6 +40,8 @@ def option(
         dynamic_energy_j=energy_j,
         idle_power_w=idle_w,
         provenance=provenance,
+        load_s=load_s,
+        load_energy_j=load_energy_j,
     )
 
 
@@ -59,7 +63,7 @@ def single(
     replicas: int = 1,
     timeout_s: float | None = 1.0,
     drop_limit_s: float | None = None,
-    reconfiguration_s: float = 8.0,
+    reconfiguration_s: float | None = 8.0,
     per_input: float = 1.0,
     seed: int = 0,
 ) -> SimulatedBackend:

@@ -8,10 +8,12 @@
 Each stage has one queue, first come, first served, as IPA's central queue. A batch starts as soon
 as a replica is free and b requests wait, or the oldest one has waited the stage's time-out. The
 batch takes a random time from the profile (:mod:`.replicas`) and spends k·e(k) joules above
-idle; every replica that exists holds its idle watts (:mod:`.energy_ledger`). A request that was
-sent longer ago than the drop limit when its batch is formed is dropped there. (First come, first
-served with such drops wastes work under lasting overload, as in IPA: the first stage serves what is
-just young enough, and the next one drops it.)
+idle; every replica that exists holds its idle watts, and one that starts spends the joules of
+loading it (:mod:`.energy_ledger`). Another batch size takes no time and no joules.
+
+A request that was sent longer ago than the drop limit when its batch is formed is dropped there.
+(First come, first served with such drops wastes work under lasting overload, as in IPA: the first
+stage serves what is just young enough, and the next one drops it.)
 
 The time-out decides whether the wait a plan counts with, q = (b − 1)/λ, comes true. A longer one
 lets the oldest request of a lull wait longer than planned; a shorter one starts batches before they
@@ -23,6 +25,7 @@ The events are in :mod:`.simulation`. A run replays exactly: nothing is random b
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -41,12 +44,12 @@ from ipa_energy.serving.base import (
     Setting,
     StageState,
     VirtualClock,
+    replica_start,
 )
 from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.simulated.simulation import Simulation
 
-RECONFIGURATION_S = 8.0
-"""Time until new replicas are ready; about what IPA's take."""
+logger = logging.getLogger(__name__)
 
 BATCH_TIMEOUT_S = 1.0
 """IPA's ``max_batch_time`` in every shipped configuration."""
@@ -55,6 +58,7 @@ BATCH_TIMEOUT_S = 1.0
 def simulated(setting: Setting) -> Serving:
     """A simulation of ``setting``, its load, and its virtual clock."""
     config = setting.config
+    logger.info("a replica's start: %s", replica_start(setting.stages, config.reconfiguration_s))
     backend = SimulatedBackend(
         setting.stages,
         setting.start,
@@ -76,7 +80,8 @@ class SimulatedBackend:
         load: what :meth:`collect` offers; None if all is offered by :meth:`serve`.
         seed: of service times and of the rounding of a fractional ``requests_per_input``.
         drop_limit_s: requests older than this are dropped when their batch is formed; None: never.
-        reconfiguration_s: time from :meth:`deploy` until new replicas are ready.
+        reconfiguration_s: time from :meth:`deploy` until new replicas are ready; None: what the
+            profile measured, or IPA's 8 s (:func:`.base.ready_after_s`).
         batch_timeout_s: one a stage: longest time the oldest request waits for its batch to fill
             while a replica is free; None: the wait that the running plan counts with. Default 1 s
             everywhere.
@@ -97,7 +102,7 @@ class SimulatedBackend:
         load: LoadSource | None = None,
         seed: int,
         drop_limit_s: float | None = None,
-        reconfiguration_s: float = RECONFIGURATION_S,
+        reconfiguration_s: float | None = None,
         batch_timeout_s: Sequence[float | None] | None = None,
     ) -> None:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
@@ -237,7 +242,7 @@ def _check_settings(
     stages: int,
     seed: int,
     drop_limit_s: float | None,
-    reconfiguration_s: float,
+    reconfiguration_s: float | None,
     batch_timeout_s: Sequence[float | None],
 ) -> None:
     if len(batch_timeout_s) != stages:
@@ -248,7 +253,9 @@ def _check_settings(
         raise ConfigError(f"seed of {seed}", allowed="a whole number from 0")
     if drop_limit_s is not None and not drop_limit_s > 0:
         raise ConfigError(f"drop limit of {drop_limit_s:g} s", allowed="above 0 s, or none")
-    if not (math.isfinite(reconfiguration_s) and reconfiguration_s >= 0):
+    if reconfiguration_s is not None and not (
+        math.isfinite(reconfiguration_s) and reconfiguration_s >= 0
+    ):
         raise ConfigError(f"reconfiguration of {reconfiguration_s:g} s", allowed="0 s or more")
     for timeout_s in batch_timeout_s:
         if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s >= 0):

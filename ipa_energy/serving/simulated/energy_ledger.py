@@ -1,6 +1,6 @@
-"""Joules of a simulated run: watts that replicas hold over time, and what each batch adds.
+"""Joules of a simulated run: watts that replicas hold over time, and what loads and batches add.
 
-Both are piecewise constant, so every figure is an exact integral, whatever the windows: a batch
+All are piecewise constant, so every figure is an exact integral, whatever the windows: a batch
 that runs across the end of a window is paid for in both, in proportion.
 """
 
@@ -25,28 +25,31 @@ class Held:
         power_w: idle watts of all of them; NaN if the profile of one has none.
         cores: cores reserved by all of them.
         meters: meters behind their joules; None if the profile of one has no joules.
+        loading_w: watts above idle of those that start.
     """
 
     since_s: float
     power_w: float
     cores: float
     meters: frozenset[str] | None
+    loading_w: float = 0.0
 
 
-def held(since_s: float, replicas: Iterable[tuple[Option, int]]) -> Held:
-    """What ``replicas``, pairs of (option, count), hold."""
-    power_w = cores = 0.0
+def held(since_s: float, replicas: Iterable[tuple[Option, int, float]]) -> Held:
+    """What ``replicas``, (option, count, loading watts of all), hold."""
+    power_w = cores = loading_w = 0.0
     meters: frozenset[str] | None = frozenset()
-    for option, count in replicas:
+    for option, count, loading in replicas:
         if count == 0:
             continue
         power_w += count * option.idle_power_w
+        loading_w += loading
         cores += count * option.cpu_cores
         if not option.has_energy or option.provenance is None:
             meters = None
         elif meters is not None:
             meters |= {option.provenance.meter}
-    return Held(since_s, power_w, cores, meters)
+    return Held(since_s, power_w, cores, meters, loading_w)
 
 
 @dataclass(slots=True)
@@ -98,6 +101,7 @@ class EnergyLedger:
             since_s = np.array([entry.since_s for entry in ledger.holding])
             until_s = np.append(since_s[1:], end_s)
             power_w = np.array([entry.power_w for entry in ledger.holding])
+            loading_w = np.array([entry.loading_w for entry in ledger.holding])
             cores = np.array([entry.cores for entry in ledger.holding])
             length_s = until_s - since_s.clip(min=start_s)
             real = length_s > 0
@@ -111,6 +115,9 @@ class EnergyLedger:
                     )
             dynamic_j[index], by_second_j = _close_batches(ledger, edges_s)
             energy_j += by_second_j
+            if loading_w.any():
+                dynamic_j[index] += (loading_w[real] * length_s[real]).sum()
+                energy_j += integrals(since_s, until_s, loading_w, edges_s)
             del ledger.holding[:-1]
         width_s = np.diff(edges_s)
         return Spent(idle_j, dynamic_j, energy_j / width_s, core_seconds / width_s, meters)

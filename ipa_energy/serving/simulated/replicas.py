@@ -2,14 +2,16 @@ r"""The replicas of one stage: how they change under way, and how long a batch t
 
 ::
 
-    deploy(new variant or allocation)     + reconfiguration_s
+    deploy(new variant or allocation)     + time to start
     │ old replicas serve ─────────────────│─ finish their batch ─┤ stop
     │ new replicas start ─────────────────│─ serve ──────────────────────────▶
 
 More replicas of the same server join when they are ready; fewer stop at once if they wait and after
 their batch if they work; another batch size holds from the next batch on. A change that arrives
 while new replicas start replaces what they were started for: those that still fit go on, the others
-stop. Replicas that start, serve or drain all hold their cores and idle watts.
+stop. Replicas that start, serve or drain all hold their cores and idle watts. Those that start
+spend the joules of loading besides, evenly until they are ready; one that is stopped before has
+spent its share. The time to start is the YAML's ``reconfiguration_s``, or the profile's.
 
 Replicas of one server are alike, so a :class:`Fleet` counts them.
 
@@ -41,7 +43,7 @@ import numpy as np
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Allocation, Option
-from ipa_energy.serving.base import DeployedStage
+from ipa_energy.serving.base import DeployedStage, ready_after_s
 
 Z99 = 2.3263478740408408
 """99th percentile of the standard normal distribution."""
@@ -161,9 +163,28 @@ class BatchProfiles:
 
 @dataclass(slots=True, eq=False)
 class Cohort:
-    """Replicas that were started together and are not ready yet."""
+    """Replicas that were started together and are not ready yet.
+
+    Attributes:
+        replicas: how many.
+        ready_after_s: time from their start until they serve.
+        power_w: watts above idle of each meanwhile, what loading spends over that time.
+    """
 
     replicas: int
+    ready_after_s: float = 0.0
+    power_w: float = 0.0
+
+
+def started(replicas: int, option: Option, reconfiguration_s: float | None) -> Cohort:
+    """Replicas that begin to start now.
+
+    Joules of loading that the profile has not measured count as none, and so do those of replicas
+    that are told to be ready at once.
+    """
+    seconds = ready_after_s(option, reconfiguration_s)
+    is_free = math.isnan(option.load_energy_j) or seconds == 0
+    return Cohort(replicas, seconds, 0.0 if is_free else option.load_energy_j / seconds)
 
 
 @dataclass(slots=True, eq=False)
@@ -192,6 +213,11 @@ class Fleet:
     def existing(self) -> int:
         """Replicas that hold cores and idle watts."""
         return self.free + self.busy + sum(cohort.replicas for cohort in self.starting)
+
+    @property
+    def loading_w(self) -> float:
+        """Watts above idle of those that start."""
+        return sum(cohort.replicas * cohort.power_w for cohort in self.starting)
 
     @property
     def staying(self) -> int:
@@ -227,13 +253,20 @@ class Replicas:
     Args:
         deployed: what runs from the beginning, ready at once.
         profiles: the stage's batches by server.
+        reconfiguration_s: time to start; None: see :func:`~ipa_energy.serving.base.ready_after_s`.
 
     Attributes:
         serving: the fleet that takes batches now.
     """
 
-    def __init__(self, deployed: DeployedStage, profiles: BatchProfiles) -> None:
+    def __init__(
+        self,
+        deployed: DeployedStage,
+        profiles: BatchProfiles,
+        reconfiguration_s: float | None = None,
+    ) -> None:
         self._profiles = profiles
+        self._reconfiguration_s = reconfiguration_s
         self.serving = self._new_fleet(deployed)
         self.serving.free = deployed.replicas
         self._upcoming: Fleet | None = None
@@ -260,7 +293,7 @@ class Replicas:
         if missing <= 0:
             fleet.stop(-missing)
             return None
-        cohort = Cohort(missing)
+        cohort = started(missing, deployed.option, self._reconfiguration_s)
         fleet.starting.append(cohort)
         return fleet, cohort
 

@@ -48,19 +48,27 @@ class Station:
         stage: with its whole profile.
         deployed: what runs, ready, from the beginning.
         timeout_s: longest wait for a batch to fill; None: that of the running plan.
+        reconfiguration_s: time until new replicas serve; None: that of the profile.
         seed: of the whole simulation.
     """
 
     __slots__ = ("fan_out", "index", "name", "normals", "queue", "replicas", "timeout_s", "wake_s")
 
     def __init__(
-        self, index: int, stage: Stage, deployed: DeployedStage, timeout_s: float | None, seed: int
+        self,
+        index: int,
+        stage: Stage,
+        deployed: DeployedStage,
+        *,
+        timeout_s: float | None,
+        reconfiguration_s: float | None,
+        seed: int,
     ) -> None:
         times, parts = np.random.SeedSequence([seed, index]).spawn(2)
         self.index = index
         self.name = stage.name
         self.queue = StageQueue()
-        self.replicas = Replicas(deployed, BatchProfiles(stage.options))
+        self.replicas = Replicas(deployed, BatchProfiles(stage.options), reconfiguration_s)
         self.normals = NormalStream(np.random.default_rng(times))
         self.fan_out: FanOut | None = None
         if stage.requests_per_input != 1:
@@ -70,7 +78,9 @@ class Station:
 
     def held(self, now_s: float) -> Held:
         """What the replicas hold from now on."""
-        return held(now_s, ((fleet.option, fleet.existing) for fleet in self.replicas))
+        return held(
+            now_s, ((fleet.option, fleet.existing, fleet.loading_w) for fleet in self.replicas)
+        )
 
 
 class Simulation:
@@ -88,15 +98,21 @@ class Simulation:
         *,
         seed: int,
         drop_limit_s: float,
-        reconfiguration_s: float,
+        reconfiguration_s: float | None,
         batch_timeout_s: Sequence[float | None],
     ) -> None:
         self._drop_limit_s = drop_limit_s
-        self._reconfiguration_s = reconfiguration_s
         self._events: list[Event] = []
         self._event_count = 0
         self._stations = tuple(
-            Station(index, stage, deployed, timeout_s, seed)
+            Station(
+                index,
+                stage,
+                deployed,
+                timeout_s=timeout_s,
+                reconfiguration_s=reconfiguration_s,
+                seed=seed,
+            )
             for index, (stage, deployed, timeout_s) in enumerate(
                 zip(stages, deployment, batch_timeout_s, strict=True)
             )
@@ -110,7 +126,7 @@ class Simulation:
             started = station.replicas.retarget(deployed)
             if started is not None:
                 ready = partial(self._become_ready, station, *started)
-                self._at(now_s + self._reconfiguration_s, READY, station, ready)
+                self._at(now_s + started[1].ready_after_s, READY, station, ready)
             self.ledger.hold(station.index, station.held(now_s))
             self._wake(station, now_s)
 
