@@ -33,6 +33,27 @@ def meters_in(name: str) -> list[str]:
     return name.split("+")
 
 
+MLPERF_METER = "mlperf-wall"
+
+NOTICES = {
+    MLPERF_METER: "derived from MLPerf Inference results; not verified by MLCommons Association"
+}
+"""Meter → what has to be said wherever its joules are shown."""
+
+
+def notice_of(meter: str | None) -> str:
+    """What has to be said beside joules of a meter, or of several joined; "" for nothing."""
+    return "; ".join(NOTICES[name] for name in meters_in(meter or "") if name in NOTICES)
+
+
+def joules_from(quality: Quality | None, meter: str | None) -> str:
+    """Where joules come from, for people: ``estimated by cpu-time``; "" without joules."""
+    if quality is None:
+        return ""
+    notice = notice_of(meter)
+    return f"{quality} by {meter}{f' ({notice})' if notice else ''}"
+
+
 def weakest_quality(qualities: list[Quality]) -> Quality | None:
     """The quality of a sum: that of its weakest part; None for a sum of nothing.
 

@@ -11,6 +11,7 @@ from ipa_energy.cli.output import print_json, terminal_width, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.records import notice_of
 
 if TYPE_CHECKING:
     from ipa_energy.frontier.frontier import Frontier
@@ -72,7 +73,7 @@ def frontier(args: argparse.Namespace) -> int:
     )
     from ipa_energy.report import require_packages
     from ipa_energy.runlog.folder import writing
-    from ipa_energy.tables import table_csv, table_text
+    from ipa_energy.tables import table_csv, table_text, wrapped
 
     if not 0 <= args.attainment <= 1:
         raise ConfigError(
@@ -90,7 +91,7 @@ def frontier(args: argparse.Namespace) -> int:
     )
     inputs = inputs_of(args.pipeline, [experiment.planner])
     for option, path, begins in (
-        ("--csv", args.csv, ",".join(OUTCOME_COLUMNS)),
+        ("--csv", args.csv, ",".join(OUTCOME_COLUMNS[:4])),
         ("--html", args.html, PAGE_BEGINS),
     ):
         if path is not None:
@@ -125,10 +126,13 @@ def frontier(args: argparse.Namespace) -> int:
     if args.json:
         print_json(as_json(found))
         return status
-    print(found.sentence())
+    width = terminal_width()
+    print(wrapped(found.sentence(), width))
     if found.accuracies():
         print()
-        print(table_text(found.table(), width=terminal_width()))
+        print(table_text(found.table(), width=width))
+    if notice := notice_of(found.meter):
+        print(wrapped(f"\nThe joules of the profile are {notice}.", width))
     for label, path in (("report", args.html), ("figures", args.png), ("runs", args.csv)):
         if path is not None and status == EXIT_DONE:
             print(f"{label}: {path}")

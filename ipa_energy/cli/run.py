@@ -12,7 +12,7 @@ from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, add_weights, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE
-from ipa_energy.records import NOTATION
+from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _summary(name: str, found: dict[str, Any], out: Path) -> str:
+    notice = notice_of(found["meter"])
     joules, total_j = found["joules_per_request"], found["energy_j"]
     if joules is not None:
         energy = f"{joules:.3f} J per request ({found['quality']}, {found['meter']})"
@@ -164,5 +165,7 @@ def _summary(name: str, found: dict[str, Any], out: Path) -> str:
         f"{name}: {found['requests']} requests, {found['dropped']} dropped"
         + (f", {found['failed']} failed" if found["failed"] else "")
         + (f", {attainment:.2%} inside the SLA" if attainment is not None else "")
-        + f", {energy}, {found['cores_mean']:.2f} cores on average\nrun folder: {out}"
+        + f", {energy}, {found['cores_mean']:.2f} cores on average\n"
+        + (f"the joules of the profile are {notice}\n" if notice else "")
+        + f"run folder: {out}"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.output import print_json, write_beside
+from ipa_energy.cli.output import print_json, terminal_width, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -153,7 +153,7 @@ def tradeoff(args: argparse.Namespace) -> int:
         return status
     from ipa_energy.tradeoff.study_tables import study_text
 
-    print(study_text(study))
+    print(study_text(study, width=terminal_width()))
     for label, path in (
         ("report", args.html),
         ("figures", args.png),

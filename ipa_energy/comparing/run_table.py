@@ -10,7 +10,7 @@ from operator import attrgetter
 from ipa_energy.comparing.comparison import Comparison, relative
 from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics
-from ipa_energy.records import NOTATION
+from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.tables import (
     DASH,
@@ -214,7 +214,7 @@ def hindsight_table(comparison: Comparison) -> Table | None:
         if (found := baselines.get(run.name) or (baselines.get("") if index == 0 else None))
     ]
     return Table(
-        "In hindsight",
+        "Best static plans and oracles",
         "baseline",
         _heads(columns),
         rows,
@@ -313,6 +313,11 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> str
         *([f"({NOTATION})"] if details else []),
         *([f"({HINDSIGHT})"] if comparison.baselines else []),
         *([f"({_accuracy_note(comparison)})"] if is_summed(comparison) else []),
+        *dict.fromkeys(
+            f"({run.name}: the joules of its profile are {notice})"
+            for run in comparison.runs
+            if (notice := notice_of(run.meter))
+        ),
         *(f"warning: {text}" for text in comparison.warnings),
     ]
     if notes:

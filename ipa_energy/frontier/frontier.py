@@ -14,6 +14,7 @@ from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.experiment import Experiment
 from ipa_energy.frontier.sweep import cached_sweep
 from ipa_energy.frontier.weightings import Weighting, with_energy, without_energy
+from ipa_energy.records import Quality, joined_meters, joules_from, notice_of
 from ipa_energy.tables import Head, Row, Table, Value, percent, share
 
 ROWS = 12
@@ -33,20 +34,27 @@ class Frontier:
         added: every run with energy. The hull with energy may use those without, too: a weight of 0
             is a weight.
         seeds: of the runs.
+        meter: of the profile's joules; None if the profile has none.
         hulls: seed → the hull without energy, and with it.
     """
 
     pipeline: str
     workload: str
     attainment: float
-    quality: str | None
+    quality: Quality | None
     without: tuple[Outcome, ...]
     added: tuple[Outcome, ...]
     seeds: tuple[int, ...]
+    meter: str | None = None
     hulls: Mapping[int, tuple[Hull, Hull]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hulls", {seed: self._hulls(seed) for seed in self.seeds})
+
+    @property
+    def joules(self) -> str:
+        """Where they come from; "" if there are none."""
+        return joules_from(self.quality, self.meter)
 
     def _hulls(self, seed: int) -> tuple[Hull, Hull]:
         without = [outcome for outcome in self.without if outcome.seed == seed]
@@ -101,11 +109,11 @@ class Frontier:
         savings = [value for accuracy in self.accuracies() for value in self.savings_at(accuracy)]
         if not savings:
             return (
-                "no accuracy is reached both with and without energy with"
+                "No accuracy is reached both with and without energy with"
                 f" {share(self.attainment)} of the requests in time"
             )
         return (
-            f"at equal accuracy, with at least {share(self.attainment)} of the requests in time,"
+            f"At equal accuracy, with at least {share(self.attainment)} of the requests in time,"
             f" energy in the objective saves {share(self.mean_saving)} of the joules in the mean"
             f" over all accuracies, {share(min(savings))} to {share(max(savings))}"
             f" ({self.quality or 'no'} joules, {_count(len(self.seeds), 'seed')})"
@@ -134,6 +142,8 @@ class Frontier:
             "workload": self.workload,
             "sla_attainment_floor": self.attainment,
             "quality": self.quality,
+            "meter": self.meter,
+            "notice": notice_of(self.meter),
             "seeds": self.seeds,
             "mean_saving": self.mean_saving,
             "by_accuracy": [
@@ -174,16 +184,18 @@ def frontier_of(
         cached_sweep(experiment, some, seeds, folder=cache, workers=workers, ran=ran)
         for some in settings
     )
-    qualities = {o.provenance.quality for s in planner.stages for o in s.options if o.provenance}
+    options = [option for stage in planner.stages for option in stage.options]
+    meters = sorted({option.provenance.meter for option in options if option.provenance})
     return Frontier(
         pipeline=planner.config.pipeline_name,
         workload=experiment.workload.name,
         attainment=attainment,
         # A simulation measures nothing: joules of measured entries are estimates of a run's.
-        quality="estimated" if qualities else None,
+        quality="estimated" if meters else None,
         without=tuple(without),
         added=tuple(added),
         seeds=tuple(seeds),
+        meter=joined_meters(meters) or None,
     )
 
 
@@ -199,7 +211,7 @@ def _settings(experiment: Experiment) -> tuple[list[Weighting], list[Weighting]]
 
 OUTCOME_COLUMNS = (
     *("energy_in_objective", "label", "energy_weight", "seed"),
-    *("accuracy", "joules_per_request", "sla_attainment"),
+    *("accuracy", "joules_per_request", "sla_attainment", "joules"),
 )
 
 
@@ -207,7 +219,7 @@ def outcomes_table(frontier: Frontier) -> Table:
     """Every run, one line each."""
     corner, *titles = OUTCOME_COLUMNS
     rows = [
-        Row(kind, [getattr(outcome, title) for title in titles])
+        Row(kind, [*(getattr(outcome, title) for title in titles[:-1]), frontier.joules])
         for kind, outcomes in (("no", frontier.without), ("yes", frontier.added))
         for outcome in outcomes
     ]

@@ -42,9 +42,10 @@ from typing import Any
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95
 from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.records import MLPERF_METER
 
 SCENARIO = "SingleStream"
-METER = "mlperf-wall"
+METER = MLPERF_METER
 NOTICE = (
     "MLPerf Inference; joules per request computed from the power logs of the submission; result"
     " not verified by MLCommons Association. The MLPerf name and logo are registered trademarks of"

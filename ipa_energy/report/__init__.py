@@ -17,7 +17,7 @@ from ipa_energy.report.compare_page import write_figures, write_html
 
 __all__ = ["require_packages", "write_figures", "write_html"]
 
-PACKAGES = {"html": ("jinja2", "plotly"), "png": ("matplotlib",)}
+PACKAGES = {"html": ("jinja2", "plotly", "matplotlib"), "png": ("matplotlib",)}
 """Option of the command line → what it needs; each is imported only where it draws."""
 
 

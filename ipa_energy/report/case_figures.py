@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ipa_energy.records import joules_from
 from ipa_energy.report.figure import Axis, Figure, Line, Mark, Numbers, Points, Scale, key_of
 from ipa_energy.tables import significant
 from ipa_energy.tradeoff.study import Case
@@ -39,10 +40,11 @@ OBJECTIVES: dict[str, tuple[Callable[[Point], float], Callable[[Point], float]]]
 def case_figures(case: Case, suffix: str) -> list[Figure]:
     """The figures of one case, their keys ending in ``suffix`` if it is not empty."""
     shared = (
-        "Each point is a configuration, named in the legend and in its hover; its colour is the"
-        f" share of requests answered inside the end-to-end SLA of {case.latency_sla_s:.3g} s."
-        f" Means of {_trials(case)}, with 95 % intervals over the trials. Circles are"
-        " undominated among these points in accuracy, cost, latency and energy, squares are not."
+        "Each point is a configuration, named in its hover and in the table of configurations; its"
+        " colour is the share of requests answered inside the end-to-end SLA of"
+        f" {case.latency_sla_s:.3g} s. Means of {_trials(case)}, with 95 % intervals over the"
+        " trials. Circles are undominated among these points in accuracy, cost, latency and energy,"
+        " squares are not."
         f" {_fill_words(case)}"
     )
     return [
@@ -94,9 +96,9 @@ def _space(case: Case, shared: str, suffix: str) -> Figure:
         caption="In three dimensions; drag to turn, scroll to come closer. Down, to high accuracy"
         f" and to low cost is better; axes are logarithmic where values are far apart. {shared}",
         marks=[*_marks(case, ACCURACY, COST, ENERGY), *_keys(case, is_3d=True)],
-        x=_axis(case.points, ACCURACY, says_log=False),
-        y=_axis(case.points, COST, says_log=False),
-        z=_axis(case.points, ENERGY, says_log=False),
+        x=_axis(case.points, ACCURACY),
+        y=_axis(case.points, COST),
+        z=_axis(case.points, ENERGY),
         scale=_scale(case.points),
         height=560,
     )
@@ -154,6 +156,9 @@ def _mark(points: list[Point], name: str, titles: Sequence[str]) -> Points:
         labels=[point.configuration.label for point in points],
         marks=[point.configuration.key for point in points],
         hover=[_hover(point) for point in points],
+        # The page has a table of the configurations and their short names.
+        told=len(points) == 1,
+        joules=joules_from(points[0].quality, points[0].meter) if ENERGY in titles else "",
     )
 
 
@@ -170,7 +175,7 @@ def _hover(point: Point) -> str:
         f"{_shown(point.joules_per_request, 'J/request')}, {_shown(point.power_w, 'W')}",
     ]
     if point.quality:
-        lines.append(f"joules {point.quality} by {point.meter}")
+        lines.append(f"joules {joules_from(point.quality, point.meter)}")
     if not math.isnan(found.profile_ci95_j):
         lines.append(f"interval of the profile ±{significant(found.profile_ci95_j, 2)} J")
     return "\n".join(lines)
@@ -201,11 +206,11 @@ def _keys(case: Case, *, is_3d: bool = False) -> list[Mark]:
     return found
 
 
-def _axis(points: Sequence[Point], title: str, *, says_log: bool = True) -> Axis:
+def _axis(points: Sequence[Point], title: str) -> Axis:
     values = np.array([OBJECTIVES[title][0](point) for point in points])
     known = values[~np.isnan(values)]
     wide = len(known) > 0 and known.min() > 0 and known.max() / known.min() > LOG_RATIO
-    return Axis(f"{title}, log scale" if wide and says_log else title, log=bool(wide))
+    return Axis(f"{title}, log scale" if wide else title, log=bool(wide))
 
 
 def _scale(points: Sequence[Point]) -> Scale:

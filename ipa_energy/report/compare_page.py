@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipa_energy.comparing import Comparison, headline, run_table
+from ipa_energy.comparing import Comparison, headline
+from ipa_energy.comparing.run_table import hindsight_table, run_table, yardstick_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.figure import Figure
 from ipa_energy.report.image import write_images
@@ -14,7 +15,9 @@ from ipa_energy.report.page import (
     Facts,
     Page,
     Section,
+    as_title,
     meanings,
+    notices,
     setting_text,
     write_page,
 )
@@ -80,7 +83,7 @@ def drawn_runs(comparison: Comparison, runs: Sequence[Run]) -> list[Drawn]:
             fix="give the runs that were compared, in the same order",
         )
     return [
-        Drawn(index=index, run=run, metrics=metrics)
+        Drawn(index=index, run=run, metrics=metrics, count=len(runs))
         for index, (run, metrics) in enumerate(zip(runs, comparison.runs, strict=True))
     ]
 
@@ -106,19 +109,22 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     """The page of a comparison."""
     warnings = Section(title="Before you compare", points=comparison.warnings, kind="warning")
     qualities = {run.quality for run in (*comparison.runs, *comparison.baselines)}
+    numbers = (run_table(comparison), yardstick_table(comparison))
+    hindsight = hindsight_table(comparison)
     sections = [
-        Section(title="In numbers", tables=[run_table(comparison)]),
+        Section(title="In numbers", tables=[table for table in numbers if table is not None]),
         Section(title="In pictures", figures=compare_figures(comparison, runs)),
+        *([Section(title="In hindsight", tables=[hindsight])] if hindsight else []),
         Section(
             title="Provenance",
-            text=meanings(qualities),
+            text=[*meanings(qualities), *notices(run.meter for run in comparison.runs)],
             facts=[_facts(drawn) for drawn in runs],
         ),
     ]
     names = ", ".join(run.name for run in comparison.runs)
     return Page(
         kind="Energy comparison",
-        title=headline(comparison).replace(" %", "\u00a0%"),
+        title=as_title(headline(comparison)),
         name=f"Energy comparison: {names}",
         sections=[warnings, *sections] if comparison.warnings else sections,
         configurations=[_configurations(drawn) for drawn in runs],
@@ -136,17 +142,13 @@ def _configurations(drawn: Drawn) -> Configurations:
         if not labels or labels[-1] != label:
             starts_s.append(step.start_s)
             labels.append(label)
-    metrics = drawn.metrics
-    origin = f"{metrics.quality} by {metrics.meter}" if metrics.quality else "no energy"
-    return Configurations(starts_s, labels, origin)
+    return Configurations(starts_s, labels, drawn.joules or "no energy")
 
 
 def _facts(drawn: Drawn) -> Facts:
     info, metrics = drawn.run.info, drawn.metrics
     facts = {
-        "joules": f"{metrics.quality}, by {metrics.meter}"
-        if metrics.quality
-        else "none in the log",
+        "joules": drawn.joules or "none in the log",
         "workload": _named(info.workload, drawn.run.workload_digest),
         "profile": _named(info.profile, drawn.run.profile_digest),
         "hardware": info.hardware or "not recorded",

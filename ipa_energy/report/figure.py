@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa_energy.arrays import Floats
+from ipa_energy.report.palette import Dash
 
 Numbers = Sequence[float] | NDArray[np.float64]
-Dash = Literal["solid", "dot", "dash"]
 Symbol = Literal["circle", "square", "diamond", "star", "cross"]
 
 
@@ -42,6 +42,7 @@ class Axis:
         categories: the axis has these names instead of numbers, in this order from the top (left).
         linear_below: logarithmic, but linear below about this value, so that zero is on it.
         share: of the figure's height, among several y axes above each other.
+        counts: its values are whole numbers, and so are its ticks.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Axis:
     categories: tuple[str, ...] = ()
     linear_below: float | None = None
     share: float = 1.0
+    counts: bool = False
 
     def places(self, values: Numbers) -> NDArray[np.float64]:
         """Where values stand on an axis with ``linear_below``; the values themselves elsewhere."""
@@ -62,11 +64,18 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What the colour of points says: a quantity with its unit, and its ends."""
+    """What the colour of points or areas says.
+
+    Attributes:
+        title: a quantity with its unit.
+        low, high: its ends.
+        areas: it is that of :func:`.palette.scale_color`, for areas.
+    """
 
     title: str
     low: float
     high: float
+    areas: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +93,7 @@ class Line:
         silent: nothing to hover: it only joins what speaks for itself.
         run: a run of the page's ``configurations``: the one in force at each x is in the hover.
         hover: further text for each point; lines are parted by newlines.
+        joules: where its joules come from; "" if it shows none.
     """
 
     name: str
@@ -101,6 +111,7 @@ class Line:
     silent: bool = False
     run: int | None = None
     hover: Sequence[str] = ()
+    joules: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +129,8 @@ class Points:
         joined: a line joins them.
         hover: further text for each point; lines are parted by newlines.
         group: points of one group are shown and hidden together.
+        told: the page tells elsewhere what it is: its legend entry is in files alone.
+        joules: as those of a :class:`Line`.
     """
 
     name: str
@@ -140,7 +153,9 @@ class Points:
     hover: Sequence[str] = ()
     group: str = ""
     legend: bool = True
+    told: bool = False
     panel: int = 0
+    joules: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +171,7 @@ class Bars:
         upright: the categories are those of the x axis.
         pale: half transparent.
         at: upright bars at these x instead of at categories.
+        joules: as those of a :class:`Line`.
     """
 
     name: str
@@ -171,6 +187,7 @@ class Bars:
     group: str = ""
     legend: bool = True
     panel: int = 0
+    joules: str = ""
 
 
 Mark = Line | Points | Bars
@@ -209,6 +226,20 @@ class Figure:
         return self.y if isinstance(self.y, tuple) else (self.y,)
 
     @property
+    def footnote(self) -> str:
+        """Where its joules come from, for those who see the figure without its page."""
+        found = dict.fromkeys(mark.joules for mark in self.marks if mark.joules)
+        return f"Joules: {', '.join(found)}." if found else ""
+
+    @property
+    def has_scale(self) -> bool:
+        """True if its colours say a quantity, which a colour bar explains."""
+        if self.scale is None:
+            return False
+        coloured = (isinstance(one, Points) and one.values is not None for one in self.marks)
+        return self.scale.areas or any(coloured)
+
+    @property
     def drawable(self) -> bool:
         """True if any mark has a point to show."""
         return any(_has_point(mark) for mark in self.marks)
@@ -240,6 +271,7 @@ def outline(x: Numbers, y: Numbers, *, other_x: Numbers, other_y: Numbers) -> tu
 
 SERIES = "series"
 LABEL = "configuration"
+JOULES = "joules"
 Column = tuple[str, str]
 
 
@@ -259,7 +291,8 @@ def csv_of(figure: Figure) -> str:
         columns = {title: values for title, _, values in table}
         for index in range(max((len(values) for values in columns.values()), default=0)):
             cells = [_cell(columns.get(title), index) for title in titles]
-            if any(cells):
+            # A mark that only explains the legend has no numbers.
+            if any(cell for title, cell in zip(titles, cells, strict=True) if title != JOULES):
                 writer.writerow([mark.name, *cells])
     return out.getvalue()
 
@@ -274,8 +307,14 @@ def _cell(values: Sequence[Any] | None, index: int) -> str:
 
 
 def _columns(figure: Figure, mark: Mark) -> list[tuple[str, str, Sequence[Any]]]:
-    if isinstance(mark, Bars):
-        return _bar_columns(figure, mark)
+    found = _bar_columns(figure, mark) if isinstance(mark, Bars) else _xy_columns(figure, mark)
+    if mark.joules:
+        count = max(len(values) for _, _, values in found)
+        found.append((JOULES, "meta.joules", [mark.joules] * count))
+    return found
+
+
+def _xy_columns(figure: Figure, mark: Line | Points) -> list[tuple[str, str, Sequence[Any]]]:
     y_title = figure.panels[mark.panel].title
     found: list[tuple[str, str, Sequence[Any]]] = [
         (figure.x.title, "x", _floats(mark.x)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ipa_energy.comparing.hull import SAME_ATTAINMENT, Outcome
 from ipa_energy.frontier.frontier import Frontier
 from ipa_energy.frontier.weightings import FIXED_VARIANT, SWITCHING
 from ipa_energy.report.figure import Axis, Figure, Line, Mark, Numbers, Points, Symbol, outline
-from ipa_energy.report.page import Facts, Page, Section, meanings
+from ipa_energy.report.page import Facts, Page, Section, as_title, meanings, notices
+from ipa_energy.tables import share
 
 WITHOUT, WITH = "run1", "run0"
 HOW = (
@@ -22,8 +24,8 @@ def frontier_figure(found: Frontier) -> Figure:
     """Every run, both hulls and what lies between them."""
     quality = found.quality or "no quality"
     enough = found.attainment - SAME_ATTAINMENT
-    runs = (*found.without, *found.added)
-    late = [run for run in runs if run.sla_attainment < enough]
+    runs = partial(_runs, joules=found.joules)
+    late = [run for run in (*found.without, *found.added) if run.sla_attainment < enough]
     plain: list[Outcome] = []
     baselines: list[Outcome] = []
     for run in found.without:
@@ -33,12 +35,12 @@ def frontier_figure(found: Frontier) -> Figure:
     added = [run for run in found.added if run.sla_attainment >= enough]
     marks: list[Mark] = [
         *_gain(found),
-        _runs(f"under {found.attainment:.1%} in time", late, "muted", "cross"),
-        _runs("runs without energy", plain, WITHOUT),
-        _runs("runs with energy", added, WITH),
-        _runs("baselines", baselines, WITHOUT, "diamond", size=10, pale=False),
-        _hull("hull without energy", found.line(added=False), WITHOUT),
-        _hull("hull with energy", found.line(added=True), WITH),
+        runs(f"under {share(found.attainment)} in time", late, "muted", "cross"),
+        runs("runs without energy", plain, WITHOUT),
+        runs("runs with energy", added, WITH),
+        runs("baselines", baselines, WITHOUT, "diamond", size=10, pale=False),
+        _hull("hull without energy", found.line(added=False), WITHOUT, found.joules),
+        _hull("hull with energy", found.line(added=True), WITH, found.joules),
     ]
     return Figure(
         key="hulls",
@@ -59,6 +61,7 @@ def _runs(
     color: str,
     symbol: Symbol = "circle",
     *,
+    joules: str,
     size: float = 6,
     pale: bool = True,
 ) -> Points:
@@ -72,13 +75,14 @@ def _runs(
         pale=pale,
         size=size,
         labels=[run.label for run in runs],
-        hover=[f"{run.sla_attainment:.1%} in time, seed {run.seed}" for run in runs],
+        hover=[f"{share(run.sla_attainment)} in time, seed {run.seed}" for run in runs],
+        joules=joules,
     )
 
 
-def _hull(name: str, line: tuple[Numbers, Numbers], color: str) -> Line:
-    accuracies, joules = line
-    return Line(name=name, x=joules, y=accuracies, color=color, width=2.4)
+def _hull(name: str, line: tuple[Numbers, Numbers], color: str, joules: str) -> Line:
+    accuracies, least = line
+    return Line(name=name, x=least, y=accuracies, color=color, width=2.4, joules=joules)
 
 
 def _gain(found: Frontier) -> list[Line]:
@@ -97,26 +101,30 @@ def _gain(found: Frontier) -> list[Line]:
 
 def frontier_page(found: Frontier) -> Page:
     """The page of a frontier."""
-    sentence = found.sentence()
     facts = {
         "pipeline": found.pipeline,
         "workload": found.workload,
-        "requests in time": f"at least {found.attainment:.1%}",
-        "joules": found.quality or "none",
+        "requests in time": f"at least {share(found.attainment)}",
+        "joules": found.joules or "none",
         "runs": f"{len(found.without)} without energy, {len(found.added)} with it",
         "seeds": ", ".join(str(seed) for seed in found.seeds),
     }
     tables = [found.table()] if found.accuracies() else []
+    said = notices([found.meter])
     return Page(
         kind="Energy frontier",
-        title=(sentence[0].upper() + sentence[1:]).replace(" %", "\u00a0%"),
+        title=as_title(found.sentence()),
         name=f"Energy frontier: {found.pipeline}",
         sections=[
-            Section(title="Both hulls", figures=[frontier_figure(found)], notes=[HOW]),
+            Section(
+                title="Both hulls",
+                figures=[frontier_figure(found)],
+                notes=[HOW, *said],
+            ),
             Section(title="In numbers", tables=tables),
             Section(
                 title="Provenance",
-                text=meanings([found.quality]),
+                text=[*meanings([found.quality]), *said],
                 facts=[Facts(found.pipeline, facts)],
             ),
         ],

@@ -23,7 +23,7 @@ from ipa_energy.report.figure import (
     label_positions,
     spans,
 )
-from ipa_energy.report.palette import paper_color, value_color, value_stops
+from ipa_energy.report.palette import paper_color, scale_stops, value_color, value_stops
 from ipa_energy.runlog.folder import write_atomically, writing
 
 if TYPE_CHECKING:
@@ -32,13 +32,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 DPI = 160
+STILL_DPI, STILL_COLORS = 90, 48
 WIDTH_IN = 8.0
 PIXELS_PER_INCH = 90.0
 """Of a figure's height in the page, so that files have the same shape."""
 
 PALE = 0.45
 
-_STYLES = {"solid": "-", "dot": ":", "dash": "--"}
+_STYLES: dict[str, Any] = {
+    **{"solid": "-", "dot": ":", "dash": "--", "dashdot": "-."},
+    "longdash": (0, (10, 3)),
+}
 _SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*", "cross": "P"}
 _FROM_3D = {"elev": 18.0, "azim": -125.0}
 
@@ -76,12 +80,26 @@ def write_images(figures: Sequence[Figure], folder: Path) -> list[Path]:
     return paths
 
 
+def still(figure: Figure) -> bytes:
+    """``figure`` as a small PNG, without its title: the page has it."""
+    from PIL import Image
+
+    canvas = draw(figure)
+    canvas.suptitle("")
+    picture = Image.open(BytesIO(_encoded(canvas, "png", figure.key, dpi=STILL_DPI)))
+    out = BytesIO()
+    # So few colours do for a plot, and take a third of the bytes.
+    picture.convert("RGB").quantize(STILL_COLORS).save(out, "png", optimize=True)
+    return out.getvalue()
+
+
 def draw(figure: Figure) -> Canvas:
     """``figure`` on white paper."""
     from matplotlib.figure import Figure as Canvas
 
     entries = sum(mark.legend for mark in figure.marks)
     rows = -(-entries // _columns(figure)) if entries > 1 else 0
+    rows += bool(figure.footnote)
     height_in = figure.height / PIXELS_PER_INCH + 0.35 + 0.2 * rows
     canvas = Canvas(figsize=(WIDTH_IN, height_in), layout="constrained")
     canvas.suptitle(_plain(figure.title), x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -93,13 +111,13 @@ def draw(figure: Figure) -> Canvas:
             _texts(axes[mark.panel], mark, positions)
     for panel, (one, axis) in enumerate(zip(axes, figure.panels, strict=True)):
         _dress(one, figure, axis, is_last=panel == len(axes) - 1)
-    if figure.scale and any(isinstance(m, Points) and m.values is not None for m in figure.marks):
+    if figure.has_scale:
         _color_bar(canvas, axes, figure)
     _legend(canvas, axes, figure)
     return canvas
 
 
-def _encoded(canvas: Canvas, kind: str, key: str) -> bytes:
+def _encoded(canvas: Canvas, kind: str, key: str, *, dpi: int = DPI) -> bytes:
     from matplotlib import rc_context
 
     # Neither the time nor a random id: the same figure twice is the same file.
@@ -108,7 +126,7 @@ def _encoded(canvas: Canvas, kind: str, key: str) -> bytes:
     with rc_context({"svg.hashsalt": key}), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is seen without a word.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        canvas.savefig(out, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
+        canvas.savefig(out, format=kind, dpi=dpi, facecolor="white", metadata=metadata)
     return out.getvalue()
 
 
@@ -144,7 +162,7 @@ def _line(axes: Any, mark: Line) -> None:
     axes.plot(
         x,
         y,
-        _STYLES[mark.dash],
+        linestyle=_STYLES[mark.dash],
         color=color,
         linewidth=0.8 * mark.width,
         drawstyle="steps-post" if mark.step else "default",
@@ -158,7 +176,8 @@ def _points(axes: Any, figure: Figure, mark: Points) -> None:
         places.append(_floats(mark.z))
     colors = _point_colors(figure, mark) or [paper_color(mark.color)]
     if mark.joined:
-        axes.plot(*places, _STYLES[mark.dash], color=paper_color(mark.color), linewidth=1.1)
+        style = _STYLES[mark.dash]
+        axes.plot(*places, linestyle=style, color=paper_color(mark.color), linewidth=1.1)
     for letter in "xyz"[: len(places)]:
         error = getattr(mark, f"{letter}_error")
         if error is not None and not bool(np.isnan(_floats(error)).all()):
@@ -199,7 +218,7 @@ def _texts(axes: Any, mark: Points, positions: list[str]) -> None:
     x, y = _floats(mark.x), _floats(mark.y)
     if mark.z is not None:
         for *place, text in zip(x, y, _floats(mark.z), mark.marks, strict=True):
-            axes.text(*place, f" {_plain(text)}", fontsize=8)
+            axes.text(*place, f"   {_plain(text)}", fontsize=8)
         return
     for *place, text, position in zip(x, y, mark.marks, positions, strict=True):
         vertical, horizontal = position.split()
@@ -293,6 +312,10 @@ def _dress_axis(axes: Any, letter: str, axis: Axis) -> None:
         set_limits(*axis.places([axis.low, axis.high]))
     elif axis.from_zero and not axis.log:
         set_limits(0, None)
+    if axis.counts:
+        from matplotlib.ticker import MaxNLocator
+
+        getattr(axes, f"{letter}axis").set_major_locator(MaxNLocator(4, integer=True))
 
 
 def _dress_log(axes: Any, letter: str) -> None:
@@ -313,17 +336,20 @@ def _color_bar(canvas: Canvas, axes: Sequence[Axes], figure: Figure) -> None:
     scale = figure.scale
     if scale is None:
         return
-    colors = ScalarMappable(norm=Normalize(scale.low, scale.high), cmap=_color_map())
+    colors = ScalarMappable(
+        norm=Normalize(scale.low, scale.high), cmap=_color_map(areas=scale.areas)
+    )
     bar = canvas.colorbar(colors, ax=list(axes), pad=0.02, fraction=0.04, aspect=30, shrink=0.8)
     bar.set_label(_plain(scale.title), fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
 
 
-def _color_map() -> Colormap:
+def _color_map(*, areas: bool) -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("ordered", value_stops(dark=False))
+    stops = scale_stops() if areas else value_stops(dark=False)
+    return LinearSegmentedColormap.from_list("ordered", stops)
 
 
 def _columns(figure: Figure) -> int:
@@ -339,10 +365,14 @@ def _legend(canvas: Canvas, axes: Sequence[Axes], figure: Figure) -> None:
             if label not in labels:
                 handles.append(handle)
                 labels.append(label)
-    if len(labels) > 1:
+    # One series needs no name, but a file has to say where its joules come from.
+    if len(labels) > 1 or figure.footnote:
         canvas.legend(
-            handles,
-            labels,
+            handles if len(labels) > 1 else [],
+            labels if len(labels) > 1 else [],
+            title=_plain(figure.footnote) or None,
+            title_fontsize=7.5,
+            alignment="left",
             loc="outside lower left",
             ncols=_columns(figure),
             fontsize=8.5,

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from ipa_energy.report.figure import Axis, Bars, Dash, Figure, Mark, Points, Scale, Symbol, key_of
-from ipa_energy.report.palette import scale_color
+from ipa_energy.records import joules_from
+from ipa_energy.report.figure import Axis, Bars, Figure, Mark, Points, Scale, Symbol, key_of
+from ipa_energy.report.palette import Dash, scale_color
 from ipa_energy.tradeoff.plan_map import HardwareComparison, PlanMap, Segment
 from ipa_energy.tradeoff.plan_space import PlanFigures
 from ipa_energy.tradeoff.sensitivity import Sensitivity
@@ -24,23 +25,33 @@ _DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
 _SYMBOLS: tuple[Symbol, ...] = ("circle", "square", "diamond")
 
 
-def plan_map_figure(found: PlanMap) -> Figure:
-    """Strips of optimal plans over the weight, one a load."""
+def plan_map_figure(found: PlanMap, joules: str) -> Figure:
+    """Strips of optimal plans over the weight, one a load.
+
+    Args:
+        found: the map.
+        joules: where the joules of the profile come from.
+    """
     thresholds = sorted(weight for row in found.rows for weight in row.thresholds if weight > 0)
     end = BEYOND * thresholds[-1] if thresholds else 1.0
     middle = float(np.median(thresholds)) if thresholds else 1.0
     linear_below = max(middle / 10, end / 1e4)
     unit = "W" if found.energy_metric == "watts" else "J/request"
     few = len(found.options) <= MOST_ENTRIES
-    told = "" if few else " Which plan it is stands in each strip's hover and in the table below."
+    told = (
+        ""
+        if few
+        else (" Which plan it is stands in each strip's hover, in the table below and in the CSV.")
+    )
     return Figure(
         key="plan-map",
         title="The optimal plan over energy weight and load",
         caption="Each strip is a load, each change of colour a threshold at which the optimal plan"
-        " changes, found exactly; dark plans need few joules per request, light ones many. The"
-        f" last plan of a strip stays optimal for every larger weight.{told}",
+        " changes, found exactly; the colour is the plan's place by joules per request among all"
+        f" {len(found.options)}, held against the most frugal one of each load: dark ones need few."
+        f" The last plan of a strip stays optimal for every larger weight.{told}",
         marks=[
-            _strips(found, options, color, legend=few)
+            _strips(found, options, color, legend=few, joules=joules)
             for options, color in enumerate(_colors(found))
         ],
         x=Axis(
@@ -51,12 +62,13 @@ def plan_map_figure(found: PlanMap) -> Figure:
             linear_below=linear_below,
         ),
         y=Axis("load (requests/s)", categories=tuple(f"{row.load_rps:g}" for row in found.rows)),
+        scale=Scale("plans by joules, 1: fewest", 1, max(2, len(found.options)), areas=True),
         overlay=True,
-        height=90 + ROW_PX * max(2, len(found.rows)),
+        height=90 + ROW_PX * max(4, len(found.rows)),
     )
 
 
-def _strips(found: PlanMap, options: int, color: str, *, legend: bool) -> Bars:
+def _strips(found: PlanMap, options: int, color: str, *, legend: bool, joules: str) -> Bars:
     here = [
         (row, segment)
         for row in found.rows
@@ -72,6 +84,7 @@ def _strips(found: PlanMap, options: int, color: str, *, legend: bool) -> Bars:
         hover=[_hover(segment) for _, segment in here],
         color=color,
         legend=legend,
+        joules=joules,
     )
 
 
@@ -136,6 +149,7 @@ def hardware_figure(found: HardwareComparison) -> Figure:
                     ],
                     color=f"run{index}",
                     hollow=kind == "estimated",
+                    joules=joules_from(kind, profile.meter),
                     symbol=_SYMBOLS[place % 3],
                     joined=True,
                     dash=_DASHES[place % 3],
@@ -158,22 +172,32 @@ def hardware_figure(found: HardwareComparison) -> Figure:
 LATENCY = "latency of the plan (s)"
 
 
-def front_figure(found: Sensitivity, case_name: str, suffix: str) -> Figure | None:
-    """Joules over accuracy along the exact front; None without a front or joules."""
+def front_figure(found: Sensitivity, case_name: str, suffix: str, joules: str) -> Figure | None:
+    """Joules over accuracy along the exact front; None without a front or joules.
+
+    Args:
+        found: the analysis.
+        case_name: of its load.
+        suffix: of the figure's key; "" if there is one load.
+        joules: where the joules of the profile come from.
+    """
     front = found.front
     if front is None or not front.has_energy:
         return None
-    latencies_s = [plan.latency_s for plan in (*front.shown, found.plan)]
+    latencies_s = [plan.latency_s for plan in (*front.plans, found.plan)]
+    part = "" if len(front.plans) == front.size else f"{len(front.plans):,} of "
     return Figure(
         key=key_of("front", *([suffix] if suffix else [])),
-        title="The exact Pareto front" + (f", {case_name}" if suffix else ""),
-        caption=f"{len(front.shown)} of the {front.size} plans that no other plan beats in"
-        " accuracy, cost, latency and energy together, by the profile; the star is the chosen plan."
-        " Down and to the right is better; a plan above the others is faster or cheaper, as its"
-        f" hover tells. Joules are {found.quality}.",
+        title="The exact Pareto front"
+        + (f", {case_name}" if suffix else "")
+        + (f" ({part}{front.size:,} plans)" if part else ""),
+        caption=f"The {part}{front.size:,} plans that no other plan beats in accuracy, cost,"
+        " latency and energy together, by the profile; the star is the chosen plan. Down and to the"
+        " right is better; a plan above the others is faster or cheaper, as its hover tells. Joules"
+        f" are {found.quality}.",
         marks=[
-            _plans("undominated plans", list(front.shown), found),
-            _plans("the chosen plan", [found.plan], found, chosen=True),
+            _plans(f"{part}{front.size:,} undominated plans", list(front.plans), found, joules),
+            _plans("the chosen plan", [found.plan], found, joules, chosen=True),
         ],
         x=Axis("accuracy"),
         y=Axis("energy (J/request)", from_zero=True),
@@ -186,11 +210,12 @@ def _plans(
     name: str,
     plans: list[PlanFigures],
     found: Sensitivity,
+    joules: str,
     *,
     chosen: bool = False,
 ) -> Points:
     return Points(
-        name=f"{name} ({found.quality})",
+        name=name,
         x=[plan.accuracy for plan in plans],
         y=[plan.joules_per_request for plan in plans],
         values=[plan.latency_s for plan in plans],
@@ -198,6 +223,7 @@ def _plans(
         hover=[f"{plan.cost_cores:g} cores\njoules {found.quality}" for plan in plans],
         hollow=found.quality == "estimated",
         symbol="star" if chosen else "circle",
-        size=17 if chosen else 10,
+        size=17 if chosen else 9,
         color="muted",
+        joules=joules,
     )

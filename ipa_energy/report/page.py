@@ -40,8 +40,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.records import notice_of
 from ipa_energy.report.figure import Figure
-from ipa_energy.report.palette import named_colors
+from ipa_energy.report.palette import named_colors, paper_color, run_dash
 from ipa_energy.report.plotly_json import plotly_json
 from ipa_energy.runlog.folder import write_atomically, writing
 from ipa_energy.tables import Table, cell_of
@@ -62,8 +63,8 @@ class Section:
     Attributes:
         title: its heading.
         text: paragraphs before everything else, plain text.
-        points: a list after them.
-        tables, figures, facts: in this order.
+        points: a list after them, each item a sentence.
+        figures, tables, facts: in this order.
         notes: paragraphs after everything else.
         kind: a warning stands in a coloured box.
     """
@@ -129,6 +130,17 @@ def meanings(qualities: Iterable[str | None]) -> list[str]:
     return [text for quality, text in _MEANINGS.items() if quality in found]
 
 
+def notices(meters: Iterable[str | None]) -> list[str]:
+    """What has to be said beside joules of these meters, as sentences."""
+    found = dict.fromkeys(notice_of(meter) for meter in meters)
+    return [f"The joules of the profile are {notice}." for notice in found if notice]
+
+
+def as_title(sentence: str) -> str:
+    """A sentence as the title of a page: a percent sign stays with its number."""
+    return sentence.replace(" %", "\u00a0%")
+
+
 def setting_text(value: object) -> str:
     """A setting of a YAML as people read it."""
     if isinstance(value, float) and not math.isnan(value):
@@ -177,6 +189,9 @@ def render(page: Page) -> str:
     return environment.get_template("page.html").render(
         page=page,
         cell_of=cell_of,
+        still_of=_still,
+        dashes_of=_dashes,
+        color_of=paper_color,
         data=_data(page),
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         scripts=[
@@ -185,6 +200,22 @@ def render(page: Page) -> str:
         ],
         plotly=Markup(_plotly()) if page.figures else None,
     )
+
+
+_DASHES = {"solid": "none", "dash": "7 4", "dot": "2 3", "dashdot": "8 3 2 3", "longdash": "11 4"}
+
+
+def _dashes(color: str) -> str:
+    """The dashes of a run's line by the name of its colour, as SVG writes them."""
+    number = color.removeprefix("run")
+    return _DASHES[run_dash(int(number))] if number.isdecimal() else "none"
+
+
+def _still(figure: Figure) -> str:
+    """A picture for browsers without scripts, as an address that holds it."""
+    from ipa_energy.report.image import still
+
+    return f"data:image/png;base64,{base64.b64encode(still(figure)).decode()}"
 
 
 def _data(page: Page) -> dict[str, Any]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 RUNS_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#a8588a", "#b07d00", "#4a4a4a")
+Dash = Literal["solid", "dot", "dash", "dashdot", "longdash"]
+DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot", "longdash")
 RUNS_DARK = ("#56b4e9", "#ff8c42", "#2fc79a", "#e39ac6", "#f0c24b", "#c8c8c8")
 
 _SCALE = ((84, 48, 128), (59, 90, 150), (33, 145, 140), (94, 201, 98), (229, 213, 60))
@@ -26,14 +29,24 @@ _STEPS = 40
 
 
 def run_color(index: int, *, dark: bool = False) -> str:
-    """The colour of a run; a seventh run repeats the first's."""
+    """The colour of a run; a seventh run has the first's and another dash (:func:`run_dash`)."""
     colors = RUNS_DARK if dark else RUNS_LIGHT
     return colors[index % len(colors)]
+
+
+def run_dash(index: int) -> Dash:
+    """The dash of a run's lines: another one each time the colours begin again."""
+    return DASHES[index // len(RUNS_LIGHT) % len(DASHES)]
 
 
 def scale_color(position: float) -> str:
     """A place on the ordered scale of areas, 0 (dark) to 1 (light), as ``#rrggbb``."""
     return _mixed(_SCALE, position)
+
+
+def scale_stops() -> list[tuple[float, str]]:
+    """The ordered scale of areas as places 0 to 1 with ``#rrggbb``."""
+    return [(step / 10, scale_color(step / 10)) for step in range(11)]
 
 
 def value_color(value: float, low: float, high: float) -> str:

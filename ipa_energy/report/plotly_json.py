@@ -27,7 +27,7 @@ from ipa_energy.report.figure import (
     label_positions,
     spans,
 )
-from ipa_energy.report.palette import value_color
+from ipa_energy.report.palette import scale_stops, value_color
 
 Json = dict[str, Any]
 DIGITS = 6
@@ -44,13 +44,19 @@ def plotly_json(figure: Figure) -> Json:
         _trace(figure, mark, positions)
         for mark, positions in zip(figure.marks, label_positions(figure), strict=True)
     ]
-    if figure.scale and any(isinstance(m, Points) and m.values is not None for m in figure.marks):
+    if figure.has_scale:
         columns.append([])
         data.append(_color_bar(figure))
     layout = _scene(figure) if figure.z else _layout(figure)
     if figure.scale:
         layout["coloraxis"] = _color_axis(figure.scale)
-    return {"key": figure.key, "columns": columns, "data": data, "layout": layout}
+    return {
+        "key": figure.key,
+        "columns": columns,
+        "data": data,
+        "layout": layout,
+        "footnote": _text(figure.footnote),
+    }
 
 
 def _color_bar(figure: Figure) -> Json:
@@ -102,8 +108,10 @@ def _trace(figure: Figure, mark: Mark, positions: list[str]) -> Json:
     trace["name"] = _text(mark.name)
     if mark.group:
         trace["legendgroup"] = mark.group
-    if not mark.legend:
+    if not mark.legend or (isinstance(mark, Points) and mark.told):
         trace["showlegend"] = False
+    if mark.joules:
+        trace["meta"] = trace.get("meta", {}) | {"joules": _text(mark.joules)}
     if mark.panel:
         trace["yaxis"] = _axis_name("y", mark.panel)
     return trace
@@ -137,6 +145,7 @@ def _line(figure: Figure, mark: Line) -> Json:
 
 def _points(figure: Figure, mark: Points, positions: list[str]) -> Json:
     three = figure.z is not None
+    has_texts = bool(mark.marks) and not three
     symbol: str = _SYMBOLS_3D.get(mark.symbol, mark.symbol) if three else mark.symbol
     marker: Json = {
         "size": mark.size * (0.7 if three else 1),
@@ -154,7 +163,7 @@ def _points(figure: Figure, mark: Points, positions: list[str]) -> Json:
         ]
     trace: Json = {
         "type": "scatter3d" if three else "scatter",
-        "mode": "markers" + ("+text" if mark.marks else "") + ("+lines" if mark.joined else ""),
+        "mode": "markers" + "+text" * has_texts + "+lines" * mark.joined,
         "x": rounded(mark.x),
         "y": rounded(mark.y),
         "marker": marker,
@@ -166,7 +175,7 @@ def _points(figure: Figure, mark: Points, positions: list[str]) -> Json:
         trace["cliponaxis"] = False
     if mark.joined:
         trace["line"] = {"color": _color(mark.color), "width": 1.4, "dash": mark.dash}
-    if mark.marks:
+    if has_texts:
         trace |= {"text": [_text(text) for text in mark.marks], "textposition": positions}
     if mark.labels:
         trace["customdata"] = [_text(text) for text in mark.labels]
@@ -198,9 +207,8 @@ def _bars(figure: Figure, mark: Bars) -> Json:
         across: places,
         along: rounded(mark.lengths),
         "marker": {
-            "color": _color(mark.color),
+            "color": _color(mark.color) + ("-pale" if mark.pale else ""),
             "line": {"width": 0},
-            "opacity": 0.45 if mark.pale else 1,
         },
         "hovertemplate": _hover(figure, mark, along),
     }
@@ -279,11 +287,13 @@ def _layout(figure: Figure) -> Json:
     top = 1.0
     for panel, axis in enumerate(axes):
         given = _axis(axis)
+        if axis.counts:
+            given["dtick"] = _step(figure, panel)
         if len(axes) > 1:
             bottom = max(0.0, top - room * axis.share / whole)
             given["domain"] = [round(bottom, 4), round(top, 4)]
             top = bottom - _GAP
-            given["nticks"] = 4
+            given["nticks"] = 4 if not axis.counts else 0
         if axis.categories:
             given |= {"autorange": "reversed", "ticksuffix": " ", "showgrid": False}
         layout["yaxis" if panel == 0 else f"yaxis{panel + 1}"] = given
@@ -294,20 +304,56 @@ def _layout(figure: Figure) -> Json:
     return layout
 
 
+def _step(figure: Figure, panel: int) -> int:
+    """Between the ticks of an axis of counts: 1, 2 or 5 of a power of ten, at most five ticks."""
+    values = [
+        np.asarray(mark.lengths if isinstance(mark, Bars) else mark.y, dtype=np.float64)
+        for mark in figure.marks
+        if mark.panel == panel
+    ]
+    most = max((float(np.nanmax(one)) for one in values if np.isfinite(one).any()), default=1.0)
+    steps: list[int] = [factor * 10**power for power in range(12) for factor in (1, 2, 5)]
+    return next(step for step in steps if most / step <= 4)
+
+
 def _scene(figure: Figure) -> Json:
     axes = {"x": figure.x, "y": figure.panels[0], "z": figure.z or Axis("")}
     layout: Json = {
         "scene": {f"{letter}axis": _axis(axis) for letter, axis in axes.items()}
         | {
             "camera": {
-                "eye": {"x": -1.45, "y": -1.5, "z": 0.75},
-                "center": {"x": 0, "y": 0, "z": -0.1},
+                "eye": {"x": -1.32, "y": -1.38, "z": 0.66},
+                "center": {"x": 0, "y": 0, "z": -0.22},
             },
             "aspectmode": "manual",
             "aspectratio": {"x": 1.15, "y": 1.15, "z": 0.85},
         }
     }
+    # Texts of points would lie on the points; these stand above them.
+    layout["scene"]["annotations"] = [
+        {
+            **dict(zip("xyz", place, strict=True)),
+            "text": _text(text),
+            "showarrow": False,
+            "yshift": 13,
+            "font": {"size": 12},
+        }
+        for mark in figure.marks
+        if isinstance(mark, Points) and mark.z is not None and mark.marks
+        for *place, text in zip(
+            *(_on_axis(axes[letter], rounded(getattr(mark, letter))) for letter in "xyz"),
+            mark.marks,
+            strict=True,
+        )
+    ]
     return layout
+
+
+def _on_axis(axis: Axis, values: list[float | None]) -> list[float | None]:
+    """Where annotations stand: on a logarithmic axis they are placed by the logarithm."""
+    if not axis.log:
+        return values
+    return [math.log10(value) if value else None for value in values]
 
 
 def _axis(axis: Axis) -> Json:
@@ -338,6 +384,6 @@ def _color_axis(scale: Scale) -> Json:
         "cmin": scale.low,
         "cmax": scale.high,
         # The page knows which of the two: its palettes are in its data.
-        "colorscale": "@value",
+        "colorscale": scale_stops() if scale.areas else "@value",
         "colorbar": {"title": {"text": _text(scale.title)}},
     }

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ipa_energy.comparing.comparison import Comparison
 from ipa_energy.comparing.metrics import RunMetrics
-from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, key_of
-from ipa_energy.report.palette import scale_color
+from ipa_energy.comparing.run_table import is_summed
+from ipa_energy.records import joules_from
+from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, Symbol, key_of
+from ipa_energy.report.palette import RUNS_LIGHT, scale_color
 from ipa_energy.report.run_series import (
-    SECONDS,
     Drawn,
     Series,
     cumulative_energy,
@@ -24,7 +25,9 @@ from ipa_energy.report.run_series import (
     segments,
     sla_line,
     slas,
+    steps_of,
     stepwise,
+    time_axis,
     variants_by_accuracy,
 )
 from ipa_energy.runlog.step import StageStep
@@ -37,11 +40,11 @@ def power_figure(runs: list[Drawn]) -> Figure:
         title="Power",
         caption=f"Mean watts of all stages in each second, idle included; {qualities(runs)}.",
         marks=[
-            line_of(drawn, per_second(drawn.run.power_w, drawn.run.duration_s))
+            line_of(drawn, per_second(drawn.run.power_w, drawn.run.duration_s), joules=drawn.joules)
             for drawn in runs
             if drawn.has_energy
         ],
-        x=SECONDS,
+        x=time_axis(runs),
         y=Axis("power (W)", from_zero=True),
     )
 
@@ -52,14 +55,15 @@ def energy_figure(runs: list[Drawn]) -> Figure:
     for drawn in runs:
         if drawn.has_energy:
             series = cumulative_energy(drawn.run)
-            marks.append(line_of(drawn, Series(series.x, series.y / 1000)))
+            scaled = Series(series.x, series.y / 1000)
+            marks.append(line_of(drawn, scaled, joules=drawn.joules))
     return Figure(
         key="energy",
         title="Energy so far",
         caption="Kilojoules since the start; the gap between the lines is what was saved;"
         f" {qualities(runs)}.",
         marks=marks,
-        x=SECONDS,
+        x=time_axis(runs),
         y=Axis("energy (kJ)", from_zero=True),
     )
 
@@ -84,6 +88,7 @@ def split_figure(runs: list[Drawn]) -> Figure:
                 lengths=[_per_request(drawn, index, joules) for drawn in shown],
                 color=f"stage{index}",
                 pale=part == "idle",
+                joules=qualities(shown),
             )
             for index, stage_name in enumerate(stages)
             for part, joules in parts
@@ -101,43 +106,68 @@ def _per_request(drawn: Drawn, stage: int, joules: Callable[[StageStep], float])
 
 def trade_figure(comparison: Comparison) -> Figure:
     """Accuracy against joules per request, baselines included."""
-    marks = [_point(run, f"run{index}", 13) for index, run in enumerate(comparison.runs)]
-    colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
-    for baselines in (comparison.static_best, comparison.oracle):
-        marks += [
-            _point(run, colors.get(name, "muted"), 11, baseline=baselines is comparison.oracle)
-            for name, run in baselines.items()
-        ]
-    known = [mark for mark in marks if not math.isnan(mark.x[0] + mark.y[0])]
+    several = len(comparison.runs) > len(RUNS_LIGHT)
+    marks: list[Points] = []
+    places = {run.name: index for index, run in enumerate(comparison.runs)}
+    for index, run in enumerate(comparison.runs):
+        marks.append(_point(run, index, 13, numbered=several))
+    kinds: tuple[tuple[Mapping[str, RunMetrics], str, Symbol], ...] = (
+        (comparison.static_best, "best static plan", "diamond"),
+        (comparison.oracle, "oracle", "star"),
+    )
+    for baselines, kind, symbol in kinds:
+        for name, run in baselines.items():
+            marks.append(_point(run, places.get(name), 11, symbol=symbol, numbered=several))
+        if baselines:
+            marks.append(_key(kind, symbol))
+    numbers = " Numbers are the runs' places in the legend." if several else ""
+    summed = " (sum of the stages)" if is_summed(comparison) else ""
     return Figure(
         key="trade",
         title="What was traded",
         caption="Mean accuracy against joules per request: up and to the left is better. Circles"
         " are the runs; of the same colour, diamonds are the best plan that never changes, stars an"
         " adaptation that knew the load. Hollow marks are estimated joules, filled ones measured"
-        " or imported.",
-        marks=known,
+        f" or imported.{numbers}",
+        marks=marks,
         x=Axis("energy (J/request)"),
-        y=Axis("mean accuracy"),
+        y=Axis(f"mean accuracy{summed}"),
         height=320,
     )
 
 
-def _point(run: RunMetrics, color: str, size: float, *, baseline: bool | None = None) -> Points:
-    """A run; a baseline is the oracle (True) or the static plan (False)."""
-    quality = f"{run.quality} by {run.meter}" if run.quality else "no energy"
+def _point(
+    run: RunMetrics,
+    index: int | None,
+    size: float,
+    *,
+    symbol: Symbol = "circle",
+    numbered: bool = False,
+) -> Points:
+    """A run, or a baseline of the run with this index."""
+    quality = f"joules: {joules_from(run.quality, run.meter) or 'no energy'}"
     inside = f"{100 * run.sla_attainment:.1f} % inside the SLA, {run.cores_mean:.1f} cores"
+    is_run = symbol == "circle"
+    number = f"{index + 1}" if numbered and index is not None else ""
     return Points(
-        name=f"{run.name} ({run.quality})" if run.quality else run.name,
+        name=f"{number} {run.name}" if number and is_run else run.name,
         x=[run.joules_per_request],
         y=[run.accuracy_mean],
-        color=color,
-        symbol="circle" if baseline is None else "star" if baseline else "diamond",
+        color="muted" if index is None else f"run{index}",
+        symbol=symbol,
         hollow=run.quality == "estimated",
         size=size,
         labels=[run.detail or run.name],
-        hover=[f"{inside}\njoules: {quality}"],
+        marks=[number] if number else (),
+        hover=[f"{inside}\n{quality}"],
+        legend=is_run,
+        joules=joules_from(run.quality, run.meter),
     )
+
+
+def _key(name: str, symbol: Symbol) -> Points:
+    """A legend entry that says what a symbol is."""
+    return Points(name=name, x=[math.nan], y=[math.nan], color="muted", symbol=symbol, size=11)
 
 
 def load_figure(runs: list[Drawn]) -> Figure:
@@ -149,14 +179,14 @@ def load_figure(runs: list[Drawn]) -> Figure:
         predicted = stepwise(
             drawn.run, lambda step: step.predicted_load_rps if step.start_s > 0 else math.nan
         )
-        marks.append(line_of(drawn, predicted, "predicted", step=True))
+        marks.append(steps_of(drawn, predicted, "predicted"))
     return Figure(
         key="load",
         title="Load",
         caption="Requests offered each second (area), and the load that each run predicted for the"
         " next interval (lines).",
         marks=marks,
-        x=SECONDS,
+        x=time_axis(runs),
         y=Axis("load (requests/s)", from_zero=True),
     )
 
@@ -170,13 +200,13 @@ def cores_figure(runs: list[Drawn]) -> Figure:
             if len(drawn.run.cores)
             else stepwise(drawn.run, lambda step: step.cores)
         )
-        marks.append(line_of(drawn, series, step=True))
+        marks.append(steps_of(drawn, series))
     return Figure(
         key="cores",
         title="Cores",
         caption="Cores reserved by all replicas, those that start or drain included.",
         marks=marks,
-        x=SECONDS,
+        x=time_axis(runs),
         y=Axis("cost (cores)", from_zero=True),
     )
 
@@ -184,19 +214,20 @@ def cores_figure(runs: list[Drawn]) -> Figure:
 def accuracy_figure(runs: list[Drawn]) -> Figure:
     """Pipeline accuracy over time."""
     marks = []
+    summed = any(drawn.metrics.settings.get("accuracy_method") == "sum" for drawn in runs)
     for drawn in runs:
         raw = stepwise(drawn.run, lambda step: step.accuracy_raw)
         if np.isnan(raw.y).all():
             raw = stepwise(drawn.run, lambda step: step.terms["accuracy"])
-        marks.append(line_of(drawn, raw, step=True))
+        marks.append(steps_of(drawn, raw))
     return Figure(
         key="accuracy",
         title="Accuracy",
         caption="Accuracy of the whole pipeline under the plan in force, from the variants' own"
         " figures (for logs without those: the accuracy term of the objective).",
         marks=marks,
-        x=SECONDS,
-        y=Axis("pipeline accuracy"),
+        x=time_axis(runs),
+        y=Axis(f"accuracy{' (sum of the stages)' if summed else ''}"),
     )
 
 
@@ -205,37 +236,40 @@ def latency_figure(runs: list[Drawn]) -> Figure:
     marks: list[Mark] = []
     has_drops = False
     for drawn in runs:
-        drops, (p50, p99) = latency_percentiles(drawn.run, (50, 99))
-        marks.append(line_of(drawn, p99, "p99"))
-        marks.append(line_of(drawn, p50, "p50", dash="dot"))
+        drops, percentiles = latency_percentiles(drawn.run, (99, 50))
+        for panel, series in enumerate(percentiles):
+            marks.append(line_of(drawn, series, legend=panel == 0, panel=panel))
         if drops.any():
             has_drops = True
             marks.append(
                 Bars(
-                    name=f"{drawn.name} dropped",
-                    at=p50.x,
+                    name=drawn.name,
+                    at=percentiles[0].x,
                     lengths=drops,
                     color=f"run{drawn.index}",
                     group=f"run{drawn.index}",
                     upright=True,
                     legend=False,
-                    panel=1,
+                    panel=2,
                 )
             )
     last_s = max(drawn.run.duration_s for drawn in runs)
     marks += [sla_line(sla_s, (0, last_s), (sla_s, sla_s)) for sla_s in slas(runs)]
-    latency = Axis("latency (s)", from_zero=True, share=0.75)
-    drops_axis = Axis("drops (requests)", from_zero=True, share=0.25)
+    panels = [
+        Axis("p99 latency (s)", from_zero=True, share=0.5),
+        Axis("p50 latency (s)", from_zero=True, share=0.3),
+        Axis("drops (requests)", from_zero=True, share=0.2, counts=True),
+    ]
     return Figure(
         key="latency",
         title="Latency",
-        caption="End-to-end latency of answered requests by time of sending, p99 (solid) and p50"
-        " (dotted) of every 10 s, and the SLA (dashed)."
+        caption="End-to-end latency of answered requests by time of sending: p99 and p50 of every"
+        " 10 s, and the SLA (dashed)."
         + (" Bars beneath: requests dropped." if has_drops else " No request was dropped."),
         marks=marks,
-        x=SECONDS,
-        y=(latency, drops_axis) if has_drops else latency,
-        height=380 if has_drops else 320,
+        x=time_axis(runs),
+        y=tuple(panels if has_drops else panels[:2]),
+        height=470 if has_drops else 400,
     )
 
 
@@ -268,19 +302,20 @@ def stage_figure(runs: list[Drawn], stage: int, name: str) -> Figure:
     for drawn in runs:
         for panel, knob in ((1, "batch"), (2, "replicas")):
             series = _knob(drawn, stage, knob)
-            marks.append(line_of(drawn, series, knob, step=True, legend=False, panel=panel))
+            marks.append(steps_of(drawn, series, legend=panel == 1, panel=panel))
     strips = 26.0 * len(runs)
     return Figure(
         key=key_of(f"stage-{stage}", name),
         title=f"Stage {name}",
         caption="Top: the variant each run used, dark the least accurate, light the most. Below:"
-        " batch size, and number of replicas, in the runs' colours.",
+        " batch size, and number of replicas; where lines coincide, those of earlier runs are the"
+        " wider ones beneath.",
         marks=marks,
-        x=SECONDS,
+        x=time_axis(runs),
         y=(
             Axis("", categories=tuple(drawn.name for drawn in runs), share=strips),
-            Axis("batch", from_zero=True, share=85),
-            Axis("replicas", from_zero=True, share=85),
+            Axis("batch", from_zero=True, share=85, counts=True),
+            Axis("replicas", from_zero=True, share=85, counts=True),
         ),
         overlay=True,
         height=300 + 26 * len(runs),

@@ -15,7 +15,9 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.comparing.metrics import RunMetrics
+from ipa_energy.records import joules_from
 from ipa_energy.report.figure import Axis, Line
+from ipa_energy.report.palette import run_dash
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step
 
@@ -49,16 +51,22 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A run, its figures, and its place (and colour) among the runs."""
+    """A run, its figures, and its place (and colour) among so many runs."""
 
     index: int
     run: Run
     metrics: RunMetrics
+    count: int = 1
 
     @property
     def name(self) -> str:
         """Name in legends."""
         return self.metrics.name
+
+    @property
+    def joules(self) -> str:
+        """Where its joules come from; "" if it has none."""
+        return joules_from(self.metrics.quality, self.metrics.meter)
 
     @property
     def has_energy(self) -> bool:
@@ -163,7 +171,22 @@ def variants_by_accuracy(runs: list[Drawn], stage: int) -> list[str]:
     return sorted(accuracy, key=lambda variant: (accuracy[variant], variant))
 
 
-SECONDS = Axis("time since the start (s)", from_zero=True)
+WIDEST, NARROWEST = 4.6, 1.5
+"""Of the lines of steps: the first run's lies below and is wide, so that it shows where the next
+one runs in the same place."""
+
+
+def time_axis(runs: list[Drawn]) -> Axis:
+    """Seconds, to the end of the longest run in every figure."""
+    last_s = max(drawn.metrics.duration_s for drawn in runs)
+    return Axis("time since the start (s)", low=0.0, high=last_s)
+
+
+def steps_of(drawn: Drawn, series: Series, name: str = "", **further: Any) -> Line:
+    """A line of values that hold until the next one, of one run among several."""
+    above = (drawn.count - 1 - drawn.index) / max(1, drawn.count - 1)
+    width = NARROWEST + above * (WIDEST - NARROWEST)
+    return line_of(drawn, series, name, step=True, width=width, **further)
 
 
 def line_of(drawn: Drawn, series: Series, name: str = "", **further: Any) -> Line:
@@ -179,6 +202,7 @@ def line_of(drawn: Drawn, series: Series, name: str = "", **further: Any) -> Lin
         "color": f"run{drawn.index}",
         "group": f"run{drawn.index}",
         "run": drawn.index,
+        "dash": run_dash(drawn.index),
         **further,
     }
     return Line(name=f"{drawn.name} {name}".strip(), x=series.x, y=series.y, **given)
@@ -197,9 +221,5 @@ def slas(runs: list[Drawn]) -> list[float]:
 
 def qualities(runs: list[Drawn]) -> str:
     """Where the joules of the runs come from, for captions."""
-    found = {
-        (drawn.metrics.quality, drawn.metrics.meter) for drawn in runs if drawn.metrics.quality
-    }
-    if not found:
-        return "no energy in these logs"
-    return ", ".join(sorted(f"{quality} by {meter}" for quality, meter in found))
+    found = {drawn.joules for drawn in runs if drawn.joules}
+    return ", ".join(sorted(found)) or "no energy in these logs"

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ipa_energy.records import joules_from
 from ipa_energy.report.case_figures import case_figures
-from ipa_energy.report.figure import key_of
+from ipa_energy.report.figure import Figure, key_of
 from ipa_energy.report.map_figures import front_figure, hardware_figure, plan_map_figure
-from ipa_energy.report.page import Facts, Page, Section, meanings, setting_text
+from ipa_energy.report.page import (
+    Facts,
+    Page,
+    Section,
+    as_title,
+    meanings,
+    notices,
+    setting_text,
+)
+from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.sentences import sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.study_tables import case_tables, exchange_table, hardware_table, map_table
@@ -22,22 +32,19 @@ def tradeoff_page(study: Study) -> Page:
     several = len(study.cases) > 1
     for index, case in enumerate(study.cases, start=1):
         suffix = key_of(f"{index}", case.name) if several else ""
-        sections += [_pictures(case, suffix), *_numbers(case), *_sensitivity(case, study, suffix)]
+        sections += [*_case_sections(case, suffix), *_sensitivity(case, study, suffix)]
     sections += _map_sections(study)
     sections.append(_provenance(study))
     return Page(
         kind=f"Trade-off study: {study.pipeline}",
-        title=_sentence(first),
+        title=as_title(first[:1].upper() + first[1:]),
         name=f"Trade-off study: {study.pipeline}",
         sections=sections,
     )
 
 
-def _sentence(text: str) -> str:
-    return (text[:1].upper() + text[1:]).replace(" %", "\u00a0%")
-
-
-def _pictures(case: Case, suffix: str) -> Section:
+def _case_sections(case: Case, suffix: str) -> list[Section]:
+    """What was run, as a table of the configurations that the pictures after it name."""
     load = f"{case.load_rps:g} requests per second"
     if case.peak_rps != case.lowest_rps:
         load = f"{case.lowest_rps:g} to {case.peak_rps:g}, on average {load}"
@@ -48,24 +55,28 @@ def _pictures(case: Case, suffix: str) -> Section:
     ]
     if case.conflict is not None:
         text.append(f"No plan is feasible: {case.conflict}")
-    return Section(
-        title=f"At {case.name}",
-        text=text,
-        points=[f"Not run: {one.name}: {one.reason}" for one in case.skipped],
-        figures=case_figures(case, suffix) if case.points else (),
-    )
-
-
-def _numbers(case: Case) -> list[Section]:
     tables = case_tables(case)
-    return [Section(title=f"Numbers at {case.name}", tables=tables)] if tables else []
+    first = tables[: bool(case.points)]
+    return [
+        Section(
+            title=f"At {case.name}",
+            text=text,
+            points=[f"Not run: {one.name}: {one.reason}" for one in case.skipped],
+            tables=first,
+        ),
+        Section(
+            title=f"Pictures and numbers at {case.name}",
+            figures=case_figures(case, suffix) if case.points else (),
+            tables=tables[len(first) :],
+        ),
+    ]
 
 
 def _sensitivity(case: Case, study: Study, suffix: str) -> list[Section]:
     analysis = study.sensitivity.get(case.name)
     if analysis is None:
         return []
-    figure, table = front_figure(analysis, case.name, suffix), exchange_table(analysis)
+    figure, table = _front(analysis, case, study, suffix), exchange_table(analysis)
     return [
         Section(
             title=f"Sensitivity at {case.name}",
@@ -76,13 +87,17 @@ def _sensitivity(case: Case, study: Study, suffix: str) -> list[Section]:
     ]
 
 
+def _front(found: Sensitivity, case: Case, study: Study, suffix: str) -> Figure | None:
+    return front_figure(found, case.name, suffix, joules_from(study.quality, study.meter))
+
+
 def _map_sections(study: Study) -> list[Section]:
     sections = []
     if study.plan_map is not None:
         sections.append(
             Section(
                 title="Plan map",
-                figures=[plan_map_figure(study.plan_map)],
+                figures=[plan_map_figure(study.plan_map, joules_from(study.quality, study.meter))],
                 tables=[map_table(study.plan_map)],
             )
         )
@@ -100,7 +115,7 @@ def _map_sections(study: Study) -> list[Section]:
 def _provenance(study: Study) -> Section:
     return Section(
         title="Provenance",
-        text=[*meanings([study.quality]), study.selection],
+        text=[*meanings([study.quality]), *notices([study.meter]), study.selection],
         facts=[
             Facts("Study", _study_facts(study)),
             Facts("Objective", {key: setting_text(value) for key, value in study.settings.items()}),
@@ -109,9 +124,7 @@ def _provenance(study: Study) -> Section:
                     f"Profile {profile.profile}",
                     {
                         "hardware": profile.hardware,
-                        "joules": f"{profile.quality}, by {profile.meter}"
-                        if profile.quality
-                        else "none",
+                        "joules": joules_from(profile.quality, profile.meter) or "none",
                         "options": str(profile.options),
                         "latency SLA": f"{profile.latency_sla_s:.3g} s",
                     },
@@ -126,7 +139,7 @@ def _provenance(study: Study) -> Section:
 
 def _study_facts(study: Study) -> Mapping[str, str]:
     return {
-        "joules": f"{study.quality}, by {study.meter}" if study.quality else "none in the profile",
+        "joules": joules_from(study.quality, study.meter) or "none in the profile",
         "profile": study.profile,
         "hardware": study.hardware or "not recorded",
         "backend": study.backend,

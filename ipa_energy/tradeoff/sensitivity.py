@@ -39,6 +39,9 @@ from ipa_energy.tradeoff.robustness import DRAWS, Robustness, robustness_of
 POINTS_SHOWN = 20
 """Points of the front in the record; they cover it, its ends included."""
 
+POINTS_DRAWN = 2000
+"""Points of the front in its figure and CSV."""
+
 NO_JOULES = "the profile has no joules, or not of every option"
 
 
@@ -52,6 +55,7 @@ class FrontSummary:
         has_energy: whether joules took part.
         ranges: objective → (least, most) over the front.
         shown: some of the points, by falling accuracy; objectives are those of the program.
+        plans: as many of them as a figure and its CSV hold, of most fronts all.
         holds_plan: the chosen plan is on it: no feasible plan beats it in the objectives.
     """
 
@@ -60,7 +64,12 @@ class FrontSummary:
     has_energy: bool
     ranges: dict[str, tuple[float, float]]
     shown: tuple[PlanFigures, ...]
+    plans: tuple[PlanFigures, ...]
     holds_plan: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as ``tradeoff --json`` shows it: without the many plans."""
+        return {name: value for name, value in fields_of(self).items() if name != "plans"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,17 +196,22 @@ def _summary(front: Front, problem: Problem, plan: PlanFigures) -> FrontSummary:
     same = np.ones(len(front), dtype=bool)
     for name, column in columns.items():
         same &= np.isclose(column, getattr(plan, name), rtol=EQUAL_OBJECTIVE_RTOL, atol=1e-12)
-    few = thin(front, POINTS_SHOWN)
+
+    def plans(most: int) -> tuple[PlanFigures, ...]:
+        few = thin(front, most)
+        return tuple(
+            dataclasses.replace(
+                figures_of(problem, few.choice(at)), accuracy=float(few.accuracy[at])
+            )
+            for at in range(len(few))
+        )
+
     return FrontSummary(
         size=len(front),
         combinations=front.combinations,
         has_energy=front.has_energy,
         ranges={name: (float(c.min()), float(c.max())) for name, c in columns.items()},
-        shown=tuple(
-            dataclasses.replace(
-                figures_of(problem, few.choice(at)), accuracy=float(few.accuracy[at])
-            )
-            for at in range(len(few))
-        ),
+        shown=plans(POINTS_SHOWN),
+        plans=plans(POINTS_DRAWN),
         holds_plan=bool(same.any()),
     )

@@ -25,6 +25,12 @@ ON_TIME = 0.99
 CLOSENESS = ((0.95, "almost one to one"), (0.8, "closely"), (0.5, "in part"), (0.0, "hardly"))
 """Least size of a rank correlation for each word."""
 
+TRADE_OFF_BOX = (
+    "The trade-off box spans accuracy, cores, latency and joules per request from the best value to"
+    " the worst one on the front, each side made a tenth longer beyond the worst."
+)
+"""Said where its share is said first."""
+
 NAMES = {
     "accuracy": "accuracy",
     "cost_cores": "cores",
@@ -48,7 +54,7 @@ def _case_sentences(case: Case, study: Study) -> Iterator[str]:
     if case.conflict is not None:
         yield f"no plan is feasible: {case.conflict}."
     yield from _verdict(case)
-    yield from _hypervolume(case)
+    yield from _hypervolume(case, defines=case is study.cases[0])
     yield from _together(case)
     yield from _weights(case, study)
     yield from _runs(case)
@@ -106,7 +112,7 @@ def _company(case: Case) -> str:
     )
 
 
-def _hypervolume(case: Case) -> Iterator[str]:
+def _hypervolume(case: Case, *, defines: bool) -> Iterator[str]:
     found = case.hypervolume
     if found is None:
         return
@@ -115,6 +121,7 @@ def _hypervolume(case: Case) -> Iterator[str]:
         "the undominated plans cover"
         f" {share(found.with_energy, 2)} of the trade-off box with energy as an objective and"
         f" {share(found.without_energy, 2)} without it ({signed_share(found.gain, 2)}){least}."
+        + (f" {TRADE_OFF_BOX}" if defines else "")
     )
 
 

@@ -9,26 +9,27 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
-from ipa_energy.records import NOTATION
+from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.tables import (
-    MINUS,
     Cell,
     Head,
     Row,
     Table,
     Value,
     fixed,
+    signed,
     significant,
     table_csv,
     table_text,
+    wrapped,
 )
 from ipa_energy.tradeoff.correlation import Correlation
 from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy
 from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow, PlanMap, Segment
 from ipa_energy.tradeoff.prices import Exchange, Offer
 from ipa_energy.tradeoff.sensitivity import Sensitivity
-from ipa_energy.tradeoff.sentences import sensitivity_sentences
+from ipa_energy.tradeoff.sentences import TRADE_OFF_BOX, sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.trials import Estimate, Point
 
@@ -174,11 +175,11 @@ def _coefficient(found: Correlation | None) -> Cell | None:
         return None
     if math.isnan(found.value):
         return Cell("undefined", reason=found.reason or "")
-    text = f"{found.value:+.2f}".replace("-", MINUS)
+    text = signed(found.value, "+.2f")
     if math.isnan(found.low):
         reason = "" if found.over == "plans" else found.reason or ""
         return Cell(text, key=found.value, reason=reason)
-    interval = f"{found.low:+.2f} to {found.high:+.2f}".replace("-", MINUS)
+    interval = f"{signed(found.low, '+.2f')} to {signed(found.high, '+.2f')}"
     return Cell(text, note=interval, key=found.value)
 
 
@@ -196,18 +197,17 @@ def front_table(counts: OnlyEnergy, volume: Hypervolume | None) -> Table:
         ),
     ]
     if volume:
-        gain = Cell(f"{100 * volume.gain:+.2f} %".replace("-", MINUS), key=volume.gain)
+        gain = Cell(f"{signed(100 * volume.gain, '+.2f')} %", key=volume.gain)
         exact = "" if volume.is_exact else "fronts thinned: lower bounds"
         cells: list[Cell | Value] = [volume.with_energy, volume.without_energy, gain]
-        rows.append(Row("hypervolume, share of the box", cells, detail=exact))
+        rows.append(Row("hypervolume, share of the trade-off box", cells, detail=exact))
     return Table(
         "What energy adds to the space of plans",
         "by the profile",
         [Head("energy counts"), Head("energy does not"), Head("only with it")],
         rows,
         note="Over every feasible plan at this load. Plans that no objective tells apart count"
-        " once. Both hypervolumes are of accuracy, cost, latency and joules per request in one"
-        " box.",
+        f" once. Both hypervolumes are shares of one box. {TRADE_OFF_BOX}",
     )
 
 
@@ -343,7 +343,7 @@ def _exchange_row(exchange: Exchange) -> Row:
 def _amount(exchange: Exchange, amount: float) -> str:
     _, unit = GIVEN[exchange.given]
     value = 100 * amount if exchange.given == "accuracy" else amount
-    return f"{value:.3g} {unit}"
+    return f"{value:.3g} {unit.removesuffix('s') if value == 1 and len(unit) > 1 else unit}"
 
 
 def _saved(offer: Offer | None) -> Cell:
@@ -369,12 +369,31 @@ def case_tables(case: Case) -> list[Table]:
     return tables
 
 
-def study_text(study: Study) -> str:
-    """The whole study for a terminal: the answer, then the tables it rests on."""
+def study_text(study: Study, *, width: int | None = None) -> str:
+    """The whole study for a terminal: the answer, then the tables it rests on.
+
+    Args:
+        study: what to show.
+        width: characters of a line; None: sentences wrap at 100, tables not at all.
+    """
+
+    def titled(table: Table) -> str:
+        return f"{table.title}\n\n{table_text(table, width=width)}"
+
+    def bullet(sentence: str) -> str:
+        return textwrap.fill(
+            f"{sentence[:1].upper()}{sentence[1:]}",
+            min(WIDTH, width or WIDTH),
+            initial_indent="- ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
     parts = [
         f"{study.pipeline} on {study.profile}, {study.trials} trials of each configuration,"
         f" seed {study.seed}\nplans: {NOTATION}",
-        "\n".join(map(_bullet, study.answer)),
+        "\n".join(map(bullet, study.answer)),
     ]
     for case in study.cases:
         about = "" if case.is_counted else "about "
@@ -382,29 +401,17 @@ def study_text(study: Study) -> str:
             f"{case.name} for {case.duration_s} s: {about}{case.feasible_plans:,} of"
             f" {case.plans:,} plans keep the SLAs by the profile"
         )
-        parts += [_titled(table) for table in case_tables(case)]
+        parts += [titled(table) for table in case_tables(case)]
     if study.hardware_comparison is not None:
-        parts.append(_titled(hardware_table(study.hardware_comparison)))
+        parts.append(titled(hardware_table(study.hardware_comparison)))
     for name, analysis in study.sensitivity.items():
-        parts.append(f"sensitivity at {name}\n" + "\n".join(sensitivity_sentences(analysis)))
+        found = "\n".join(map(bullet, sensitivity_sentences(analysis)))
+        parts.append(f"Sensitivity at {name}\n\n{found}")
     if study.warnings:
-        parts.append("\n".join(f"note: {warning}" for warning in study.warnings))
+        parts.append("\n".join(wrapped(f"note: {one}", width) for one in study.warnings))
+    if notice := notice_of(study.meter):
+        parts.append(wrapped(f"The joules of the profile are {notice}.", width))
     return "\n\n".join(parts)
-
-
-def _titled(table: Table) -> str:
-    return f"{table.title}\n\n{table_text(table)}"
-
-
-def _bullet(sentence: str) -> str:
-    return textwrap.fill(
-        f"{sentence[:1].upper()}{sentence[1:]}",
-        WIDTH,
-        initial_indent="- ",
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def write_points(study: Study, path: Path) -> None:

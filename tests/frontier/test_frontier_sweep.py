@@ -237,7 +237,7 @@ def test_impossible_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_where_no_run_keeps_the_sla_that_is_the_answer(tmp_path: Path) -> None:
     found = Frontier("p", "w", 0.99, None, (), (), (0,))
-    assert found.sentence().startswith("no accuracy is reached both with and without energy")
+    assert found.sentence().startswith("No accuracy is reached both with and without energy")
     assert table_csv(outcomes_table(found)).count("\n") == 1
 
 

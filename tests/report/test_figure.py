@@ -30,12 +30,13 @@ from ipa_energy.report.palette import (
     named_colors,
     paper_color,
     run_color,
+    run_dash,
     scale_color,
     value_color,
     value_stops,
 )
 from ipa_energy.report.plotly_json import plotly_json, rounded
-from ipa_energy.tables import Cell, cell_of
+from ipa_energy.tables import Cell, Head, Row, Table, cell_of, table_text
 
 HOSTILE = '</script><b onclick="x">%{y} $a^2'
 
@@ -193,6 +194,45 @@ def test_lines_and_outlines_stand_out_from_the_page(dark: bool, page: str) -> No
     for name, color in named_colors(dark=dark).items():
         high, low = sorted((luminance(color), behind), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 3, f"{name} {color}"
+
+
+def test_thirty_runs_look_different() -> None:
+    looks = {(named_colors(dark=False)[f"run{at}"], run_dash(at)) for at in range(30)}
+    assert len(looks) == 30
+
+
+def test_idle_and_dynamic_have_swatches_of_their_own() -> None:
+    marks = [Bars(name=n, places=["r"], lengths=[1.0], pale=n == "idle") for n in ("idle", "work")]
+    figure = figure_of(*marks, y=Axis("", categories=("r",)))
+    colors = [trace["marker"]["color"] for trace in plotly_json(figure)["data"]]
+    assert colors == ["@run0-pale", "@run0"]
+
+
+def test_colours_of_areas_are_explained_in_files_too() -> None:
+    bars = Bars(name="v", places=["r"], lengths=[1.0], color=scale_color(0.5), legend=False)
+    figure = figure_of(bars, y=Axis("", categories=("r",)), scale=Scale("rank", 1, 9, areas=True))
+    assert len(draw(figure).axes) == 2, "no colour bar"
+    assert plotly_json(figure)["layout"]["coloraxis"]["colorscale"][0] == (0.0, scale_color(0))
+
+
+def test_what_the_page_tells_elsewhere_is_in_the_legend_of_files_alone() -> None:
+    figure = figure_of(
+        Points(name="C1 plan", x=[1], y=[2], told=True), Points(name="key", x=[1], y=[2])
+    )
+    (legend,) = draw(figure).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["C1 plan", "key"]
+    assert [trace.get("showlegend") for trace in plotly_json(figure)["data"]] == [False, None]
+
+
+def test_words_stand_to_the_left_and_numbers_to_the_right() -> None:
+    heads = [Head("J"), Head("word"), Head("span")]
+    rows = [Row("a", [2.5, "pear", "5 to 9"]), Row("b", [None, None, "−1 to 2"])]
+    table = Table("", "row", heads, rows)
+    assert [table.is_words(at) for at in range(3)] == [False, True, False]
+    assert table_text(table).splitlines()[2:] == [
+        "a    2.500  pear   5 to 9",
+        "b        –  –     −1 to 2",
+    ]
 
 
 def test_keys_are_safe_names_of_files() -> None:

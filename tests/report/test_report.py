@@ -6,6 +6,7 @@ import base64
 import csv
 import gzip
 import importlib.util
+import io
 import json
 import math
 import re
@@ -17,10 +18,13 @@ import numpy as np
 import pytest
 
 from ipa_energy.cli import main
-from ipa_energy.comparing import Comparison, compare, metrics
+from ipa_energy.comparing import Comparison, compare, comparison_table, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.report import write_figures, write_html
-from ipa_energy.report.compare_page import drawn_runs
+from ipa_energy.report.compare_page import compare_figures, compare_page, drawn_runs
+from ipa_energy.report.figure import Line, csv_of
+from ipa_energy.report.image import draw
+from ipa_energy.report.plotly_json import plotly_json
 from ipa_energy.runlog import Run, read_run
 from ipa_energy.testing import write_fake_run
 
@@ -63,7 +67,7 @@ def data_of(page: str) -> dict[str, object]:
 
 def test_page_loads_nothing(page: str) -> None:
     ours = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert not re.search(r"\b(src|href)=|url\(|@import|https?://", ours)
+    assert not re.search(r"\b(src|href)=(?!\"data:image/png;base64,)|url\(|@import|https?://", ours)
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     assert len(page.encode()) < 3e6
 
@@ -119,6 +123,62 @@ def test_estimates_are_called_estimates(page: str) -> None:
     assert page.count("estimated by fake") >= 3
     assert "Estimated joules were computed from a model" in page
     assert "Measured joules" not in page
+
+
+def test_without_scripts_every_figure_is_a_picture(page: str) -> None:
+    pictures = re.findall(r'<noscript><img src="data:image/png;base64,([^"]+)" alt=', page)
+    assert len(pictures) == len(KEYS)
+    for picture in pictures:
+        data = base64.b64decode(picture)
+        assert data.startswith(b"\x89PNG")
+        assert len(data) < 60_000
+
+
+def test_joules_say_where_they_are_from_in_every_file(
+    comparison: Comparison, runs: list[Run]
+) -> None:
+    figures = {one.key: one for one in compare_figures(comparison, drawn_runs(comparison, runs))}
+    for key in ("trade", "power", "energy", "split"):
+        assert figures[key].footnote == "Joules: estimated by fake."
+        rows = list(csv.DictReader(io.StringIO(csv_of(figures[key]))))
+        assert {row["joules"] for row in rows} == {"estimated by fake"}
+        (legend,) = draw(figures[key]).legends
+        assert legend.get_title().get_text() == figures[key].footnote
+    assert "joules" not in csv_of(figures["latency"])
+
+
+def test_figures_over_time_end_together_and_count_in_whole_numbers(
+    comparison: Comparison, runs: list[Run]
+) -> None:
+    figures = compare_figures(comparison, drawn_runs(comparison, runs))
+    over_time = [one for one in figures if one.x.title.startswith("time")]
+    assert {(one.x.low, one.x.high) for one in over_time} == {(0.0, 60.0)}
+    (stage, _) = (one for one in figures if one.key.startswith("stage"))
+    layout = plotly_json(stage)["layout"]
+    assert all(layout[axis]["dtick"] >= 1 for axis in ("yaxis2", "yaxis3"))
+    for axes in draw(stage).axes[1:]:
+        assert all(float(tick).is_integer() for tick in axes.get_yticks())
+    legend = [mark.name for mark in stage.marks if mark.legend]
+    assert legend[-2:] == ["plain", HOSTILE], "lines without a name"
+    widths = [mark.width for mark in stage.marks if isinstance(mark, Line)]
+    assert widths[0] > 2 * widths[2], "a line in the same place would hide the first"
+
+
+def test_mlperf_joules_are_never_shown_without_their_notice(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    notice = "not verified by MLCommons Association"
+    run = replace(
+        runs[0], steps=tuple(replace(step, meter="mlperf-wall") for step in runs[0].steps)
+    )
+    comparison = compare([run])
+    page = compare_page(comparison, drawn_runs(comparison, [run]))
+    assert any(notice in text for section in page.sections for text in section.text)
+    assert notice in comparison_table(comparison)
+    for figure in page.figures:
+        if figure.key in ("trade", "power", "energy", "split"):
+            assert notice in figure.footnote
+            assert notice in csv_of(figure).splitlines()[1]
 
 
 def test_logs_without_energy_have_no_energy_figures(runs: list[Run], tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_front_is_the_analysis_s_and_the_exchange_rates_are_told(study: Study) -
     front, chosen = figure.marks
     assert isinstance(front, Points)
     assert isinstance(chosen, Points)
-    assert list(front.y) == [plan.joules_per_request for plan in found.front.shown]
+    assert list(front.y) == [plan.joules_per_request for plan in found.front.plans]
+    assert len(front.y) == found.front.size, "a part of the front only"
     assert list(chosen.labels) == [found.plan.label]
     assert front.hollow
     (section,) = (one for one in page.sections if one.title == "Sensitivity at 12 rps")

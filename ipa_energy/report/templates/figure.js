@@ -23,7 +23,10 @@
     if (node !== null && typeof node === "object") {
       return Object.fromEntries(Object.entries(node).map(([name, value]) => [name, colored(value, colors, name)]));
     }
-    if (typeof node === "string" && node[0] === "@" && /color$/.test(key || "")) return colors[node.slice(1)] || node;
+    if (typeof node === "string" && node[0] === "@" && /color$/.test(key || "")) {
+      const [name, pale] = node.slice(1).split("-");
+      return colors[name] ? colors[name] + (pale ? "73" : "") : node;
+    }
     return node;
   }
 
@@ -82,8 +85,9 @@
     };
     for (const [name, given] of Object.entries(result)) if (/^[xy]axis\d*$/.test(name)) result[name] = axis(given, colors);
     if (result.coloraxis) {
+      const own = Array.isArray(result.coloraxis.colorscale);
       const steps = Object.keys(colors).filter((name) => /^value\d+$/.test(name)).length - 1;
-      result.coloraxis.colorscale = Array.from({ length: steps + 1 }, (_, step) => [step / steps, colors["value" + step]]);
+      if (!own) result.coloraxis.colorscale = Array.from({ length: steps + 1 }, (_, step) => [step / steps, colors["value" + step]]);
       const bar = result.coloraxis.colorbar;
       result.coloraxis = {
         ...result.coloraxis,
@@ -158,14 +162,17 @@
     const rows = [];
     figure.data.forEach((trace, index) => {
       const columns = new Map(figure.columns[index].map(([title, path]) => [title, along(trace, path)]));
-      const count = Math.max(0, ...Array.from(columns.values(), (values) => values.length));
+      // What is one text for the whole mark stands in each of its rows.
+      const lists = Array.from(columns.values()).filter(Array.isArray);
+      const count = Math.max(0, ...lists.map((values) => values.length));
       for (let row = 0; row < count; row += 1) {
         const cells = titles.map((title) => {
-          const value = columns.has(title) ? columns.get(title)[row] : null;
+          const column = columns.get(title);
+          const value = Array.isArray(column) ? column[row] : column;
           return value === null || value === undefined ? "" : typeof value === "string" ? plain(value) : value;
         });
         // A mark that only explains the legend has no numbers.
-        if (cells.some((cell) => cell !== "")) rows.push([plain(trace.name), ...cells]);
+        if (cells.some((cell, at) => cell !== "" && titles[at] !== "joules")) rows.push([plain(trace.name), ...cells]);
       }
     });
     return { titles: ["series", ...titles], rows };
@@ -195,9 +202,10 @@
     const shown = { ...layout(figure, colors, at.clientHeight), paper_bgcolor: "#fff", width: at.clientWidth };
     if (at._fullLayout && at._fullLayout.scene) shown.scene.camera = at._fullLayout.scene.camera;
     shown.title = { text: escaped(button.closest("figure").querySelector("h3").textContent), x: 0.01, xanchor: "left", y: 0.99, yanchor: "top", yref: "container", font: { size: 14 } };
-    shown.margin = { ...shown.margin, t: 44 };
+    shown.margin = { ...shown.margin, t: 44, b: (shown.margin.b || 0) + 16 };
+    shown.annotations = [{ text: figure.footnote, showarrow: false, x: 0, y: 0, xref: "container", yref: "container", xanchor: "left", yanchor: "bottom", xshift: 10, yshift: 2, font: { size: 10, color: colors.muted } }];
     const image = { data: colored(figure.data, colors), layout: shown };
-    return Plotly.downloadImage(image, { format, filename: figure.key, width: at.clientWidth, height: at.clientHeight + 36, scale: format === "png" ? 2 : 1 });
+    return Plotly.downloadImage(image, { format, filename: figure.key, width: at.clientWidth, height: at.clientHeight + 52, scale: format === "png" ? 2 : 1 });
   }
   for (const button of document.querySelectorAll(".save")) button.addEventListener("click", () => save(button));
 

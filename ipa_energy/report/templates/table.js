@@ -61,6 +61,15 @@ const report = (() => {
   }
 
   for (const table of document.querySelectorAll("main > section table")) makeSortable(table);
+
+  // Phones hide scroll bars: what lies beyond the edge has to be said.
+  const scrolls = document.querySelectorAll(".table .scroll");
+  function hint() {
+    for (const scroll of scrolls) scroll.classList.toggle("more", scroll.scrollWidth - scroll.clientWidth - scroll.scrollLeft > 8);
+  }
+  for (const scroll of scrolls) scroll.addEventListener("scroll", hint, { passive: true });
+  window.addEventListener("resize", hint);
+  hint();
   for (const button of document.querySelectorAll(".copy")) {
     const words = button.textContent;
     button.addEventListener("click", async () => {
@@ -79,7 +88,7 @@ const report = (() => {
   function show() {
     const colors = source.colors[isDark() ? "dark" : "light"];
     document.getElementById("theme").textContent = isDark() ? "Light" : "Dark";
-    for (const dot of document.querySelectorAll(".dot")) dot.style.background = colors[dot.dataset.color];
+    for (const swatch of document.querySelectorAll(".swatch")) swatch.style.stroke = colors[swatch.dataset.color];
     for (const listener of listeners) listener();
   }
   document.getElementById("theme").addEventListener("click", () => {
