@@ -4,6 +4,9 @@ An entry is *dominated* by an earlier one (in a fixed order) that is at least as
 column. Whoever wants the K best of something may drop an entry with K dominators: whatever can be
 made of it, K others make as much. Dominance is transitive, so those K can be found among the kept.
 
+Whoever also wants what *ties* with the K best asks for a margin by which a dominator has to be
+better in the columns that count for the result: an entry that K others beat by it cannot tie.
+
 Points of fronts and their hypervolumes, of which less is better, are the work of moocore, which is
 called from here only. It is no help to the solvers: they need K dominators, on few entries.
 """
@@ -22,7 +25,14 @@ _EARLIER = np.triu(np.ones((_PAIRWISE, _PAIRWISE), dtype=bool), 1)
 """Row before column, for as many entries as are ever compared with themselves."""
 
 
-def undominated(columns: Sequence[Floats], keep: int, order: Ints | None = None) -> Ints:
+def undominated(
+    columns: Sequence[Floats],
+    keep: int,
+    order: Ints | None = None,
+    *,
+    margin: float = 0.0,
+    counting: int = 1,
+) -> Ints:
     """Indices of the entries with fewer than ``keep`` dominators, in a good-first order.
 
     Args:
@@ -31,18 +41,28 @@ def undominated(columns: Sequence[Floats], keep: int, order: Ints | None = None)
         order: (N,) the order of the entries in which dominators are looked for, likely dominators
             first; default by the sum of the columns over their ranges. Any order is correct; a bad
             one keeps entries that could have gone.
+        margin: by how much a dominator has to be better in the counting columns.
+        counting: how many columns, the first, these are.
     """
     if order is None:
         order = _good_first(columns)
     if len(order) <= keep:
         return order
     if len(columns) == 1:
-        return _largest(columns[0], keep)
+        return _largest(columns[0], keep, margin)
+    asked = columns
+    if margin:
+        asked = [*(column + margin for column in columns[:counting]), *columns[counting:]]
     if len(order) <= _PAIRWISE:
-        return order[_dominators(columns, order, order, triangular=True) < keep]
+        return order[_dominators(columns, asked, order, order, triangular=True) < keep]
     if len(columns) == 2:
-        return _staircases(columns[0], columns[1], keep)
-    return _filtered([_ranks(column) for column in columns], order, keep)
+        return _staircases(columns, asked, keep)
+    offers = [_ranks(column) for column in columns]
+    asks = offers
+    if margin:
+        raised = zip(columns[:counting], offers, strict=False)
+        asks = [_raised(column, rank, margin) for column, rank in raised] + offers[counting:]
+    return _filtered(offers, asks, order, keep)
 
 
 def _good_first(columns: Sequence[Floats]) -> Ints:
@@ -56,33 +76,41 @@ def _good_first(columns: Sequence[Floats]) -> Ints:
     return np.argsort(total, kind="stable")
 
 
-def _largest(column: Floats, keep: int) -> Ints:
+def _largest(column: Floats, keep: int, margin: float) -> Ints:
     found = np.argpartition(-column, keep - 1)[:keep]
+    if margin:
+        found = np.flatnonzero(column > column[found[keep - 1]] - margin)
     return found[np.argsort(-column[found])]
 
 
 def _dominators(
-    columns: Sequence[np.ndarray], above: Ints, below: Ints, *, triangular: bool
+    offers: Sequence[np.ndarray],
+    asks: Sequence[np.ndarray],
+    above: Ints,
+    below: Ints,
+    *,
+    triangular: bool,
 ) -> Ints:
-    """How many entries of ``above`` are at least as good as each of ``below``."""
-    at_least = columns[0][above][:, None] >= columns[0][below]
-    for column in columns[1:]:
-        at_least &= column[above][:, None] >= column[below]
+    """How many entries of ``above`` offer at least what each of ``below`` asks of a dominator."""
+    at_least = offers[0][above][:, None] >= asks[0][below]
+    for offer, ask in zip(offers[1:], asks[1:], strict=True):
+        at_least &= offer[above][:, None] >= ask[below]
     if triangular:
         at_least &= _EARLIER[: len(above), : len(below)]
     return np.asarray(np.count_nonzero(at_least, axis=0), dtype=np.intp)
 
 
-def _staircases(first: Floats, second: Floats, keep: int) -> Ints:
+def _staircases(offers: Sequence[Floats], asks: Sequence[Floats], keep: int) -> Ints:
     """Two columns: ``keep`` times the staircase of what is left, by a running maximum."""
+    first, second = offers
     remaining = np.lexsort((-second, -first))
     kept = []
     for _ in range(keep):
-        height = second[remaining]
-        highest_before = np.maximum.accumulate(height)
-        on_stairs = np.empty(len(height), dtype=bool)
-        on_stairs[0] = True
-        on_stairs[1:] = height[1:] > highest_before[:-1]
+        highest = np.append(-np.inf, np.maximum.accumulate(second[remaining]))
+        before = np.arange(len(remaining))
+        if asks is not offers:
+            before = np.searchsorted(-first[remaining], -asks[0][remaining], side="right")
+        on_stairs = asks[1][remaining] > highest[before]
         kept.append(remaining[on_stairs])
         remaining = remaining[~on_stairs]
         if not len(remaining):
@@ -99,23 +127,35 @@ def _ranks(column: Floats) -> np.ndarray:
     return rank
 
 
-def _filtered(columns: Sequence[np.ndarray], order: Ints, keep: int) -> Ints:
+def _raised(column: Floats, rank: np.ndarray, margin: float) -> np.ndarray:
+    """The least rank of values that are greater by ``margin``, one beyond the last if none is."""
+    levels = np.empty(int(rank.max()) + 1)
+    levels[rank] = column
+    raised: np.ndarray = np.searchsorted(levels, levels + margin).astype(rank.dtype)[rank]
+    return raised
+
+
+def _filtered(
+    offers: Sequence[np.ndarray], asks: Sequence[np.ndarray], order: Ints, keep: int
+) -> Ints:
     """Take a block of the best, drop what it dominates, repeat on the rest."""
-    columns = [column[order] for column in columns]
+    offers = [offer[order] for offer in offers]
+    asks = [ask[order] for ask in asks]
     position = np.arange(len(order))
     found = np.zeros(len(order), dtype=np.intp)  # dominators found so far
     kept = []
     while len(position):
         block = np.arange(min(_BLOCK, len(position)))
-        counts = found[block] + _dominators(columns, block, block, triangular=True)
+        counts = found[block] + _dominators(offers, asks, block, block, triangular=True)
         good = block[counts < keep]
         kept.append(position[good])
         rest = np.arange(len(block), len(position))
-        found = found[rest] + _dominators(columns, good, rest, triangular=False)
+        found = found[rest] + _dominators(offers, asks, good, rest, triangular=False)
         stay = found < keep
         rest, found = rest[stay], found[stay]
         position = position[rest]
-        columns = [column[rest] for column in columns]
+        offers = [offer[rest] for offer in offers]
+        asks = [ask[rest] for ask in asks]
     return order[np.concatenate(kept)]
 
 

@@ -21,10 +21,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipa_energy.optimizer.bounds import LabelBound, Line, Priced, Relaxation, best_prices
+from ipa_energy.optimizer.bounds import (
+    GainBound,
+    LabelBound,
+    Line,
+    Priced,
+    Relaxation,
+    best_prices,
+)
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.search import Search
+from ipa_energy.optimizer.search import Search, TooManyTiesError, Wanted
 from ipa_energy.optimizer.table import Table
 
 SMALL_COMBINATIONS = 100_000
@@ -37,6 +44,7 @@ _PRICES_FOR_LABELS = 6
 _IMPROVED = 3
 _LONGEST_STRETCH = 1.0
 _SHORTEST_STRETCH = 1e-6
+_TIE_MARGIN = 2 * EQUAL_OBJECTIVE_RTOL
 
 
 def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[Choice]:
@@ -51,9 +59,59 @@ def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[C
     if table.is_hopeless:
         return []
     if table.combinations <= SMALL_COMBINATIONS:
-        plans = Search(table.undominated(top_k), None, top_k).run(table.floor()).plans
-        return [choice for _, choice in plans]
+        return _search_small(table, Wanted(top_k, top_k))
     return solve_bounded(table, top_k, FIRST_WIDTH, wanted)
+
+
+def solve_with_ties(
+    problem: Problem, top_k: int, most: int, reached: float | None = None
+) -> list[Choice] | None:
+    """The ``top_k`` best choices and what ties with the last of them, in one search.
+
+    Args:
+        problem: the program.
+        top_k: how many.
+        most: how many at most with those that tie.
+        reached: an objective that ``top_k`` choices are known to reach; the search is the quicker.
+
+    Returns:
+        best first, at most ``most``, with some that are a little worse than a tie perhaps; None if
+        the program has so many ties that they are better looked for by and by.
+    """
+    if problem.is_empty():
+        return []
+    table = Table.of(problem)
+    if table.is_hopeless:
+        return []
+    floor = table.floor()
+    margin = _TIE_MARGIN * max(1.0, abs(floor), abs(table.ceiling()))
+    wanted = Wanted(top_k, most, margin)
+    if reached is not None:
+        floor = max(floor, reached - margin)
+    try:
+        if table.combinations <= SMALL_COMBINATIONS and reached is not None:
+            found = Search(table, GainBound(table), wanted).run(floor)
+            return [choice for _, choice in found.plans]
+        if table.combinations <= SMALL_COMBINATIONS:
+            return _search_small(table, wanted)
+        best = _Best(most, floor, top_k, margin)
+        _search_all(table, best, FIRST_WIDTH)
+    except TooManyTiesError:
+        return None
+    return best.choices()
+
+
+def _search_small(table: Table, wanted: Wanted) -> list[Choice]:
+    fewer = table.undominated(wanted.plans, wanted.margin)
+    return [choice for _, choice in Search(fewer, None, wanted).run(table.floor()).plans]
+
+
+def _search_all(table: Table, best: _Best, width: int) -> None:
+    if table.factor is None:
+        _search_part(_part(table, None, best), best, width)
+        return
+    _search_zero_products(table, best, width)
+    _search_products(table, best, width)
 
 
 def solve_bounded(table: Table, top_k: int, width: int, wanted: int | None = None) -> list[Choice]:
@@ -65,8 +123,7 @@ def solve_bounded(table: Table, top_k: int, width: int, wanted: int | None = Non
     """
     if table.factor is not None:
         best = _Best(top_k, table.floor(), wanted)
-        _search_zero_products(table, best, width)
-        _search_products(table, best, width)
+        _search_all(table, best, width)
         return best.choices()
     best = _Best(top_k if wanted is None else wanted, table.floor())
     part = _part(table, None, best)
@@ -78,11 +135,18 @@ def solve_bounded(table: Table, top_k: int, width: int, wanted: int | None = Non
 
 
 class _Best:
-    """The ``top_k`` best distinct plans known, and what a plan must beat to join them."""
+    """The ``top_k`` best distinct plans known, and what a plan must beat to join them.
 
-    def __init__(self, top_k: int, floor: float, wanted: int | None = None) -> None:
+    Of these ``wanted`` are, and the others where they tie with the last of them: searches with a
+    ``margin`` keep no more labels for them than they would otherwise.
+    """
+
+    def __init__(
+        self, top_k: int, floor: float, wanted: int | None = None, margin: float = 0.0
+    ) -> None:
         self.top_k, self.floor = top_k, floor
         self.wanted = top_k if wanted is None else wanted
+        self.search = Wanted(self.wanted if margin else top_k, top_k, margin)
         self._worth: dict[Choice, float] = {}
         self.threshold = floor
 
@@ -166,9 +230,9 @@ def _search_part(part: _Part, best: _Best, width: int) -> None:
             return
         table = part.table.select(kept)
         if proven:
-            table = table.undominated(best.top_k)
+            table = table.undominated(best.search.plans, best.search.margin)
         bound = LabelBound(table, part.line, part.priced[:_PRICES_FOR_LABELS])
-        found = Search(table, bound, best.top_k).run(best.threshold, width)
+        found = Search(table, bound, best.search).run(best.threshold, width)
         best.add(found.plans)
         exact, proven = found.exact, True
         width *= _WIDENING
@@ -195,7 +259,7 @@ def _search_zero_products(table: Table, best: _Best, width: int) -> None:
         sums = Table(part.gain, None, part.scale, part.resources, part.index)
         if sums.is_hopeless:
             continue
-        apart = _Best(best.top_k, sums.floor(), best.wanted)
+        apart = _Best(best.top_k, sums.floor(), best.wanted, best.search.margin)
         _search_part(_part(sums, None, apart), apart, width)
         # `table` still has every candidate, so its positions are the problem's.
         best.add((table.worth(choice), choice) for choice in apart.choices())

@@ -234,6 +234,13 @@ class Problem:
             found.append(amount(columns, replicas, stage, self.moment))
         return tuple(found)
 
+    def worth(self, choice: Sequence[int]) -> float:
+        """The objective (6) of a choice."""
+        picked = list(zip(self.stages, choice, strict=True))
+        scores = [float(candidates.accuracy[at]) for candidates, at in picked]
+        penalty = sum(float(candidates.penalty[at]) for candidates, at in picked)
+        return self.settings.alpha * self.combined_accuracy(scores) - penalty
+
     def combined_accuracy(self, scores: Sequence[float]) -> float:
         """A of equation (6) from one score a stage."""
         return combine_accuracy(scores, self.settings.accuracy_method)

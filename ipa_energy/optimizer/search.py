@@ -5,9 +5,10 @@ and, for a product of accuracies, the product so far. One step extends every lab
 candidate of the next stage, all at once, and drops
 
 1. labels that must break an SLA whatever follows;
-2. labels whose upper bound does not beat the ``top_k``-th best plan known;
-3. labels with ``top_k`` dominators (:mod:`.dominance`): at least as good as them after every
-   completion. For a product that is checked at the least and the greatest factor that the rest can
+2. labels whose upper bound does not beat the threshold, by the plans known so far;
+3. labels with as many dominators as plans are wanted (:mod:`.dominance`): at least as good as them
+   after every completion, or better by a margin, so that what ties with the last plan wanted stays
+   in. For a product that is checked at the least and the greatest factor that the rest can
    contribute; what lies between is linear.
 
 A search that is *narrow* also drops all but the ``width`` most promising labels. If it never had
@@ -28,7 +29,7 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.dominance import undominated
 from ipa_energy.optimizer.plan import Choice
-from ipa_energy.optimizer.table import Table
+from ipa_energy.optimizer.table import Table, suffix_factors
 
 _CHUNK = 2_000_000
 """Most labels made at once; bounds the memory of a step (8 bytes a column each)."""
@@ -94,17 +95,44 @@ class Found:
     exact: bool
 
 
+MANY_TIES = 128
+"""With more labels of a stage as good as another one, ties are not worth carrying along."""
+
+
+class TooManyTiesError(Exception):
+    """A search with a margin would have to keep every tie of a program full of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a search is to find.
+
+    Attributes:
+        plans: how many, the best.
+        most: how many to return, if so many are above the threshold.
+        margin: plans that are worse than the last wanted one by less are to be found too.
+    """
+
+    plans: int
+    most: int
+    margin: float = 0.0
+
+
 class Search:
     """A table with everything about its unfinished ends that all widths share."""
 
-    def __init__(self, table: Table, bound: Bound | None, top_k: int) -> None:
-        self._table, self._bound, self._top_k = table, bound, top_k
+    def __init__(self, table: Table, bound: Bound | None, wanted: Wanted) -> None:
+        self._table, self._bound, self._wanted = table, bound, wanted
         self._least = [resource.suffix(np.minimum) for resource in table.resources]
         self._most = [resource.suffix(np.maximum) for resource in table.resources]
-        self._factors = _suffix_factors(table)
+        self._factors = [] if table.factor is None else suffix_factors(table.factor)
 
     def run(self, threshold: float, width: int | None = None) -> Found:
-        """The best plans above ``threshold``, looking at ``width`` labels a stage (None: all)."""
+        """The best plans above ``threshold``, looking at ``width`` labels a stage (None: all).
+
+        Raises:
+            TooManyTiesError: only with a margin.
+        """
         steps: list[Labels] = []
         labels = _nothing_decided(self._table)
         exact = True
@@ -115,9 +143,9 @@ class Search:
                 labels, was_cut = self._narrow(labels, stage + 1, upper, width)
                 exact = exact and not was_cut
             else:
-                labels = labels.take(
-                    undominated(self._columns(labels, stage + 1), self._top_k, _descending(upper))
-                )
+                labels = labels.take(self._undominated(labels, stage + 1, _descending(upper)))
+            if self._wanted.margin and len(labels) > MANY_TIES:
+                self._refuse_ties(labels)
             steps.append(labels)
         labels, _ = self._extend(labels, last, threshold, complete=True)
         return Found(self._plans([*steps, labels]), exact)
@@ -132,10 +160,20 @@ class Search:
         if was_cut:
             labels = labels.take(order[:most])
             order = np.arange(most)
-        kept = undominated(self._columns(labels, stage), self._top_k, order)
+        kept = self._undominated(labels, stage, order)
         if len(kept) > width:
             return labels.take(kept[:width]), True
         return labels.take(kept), was_cut
+
+    def _undominated(self, labels: Labels, stage: int, order: Ints | None) -> Ints:
+        columns, counting = self._columns(labels, stage)
+        wanted = self._wanted
+        return undominated(columns, wanted.plans, order, margin=wanted.margin, counting=counting)
+
+    def _refuse_ties(self, labels: Labels) -> None:
+        steps = np.diff(np.sort(labels.worth()))
+        if np.count_nonzero(steps < self._wanted.margin) > MANY_TIES:
+            raise TooManyTiesError
 
     def _extend(
         self, labels: Labels, stage: int, threshold: float, *, complete: bool = False
@@ -183,14 +221,14 @@ class Search:
             labels = labels.take(np.flatnonzero(fits))
         if complete:
             worth = labels.worth()
-            return labels.take(_best(worth, self._top_k, threshold)), None
+            return labels.take(_best(worth, self._wanted, threshold)), None
         if self._bound is None:
             return labels, None
         index, upper = self._bound.refine(stage, labels, threshold)
         return (labels if len(index) == len(labels) else labels.take(index)), upper
 
-    def _columns(self, labels: Labels, stage: int) -> list[Floats]:
-        """What dominance compares: larger is better in each."""
+    def _columns(self, labels: Labels, stage: int) -> tuple[list[Floats], int]:
+        """What dominance compares, larger being better; the first so many are of the objective."""
         if labels.product is None:
             columns = [labels.value]
         else:
@@ -198,6 +236,7 @@ class Search:
             columns = [labels.value + labels.product * low]
             if high > low:
                 columns.append(labels.value + labels.product * high)
+        counting = len(columns)
         for used, least, most, resource in zip(
             labels.used, self._least, self._most, self._table.resources, strict=True
         ):
@@ -208,12 +247,12 @@ class Search:
                 columns.append(-np.maximum(used, harmless))
             elif len(used) and float(used.max()) > harmless:
                 columns.append(-used)
-        return columns
+        return columns, counting
 
     def _plans(self, steps: Sequence[Labels]) -> list[tuple[float, Choice]]:
         worth = steps[-1].worth()
         plans = []
-        for position in np.argsort(-worth, kind="stable")[: self._top_k].tolist():
+        for position in np.argsort(-worth, kind="stable")[: self._wanted.most].tolist():
             choice, at = [], position
             for stage in range(len(steps) - 1, -1, -1):
                 choice.append(int(self._table.index[stage][steps[stage].option[at]]))
@@ -233,21 +272,13 @@ def _nothing_decided(table: Table) -> Labels:
     )
 
 
-def _suffix_factors(table: Table) -> list[tuple[float, float]]:
-    """Least and greatest product of the factors of stages s, s + 1, …; (1, 1) at the end."""
-    if table.factor is None:
-        return []
-    found = [(1.0, 1.0)]
-    for factor in reversed(table.factor):
-        low, high = found[-1]
-        found.append((low * float(factor.min()), high * float(factor.max())))
-    return found[::-1]
-
-
-def _best(worth: Floats, top_k: int, threshold: float) -> Ints:
+def _best(worth: Floats, wanted: Wanted, threshold: float) -> Ints:
     above = np.flatnonzero(worth > threshold)
-    if len(above) > top_k:
-        above = above[np.argpartition(-worth[above], top_k - 1)[:top_k]]
+    if wanted.margin and len(above) > wanted.plans:
+        last = np.partition(worth[above], -wanted.plans)[-wanted.plans]
+        above = above[worth[above] > last - wanted.margin]
+    if len(above) > wanted.most:
+        above = above[np.argpartition(-worth[above], wanted.most - 1)[: wanted.most]]
     return above
 
 

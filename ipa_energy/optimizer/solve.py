@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
-from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import Conflict, find_conflict
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, Plan, build_plan
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
-from ipa_energy.optimizer.ties import ordered, settled, with_ties
+from ipa_energy.optimizer.ties import Solver, ordered, settled, with_ties
 from ipa_energy.registries import SOLVERS, named
 
 Status = Literal["optimal", "feasible", "infeasible"]
-Solver = Callable[[Problem, int], list[Choice]]
 
 DEFAULT_METHOD = "pareto"
 
@@ -119,7 +117,7 @@ def _settled(problem: Problem, solver: Solver, method: str, top_k: int) -> list[
         return settled(problem, solver, top_k)
     found = solver(problem, top_k)
     if method in NOT_ASKED_AGAIN:  # each further plan is a program to solve
-        return with_ties(problem, found, pareto.solve, top_k)
+        return with_ties(problem, found, top_k)
     return ordered(problem, found)
 
 

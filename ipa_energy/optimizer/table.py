@@ -59,6 +59,15 @@ def suffix_sums(values: Sequence[float]) -> Floats:
     return sums
 
 
+def suffix_factors(factors: Sequence[Floats]) -> list[tuple[float, float]]:
+    """Least and greatest product of the factors of stages s, s + 1, …; (1, 1) at the end."""
+    found = [(1.0, 1.0)]
+    for factor in reversed(factors):
+        low, high = found[-1]
+        found.append((low * float(factor.min()), high * float(factor.max())))
+    return found[::-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Gains, factors and resources of the candidates that are still open.
@@ -121,6 +130,13 @@ class Table:
             worst += self.scale * math.prod(float(extreme.reduce(f)) for f in self.factor)
         return worst - 1e-6 * max(1.0, abs(worst))
 
+    def ceiling(self) -> float:
+        """A value above that of every choice."""
+        best = sum(float(gain.max()) for gain in self.gain)
+        if self.factor is not None and self.scale > 0:
+            best += self.scale * math.prod(float(f.max()) for f in self.factor)
+        return best + 1e-6 * max(1.0, abs(best))
+
     def select(self, kept: Sequence[Ints]) -> Table:
         """The table of fewer candidates; ``kept`` holds indices, one array a stage."""
         return Table(
@@ -163,14 +179,32 @@ class Table:
         """A choice of this table's candidates as one of the problem's."""
         return tuple(int(index[at]) for index, at in zip(self.index, choice, strict=True))
 
-    def undominated(self, keep: int) -> Table:
-        """Without the candidates that ``keep`` others of their stage beat in every respect."""
+    def _other_products(self) -> list[tuple[float, float]]:
+        """Per stage the least and the greatest product of the other stages' factors."""
+        factors = self.factor or ()
+        least = [float(factor.min()) for factor in factors]
+        most = [float(factor.max()) for factor in factors]
+        return [
+            (math.prod(least[:at] + least[at + 1 :]), math.prod(most[:at] + most[at + 1 :]))
+            for at in range(len(factors))
+        ]
+
+    def undominated(self, keep: int, margin: float = 0.0) -> Table:
+        """Without the candidates that ``keep`` others of their stage beat in every respect.
+
+        With a margin these have to be worth more by that much, whatever the other stages have.
+        """
         kept = []
+        ends = self._other_products() if margin and self.factor is not None else []
         for stage, gain in enumerate(self.gain):
-            columns = [gain, *(-resource.use[stage] for resource in self.resources)]
-            if self.factor is not None:
-                columns.append(math.copysign(1.0, self.scale) * self.factor[stage])
-            kept.append(undominated(columns, keep))
+            uses = [-resource.use[stage] for resource in self.resources]
+            counting = [gain]
+            if self.factor is not None and margin:
+                counting = [gain + self.scale * end * self.factor[stage] for end in ends[stage]]
+            elif self.factor is not None:
+                uses.append(math.copysign(1.0, self.scale) * self.factor[stage])
+            columns = [*counting, *uses]
+            kept.append(undominated(columns, keep, margin=margin, counting=len(counting)))
         return self.select(kept)
 
 

@@ -18,6 +18,8 @@ from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import Candidates, Problem
 
+Solver = Callable[[Problem, int], list[Choice]]
+
 _MOST_ASKED = 512
 """Beyond so many, ties are settled among those that are known."""
 
@@ -28,51 +30,48 @@ _DIGITS = 10
 """Of joules and seconds that count: rounding must not choose."""
 
 
-def settled(
-    problem: Problem, solver: Callable[[Problem, int], list[Choice]], top_k: int = 1
-) -> list[Choice]:
+def settled(problem: Problem, solver: Solver, top_k: int = 1) -> list[Choice]:
     """The ``top_k`` best choices of a solver, by the one order."""
-    asked = top_k + 1
-    found = _asked(solver, problem, asked, top_k)
-    if top_k == 1 and not (len(found) == asked and _ties(problem, found[0], found[1])):
-        return found[:1]
-    while len(found) == asked < _MOST_ASKED and _ties(problem, found[top_k - 1], found[-1]):
-        asked *= 4
-        found = _asked(solver, problem, asked, top_k)
-    return ordered(problem, found)[:top_k]
+    tied = None
+    if solver is pareto.solve:
+        tied = pareto.solve_with_ties(problem, top_k, _MOST_ASKED)
+    if tied is None:
+        tied = _by_and_by(problem, solver, top_k)
+    return tied if len(tied) == 1 else ordered(problem, tied)[:top_k]
 
 
-def with_ties(
-    problem: Problem,
-    found: Sequence[Choice],
-    solver: Callable[[Problem, int], list[Choice]],
-    top_k: int = 1,
-) -> list[Choice]:
-    """The ``top_k`` best of ``found`` and of what ties with them by another, quicker solver."""
+def with_ties(problem: Problem, found: Sequence[Choice], top_k: int = 1) -> list[Choice]:
+    """The ``top_k`` best of ``found`` and of what ties with them by ``pareto``, which is quick."""
     if not found:
         return []
-    asked = len(found) + 1
-    others = _asked(solver, problem, asked, len(found))
-    while len(others) == asked < _MOST_ASKED and _ties(problem, found[-1], others[-1]):
-        asked *= 4
-        others = _asked(solver, problem, asked, len(found))
+    count, reached = len(found), min(problem.worth(choice) for choice in found)
+    others = pareto.solve_with_ties(problem, count, _MOST_ASKED, reached)
+    if others is None:
+        others = _by_and_by(problem, pareto.solve, count)
+    if others == found and count == 1:
+        return others
     near = EQUAL_OBJECTIVE_RTOL  # a solver's tolerance
     tied = [one for one in others if any(_ties(problem, one, known, near) for known in found)]
     return ordered(problem, list(dict.fromkeys([*found, *tied])))[:top_k]
 
 
-def _asked(
-    solver: Callable[[Problem, int], list[Choice]], problem: Problem, count: int, wanted: int
-) -> list[Choice]:
-    """Up to ``count`` choices, of which those after ``wanted`` matter only where they tie."""
-    if solver is pareto.solve:
-        return pareto.solve(problem, count, wanted)
-    return solver(problem, count)
+def _by_and_by(problem: Problem, solver: Solver, top_k: int) -> list[Choice]:
+    """The ``top_k`` best choices and what ties with the last of them: more, while that one ties."""
+    asked = top_k + 1
+    while True:
+        if solver is pareto.solve:  # those after top_k matter only where they tie
+            found = pareto.solve(problem, asked, top_k)
+        else:
+            found = solver(problem, asked)
+        full = len(found) == asked < _MOST_ASKED
+        if not (full and _ties(problem, found[top_k - 1], found[-1])):
+            return found
+        asked *= 4
 
 
 def ordered(problem: Problem, choices: Sequence[Choice]) -> list[Choice]:
     """Choices by the one order, best first."""
-    left = sorted(choices, key=lambda choice: -worth(problem, choice))
+    left = sorted(choices, key=problem.worth, reverse=True)
     found: list[Choice] = []
     while left:
         count = next((n for n, one in enumerate(left) if not _ties(problem, left[0], one)), None)
@@ -81,16 +80,8 @@ def ordered(problem: Problem, choices: Sequence[Choice]) -> list[Choice]:
     return found
 
 
-def worth(problem: Problem, choice: Choice) -> float:
-    """The objective (6) of a choice."""
-    picked = list(zip(problem.stages, choice, strict=True))
-    scores = [float(candidates.accuracy[at]) for candidates, at in picked]
-    penalty = sum(float(candidates.penalty[at]) for candidates, at in picked)
-    return problem.settings.alpha * problem.combined_accuracy(scores) - penalty
-
-
 def _ties(problem: Problem, one: Choice, other: Choice, rtol: float = TIE_RTOL) -> bool:
-    mine, theirs = worth(problem, one), worth(problem, other)
+    mine, theirs = problem.worth(one), problem.worth(other)
     return abs(mine - theirs) <= rtol * max(1.0, abs(mine))
 
 

@@ -267,17 +267,9 @@ def figures_of(problem: Problem, choice: Choice) -> PlanFigures:
         cost_cores=cores,
         latency_s=latency_s(problem, choice),
         joules_per_request=joules(problem, choice),
-        objective=objective(problem, choice),
+        objective=problem.worth(choice),
         amounts={name: amount(problem, choice, name) for name in further_quantities(problem)},
     )
-
-
-def objective(problem: Problem, choice: Choice) -> float:
-    """Equation (6) of a choice."""
-    parts = list(zip(problem.stages, choice, strict=True))
-    scores = [float(candidates.accuracy[at]) for candidates, at in parts]
-    penalty = sum(float(candidates.penalty[at]) for candidates, at in parts)
-    return problem.settings.alpha * problem.combined_accuracy(scores) - penalty
 
 
 def amount(problem: Problem, choice: Choice, quantity: str) -> float:

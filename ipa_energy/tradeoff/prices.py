@@ -35,7 +35,7 @@ from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem
 from ipa_energy.optimizer.settings import Cap
 from ipa_energy.tradeoff.correlation import ENERGY
-from ipa_energy.tradeoff.plan_space import PlanFigures, amount, figures_of, joules, objective
+from ipa_energy.tradeoff.plan_space import PlanFigures, amount, figures_of, joules
 
 Given = Literal["accuracy", "latency_s", "cost_cores"]
 
@@ -353,7 +353,7 @@ class _Staircase:
         found = [cap for cap in problem.caps if cap.name == sla]
         self._cap = found[0] if found else Cap(sla, math.inf, *SLAS[sla], noun="an SLA")
         self._limit = found[0].limit if found else None
-        self._worth = objective(problem, choice)
+        self._worth = problem.worth(choice)
         self._room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(self._worth))
 
     def price(self) -> ShadowPrice:
@@ -406,7 +406,7 @@ class _Staircase:
 
     def _above(self, target: float, limit: float | None) -> Choice | None:
         best = self._best(limit)
-        return best if best is not None and objective(self._problem, best) > target else None
+        return best if best is not None and self._problem.worth(best) > target else None
 
     def _best(self, limit: float | None) -> Choice | None:
         others = [cap for cap in self._problem.caps if cap.name != self._sla]
@@ -420,7 +420,7 @@ class _Staircase:
     def _move(self, limit: float, choice: Choice | None) -> Move:
         gone, saved = math.nan, math.nan
         if choice is not None:
-            gone = objective(self._problem, choice) - self._worth
+            gone = self._problem.worth(choice) - self._worth
             saved = joules(self._problem, choice) - joules(self._problem, self._choice)
         return Move(
             limit=limit,

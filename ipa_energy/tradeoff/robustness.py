@@ -29,7 +29,7 @@ from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem, within
 from ipa_energy.records import Option
-from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of, joules, objective
+from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of, joules
 
 RANKED = 100
 """Plans judged in all draws at once."""
@@ -121,7 +121,7 @@ class Resampled:
         choices: list[Choice | None] = [ranked[at] for at in first.tolist()]
         rest = -math.inf
         if len(ranked) == RANKED:
-            last = objective(hoped, ranked[-1])
+            last = hoped.worth(ranked[-1])
             rest = last + EQUAL_OBJECTIVE_RTOL * max(1.0, abs(last))
         for draw in np.flatnonzero((worth < rest) | np.isneginf(worth)).tolist():
             found = pareto.solve(_with_energy(self._problem, [d[draw] for d in self._drawn]))
@@ -182,9 +182,9 @@ def _gain(problem: Problem, choice: Choice) -> float:
     """The objective without its energy term."""
     weight = problem.settings.energy_weight * energy_scale(problem)
     if weight == 0:
-        return objective(problem, choice)
+        return problem.worth(choice)
     joules = sum(float(c.energy_j[at]) for c, at in zip(problem.stages, choice, strict=True))
-    return objective(problem, choice) + weight * joules
+    return problem.worth(choice) + weight * joules
 
 
 def _with_energy(problem: Problem, energy_j: Sequence[Floats]) -> Problem:
@@ -328,5 +328,5 @@ def _replacements(problem: Problem, winners: list[Choice | None]) -> tuple[Repla
 def _is_as_good(problem: Problem, choice: Choice, best: Choice) -> bool:
     if not within(joules(problem, choice), problem.settings.energy_sla_joules):
         return False
-    top = objective(problem, best)
-    return top - objective(problem, choice) <= EQUAL_OBJECTIVE_RTOL * max(1.0, abs(top))
+    top = problem.worth(best)
+    return top - problem.worth(choice) <= EQUAL_OBJECTIVE_RTOL * max(1.0, abs(top))
