@@ -173,7 +173,8 @@ def _setting(
     planner, config = experiment.planner, experiment.planner.config
     load = TraceLoad(experiment.workload.counts, mode=config.mode, seed=config.seed)
     start = fixed or initial_configuration(planner)
-    return Setting(config, planner.stages, start, load, resumed_at_s, live)
+    sla_s = planner.planned.latency_sla_s
+    return Setting(config, planner.stages, start, load, resumed_at_s, sla_s, live)
 
 
 def _go(runner: Runner, log: RunLog | RunInMemory, show_progress: bool) -> None:

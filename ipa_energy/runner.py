@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -49,6 +50,7 @@ from ipa_energy.serving.base import (
     short_of,
 )
 from ipa_energy.serving.live_joules import stage_joules, unsettled_stages
+from ipa_energy.serving.observed import AdapterFigures, Scale, StageJoules
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Runner:
         config = planner.config
         self.planner = planner
         self.backend, self.load, self.clock = serving.backend, serving.load, serving.clock
+        self.tell = serving.tell
         self.interval_s = config.adaptation_interval
         self.monitoring_s = int(config.monitoring_duration * 60)
         self.is_fixed = fixed is not None
@@ -96,6 +99,8 @@ class Runner:
         is_live = self.backend.resumes == "adopt"
         self.drift = DriftWatch(planner.stages, corrects=corrects_drift) if is_live else None
         self._unsettled: set[str] = set()
+        self._last_decision: Decision | None = None
+        self._last_joules: tuple[StageJoules, ...] = ()
         self.adapter = Adapter(
             planner.program,
             make_predictor(
@@ -144,6 +149,9 @@ class Runner:
                     )
                     # (2) start moving there; what runs stays if that fails
                     plan, decision = self._deploy(decision, start_s)
+                    self._last_decision = decision
+                    scales = self.drift.scales if self.drift else ()
+                    self._tell(plan, scales, status=decision.status, decision_s=decision.decision_s)
                 # (3) wait for the interval's end while the backend serves
                 end_s = self._end_of(start_s)
                 self.clock.wait_until(end_s)
@@ -219,7 +227,32 @@ class Runner:
         corrections = drift.watch(joules, served.end_s, served.quality)
         if drift.scales != before:
             self.adapter.program = self.planner.program_of(drift.scaled_stages())
+        self._last_joules = joules
+        self._tell(interval.plan, drift.scales)
         return replace(interval, joules=joules, corrections=corrections, scales=before)
+
+    def _tell(self, plan: Plan, scales: Sequence[Scale], **known: Any) -> None:
+        """Let whoever exports figures know what was decided, or how an interval went."""
+        if self.tell is None:
+            return
+        decision = self._last_decision
+        if decision is not None:
+            known["is_feasible"] = decision.status not in ("infeasible", "kept")
+            known["predicted_load_rps"] = decision.predicted_load_rps
+            known["planned_load_rps"] = decision.planned_load_rps
+        figures = AdapterFigures(
+            told_at_s=time.time(),
+            plan=plan.label,
+            accuracy=plan.accuracy_raw,
+            objective={**plan.terms, "objective": plan.objective},
+            scales=tuple(scales),
+            joules=self._last_joules,
+            **known,
+        )
+        try:
+            self.tell(figures)
+        except TryAgainError as error:
+            logger.info("the exporter was not told: %s", error)
 
     def _first_load_rps(self) -> float:
         """What the plan that runs first is described at."""

@@ -36,8 +36,7 @@ import numpy as np
 
 from ipa_energy.interval import half_width_95, t_quantile_95
 from ipa_energy.records import Option, Quality, Stage, weakest_quality
-from ipa_energy.serving.base import Correction, Scale
-from ipa_energy.serving.live_joules import StageJoules
+from ipa_energy.serving.observed import Correction, Scale, StageJoules
 
 logger = logging.getLogger(__name__)
 

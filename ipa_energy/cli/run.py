@@ -90,6 +90,20 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
         " --resume to take it over (default: 6)",
     )
     group.add_argument(
+        "--exporter",
+        type=int,
+        metavar="PORT",
+        help="offer figures to Prometheus at this port of this machine; 0: any, which is said",
+    )
+    group.add_argument(
+        "--prometheus",
+        nargs="?",
+        const=True,
+        metavar="URL",
+        help="start the Prometheus that is on the path, in RUN_DIR/prometheus; with a URL: see"
+        " whether that one scrapes the figures. Brings --exporter 0",
+    )
+    group.add_argument(
         "--no-drift-correction",
         action="store_true",
         help="say where live joules differ from the profile's for long, and decide by the profile"
@@ -113,6 +127,8 @@ def _live_options(args: argparse.Namespace) -> LiveOptions:
         powercap=args.powercap or POWERCAP,
         corrects_drift=not args.no_drift_correction,
         lease=args.lease,
+        exporter_port=0 if args.exporter is None and args.prometheus else args.exporter,
+        prometheus=args.out / "prometheus" if args.prometheus is True else args.prometheus,
     )
 
 

@@ -26,7 +26,8 @@ from ipa_energy.jsonl import Seals, sealed
 from ipa_energy.runlog.live_step import known
 from ipa_energy.runlog.record import Interval
 from ipa_energy.runlog.step import as_quality, log_entry
-from ipa_energy.serving.base import Change, Event, Requests, Served, Spent
+from ipa_energy.serving.base import Change, Event, Requests, Served
+from ipa_energy.serving.observed import Spent
 
 NEVER_US = -1
 MICROSECONDS = 1_000_000

@@ -25,8 +25,8 @@ from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
-from ipa_energy.serving.base import Correction, Decision, Scale, Served
-from ipa_energy.serving.live_joules import StageJoules
+from ipa_energy.serving.base import Decision, Served
+from ipa_energy.serving.observed import Correction, Scale, StageJoules
 
 RunStatus = Literal["running", "complete", "failed"]
 

@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -35,6 +35,7 @@ from ipa_energy.arrays import Counts, Floats, Mask
 from ipa_energy.config import PipelineConfig
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Option, Quality, Stage
+from ipa_energy.serving.observed import AdapterFigures, Spent
 
 Resumes = Literal["replay", "adopt"]
 """How a killed run goes on: a simulation serves again with the logged decisions, to the same state;
@@ -205,55 +206,6 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """By how much the joules of a variant on an allocation differ from its profile's.
-
-    Attributes:
-        stage: task name of the stage.
-        variant, allocation: what it is of; the allocation as its label.
-        factor: what e and p of the profile are multiplied by.
-    """
-
-    stage: str
-    variant: str
-    allocation: str
-    factor: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """A drift that was found.
-
-    Attributes:
-        stage: task name of the stage.
-        variant, allocation: whose joules drifted; the allocation as its label.
-        found_s: when, seconds since the start of the run.
-        windows: for how many windows it had gone on.
-        factor: joules now over joules expected before.
-        scale: joules now over the profile's.
-        is_applied: True if decisions from now on count with it.
-    """
-
-    stage: str
-    variant: str
-    allocation: str
-    found_s: float
-    windows: int
-    factor: float
-    scale: float
-    is_applied: bool = True
-
-    @property
-    def told(self) -> str:
-        """In a sentence."""
-        what = "decisions count with it" if self.is_applied else "not corrected"
-        return (
-            f"stage {self.stage}: {self.variant} {self.allocation} costs {self.scale:.2f} times"
-            f" the joules of its profile ({self.windows} windows); {what}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Requests:
     """Times of requests that left the pipeline, served or dropped; R requests, S stages.
 
@@ -330,36 +282,6 @@ class Change:
     asked_s: float
     ready_s: float = math.nan
     gone_s: float = math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Joules that one replica was charged with.
-
-    Attributes:
-        stage: task name of the stage.
-        option: label of what it runs: ``yolov5n 2c b4``.
-        replica: its name; no two of a run's have the same.
-        idle_j, dynamic_j: joules held while it existed, and above that.
-        cpu_s: CPU seconds.
-    """
-
-    stage: str
-    option: str
-    replica: str
-    idle_j: float
-    dynamic_j: float
-    cpu_s: float
-
-
-def added(one: Spent, other: Spent) -> Spent:
-    """What the same replica was charged with in two windows."""
-    return replace(
-        one,
-        idle_j=one.idle_j + other.idle_j,
-        dynamic_j=one.dynamic_j + other.dynamic_j,
-        cpu_s=one.cpu_s + other.cpu_s,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,6 +461,8 @@ class LiveOptions:
         lease: adaptation intervals for which a pipeline goes on serving when nobody decides, for
             whoever resumes the run.
         exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
+        prometheus: folder for a Prometheus that is started; or the URL of one to look at; None:
+            neither.
     """
 
     meter: str = "auto"
@@ -546,6 +470,7 @@ class LiveOptions:
     corrects_drift: bool = True
     lease: int = 6
     exporter_port: int | None = None
+    prometheus: Path | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -559,6 +484,7 @@ class Setting:
         load: what is to be sent; a live backend puts a sender of it in its place.
         resumed_at_s: seconds since the start of the run by the wall clock, where a live run is
             taken up again; 0 for a new one. A simulation begins at 0 again.
+        latency_sla_s: of the pipeline, from the YAML or by IPA's rule; None: unknown.
         live: how a live run is watched.
         folder: of the run; None if it has none. Whoever resumes it looks there for what runs.
         logged_until_s: where the intervals end that were logged before it was resumed.
@@ -570,6 +496,7 @@ class Setting:
     start: Deployment
     load: LoadSource
     resumed_at_s: float = 0.0
+    latency_sla_s: float | None = None
     live: LiveOptions = field(default_factory=LiveOptions)
     folder: Path | None = None
     logged_until_s: float = 0.0
@@ -578,11 +505,16 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The three roles of one run."""
+    """The three roles of one run.
+
+    Attributes:
+        tell: takes what the decider knows; None where nobody wants it.
+    """
 
     backend: Backend
     load: LoadSource
     clock: Clock
+    tell: Callable[[AdapterFigures], None] | None = None
 
     def close(self) -> None:
         """Stop sending, then release the backend."""

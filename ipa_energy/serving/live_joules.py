@@ -14,48 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ipa_energy.energy import joules_per_request
 from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.serving.base import DeployedStage, Deployment, Served, StageState
+from ipa_energy.serving.observed import StageJoules
 
 LEAST_REQUESTS = 5
 """A window with fewer says nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageJoules:
-    """One stage in one window.
-
-    Attributes:
-        stage: task name of the stage.
-        variant, allocation: what it ran; the allocation as its label.
-        requests: that it served.
-        load_rps: these, each second.
-        batch_fill: requests in a batch, mean.
-        live_j: joules per request as spent.
-        profile_j: the same as the profile has it, without any correction; NaN without joules.
-        is_clean: False if the stage was being changed, or served too few to say anything.
-    """
-
-    stage: str
-    variant: str
-    allocation: str
-    requests: float
-    load_rps: float
-    batch_fill: float
-    live_j: float
-    profile_j: float
-    is_clean: bool
-
-    @property
-    def ratio(self) -> float:
-        """live_j / profile_j; NaN if either is not known."""
-        known = self.profile_j > 0 and self.live_j > 0
-        return self.live_j / self.profile_j if known else math.nan
 
 
 def stage_joules(

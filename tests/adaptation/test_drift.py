@@ -22,8 +22,8 @@ from ipa_energy.adaptation.drift import (
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.registries import BACKENDS, Named
 from ipa_energy.runlog import Run, read_run
-from ipa_energy.serving.base import LiveOptions, Scale, Setting
-from ipa_energy.serving.live_joules import StageJoules
+from ipa_energy.serving.base import LiveOptions, Setting
+from ipa_energy.serving.observed import Scale, StageJoules
 from ipa_energy.testing import FakeBackend, fake_stages
 
 

@@ -14,7 +14,7 @@ def local(setting: Setting) -> Serving:
         UnavailableError: something that this needs is not installed.
         ServingError: the replicas do not start.
     """
-    require("grpc", what="--backend local", extra="serve")
+    _require(setting, "--backend local")
     from ipa_energy.serving.local.backend import served
     from ipa_energy.serving.local.served_models import real_models
 
@@ -26,8 +26,14 @@ def local_stub(setting: Setting) -> Serving:
 
     Raises: as :func:`local`.
     """
-    require("grpc", what="--backend local-stub", extra="serve")
+    _require(setting, "--backend local-stub")
     from ipa_energy.serving.local.backend import served
     from ipa_energy.serving.local.served_models import stub_models
 
     return served(setting, stub_models(setting))
+
+
+def _require(setting: Setting, what: str) -> None:
+    require("grpc", what=what, extra="serve")
+    if setting.live.exporter_port is not None:
+        require("prometheus_client", what="--exporter", extra="serve")

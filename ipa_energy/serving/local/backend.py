@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -33,17 +34,17 @@ from ipa_energy.serving.base import (
     Served,
     Serving,
     Setting,
-    Spent,
     StageState,
     WallClock,
-    added,
 )
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.machine_meter import ESTIMATE
 from ipa_energy.serving.local.plane import COLUMNS, Collected, Job, Lease, Plane
 from ipa_energy.serving.local.plane_load import PlaneLoad
+from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_at
 from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.served_models import ServedModels
+from ipa_energy.serving.observed import Spent, added
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +84,13 @@ def served(setting: Setting, models: ServedModels) -> Serving:
             payloads=models.payloads,
             on_start=backend.begin,
         )
+        if setting.live.exporter_port is not None:
+            backend.watch_by(setting.live.prometheus)
     except BaseException:
         backend.close()
         raise
-    return Serving(backend, backend.load, clock)
+    tell = None if setting.live.exporter_port is None else backend.plane.tell
+    return Serving(backend, backend.load, clock, tell)
 
 
 class LocalBackend:
@@ -111,6 +115,7 @@ class LocalBackend:
         self.load: PlaneLoad | None = None
         self._beside_s = 0.0
         self._samples: list[Sample] = []
+        self._prometheus: PrometheusProcess | None = None
         taken_over = Plane.taken_over(folder, setting.logged_until_s) if folder else None
         if taken_over is not None and taken_over.standing.zero_s is None:
             taken_over.close()  # whoever began it was gone before anything was sent
@@ -127,6 +132,8 @@ class LocalBackend:
                 models.pipeline,
                 live=setting.live,
                 lease=Lease(folder, lease_s) if folder else None,
+                latency_sla_s=setting.latency_sla_s,
+                energy_sla_j=config.energy_sla_joules,
             )
         )
 
@@ -134,6 +141,21 @@ class LocalBackend:
         """The run's second 0 was at ``zero_s``: what was spent before is not the run's."""
         self._clock.begin(zero_s)
         self._beside_s = time.process_time()
+
+    def watch_by(self, prometheus: Path | str | None) -> None:
+        """Say where the figures are, and start a Prometheus in a folder or look at one at a URL."""
+        port = self.plane.exporter_port()
+        if port is None:
+            logger.warning("the pipeline that was taken over was started without --exporter")
+            return
+        exporter = f"127.0.0.1:{port}"
+        logger.warning("figures for Prometheus: http://%s/metrics", exporter)
+        if isinstance(prometheus, Path):
+            name = self._setting.config.pipeline_name
+            self._prometheus = PrometheusProcess(prometheus, exporter=exporter, pipeline=name)
+            logger.warning("Prometheus: %s", self._prometheus.url)
+        elif prometheus is not None:
+            logger.warning("%s", look_at(prometheus, exporter))
 
     def deploy(self, wanted: Deployment) -> None:
         """Start what is missing, and let go of what is not wanted once that is ready."""
@@ -177,6 +199,8 @@ class LocalBackend:
 
     def close(self) -> None:
         """Stop sending, and end every process."""
+        if self._prometheus is not None:
+            self._prometheus.close()
         self.plane.close()
 
     @property

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ipa_energy.records import Quality
-from ipa_energy.serving.base import Spent
 from ipa_energy.serving.local.machine_meter import ESTIMATE, Price, Prices
 from ipa_energy.serving.local.replica_set import Member, ReplicaSet
+from ipa_energy.serving.observed import Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,9 @@ class CpuLedger:
         sets: the stages.
         overhead: what serves beside them → its CPU seconds so far.
         now_s: the clock.
+
+    Attributes:
+        by_variant: stage, variant, meter, quality → idle and dynamic joules so far.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class CpuLedger:
         self._overhead_j = dict.fromkeys(self._overhead, 0.0)
         self._machine_j: float | None = None
         self._spent: dict[str, Spent] = {}
+        self.by_variant: dict[tuple[str, str, str, str], tuple[float, float]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     def add_overhead(self, name: str, cpu_s: Callable[[], float]) -> None:
@@ -136,6 +140,9 @@ class CpuLedger:
         self._idle_j[index] += idle_j
         self._dynamic_j[index] += dynamic_j
         option = member.option
+        key = (self._sets[index].queue.stage, option.variant, price.meter, price.quality)
+        so_far_j = self.by_variant.get(key, (0.0, 0.0))
+        self.by_variant[key] = (so_far_j[0] + idle_j, so_far_j[1] + dynamic_j)
         before = self._spent.get(member.name) or Spent(
             self._sets[index].queue.stage,
             f"{option.variant} {option.allocation.label}",

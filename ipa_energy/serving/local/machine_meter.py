@@ -77,9 +77,11 @@ class ModelPrices:
     """The price by the power model: always the same.
 
     Attributes:
+        meter: its name.
         cpu_s: CPU seconds that metering itself took.
     """
 
+    meter = ESTIMATE
     cpu_s = 0.0
 
     def __init__(self, model: PowerModel) -> None:
@@ -111,6 +113,7 @@ class MeteredPrices:
         now_s: the clock of the meter's readings.
 
     Attributes:
+        meter: its name.
         cpu_s: CPU seconds that reading the meter took.
         empty_w: watts of the machine with nothing on it, as far as known.
     """
@@ -123,6 +126,7 @@ class MeteredPrices:
         busy_s: Callable[[], float] = machine_busy_s,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self.meter = meter.name
         self.cpu_s = 0.0
         self.empty_w = model.idle_w if model.machine is not None else math.inf
         self._meter, self._model = meter, model

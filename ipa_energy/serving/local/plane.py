@@ -32,12 +32,13 @@ from typing import Any
 from ipa_energy.arrays import Floats
 from ipa_energy.errors import GiveUpError, ServingError
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.serving.base import Change, Event, LiveOptions, Spent, StageState
+from ipa_energy.serving.base import Change, Event, LiveOptions, StageState
 from ipa_energy.serving.local import control
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server, Wanted
 from ipa_energy.serving.local.router import Trip
+from ipa_energy.serving.observed import AdapterFigures, Spent
 
 ANSWER_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 15.0
@@ -69,6 +70,7 @@ class Job:
             (:class:`.template.Template`); None where every server is a program of its own.
         live: how it is watched.
         lease: None: it ends with who started it.
+        latency_sla_s, energy_sla_j: limits of a request, for the exporter; None without.
     """
 
     pipeline: str
@@ -78,6 +80,8 @@ class Job:
     models: str | None = None
     live: LiveOptions = field(default_factory=LiveOptions)
     lease: Lease | None = None
+    latency_sla_s: float | None = None
+    energy_sla_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,8 @@ ASKS: Mapping[str, tuple[Any, Any]] = {
     "prepare": (Sending, None),
     "begin": (float, None),
     "collect": (float, Collected),
-    "tell": (dict[str, Any], None),
+    "tell": (AdapterFigures, None),
+    "exporter": (None, int | None),
     "end": (None, None),
 }
 """Question → what it takes, and what it gives."""
@@ -288,9 +293,14 @@ class Plane:
         collected: Collected = self._ask("collect", until_s, timeout_s=timeout_s)
         return collected
 
-    def tell(self, figures: Mapping[str, Any]) -> None:
-        """What only the adapter knows, by name, as JSON can hold it."""
-        self._ask("tell", dict(figures))
+    def tell(self, figures: AdapterFigures) -> None:
+        """What only the adapter knows, for the exporter."""
+        self._ask("tell", figures)
+
+    def exporter_port(self) -> int | None:
+        """Where its figures are offered to Prometheus; None: nowhere."""
+        port: int | None = self._ask("exporter")
+        return port
 
     def close(self) -> None:
         """End it and everything that it started; safe to call twice."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,10 @@ from ipa_energy.serving.local.rpc import run, start_server
 from ipa_energy.serving.local.sender import Line, Sender
 from ipa_energy.serving.local.stage_queue import StageQueue
 from ipa_energy.serving.local.template import Template
+from ipa_energy.serving.observed import AdapterFigures
+
+if TYPE_CHECKING:
+    from ipa_energy.serving.local.exporter import Exporter
 
 SAMPLE_EVERY_S = 0.5
 LOOK_EVERY_S = 0.1
@@ -61,6 +65,8 @@ class _Pipeline:
         self._router = Router("", ())
         self._ledger: CpuLedger | None = None
         self._prices: Prices | None = None
+        self._exporter: Exporter | None = None
+        self._exporter_port: int | None = None
         self._front: Any = None
         self._template: Template | None = None
         self._sampling: asyncio.Task[None] | None = None
@@ -81,6 +87,8 @@ class _Pipeline:
             self._sampling.cancel()
         if self._prices is not None:
             self._prices.close()
+        if self._exporter is not None:
+            self._exporter.close()
         self._router.close()
         if self._template is not None:
             self._template.close()
@@ -178,8 +186,14 @@ class _Pipeline:
         troubles = [(row, line[3]) for row, line in enumerate(lines) if line[3] is not None]
         return Collected(control.packed(table), troubles, self.sender.taken, report)
 
-    async def on_tell(self, figures: dict[str, Any]) -> None:
+    async def on_tell(self, figures: AdapterFigures) -> None:
         """What only the adapter knows."""
+        if self._exporter is not None:
+            self._exporter.told(figures)
+
+    async def on_exporter(self, _: None) -> int | None:
+        """Where figures are offered."""
+        return self._exporter_port
 
     async def _serve(self) -> str:
         job = self.job
@@ -198,15 +212,36 @@ class _Pipeline:
         self._ledger = CpuLedger(
             prices,
             list(self._sets.values()),
-            {"router": lambda: time.process_time() - prices.cpu_s},
+            {"router": lambda: time.process_time() - prices.cpu_s - self._exporting_s()},
         )
         if self._template is not None:
             self._ledger.add_overhead("template", self._template.cpu_s)
         if isinstance(prices, MeteredPrices):
             self._ledger.add_overhead("meter", lambda: prices.cpu_s)
+        if job.live.exporter_port is not None:
+            await self._export(self._ledger, prices, job.live.exporter_port)
         self._front, port = await start_server(self._router)
         self._sampling = asyncio.create_task(self._sample_for_ever())
         return f"127.0.0.1:{port}"
+
+    async def _export(self, ledger: CpuLedger, prices: Prices, port: int) -> None:
+        """Offer figures to Prometheus."""
+        from ipa_energy.serving.local.exporter import Exporter
+
+        exporter = Exporter(
+            self.job.pipeline,
+            list(self._sets.values()),
+            ledger,
+            latency_sla_s=self.job.latency_sla_s,
+            energy_sla_j=self.job.energy_sla_j,
+            meter=prices.meter,
+        )
+        self._exporter_port = await exporter.listen(port)
+        self._exporter, self._router.on_left = exporter, exporter.left
+        ledger.add_overhead("exporter", lambda: exporter.cpu_s)
+
+    def _exporting_s(self) -> float:
+        return self._exporter.cpu_s if self._exporter else 0.0
 
     async def _report(self) -> Report:
         await self._sample()
@@ -257,7 +292,10 @@ class _Pipeline:
 
     async def _sample(self) -> None:
         if self._ledger is not None:
-            self._samples.append(await self._ledger.sample())
+            sample = await self._ledger.sample()
+            self._samples.append(sample)
+            if self._exporter is not None:
+                self._exporter.sampled(sample)
 
 
 class _Control:

@@ -48,6 +48,7 @@ class Router:
 
     Attributes:
         under_way: requests that have come and not left.
+        on_left: called with the trip of every request that leaves.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Router:
         self.name = name
         self.queues = tuple(queues)
         self.under_way = 0
+        self.on_left: Callable[[Trip], None] | None = None
         self._now_s = now_s
         self._finished: list[Trip] = []
         self._arrived_s: list[float] = []
@@ -98,6 +100,8 @@ class Router:
             self.under_way -= 1
             trip.left_s = self._now_s()
             self._finished.append(trip)
+            if self.on_left is not None:
+                self.on_left(trip)
         return Named(self.name, named.request_id, payload)
 
     def take_finished(self) -> list[Trip]:

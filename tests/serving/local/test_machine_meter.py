@@ -17,7 +17,6 @@ import itertools
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.serving.base import Spent
 from ipa_energy.serving.local.cpu_ledger import CpuLedger, Sample
 from ipa_energy.serving.local.machine_meter import (
     RETRY_S,
@@ -26,6 +25,7 @@ from ipa_energy.serving.local.machine_meter import (
     machine_busy_s,
     prices_for,
 )
+from ipa_energy.serving.observed import Spent
 from ipa_energy.testing import FakeMeter
 
 MODEL = PowerModel(idle_w=4.0, max_w=12.0, cores=2, source="made up")
