@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +22,9 @@ from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.hindsight import best_static_plan
 from ipa_energy.planning.planner import Planner, load_planner
+from ipa_energy.planning.policies import program_for
 from ipa_energy.records import Allocation, joined_meters
-from ipa_energy.registries import BACKENDS, QUANTITIES, named
+from ipa_energy.registries import BACKENDS, QUANTITIES, Serves, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runlog.step import further_terms
@@ -35,6 +37,7 @@ from ipa_energy.serving.base import (
     replica_start,
 )
 from ipa_energy.serving.load import TraceLoad
+from ipa_energy.serving.machine_fit import check_fits, free_bytes, machine_cores
 from ipa_energy.workloads import Workload, workload_from
 
 logger = logging.getLogger(__name__)
@@ -129,6 +132,9 @@ def run_experiment(
         ServingError: the backend failed; the finished intervals stay.
     """
     make = named(BACKENDS, backend, kind="backend", where="--backend")
+    entry = BACKENDS[backend]
+    if isinstance(entry, Serves) and entry.on_this_machine and not live.overcommits:
+        experiment = _fitted(experiment, fixed)
     called = name or (out.name if out else "run")
     if not called.isprintable():
         raise ConfigError(f"{called!r}", where="--name", allowed="printable text")
@@ -165,6 +171,32 @@ def run_experiment(
     profile = experiment.planner.profile_path.read_bytes()
     workload = _workload_csv(experiment.workload)
     return log.run(_config_yaml(experiment), workload.encode(), profile)
+
+
+def _fitted(experiment: Experiment, fixed: Deployment | None) -> Experiment:
+    """The same with this machine's cores as a capacity of its plans.
+
+    Raises:
+        ConfigError: what runs first does not fit.
+    """
+    planner, cores = experiment.planner, machine_cores()
+    capacity = dict(planner.config.capacity or {})
+    capacity["core"] = min(cores, capacity.get("core", math.inf))
+    config = planner.config.model_copy(update={"capacity": capacity})
+    planner = replace(planner, config=config, planned=program_for(config, planner.stages))
+    start = fixed or initial_configuration(planner)
+    mean_rps = float(experiment.workload.counts.mean())
+    plans = decide(
+        planner.program, planner.moment(mean_rps), method=config.optimization_method
+    ).plans
+    check_fits(
+        start,
+        cores=cores,
+        memory_bytes=free_bytes(),
+        what="what runs" if fixed else "the initial configuration",
+        instead=f"{plans[0].label} at {mean_rps:.3g} rps" if plans else None,
+    )
+    return replace(experiment, planner=planner)
 
 
 def _setting(

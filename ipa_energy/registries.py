@@ -113,13 +113,32 @@ WORKLOADS: dict[str, Named] = {
 """``make(config, ipa_home) -> Workload``; its parameters are ``config.workload_config``, its seed
 ``config.seed``."""
 
+
+@dataclass(frozen=True, slots=True)
+class Serves(Named):
+    """What serves a pipeline.
+
+    Attributes:
+        on_this_machine: True if its replicas hold this machine's cores, so that what does not fit
+            here is neither started nor planned.
+    """
+
+    on_this_machine: bool = False
+
+
 BACKENDS: dict[str, Named] = {
     "simulate": Named(
         "a simulation in virtual time", "ipa_energy.serving.simulated.backend:simulated"
     ),
-    "local": Named("its models on this machine, in real time", "ipa_energy.serving.local:local"),
-    "local-stub": Named(
-        "the same with stubs that take the profile's times", "ipa_energy.serving.local:local_stub"
+    "local": Serves(
+        "its models on this machine, in real time",
+        "ipa_energy.serving.local:local",
+        on_this_machine=True,
+    ),
+    "local-stub": Serves(
+        "the same with stubs that take the profile's times",
+        "ipa_energy.serving.local:local_stub",
+        on_this_machine=True,
     ),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and

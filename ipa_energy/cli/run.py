@@ -104,6 +104,11 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
         " whether that one scrapes the figures. Brings --exporter 0",
     )
     group.add_argument(
+        "--overcommit",
+        action="store_true",
+        help="plan and start what holds more cores than this machine has",
+    )
+    group.add_argument(
         "--no-drift-correction",
         action="store_true",
         help="say where live joules differ from the profile's for long, and decide by the profile"
@@ -129,6 +134,7 @@ def _live_options(args: argparse.Namespace) -> LiveOptions:
         lease=args.lease,
         exporter_port=0 if args.exporter is None and args.prometheus else args.exporter,
         prometheus=args.out / "prometheus" if args.prometheus is True else args.prometheus,
+        overcommits=args.overcommit,
     )
 
 

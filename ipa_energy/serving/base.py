@@ -460,6 +460,7 @@ class LiveOptions:
         corrects_drift: True to decide with rescaled joules once live ones differ for long.
         lease: adaptation intervals for which a pipeline goes on serving when nobody decides, for
             whoever resumes the run.
+        overcommits: True to plan and start what holds more cores than the machine has.
         exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
         prometheus: folder for a Prometheus that is started; or the URL of one to look at; None:
             neither.
@@ -469,6 +470,7 @@ class LiveOptions:
     powercap: Path = Path("/sys/class/powercap")
     corrects_drift: bool = True
     lease: int = 6
+    overcommits: bool = False
     exporter_port: int | None = None
     prometheus: Path | str | None = None
 

@@ -13,6 +13,7 @@ its answer was there from the generator.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -123,6 +124,12 @@ class LocalBackend:
         self.is_taken_over = taken_over is not None
         self._collected_s = setting.logged_until_s if taken_over else setting.resumed_at_s
         limit_s, lease_s = config.drop_limit, setting.live.lease * config.adaptation_interval
+        others = planes_running() - {taken_over.pid if taken_over else 0}
+        if others:
+            logger.warning(
+                "another pipeline is served on this machine (process %d): both share its CPUs",
+                min(others),
+            )
         self.plane = taken_over or Plane(
             Job(
                 config.pipeline_name,
@@ -299,6 +306,16 @@ class LocalBackend:
         seen_s = [sample.at_s - self._zero_s for sample in known]
         sums = [sample.machine_j for sample in known]
         return float(np.diff(np.interp(window, seen_s, np.array(sums, dtype=np.float64)))[0])
+
+
+def planes_running() -> set[int]:
+    """Process ids of all planes on this machine."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"\0ipa_energy.serving.local.plane_process\0" in path.read_bytes():
+                found.add(int(path.parent.name))
+    return found
 
 
 def _since(zero_s: float, change: Change) -> Change:

@@ -34,8 +34,9 @@ def write_pipeline(folder: Path, counts: list[int], *, interval_s: int = 2, more
 
 
 def words_of(pipeline: Path, out: Path, *more: str) -> list[str]:
-    """The command line of a live run."""
-    return ["run", str(pipeline), "--backend", "local-stub", "--out", str(out), "--quiet", *more]
+    """The command line of a live run; stubs sleep and need no cores."""
+    words = ["run", str(pipeline), "--backend", "local-stub", "--out", str(out), "--quiet"]
+    return [*words, "--overcommit", *more]
 
 
 @contextmanager
