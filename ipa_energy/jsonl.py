@@ -12,15 +12,18 @@ comes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError, IpaEnergyError, in_words
+
+logger = logging.getLogger(__name__)
 
 
 def dump_line(record: Any) -> str:
@@ -107,6 +110,23 @@ def drop_torn_line(path: Path) -> None:
     content = path.read_bytes()
     if content and not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def records_of(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """(``file:line``, what it holds) of every line of a file; a torn last one is passed over.
+
+    Raises:
+        ConfigError: another line is not JSON.
+    """
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        where = f"{path}:{number}"
+        try:
+            yield where, json.loads(line)
+        except ValueError as error:
+            if number < len(lines) or text.endswith("\n"):
+                raise ConfigError(f"not JSON: {error}", where=where) from error
+            logger.warning("%s: a torn last line is passed over", where)
 
 
 def take_lines(

@@ -8,9 +8,11 @@
     DIR/series/N/ipa-energy.jsonl          meter, quality, true load: what IPA has no place for
     DIR/series/N/0.yaml                    the profiling configuration IPA keeps with a series
 
-The requests are synthesised: they have the row's mean and 99th percentile and are otherwise
-meaningless. ``mode`` and ``series_meta`` say so. No CPU, memory or throttling figures are invented:
-these lists are empty.
+The requests are synthesised: a profile keeps two figures of a distribution, so they are the
+plainest set whose mean and 99th percentile are those two. Nothing else about it (variance, median,
+order, waiting) means anything, and ``mode`` and ``series_meta`` say so. Its clock starts at 0,
+where doubles resolve latencies fully. No CPU, memory or throttling figures are invented: these
+lists are empty.
 
 IPA picks experiments by one ``load``, a whole number, and plans with every one of them. So the row
 that planning would take of an option (fewest replicas, lowest load) carries the chosen label, and
@@ -19,10 +21,12 @@ further rows of that option the numbers after it; the load that was really serve
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +34,8 @@ from typing import Any
 from ipa_energy.config.source import dump_yaml
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file, whole_folder
-from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
-from ipa_energy.profile_table.ipa_results import (
-    CPU_COUNT,
-    DYNAMIC_JOULES,
-    IDLE_POWER,
-    JOULES,
-    responses_for,
-)
-from ipa_energy.profile_table.ipa_tables import MAPPER_FILE, accuracies_yaml, mapper_csv
+from ipa_energy.profile_table.ipa_results import CPU_COUNT, DYNAMIC_JOULES, IDLE_POWER, JOULES
+from ipa_energy.profile_table.ipa_tables import COLUMNS, MAPPER_FILE, NOTES_FILE, Note
 from ipa_energy.profile_table.profile_row import ProfileRow
 
 logger = logging.getLogger(__name__)
@@ -272,3 +269,69 @@ def _write_folder(place: Path, files: Mapping[str, str]) -> None:
 
 def _whole(value: float) -> float | int:
     return int(value) if value == int(value) else value
+
+
+def mapper_csv(lines: Iterable[Mapping[str, object]]) -> str:
+    """The whole file: header and one line for each mapping, which has every column."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def accuracies_yaml(pipeline: str, rows: Iterable[ProfileRow]) -> str:
+    """The accuracies of these rows as IPA's file has them."""
+    stages: dict[str, dict[str, float]] = {}
+    for row in rows:
+        # Twelve digits: 0.457 is 45.7 percent, not 45.699999999999996.
+        stages.setdefault(row.stage, {})[row.variant] = float(f"{100 * row.accuracy:.12g}")
+    return dump_yaml({pipeline: stages})
+
+
+MOST_HUNDREDS = 50
+"""Hundreds of requests a synthesised experiment may have."""
+
+
+LEAST_SHARE = 1e-3
+"""Least latency of a synthesised request over the mean: less could vanish beside its send time."""
+
+
+def responses_for(
+    latency_avg_s: float, latency_p99_s: float, pace_rps: float, node: str
+) -> list[list[dict[str, Any]]]:
+    """Requests by second, sent at an even pace, with this mean and this 99th percentile.
+
+    Raises:
+        ConfigError: no latencies have them: at least one request in a hundred takes the 99th
+            percentile, so the mean cannot be under a hundredth of it.
+    """
+    seconds: list[list[dict[str, Any]]] = []
+    for index, latency_s in enumerate(_latencies_for(latency_avg_s, latency_p99_s)):
+        sent_s = index / pace_rps
+        while len(seconds) <= int(sent_s):
+            seconds.append([])
+        end_s = sent_s + latency_s
+        times = {
+            "request": {"sending": sent_s, "arrival": end_s},
+            "models": {node: {"arrival": sent_s, "serving": end_s}},
+        }
+        seconds[int(sent_s)].append({"times": times})
+    return seconds
+
+
+def _latencies_for(avg_s: float, p99_s: float) -> list[float]:
+    """99k requests alike and k + 1 at the 99th percentile, for the smallest k that can do it.
+
+    Of 100k + 1 sorted values the percentile is the one at index 99k, without interpolation.
+    """
+    p99_s = max(p99_s, avg_s)
+    for hundreds in range(1, MOST_HUNDREDS + 1):
+        usual, slow = 99 * hundreds, hundreds + 1
+        usual_s = ((usual + slow) * avg_s - slow * p99_s) / usual
+        if usual_s > LEAST_SHARE * avg_s:
+            return [min(usual_s, p99_s)] * usual + [p99_s] * slow
+    raise ConfigError(
+        f"no {100 * MOST_HUNDREDS} latencies have a mean of {avg_s:g} s and a p99 of {p99_s:g} s",
+        allowed="a p99 under 98 times the mean",
+    )

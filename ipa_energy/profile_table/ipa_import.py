@@ -23,22 +23,24 @@ from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import write_json
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.profile_table.ipa_joules import (
+from ipa_energy.profile_table.ipa_results import (
     NO_JOULES,
+    IpaResult,
     NoEnergyError,
-    Note,
+    UnusableError,
     estimated_joules,
     has_joules,
-    read_notes,
+    read_result,
     recorded_joules,
 )
-from ipa_energy.profile_table.ipa_results import IpaResult, UnusableError, read_result
 from ipa_energy.profile_table.ipa_tables import (
     MAPPER_FILE,
     IpaExperiment,
+    Note,
     load_label,
     read_accuracies,
     read_experiments,
+    read_notes,
 )
 from ipa_energy.profile_table.profile_csv import meta_path, write_profile
 from ipa_energy.profile_table.profile_row import ProfileRow
@@ -149,7 +151,17 @@ def read_series(folder: Path, stage: str, choice: ImportChoice) -> SeriesImport:
             found.skipped[_name(experiment)] = what
             continue
         try:
-            _add_row(found, experiment, notes, accuracies[experiment.variant], choice)
+            row, remarks = row_of(
+                experiment,
+                folder,
+                notes.get(experiment.number),
+                stage=stage,
+                accuracy=accuracies[experiment.variant],
+                choice=choice,
+            )
+            found.rows.append(row)
+            if remarks:
+                found.remarks[_name(experiment)] = remarks
         except UnusableError as reason:
             found.skipped[_name(experiment)] = str(reason)
         except ConfigError as problem:
@@ -163,34 +175,13 @@ def read_series(folder: Path, stage: str, choice: ImportChoice) -> SeriesImport:
     return found
 
 
-def _add_row(
-    found: SeriesImport,
-    experiment: IpaExperiment,
-    notes: Mapping[int, Note],
-    accuracy: float,
-    choice: ImportChoice,
-) -> None:
-    path = found.folder / f"{experiment.number}.json"
-    row, remarks = row_of(
-        experiment,
-        read_result(path, experiment.node),
-        _note(notes, experiment),
-        stage=found.stage,
-        accuracy=accuracy,
-        choice=choice,
-        where=str(path),
-    )
-    found.rows.append(row)
-    if remarks:
-        found.remarks[_name(experiment)] = remarks
-
-
 def _chosen(
     experiments: Sequence[IpaExperiment], notes: Mapping[int, Note], load: str | None, folder: Path
 ) -> list[IpaExperiment]:
     """The experiments at the load; all of them if there is but one, or each knows its own."""
     loads = list(dict.fromkeys(experiment.load for experiment in experiments))
-    known = all(_note(notes, experiment).load_rps is not None for experiment in experiments)
+    of_each = (notes.get(experiment.number) for experiment in experiments)
+    known = all(note is not None and note.load_rps is not None for note in of_each)
     if load is None and len(loads) > 1 and not known:
         raise ConfigError(
             f"experiments at {len(loads)} loads: {', '.join(loads)}",
@@ -258,10 +249,6 @@ def _log(found: SeriesImport) -> None:
         logger.warning("%s: %s%s: %s", found.folder, names[0], more, reason)
 
 
-def _note(notes: Mapping[int, Note], experiment: IpaExperiment) -> Note:
-    return notes.get(experiment.number) or Note(experiment_id=experiment.number)
-
-
 def _name(experiment: IpaExperiment) -> str:
     entry = f"{experiment.variant} {experiment.cpu_cores:g}c b{experiment.batch}"
     return f"experiment {experiment.number} ({entry})"
@@ -269,20 +256,32 @@ def _name(experiment: IpaExperiment) -> str:
 
 def row_of(
     experiment: IpaExperiment,
-    result: IpaResult,
-    note: Note,
+    folder: Path,
+    note: Note | None,
     *,
     stage: str,
     accuracy: float,
     choice: ImportChoice,
-    where: str,
+    node: str | None = None,
 ) -> tuple[ProfileRow, list[str]]:
     """The row of an experiment, and remarks on what is weak about it.
 
+    Args:
+        experiment: its line of the mapper.
+        folder: its series.
+        note: of it, if there is one.
+        stage: of the row.
+        accuracy: of the row.
+        choice: how the folder is read.
+        node: whose latencies to take; None for the experiment's own.
+
     Raises:
-        UnusableError: its latencies are no latencies of a profile.
-        ConfigError: its energy contradicts itself.
+        UnusableError: it has no result, or its latencies are no latencies of a profile.
+        ConfigError: its result is no result, or its energy contradicts itself.
     """
+    where = str(folder / f"{experiment.number}.json")
+    result = read_result(Path(where), node or experiment.node)
+    note = note or Note(experiment_id=experiment.number)
     latency_avg_s = _figure(fmean(result.latencies_s))
     latency_p99_s = _figure(np.percentile(result.latencies_s, 99))
     if latency_p99_s < latency_avg_s:

@@ -1,9 +1,9 @@
-"""``N.json``: what one experiment of an IPA profiling series recorded.
+"""``N.json``: what one experiment of an IPA profiling series recorded, and its joules.
 
 IPA's parser turns every key it does not know into columns, so what may be added to the file is
 narrow: a list of numbers and nulls, or null. A text, a single number, a list of texts or a mapping
 makes it fail on the *whole series*. Energy is therefore here as lists of numbers, and what does not
-fit into such lists is beside it (:mod:`.ipa_joules`).
+fit into such lists is beside it (:class:`.ipa_tables.Note`).
 
 Per second the file has a list of requests ::
 
@@ -14,24 +14,39 @@ A request's model latency is ``serving − arrival`` of its node, the time of th
 in; IPA's parser takes the mean (``model_latencies_avg``) and the 99th percentile, interpolated
 linearly (``model_latencies_p99``). A request without these times timed out.
 
-The way back is not a recording and does not look like one: a profile keeps two figures of a
-distribution, so :func:`responses_for` makes the plainest set of requests whose mean and 99th
-percentile are those two. Nothing else about it (variance, median, order, waiting) means anything.
-Its clock starts at 0, where doubles resolve latencies fully; at today's epoch they would be good to
-a quarter of a microsecond only.
+Recorded joules are dynamic joules per request e, idle watts of a replica p, and joules per request
+J = e + n·p/λ. With two of them, the load and the replicas the third follows. Profiles made before
+there was energy have the container's cumulative CPU seconds. With a power model ``P = P_idle +
+(P_max − P_idle)·utilisation`` of k cores they give ::
+
+    e = (CPU seconds a second) · (P_max − P_idle)/k ÷ (requests a second of one replica)
+    p = P_idle · (reserved cores)/k
+
+IPA records counter and throughput of one replica, so its share of the requests is theirs by the
+number of replicas. Prometheus repeats a value until its next scrape, so the CPU rate is that
+between the first and the last *new* value inside the load, and a load shorter than a few scrapes
+gives none. Such a figure is always ``estimated``.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ipa_energy.config.source import read_text
+from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
+from ipa_energy.interval import half_width_95
+from ipa_energy.meters.cpu_time import CpuTimeMeter
+from ipa_energy.meters.power_model import PowerModel
+from ipa_energy.profile_table.ipa_tables import IpaExperiment, Note
+from ipa_energy.records import Provenance, Quality
 
 JOULES = "joules_per_request"
 DYNAMIC_JOULES = "dynamic_joules_per_request"
@@ -164,14 +179,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-MOST_HUNDREDS = 50
-"""Hundreds of requests a synthesised experiment may have."""
-
-
-LEAST_SHARE = 1e-3
-"""Least latency of a synthesised request over the mean: less could vanish beside its send time."""
-
-
 def model_latencies(responses: Any, node: str, where: str) -> tuple[list[float], int]:
     """Seconds each request spent in ``node``, and the number of requests that never came back.
 
@@ -212,46 +219,6 @@ def model_latencies(responses: Any, node: str, where: str) -> tuple[list[float],
     return latencies_s, lost
 
 
-def responses_for(
-    latency_avg_s: float, latency_p99_s: float, pace_rps: float, node: str
-) -> list[list[dict[str, Any]]]:
-    """Requests by second, sent at an even pace, with this mean and this 99th percentile.
-
-    Raises:
-        ConfigError: no latencies have them: at least one request in a hundred takes the 99th
-            percentile, so the mean cannot be under a hundredth of it.
-    """
-    seconds: list[list[dict[str, Any]]] = []
-    for index, latency_s in enumerate(_latencies_for(latency_avg_s, latency_p99_s)):
-        sent_s = index / pace_rps
-        while len(seconds) <= int(sent_s):
-            seconds.append([])
-        end_s = sent_s + latency_s
-        times = {
-            "request": {"sending": sent_s, "arrival": end_s},
-            "models": {node: {"arrival": sent_s, "serving": end_s}},
-        }
-        seconds[int(sent_s)].append({"times": times})
-    return seconds
-
-
-def _latencies_for(avg_s: float, p99_s: float) -> list[float]:
-    """99k requests alike and k + 1 at the 99th percentile, for the smallest k that can do it.
-
-    Of 100k + 1 sorted values the percentile is the one at index 99k, without interpolation.
-    """
-    p99_s = max(p99_s, avg_s)
-    for hundreds in range(1, MOST_HUNDREDS + 1):
-        usual, slow = 99 * hundreds, hundreds + 1
-        usual_s = ((usual + slow) * avg_s - slow * p99_s) / usual
-        if usual_s > LEAST_SHARE * avg_s:
-            return [min(usual_s, p99_s)] * usual + [p99_s] * slow
-    raise ConfigError(
-        f"no {100 * MOST_HUNDREDS} latencies have a mean of {avg_s:g} s and a p99 of {p99_s:g} s",
-        allowed="a p99 under 98 times the mean",
-    )
-
-
 def _models(request: Any, key: str, where: str) -> dict[str, Any]:
     """Times by node; empty for a request that timed out."""
     if not isinstance(request, dict):
@@ -281,3 +248,152 @@ def _latency(pair: Any, key: str, where: str) -> float | None:
             f"{key}: a latency of {latency_s:g} s", where=where, allowed="serving after arrival"
         )
     return latency_s
+
+
+# ------------------------------------------------------------------ its joules
+
+IMPORTED = "imported"
+"""Meter and quality of joules of which nobody said where they come from."""
+
+LEAST_COVERAGE = 0.5
+"""The CPU counter's samples must span this much of the load for an estimate."""
+
+
+class NoEnergyError(Exception):
+    """There is no figure to be had; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryJoules:
+    """Energy columns of a profile's row; see :class:`.profile_row.ProfileRow`."""
+
+    dynamic_energy_j: float
+    idle_power_w: float
+    joules_per_request: float
+    energy_ci95_j: float
+    trials: int
+    meter: str
+    quality: Quality | None
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where they come from."""
+        quality = self.quality or "imported"
+        return Provenance(self.meter, quality, self.trials, self.energy_ci95_j)
+
+
+NO_JOULES = EntryJoules(math.nan, math.nan, math.nan, math.nan, 1, "", None)
+"""The columns of a row without energy."""
+
+
+def has_joules(result: IpaResult) -> bool:
+    """True if any energy list of the experiment has a figure."""
+    return bool(result.joules_per_request or result.dynamic_joules_per_request)
+
+
+def recorded_joules(
+    result: IpaResult, note: Note, *, replicas: int, load_rps: float, where: str
+) -> EntryJoules:
+    """Energy as the experiment's lists have it.
+
+    Args:
+        result: with at least one energy list.
+        note: of the experiment; without meter and quality the figures are ``imported``.
+        replicas: n.
+        load_rps: λ that was served.
+        where: the file, for messages.
+
+    Raises:
+        NoEnergyError: the lists cannot be split into dynamic and idle energy.
+        ConfigError: they contradict each other.
+    """
+    dynamic, idle, whole = (
+        _mean(result.dynamic_joules_per_request),
+        _mean(result.idle_power_w),
+        _mean(result.joules_per_request),
+    )
+    waiting_j = _waiting_j(replicas, idle, load_rps)
+    if math.isnan(idle):
+        raise NoEnergyError(f"no {IDLE_POWER} beside its joules")
+    if math.isnan(dynamic):
+        dynamic = whole - waiting_j
+    if math.isnan(whole):
+        whole = dynamic + waiting_j
+    if not dynamic >= 0:
+        raise ConfigError(
+            f"{JOULES} is {whole:g} J, less than the {waiting_j:g} J of {replicas} idle replicas",
+            where=where,
+            allowed=f"{JOULES} = {DYNAMIC_JOULES} + replicas · {IDLE_POWER} / load",
+        )
+    each = result.dynamic_joules_per_request or result.joules_per_request
+    interval_j = note.energy_ci95_j
+    return EntryJoules(
+        dynamic_energy_j=dynamic,
+        idle_power_w=idle,
+        joules_per_request=whole,
+        energy_ci95_j=half_width_95(each) if interval_j is None else interval_j,
+        trials=len(each) if note.trials is None else note.trials,
+        meter=note.meter or IMPORTED,
+        quality=note.quality or "imported",
+    )
+
+
+def estimated_joules(
+    experiment: IpaExperiment, result: IpaResult, model: PowerModel, *, load_rps: float
+) -> EntryJoules:
+    """Energy from the experiment's CPU seconds, as the ``cpu-time`` meter would have it.
+
+    Raises:
+        NoEnergyError: the counter is absent, dead, fell, or does not cover the load.
+    """
+    cpu_rate = _cpu_rate(result)
+    served_rps = len(result.latencies_s) / experiment.replicas / result.duration_s
+    dynamic_j = cpu_rate * model.dynamic_w_per_core / served_rps
+    idle_w = experiment.cpu_cores * model.idle_w_per_core
+    return EntryJoules(
+        dynamic_energy_j=dynamic_j,
+        idle_power_w=idle_w,
+        joules_per_request=dynamic_j + _waiting_j(experiment.replicas, idle_w, load_rps),
+        energy_ci95_j=math.nan,
+        trials=1,
+        meter=CpuTimeMeter.name,
+        quality=CpuTimeMeter.quality,
+    )
+
+
+def _cpu_rate(result: IpaResult) -> float:
+    """CPU seconds a second of one replica under the load, between its first and last scrape."""
+
+    def inside(samples: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [sample for sample in samples if result.start_s <= sample[0] <= result.end_s]
+
+    during = inside(result.cpu_samples)
+    if len(during) < 2:
+        raise NoEnergyError("no cpu_usage_count during the load")
+    if any(later < earlier for (_, earlier), (_, later) in itertools.pairwise(during)):
+        raise NoEnergyError("cpu_usage_count fell during the load: the replica was restarted")
+    if during[-1][1] == during[0][1]:
+        raise NoEnergyError("cpu_usage_count did not rise under load: it is dead")
+    scrapes = inside(_scrapes(result.cpu_samples))
+    span_s = scrapes[-1][0] - scrapes[0][0]
+    if span_s < LEAST_COVERAGE * result.duration_s:
+        raise NoEnergyError(
+            f"cpu_usage_count covers {span_s:g} s of a load of {result.duration_s:g} s"
+        )
+    return (scrapes[-1][1] - scrapes[0][1]) / span_s
+
+
+def _scrapes(samples: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """The samples that are not the one before repeated."""
+    for index, sample in enumerate(samples):
+        if index == 0 or sample[1] != samples[index - 1][1]:
+            yield sample
+
+
+def _waiting_j(replicas: int, idle_power_w: float, load_rps: float) -> float:
+    """n·p/λ; NaN without load, when there are no requests to share it."""
+    return joules_per_request(0.0, idle_power_w, replicas, load_rps) if load_rps > 0 else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan

@@ -1,30 +1,38 @@
-"""The tables of IPA's profiling: ``key_config_mapper.csv`` and ``accuracies.yaml``.
+"""What lies beside the results of IPA's profiling: experiments, accuracies, and our notes.
 
-The mapper says which experiment of a series measured what. IPA writes one line an experiment before
-it runs it, so a line whose ``N.json`` never came is an ordinary thing there. What matters here are
-eight of its seventeen columns; the others are kept in the header so that IPA's own profiler can go
-on in a series that was written here.
+``key_config_mapper.csv`` says which experiment of a series measured what. IPA writes one line an
+experiment before it runs it, so a line whose ``N.json`` never came is an ordinary thing there. What
+matters here are eight of its seventeen columns; the others are kept in the header so that IPA's own
+profiler can go on in a series that was written here.
 
-The accuracies are pipeline → stage → variant → percent. They are also where IPA's users choose: a
-variant that is not among them is not offered, however well it was profiled. Some audio figures are
-minus a word error rate, hence −100 to 100.
+``accuracies.yaml`` is pipeline → stage → variant → percent. It is also where IPA's users choose: a
+variant that is not in it is not offered, however well it was profiled. Some audio figures are minus
+a word error rate, hence −100 to 100.
+
+``ipa-energy.jsonl``, one :class:`Note` a line, has what IPA's format has no place for. It is a file
+of its own because IPA's parser chokes on texts in ``N.json`` and takes any file whose name begins
+with an experiment's number for that experiment; and lines are appended, so a kill costs one of
+them. Of two lines for one experiment the later holds.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.config.source import YamlSource, dump_yaml, raise_all, read_text, read_yaml, shown
+from ipa_energy.config.source import YamlSource, raise_all, read_text, read_yaml, shown
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.jsonl import append_line, drop_torn_line, records_of
+from ipa_energy.records import QUALITIES, Quality
 
 MAPPER_FILE = "key_config_mapper.csv"
+NOTES_FILE = "ipa-energy.jsonl"
 
 COLUMNS = (
     "experiment_id",
@@ -140,15 +148,6 @@ def read_experiments(folder: Path) -> list[IpaExperiment]:
     return found
 
 
-def mapper_csv(lines: Iterable[Mapping[str, object]]) -> str:
-    """The whole file: header and one line for each mapping, which has every column."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
 def load_label(text: str) -> str:
     """A load as it is compared: ``20``, ``20.0`` and ``2e1`` are one, a trace's name is itself."""
     value = _float(text)
@@ -254,15 +253,6 @@ def read_accuracies(path: Path, pipeline: str, stage: str) -> dict[str, float]:
     return {variant: percent / 100 for variant, percent in percents.items()}
 
 
-def accuracies_yaml(pipeline: str, rows: Iterable[ProfileRow]) -> str:
-    """The accuracies of these rows as IPA's file has them."""
-    stages: dict[str, dict[str, float]] = {}
-    for row in rows:
-        # Twelve digits: 0.457 is 45.7 percent, not 45.699999999999996.
-        stages.setdefault(row.stage, {})[row.variant] = float(f"{100 * row.accuracy:.12g}")
-    return dump_yaml({pipeline: stages})
-
-
 def _mapping(
     source: YamlSource, keys: tuple[str, ...], noun: str, data: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -289,3 +279,104 @@ def _within(source: YamlSource, keys: tuple[str, str]) -> list[ConfigError]:
 
 def _line(problem: ConfigError) -> int:
     return int(str(problem.where).rpartition(":")[2])
+
+
+# ------------------------------------------------------------------ notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What a series cannot say of one experiment; None where nothing is known.
+
+    Attributes:
+        experiment_id: the N of ``N.json``.
+        meter: what gave its joules.
+        quality: how good they are.
+        trials: windows behind them; 0 if a fit predicted them.
+        energy_ci95_j: half width of the 95 % interval of the dynamic joules per request.
+        load_rps: the load that was served, where the mapper's is a label.
+        hardware: what it ran on.
+    """
+
+    experiment_id: int
+    meter: str | None = None
+    quality: Quality | None = None
+    trials: int | None = None
+    energy_ci95_j: float | None = None
+    load_rps: float | None = None
+    hardware: str | None = None
+
+    def to_line(self) -> str:
+        """The line of this note, with its end."""
+        filled = {key: value for key, value in asdict(self).items() if value is not None}
+        return json.dumps(filled, allow_nan=False) + "\n"
+
+
+def read_notes(folder: Path) -> dict[int, Note]:
+    """Experiment number → note; empty without the file. A torn last line is passed over.
+
+    Raises:
+        ConfigError: a line is no note, with its number and key.
+    """
+    path = folder / NOTES_FILE
+    if not path.exists():
+        return {}
+    found = [_note(document, where) for where, document in records_of(read_text(path), path)]
+    return {note.experiment_id: note for note in found}
+
+
+def add_note(folder: Path, note: Note) -> None:
+    """Add a note to a series; a line that a kill left torn goes.
+
+    Raises:
+        IpaEnergyError: it cannot be written.
+    """
+    path = folder / NOTES_FILE
+    if path.exists():
+        drop_torn_line(path)
+    append_line(path, note.to_line().rstrip("\n"))
+
+
+def _note(document: Any, where: str) -> Note:
+    names = [field.name for field in fields(Note)]
+    if not isinstance(document, dict) or "experiment_id" not in document:
+        raise ConfigError("no experiment_id", where=where, allowed=f"a mapping of {names}")
+    unknown = sorted(set(document) - set(names))
+    if unknown:
+        raise ConfigError(f"unknown keys {unknown}", where=where, allowed=", ".join(names))
+    for key, value in document.items():
+        _check(key, value, where)
+    if (document.get("meter") is None) != (document.get("quality") is None):
+        raise ConfigError(
+            "meter without quality, or quality without meter", where=where, allowed="both, or none"
+        )
+    return Note(**document)
+
+
+def _check(key: str, value: Any, where: str) -> None:
+    if value is None and key != "experiment_id":
+        return
+    allowed: Mapping[str, tuple[bool, str]] = {
+        "experiment_id": (_is_count(value), "an integer ≥ 0"),
+        "trials": (_is_count(value), "an integer ≥ 0"),
+        "quality": (value in QUALITIES, " | ".join(QUALITIES)),
+        "meter": (_is_name(value), "a name"),
+        "hardware": (_is_name(value), "a name"),
+        "energy_ci95_j": (_is_amount(value), "a finite number ≥ 0"),
+        "load_rps": (_is_amount(value), "a finite number ≥ 0"),
+    }
+    holds, what = allowed[key]
+    if not holds:
+        raise ConfigError(f"{key} is {value!r}", where=where, allowed=what)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()

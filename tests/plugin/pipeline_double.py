@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipa_energy.plugin.hooks.joules import EntryEnergy, Joules
+from ipa_energy.plugin.hooks.joules import Joules
+from ipa_energy.profile_table.ipa_results import EntryJoules
 from ipa_energy.records import Provenance
 
 MEASURED = Provenance("rapl", "measured", 3, 0.1)
+
+
+def entry_joules(dynamic_j: float, idle_w: float, of: Provenance) -> EntryJoules:
+    """Energy of an entry, of no load yet."""
+    return EntryJoules(dynamic_j, idle_w, math.nan, of.ci95_j, of.trials, of.meter, of.quality)
 
 
 @dataclass
@@ -108,7 +115,7 @@ def chain(
         for index, variant in enumerate(variants, 1):
             entries = [Entry(b, 0.05 * index * b, 20 / index) for b in batches]
             figures = {b: energy(variant, b) for b in batches} if energy else {}
-            joules = {b: EntryEnergy(*ep, MEASURED) for b, ep in figures.items() if ep is not None}
+            joules = {b: entry_joules(*ep, MEASURED) for b, ep in figures.items() if ep is not None}
             models.append(
                 Network(variant, Resources(float(index)), entries, 0.3 * index, Joules(joules))
             )

@@ -9,13 +9,13 @@ from typing import Any
 
 import gurobipy as gp
 import pytest
-from pipeline_double import Chain, Planner, chain
+from pipeline_double import Chain, Planner, chain, entry_joules
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.plugin import hooks
-from ipa_energy.plugin.hooks import exact
-from ipa_energy.plugin.hooks.joules import EntryEnergy, Joules
+from ipa_energy.plugin.hooks import optimizing
+from ipa_energy.plugin.hooks.joules import Joules
 from ipa_energy.plugin.hooks.optimizing import add_to_model, with_energy
 from ipa_energy.plugin.hooks.pipeline_energy import (
     Configuration,
@@ -25,6 +25,7 @@ from ipa_energy.plugin.hooks.pipeline_energy import (
     current,
     energy_of,
 )
+from ipa_energy.profile_table.ipa_results import EntryJoules
 from ipa_energy.records import Provenance
 from ipa_energy.registries import QUANTITIES, Quantity
 
@@ -91,14 +92,14 @@ def test_upper_ends_need_an_interval_of_every_entry(key: str) -> None:
     pipeline = chain(STAGES, by_variant)
     model = pipeline.inference_graph[1].available_model_profiles[0]
     once = Provenance("rapl", "measured", 1, float("nan"))
-    model.joules = Joules({2: EntryEnergy(1.0, 1.0, once), **dict(_others(model.joules))})
+    model.joules = Joules({2: entry_joules(1.0, 1.0, once), **dict(_others(model.joules))})
     with pytest.raises(ConfigError, match="r18 at 1 cores, batch 2, have none"):
         attach(pipeline, EnergySettings(**{key: 1.0}, energy_risk="upper"))  # type: ignore[arg-type]
     attach(pipeline, EnergySettings(**{key: 1.0}))  # type: ignore[arg-type]
     attach(pipeline, EnergySettings(energy_risk="upper"))
 
 
-def _others(joules: Joules) -> list[tuple[int, EntryEnergy]]:
+def _others(joules: Joules) -> list[tuple[int, EntryJoules]]:
     return [(batch, figures) for batch, figures in joules.entries.items() if batch != 2]
 
 
@@ -210,7 +211,7 @@ def test_our_solver_on_their_pipeline_is_exact(seed: int) -> None:
     expected = brute(pipeline, settings, load, given)
     energy = attach(pipeline, settings)
     energy.begin({**given, "arrival_rate": load})
-    states, conflict = exact.decide(Planner(pipeline), energy, given)
+    states, conflict = optimizing.decided(Planner(pipeline), energy, given)
     if expected == float("-inf"):
         assert states == []
         assert conflict is not None

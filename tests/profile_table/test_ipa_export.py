@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.profile_table.ipa_export import SeriesTarget, export_profile
+from ipa_energy.profile_table.ipa_export import SeriesTarget, export_profile, responses_for
 from ipa_energy.profile_table.ipa_import import ImportChoice, import_profile
-from ipa_energy.profile_table.ipa_results import model_latencies, responses_for
+from ipa_energy.profile_table.ipa_results import model_latencies
 from ipa_energy.profile_table.ipa_tables import MAPPER_FILE
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profile_table.profile_row import ProfileRow

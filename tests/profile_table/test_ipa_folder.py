@@ -14,8 +14,14 @@ import pytest
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.ipa_import import ImportChoice, SeriesImport, read_series
-from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
-from ipa_energy.profile_table.ipa_tables import COLUMNS, read_accuracies
+from ipa_energy.profile_table.ipa_tables import (
+    COLUMNS,
+    NOTES_FILE,
+    Note,
+    add_note,
+    read_accuracies,
+    read_notes,
+)
 
 ACCURACIES = """\
 # IPA's own file has variants named by integers, elsewhere
@@ -448,3 +454,11 @@ def test_accuracy_over_100_percent_is_refused(tmp_path: Path) -> None:
     path.write_text("video:\n  crop:\n    yolov5n: 457\n")
     with pytest.raises(ConfigError, match=r"yaml:3: video\.crop\.yolov5n is 457.*percent"):
         read_accuracies(path, "video", "crop")
+
+
+def test_a_note_joins_the_others_where_a_kill_left_a_torn_one(tmp_path: Path) -> None:
+    first, second = Note(experiment_id=1, hardware="cpu"), Note(experiment_id=2, trials=3)
+    (tmp_path / NOTES_FILE).write_text(first.to_line() + '{"experiment_id": 9, "me')
+    add_note(tmp_path, second)
+    assert (tmp_path / NOTES_FILE).read_text() == first.to_line() + second.to_line()
+    assert read_notes(tmp_path) == {1: first, 2: second}

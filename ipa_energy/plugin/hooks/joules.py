@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import Provenance, Quality
 
 if TYPE_CHECKING:
     from ipa_energy.meters.power_model import PowerModel
+    from ipa_energy.profile_table.ipa_results import EntryJoules
     from ipa_energy.profile_table.profile_row import ProfileRow
 
 logger = logging.getLogger(__name__)
@@ -34,21 +34,6 @@ SOURCE = "ipa_energy_source"
 
 Entry = tuple[str, float, int]
 """(variant, cores of one replica, batch)."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntryEnergy:
-    """Energy of one entry of the profile.
-
-    Attributes:
-        dynamic_energy_j: joules per request above idle, e.
-        idle_power_w: watts that one waiting replica holds, p.
-        provenance: of the joules.
-    """
-
-    dynamic_energy_j: float
-    idle_power_w: float
-    provenance: Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +53,7 @@ class Joules:
     of it is itself.
     """
 
-    entries: Mapping[int, EntryEnergy] = field(default_factory=dict)
+    entries: Mapping[int, EntryJoules] = field(default_factory=dict)
     source: ProfileSource | None = None
 
     def __deepcopy__(self, memo: object) -> Joules:
@@ -95,17 +80,17 @@ def add_columns(table: Any, source: ProfileSource) -> Any:
         **{
             DYNAMIC: [one.dynamic_energy_j if one else math.nan for one in figures],
             IDLE: [one.idle_power_w if one else math.nan for one in figures],
-            METER: [one.provenance.meter if one else None for one in figures],
-            QUALITY: [one.provenance.quality if one else None for one in figures],
-            TRIALS: [one.provenance.trials if one else 0 for one in figures],
-            INTERVAL: [one.provenance.ci95_j if one else math.nan for one in figures],
+            METER: [one.meter if one else None for one in figures],
+            QUALITY: [one.quality if one else None for one in figures],
+            TRIALS: [one.trials if one else 0 for one in figures],
+            INTERVAL: [one.energy_ci95_j if one else math.nan for one in figures],
         }
     )
 
 
 def give_to_models(models: list[Any], table: Any) -> None:
     """Put a table's joules on the models that were made from it."""
-    found: dict[Entry, EntryEnergy] = {}
+    found: dict[Entry, EntryJoules] = {}
     if DYNAMIC in table.columns:
         for _, row in table.iterrows():
             energy = _from_row(row)
@@ -147,15 +132,14 @@ def missing_batches(model: Any) -> list[int]:
 
 def read_energy(
     source: ProfileSource, power_model: PowerModel | None = None
-) -> dict[Entry, EntryEnergy]:
+) -> dict[Entry, EntryJoules]:
     """Energy of every experiment IPA would plan with; what has none, or is unreadable, is left out.
 
     Args:
         source: the series and the load to pick by.
         power_model: estimate what was not recorded; None to leave it out.
     """
-    from ipa_energy.profile_table.ipa_joules import Note, read_notes
-    from ipa_energy.profile_table.ipa_tables import load_label, read_experiments
+    from ipa_energy.profile_table.ipa_tables import load_label, read_experiments, read_notes
 
     try:
         notes = read_notes(source.folder)
@@ -163,15 +147,13 @@ def read_energy(
     except ConfigError as error:
         logger.warning("no joules from this profile: %s", error)
         return {}
-    found: dict[Entry, EntryEnergy] = {}
+    found: dict[Entry, EntryJoules] = {}
     for experiment in experiments:
-        if experiment.load != load_label(str(source.load)):
-            continue
-        note = notes.get(experiment.number) or Note(experiment_id=experiment.number)
-        row = _row(source, experiment, note, power_model)
-        if row is not None and row.has_energy:
-            key = (experiment.variant, experiment.cpu_cores, experiment.batch)
-            found.setdefault(key, _of_profile_row(row))
+        if experiment.load == load_label(str(source.load)):
+            row = _row(source, experiment, notes.get(experiment.number), power_model)
+            if row is not None and row.has_energy:
+                key = (experiment.variant, experiment.cpu_cores, experiment.batch)
+                found.setdefault(key, _joules_of(row))
     return found
 
 
@@ -179,18 +161,17 @@ def _row(
     source: ProfileSource, experiment: Any, note: Any, power_model: PowerModel | None
 ) -> ProfileRow | None:
     from ipa_energy.profile_table.ipa_import import ImportChoice, row_of
-    from ipa_energy.profile_table.ipa_results import UnusableError, read_result
+    from ipa_energy.profile_table.ipa_results import UnusableError
 
-    path = source.folder / f"{experiment.number}.json"
     try:
         row, weaknesses = row_of(
             experiment,
-            read_result(path, source.node),
+            source.folder,
             note,
             stage=source.node,
             accuracy=0.0,
             choice=ImportChoice(accuracies=source.folder, power_model=power_model),
-            where=str(path),
+            node=source.node,
         )
     except UnusableError:
         return None  # IPA passes over it too
@@ -199,25 +180,34 @@ def _row(
         return None
     for weakness in weaknesses:
         if weakness.startswith("no energy"):
-            logger.info("%s: %s", path, weakness)
+            logger.info("%s: experiment %d: %s", source.folder, experiment.number, weakness)
     return row
 
 
-def _of_profile_row(row: ProfileRow) -> EntryEnergy:
-    provenance = Provenance(row.meter, row.quality or "imported", row.trials, row.energy_ci95_j)
-    return EntryEnergy(row.dynamic_energy_j, row.idle_power_w, provenance)
+def _joules_of(row: ProfileRow) -> EntryJoules:
+    from ipa_energy.profile_table.ipa_results import EntryJoules
+
+    return EntryJoules(**{name: getattr(row, name) for name in EntryJoules.__dataclass_fields__})
 
 
-def _from_row(row: Any) -> EntryEnergy | None:
+def _from_row(row: Any) -> EntryJoules | None:
+    from ipa_energy.profile_table.ipa_results import EntryJoules
+
     dynamic_j, idle_w = float(row[DYNAMIC]), float(row[IDLE])
     if math.isnan(dynamic_j) or math.isnan(idle_w):
         return None
-    quality: Quality = row[QUALITY]
-    provenance = Provenance(str(row[METER]), quality, int(row[TRIALS]), float(row[INTERVAL]))
-    return EntryEnergy(dynamic_j, idle_w, provenance)
+    return EntryJoules(
+        dynamic_energy_j=dynamic_j,
+        idle_power_w=idle_w,
+        joules_per_request=math.nan,  # of no load yet
+        energy_ci95_j=float(row[INTERVAL]),
+        trials=int(row[TRIALS]),
+        meter=str(row[METER]),
+        quality=row[QUALITY],
+    )
 
 
-def _of_model(model: Any, found: Mapping[Entry, EntryEnergy]) -> dict[int, EntryEnergy]:
+def _of_model(model: Any, found: Mapping[Entry, EntryJoules]) -> dict[int, EntryJoules]:
     cores = float(model.resource_allocation.cpu)
     return {
         batch: energy

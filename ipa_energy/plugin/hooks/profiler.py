@@ -28,16 +28,23 @@ import functools
 import importlib
 import inspect
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError, IpaEnergyError, MeterUnavailableError
-from ipa_energy.records import Quality
+from ipa_energy.profile_table.ipa_results import (
+    DYNAMIC_JOULES,
+    IDLE_POWER,
+    JOULES,
+    EntryJoules,
+    model_latencies,
+)
+from ipa_energy.profile_table.ipa_tables import Note, add_note
 
 if TYPE_CHECKING:
     from ipa_energy.meters.base import Meter, Reading
@@ -57,26 +64,6 @@ LEAST_STEPS = 5
 
 IDLE_STEPS = 10
 STEPS_PER_MIN_WINDOW = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one load test cost; see the module for the formulas.
-
-    Attributes:
-        joules_per_request: J at the experiment's own load and replicas.
-        dynamic_energy_j: e.
-        idle_power_w: p.
-        load_rps: requests per second that came back.
-        meter, quality: provenance.
-    """
-
-    joules_per_request: float
-    dynamic_energy_j: float
-    idle_power_w: float
-    load_rps: float
-    meter: str
-    quality: Quality
 
 
 class Profiling:
@@ -106,7 +93,8 @@ class Profiling:
         self._sleep = sleep
         self._empty_w: float | None = None
         self._replicas, self._cpu_cores = 1, 1.0
-        self._last: Measured | None = None
+        self._last: EntryJoules | None = None
+        self._load_rps = 0.0
 
     def before_setup(self, cpu_request: str, replicas: int) -> None:
         """Note what is about to be set up, and the first time look at the empty machine."""
@@ -137,7 +125,7 @@ class Profiling:
 
     def _measured(
         self, meter: Meter, start: Reading, before_w: float, requests: int
-    ) -> Measured | None:
+    ) -> EntryJoules | None:
         end = meter.read()
         energy = meter.energy_between(start, end)
         least_s = LEAST_STEPS * meter.min_window_s / STEPS_PER_MIN_WINDOW
@@ -157,9 +145,11 @@ class Profiling:
                 f"{dynamic_j:.3g} J a request above waiting, {idle_w:.3g} W a waiting replica:"
                 f" others used the machine, or the windows are too short for {meter.name}"
             )
-        load_rps = requests / energy.duration_s
-        whole_j = joules_per_request(dynamic_j, idle_w, self._replicas, load_rps)
-        return Measured(whole_j, dynamic_j, idle_w, load_rps, energy.meter, energy.quality)
+        self._load_rps = requests / energy.duration_s
+        whole_j = joules_per_request(dynamic_j, idle_w, self._replicas, self._load_rps)
+        return EntryJoules(
+            dynamic_j, idle_w, whole_j, math.nan, 1, energy.meter, quality=energy.quality
+        )
 
     def _replica_idle_w(self, meter: Meter, waiting_w: float) -> float:
         empty_w = self._empty_w or 0.0
@@ -180,9 +170,6 @@ class Profiling:
 
     def add_to(self, results: dict[str, Any], path: Path) -> None:
         """Put the last load test's joules into a report, and where they come from beside it."""
-        from ipa_energy.profile_table.ipa_joules import NOTES_FILE, Note
-        from ipa_energy.profile_table.ipa_results import DYNAMIC_JOULES, IDLE_POWER, JOULES
-
         last, self._last = self._last, None
         if last is None:
             return
@@ -193,11 +180,10 @@ class Profiling:
             experiment_id=int(path.stem),
             meter=last.meter,
             quality=last.quality,
-            trials=1,
-            load_rps=last.load_rps,
+            trials=last.trials,
+            load_rps=self._load_rps,
         )
-        with (path.parent / NOTES_FILE).open("a", encoding="utf-8") as file:
-            file.write(note.to_line())
+        add_note(path.parent, note)
 
     def close(self) -> None:
         """End what the meters hold."""
@@ -321,6 +307,4 @@ def _ipa_prometheus() -> str:
 
 
 def _answered(responses: Any, node: str) -> int:
-    from ipa_energy.profile_table.ipa_results import model_latencies
-
     return len(model_latencies(responses, node, "load test")[0])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ipa_checkout import PROFILE, Ipa, IpaFailedError, whole
 
-from ipa_energy.profile_table.ipa_joules import read_notes
+from ipa_energy.profile_table.ipa_tables import read_notes
 from ipa_energy.profile_table.profile_csv import read_profile
 
 pytestmark = pytest.mark.ipa
