@@ -14,8 +14,8 @@ from ipa_energy.optimizer.plan import Plan, plan_of
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
+from ipa_energy.planning.stages import stages_from_rows
 from ipa_energy.profile_table.profile_csv import check_joules, read_profile
-from ipa_energy.profile_table.stages import stages_from_rows
 from ipa_energy.records import Stage
 from ipa_energy.serving.base import Deployment
 

@@ -9,9 +9,9 @@ import pytest
 
 from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
+from ipa_energy.planning.stages import stages_from_rows
 from ipa_energy.profile_table.profile_csv import append_rows, read_profile, write_profile
 from ipa_energy.profile_table.profile_row import COLUMNS, ProfileRow
-from ipa_energy.profile_table.stages import stages_from_rows
 
 PLAIN = ProfileRow(
     "classify", "resnet18", "cpu", 1.0, 0.0, 1, 1, 5.0, 0.1, 0.118, 8.5, 0.69, 1.5, 2.25, 1.95,

@@ -11,9 +11,9 @@ from short_trials import SHORT
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.power_model import PowerModel
+from ipa_energy.planning.stages import _provenance, _weighted
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profile_table.profile_row import ProfileRow, format_row, parse_row
-from ipa_energy.profile_table.stages import _provenance, _weighted
 from ipa_energy.profiling.entry_rows import is_predicted, predict
 from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.replica_meter import cpu_time_choice

@@ -10,8 +10,8 @@ import pytest
 
 from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
+from ipa_energy.planning.stages import stages_from_rows
 from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.profile_table.stages import stages_from_rows
 from ipa_energy.records import Allocation
 
 ROW = ProfileRow(
