@@ -32,6 +32,7 @@ MARGINS = (0.0, 15.0, 30.0)
 this knob a run with energy that happens to be late less often would be compared with nothing."""
 
 FEW_ALPHA_FACTORS = (0.125, 0.5, 1.0, 2.0)
+OWN_PRICES = "prices as they are"
 FIXED_VARIANT = ("fa2-low", "fa2-high")
 SWITCHING = ("rim-low", "rim-high")
 
@@ -56,8 +57,8 @@ class Weighting:
     energy_weight: float = 0.0
 
 
-def without_energy(planner: Planner) -> list[Weighting]:
-    """Every setting that the yardstick tries for a pipeline, none with energy in it.
+def kinds_without_energy(planner: Planner) -> list[Weighting]:
+    """Each kind of setting that has no energy in it, at the YAML's own alpha.
 
     Where the YAML prices resources (boards, GPUs), other prices are weights too: in proportion to
     what a unit idles at, and to the cores that come with it.
@@ -67,23 +68,40 @@ def without_energy(planner: Planner) -> list[Weighting]:
     if config.carbon is not None:  # grams are joules at another price
         unweighted = {"weight": 0.0, "sla_grams": None, "budget_grams_per_day": None}
         off["carbon"] = config.carbon.model_copy(update=unweighted)
-    found = []
-    for name, prices in _other_prices(planner).items():
-        for factor in ALPHA_FACTORS[::2]:
-            changes, label = _priced(config, factor)
-            found.append(Weighting(f"{label}, {name}", {**off, **changes, "prices": prices}))
-    for margin in MARGINS:
-        for factor in ALPHA_FACTORS:
-            changes, label = _priced(config, factor)
-            margin_percent = config.predictor_margin + margin
-            label += f", predictor_margin {margin_percent:g}" if margin else ""
-            changes = {**off, **changes, "predictor_margin": margin_percent}
-            found.append(Weighting(label, changes))
-    found += [Weighting(policy, off, policy) for policy in FIXED_VARIANT]
-    for policy in SWITCHING:
-        for factor in FEW_ALPHA_FACTORS:
-            alpha = config.alpha * factor
-            found.append(Weighting(f"{policy}, alpha {alpha:.4g}", {**off, "alpha": alpha}, policy))
+    priced = [
+        Weighting(name, {**off, "prices": prices})
+        for name, prices in _other_prices(planner).items()
+    ]
+    baselines = [Weighting(policy, off, policy) for policy in (*FIXED_VARIANT, *SWITCHING)]
+    return [*priced, Weighting(OWN_PRICES, off), *baselines]
+
+
+def without_energy(planner: Planner) -> list[Weighting]:
+    """Every setting that the yardstick tries for a pipeline over a trace: each kind at many alphas.
+
+    Prices as they are come with more room for bursts as well.
+    """
+    config, found = planner.config, []
+    for kind in kinds_without_energy(planner):
+        if kind.policy in FIXED_VARIANT:
+            found.append(kind)
+        elif kind.policy in SWITCHING:
+            for factor in FEW_ALPHA_FACTORS:
+                alpha = config.alpha * factor
+                changes = {**kind.changes, "alpha": alpha}
+                found.append(Weighting(f"{kind.label}, alpha {alpha:.4g}", changes, kind.policy))
+        elif kind.label == OWN_PRICES:
+            for margin in MARGINS:
+                percent = config.predictor_margin + margin
+                room = f", predictor_margin {percent:g}" if margin else ""
+                for factor in ALPHA_FACTORS:
+                    changes, label = _priced(config, factor)
+                    changes = {**kind.changes, **changes, "predictor_margin": percent}
+                    found.append(Weighting(label + room, changes))
+        else:
+            for factor in ALPHA_FACTORS[::2]:
+                changes, label = _priced(config, factor)
+                found.append(Weighting(f"{label}, {kind.label}", {**kind.changes, **changes}))
     return found
 
 

@@ -63,6 +63,7 @@ from ipa_energy.tradeoff.trials import (
     columns_of,
     run_points,
 )
+from ipa_energy.tradeoff.yardstick import yardstick_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +366,7 @@ class _Conductor:
         only_energy, hypervolume = self._front_figures(setting)
         over_points = correlations(columns_of(points), "points")
         over_plans = correlations(space.columns, "plans")
+        optimum = map_row(setting.problem, self.options) if self._energy else None
         return Case(
             name=load.name,
             load_rps=load.loads.mean_rps,
@@ -380,7 +382,10 @@ class _Conductor:
             correlations=(*over_points, *over_plans),
             only_energy=only_energy,
             hypervolume=hypervolume,
-            optimum=map_row(setting.problem, self.options) if self._energy else None,
+            optimum=optimum,
+            yardstick=yardstick_of(question.planner, load.loads, optimum)
+            if optimum and optimum.segments
+            else None,
             optima=self._optima(setting),
             conflict=None if len(space) else str(find_conflict(setting.problem)),
         )

@@ -18,6 +18,7 @@ from ipa_energy.tradeoff.prices import ACCURACY_SHARE, Exchange, Given, Move, Of
 from ipa_energy.tradeoff.robustness import Robustness
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study import Case, Study
+from ipa_energy.tradeoff.yardstick import NOTHING, HeldPlan
 
 ON_TIME = 0.99
 """Share inside the SLA from which a configuration is said to keep it."""
@@ -53,11 +54,48 @@ def answer_of(study: Study) -> tuple[str, ...]:
 def _case_sentences(case: Case, study: Study) -> Iterator[str]:
     if case.conflict is not None:
         yield f"no plan is feasible: {case.conflict}."
+    yield from _against_other_weights(case, study)
     yield from _verdict(case)
     yield from _hypervolume(case, defines=case is study.cases[0])
     yield from _together(case)
     yield from _weights(case, study)
     yield from _runs(case)
+
+
+def _against_other_weights(case: Case, study: Study) -> Iterator[str]:
+    """The yardstick, before anything else is said of energy."""
+    found = case.yardstick
+    if found is None:
+        return
+    equal = "at the same accuracy and SLA"
+    if not found.savings:
+        yield "no accuracy is reached by plans with energy and without it, so nothing is compared."
+    elif found.adds_nothing:
+        yield (
+            f"energy adds nothing here: {equal} the best plans of other weights without energy need"
+            f" as few joules ({study.quality})."
+        )
+    else:
+        yield (
+            f"{equal} energy in the objective saves {share(found.mean_saving)} of the joules in the"
+            f" mean over all accuracies, up to {share(max(found.savings))}, against the best plans"
+            f" of other weights without it ({study.quality})."
+        )
+    if found.chosen is not None:
+        yield f"{_held(found.chosen, found.energy_weight)}."
+
+
+def _held(plan: HeldPlan, weight: float) -> str:
+    text = f"the plan at energy weight {weight:g}, {plan.label},"
+    if math.isnan(plan.saving):
+        return f"{text} is more accurate than any without energy"
+    if abs(plan.saving) < NOTHING:
+        return f"{text} needs as many joules as the best without energy at its accuracy"
+    more = "fewer" if plan.saving > 0 else "more"
+    return (
+        f"{text} needs {share(abs(plan.saving))} {more} joules than the best without energy at its"
+        " accuracy"
+    )
 
 
 def _verdict(case: Case) -> Iterator[str]:

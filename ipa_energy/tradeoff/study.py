@@ -7,7 +7,8 @@
     │   ├── points: Point …          the configurations as run, each with its Configuration
     │   ├── correlations             over the points, and over every plan
     │   ├── only_energy              how many plans are good only because energy counts
-    │   └── hypervolume              of the fronts with and without energy
+    │   ├── hypervolume              of the fronts with and without energy
+    │   └── yardstick                joules against the best plans of other weights without energy
     ├── plan_map                 the optimal plan over energy_weight and load
     ├── hardware                 several profiles side by side
     ├── sensitivity              exchange rates, one a case, if asked for
@@ -30,6 +31,7 @@ from ipa_energy.tradeoff.named_configurations import Skipped
 from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow, PlanMap
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.trials import Point
+from ipa_energy.tradeoff.yardstick import Yardstick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,8 @@ class Case:
         optimum: the optimal plan over the energy weight under this very load, a trace's extremes
             included (:attr:`Study.plan_map` is of constant loads); None without energy.
         optima: further quantity with a weight → the optimal plan over that weight.
+        yardstick: what energy saves against the best other weights; None without energy, or with no
+            feasible plan.
         conflict: why no plan is feasible; None if one is.
     """
 
@@ -73,6 +77,7 @@ class Case:
     hypervolume: Hypervolume | None = None
     optimum: MapRow | None = None
     optima: Mapping[str, MapRow] = field(default_factory=dict)
+    yardstick: Yardstick | None = None
     conflict: str | None = None
 
 

@@ -18,6 +18,7 @@ from ipa_energy.tables import (
     Table,
     Value,
     fixed,
+    percent,
     signed,
     significant,
     table_csv,
@@ -32,6 +33,7 @@ from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.sentences import TRADE_OFF_BOX, sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.trials import Estimate, Point
+from ipa_energy.tradeoff.yardstick import HeldPlan, Yardstick
 
 WIDTH = 100
 """Columns at which sentences wrap on a terminal."""
@@ -66,6 +68,7 @@ CSV_COLUMNS = (
     *("accuracy", "cost_cores"),
     *(column for name in ESTIMATES for column in (name, f"{name}_ci95")),
     *("profile_ci95_j", "meter", "quality", "on_front", "on_front_without_energy"),
+    *("planned_joules_per_request", "least_joules_without_energy"),
 )
 
 _PLAN = (
@@ -251,6 +254,37 @@ def _figures(segment: Segment) -> list[Cell | Value]:
     ]
 
 
+def yardstick_table(found: Yardstick) -> Table:
+    """The optimal plans with energy against the best without it at the same accuracy."""
+    return Table(
+        "Against the best plans of other weights",
+        "plan with energy",
+        [
+            Head("energy weight"),
+            Head("accuracy", digits=4),
+            Head("energy", "J/request"),
+            Head("without", "J/request"),
+            Head("difference"),
+        ],
+        [
+            Row(
+                plan.label,
+                [
+                    Cell(range_of(plan), key=plan.weight_from),
+                    plan.accuracy,
+                    plan.joules_per_request,
+                    plan.without_j,
+                    percent(-plan.saving),
+                ],
+            )
+            for plan in found.plans
+        ],
+        note="Without: least joules at the same accuracy that plans without energy in the objective"
+        " reach at this load, at any ratio of alpha to the prices, with other prices, or by IPA's"
+        f" baselines; between {len(found.without.corners)} plans of theirs time is shared.",
+    )
+
+
 def map_table(found: PlanMap) -> Table:
     """Where on the map each choice of options is optimal."""
     rows = []
@@ -275,7 +309,7 @@ def map_table(found: PlanMap) -> Table:
     return Table("Thresholds at every load", "load", heads, rows)
 
 
-def range_of(segment: Segment) -> str:
+def range_of(segment: Segment | HeldPlan) -> str:
     """``0 to 2.8``, ``19.5 and more``."""
     if math.isinf(segment.weight_to):
         return f"{segment.weight_from:.4g} and more"
@@ -357,6 +391,8 @@ def case_tables(case: Case) -> list[Table]:
     tables: list[Table] = []
     if case.points:
         tables.append(points_table(case))
+    if case.yardstick is not None:
+        tables.append(yardstick_table(case.yardstick))
     if case.correlations:
         tables.append(correlation_table(case.correlations))
     if case.only_energy is not None:
@@ -444,6 +480,9 @@ def _csv_row(case: Case, point: Point, further: Sequence[str]) -> Iterator[Value
         yield from (estimate.value, estimate.ci95)
     yield from (found.profile_ci95_j, point.meter, point.quality)
     yield from (point.on_front, point.on_front_without_energy)
+    plan, held = found.plan, case.yardstick
+    yield plan.joules_per_request
+    yield held.least_j(plan.accuracy_raw) if held else math.nan
     for name in further:
         estimate = point.amounts[name]
         yield from (estimate.value, estimate.ci95)

@@ -305,6 +305,7 @@ def test_a_profile_without_energy_is_studied_without_it(
     found = study(capsys, pipeline, "--load", "6")
     (case,) = found["cases"]
     assert (case["only_energy"], case["hypervolume"], case["optimum"]) == (None, None, None)
+    assert case["yardstick"] is None
     assert found["plan_map"] is None
     assert case["points"][0]["joules_per_request"]["reason"] == "no energy in the profile"
     assert not any("joules" in each["y"] for each in case["correlations"])
