@@ -27,7 +27,7 @@ from ipa_energy.records import Allocation, joined_meters
 from ipa_energy.registries import BACKENDS, QUANTITIES, Serves, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
-from ipa_energy.runlog.step import further_terms
+from ipa_energy.runlog.step import Finished, Step, further_terms
 from ipa_energy.runner import Runner, initial_configuration
 from ipa_energy.serving.base import (
     Deployment,
@@ -110,6 +110,7 @@ def run_experiment(
     resume: bool = False,
     show_progress: bool = False,
     live: LiveOptions = NOT_LIVE,
+    decisions: Sequence[Step] = (),
 ) -> Run:
     """Run to the end and return the run, which stands in a folder too if one is named.
 
@@ -123,6 +124,8 @@ def run_experiment(
         resume: go on with the run in ``out``.
         show_progress: a progress bar on a terminal's stderr.
         live: how a live run is watched.
+        decisions: of another run over the same load, one an interval, to simulate instead of
+            deciding: what would the simulation have made of them?
 
     Raises:
         ConfigError: the folder is taken, holds another run, or cannot be written; there is no
@@ -161,7 +164,7 @@ def run_experiment(
                 runner = Runner(
                     experiment.planner, serving, fixed=fixed, corrects_drift=live.corrects_drift
                 )
-                _go(runner, log, show_progress)
+                _go(runner, log, show_progress, decisions)
         except IpaEnergyError as error:
             with suppress(ConfigError):  # the disk that refused the interval refuses this as well
                 log.fail(str(error))
@@ -209,13 +212,19 @@ def _setting(
     return Setting(config, planner.stages, start, load, resumed_at_s, sla_s, live)
 
 
-def _go(runner: Runner, log: RunLog | RunInMemory, show_progress: bool) -> None:
+def _go(
+    runner: Runner, log: RunLog | RunInMemory, show_progress: bool, decisions: Sequence[Step]
+) -> None:
     """Run or go on, and log every interval that is not in the log yet."""
     is_replay = runner.backend.resumes == "replay"
     totals = Totals() if is_replay else log.totals
     done = len(log.finished) if is_replay else 0
     first_id = log.next_request_id
-    for index, interval in enumerate(runner.intervals(log.finished, show_progress=show_progress)):
+    logged = [*log.finished] or [
+        Finished(start_s=step.start_s, end_s=step.end_s, requests=0, step=step)
+        for step in decisions
+    ]
+    for index, interval in enumerate(runner.intervals(logged, show_progress=show_progress)):
         status = interval.decision.status if interval.decision else None
         further = further_terms(interval.plan.terms)
         totals.add(interval.served, status, interval.reconfigured, further)

@@ -408,6 +408,19 @@ def test_the_oracle_looks_until_the_plan_after_the_next_serves(
     assert (first.start_s, first.predicted_load_rps) == (10, predicted_rps)
 
 
+def test_decisions_of_another_run_are_simulated_as_they_were_made(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    decided = run(small_pipeline, tmp_path / "run")
+    assert any(step.reconfigured for step in decided.decisions)
+    # With other weights it would decide otherwise.
+    other = load_experiment(small_pipeline, {"alpha": 0.1})
+    assert run_experiment(other).requests.done_s.tolist() != decided.requests.done_s.tolist()
+    again = run_experiment(other, decisions=decided.steps)
+    assert again.requests.done_s.tolist() == decided.requests.done_s.tolist()
+    assert [step.stages for step in again.steps] == [step.stages for step in decided.steps]
+
+
 def test_decision_time_is_logged(small_pipeline: Path, tmp_path: Path) -> None:
     begin = time.perf_counter()
     finished = run(small_pipeline, tmp_path / "run")

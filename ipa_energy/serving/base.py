@@ -461,6 +461,8 @@ class LiveOptions:
         lease: adaptation intervals for which a pipeline goes on serving when nobody decides, for
             whoever resumes the run.
         overcommits: True to plan and start what holds more cores than the machine has.
+        stubs_work: True if stubs compute for the profile's times; else they sleep, and their joules
+            are those of idling.
         exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
         prometheus: folder for a Prometheus that is started; or the URL of one to look at; None:
             neither.
@@ -471,6 +473,7 @@ class LiveOptions:
     corrects_drift: bool = True
     lease: int = 6
     overcommits: bool = False
+    stubs_work: bool = False
     exporter_port: int | None = None
     prometheus: Path | str | None = None
 

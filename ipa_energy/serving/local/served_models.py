@@ -64,7 +64,7 @@ class ServedModels:
 def stub_models(setting: Setting) -> ServedModels:
     """Stubs that take the profile's times."""
     _check_fan_out(setting, "local-stub")
-    launches = {stage.name: _stubs(stage) for stage in setting.stages}
+    launches = {stage.name: _stubs(stage, setting.live.stubs_work) for stage in setting.stages}
     payloads = images_of(setting.config) or (STUB_PAYLOAD,)
     return ServedModels("local-stub", launches, payloads)
 
@@ -125,14 +125,14 @@ def _check_fan_out(setting: Setting, backend: str) -> None:
             )
 
 
-def _stubs(stage: Stage) -> dict[Server, Launch]:
+def _stubs(stage: Stage, works: bool) -> dict[Server, Launch]:
     batch_s: dict[Server, dict[int, float]] = {}
     for option in stage.options:
         server = (option.variant, option.allocation)
         batch_s.setdefault(server, {})[option.batch] = option.latency_avg_s
     launches = {}
     for server, seconds in batch_s.items():
-        told = json.dumps({"name": server[0], "batch_s": seconds})
+        told = json.dumps({"name": server[0], "batch_s": seconds, "work": works})
         command = (sys.executable, "-m", "ipa_energy.serving.local.stub_model", told)
         launches[server] = Launch(command, server[0])
     return launches
