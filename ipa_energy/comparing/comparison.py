@@ -161,6 +161,12 @@ def numbered(runs: Sequence[AnyRun]) -> list[AnyRun]:
     return unique
 
 
+def _kind_of_grams(run: RunMetrics, key: str) -> str | None:
+    """``average`` or ``marginal``, ``direct`` or ``life cycle``; None if nobody says."""
+    said = (run.settings.get("carbon") or {}).get(key)
+    return None if said == "unknown" else said
+
+
 def _warnings(runs: Sequence[RunMetrics]) -> list[str]:
     first = runs[0]
     found = []
@@ -172,6 +178,8 @@ def _warnings(runs: Sequence[RunMetrics]) -> list[str]:
         (lambda run: run.backend or None, "a different backend"),
         (lambda run: run.meter, "a different energy meter"),
         (lambda run: run.quality, "joules of another quality"),
+        (lambda run: _kind_of_grams(run, "kind"), "grams of another kind"),
+        (lambda run: _kind_of_grams(run, "scope"), "grams of another scope"),
     )
     for run in runs[1:]:
         for name in COPIED:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from ipa_energy.comparing.carbon_table import carbon_table
 from ipa_energy.comparing.comparison import Comparison, relative
 from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics
@@ -129,7 +130,12 @@ HINDSIGHT = (
 
 def tables_of(comparison: Comparison) -> list[Table]:
     """The runs, then what energy saves and what hindsight would have done where that is known."""
-    found = [run_table(comparison), yardstick_table(comparison), hindsight_table(comparison)]
+    found = [
+        run_table(comparison),
+        yardstick_table(comparison),
+        hindsight_table(comparison),
+        carbon_table(comparison),
+    ]
     return [table for table in found if table is not None]
 
 

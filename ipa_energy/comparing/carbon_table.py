@@ -1,0 +1,121 @@
+"""The grams of runs, in figures that people know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipa_energy import energy
+from ipa_energy.comparing.comparison import Comparison, relative
+from ipa_energy.comparing.metrics import RunMetrics
+from ipa_energy.tables import Cell, Head, Row, Table, percent, significant
+
+YEAR_S = 365.25 * 86_400
+
+EPA = "US EPA, Greenhouse Gas Equivalencies Calculator, on eGRID 2022"
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """What so many grams are as well.
+
+    Attributes:
+        noun: what is counted, in the plural.
+        grams: of one.
+        source: who says so, and for which year.
+    """
+
+    noun: str
+    grams: float
+    source: str
+
+
+EQUIVALENCES = (
+    Equivalence("miles by an average passenger car", 393.0, EPA),
+    Equivalence("smartphones charged", 12.4, EPA),
+    Equivalence("tree seedlings grown for ten years to take it up", 60_000.0, EPA),
+)
+
+
+def carbon_of_run(run: RunMetrics) -> Mapping[str, Any]:
+    """What kind of intensities a run's grams were counted with; empty without any."""
+    found: Mapping[str, Any] = run.settings.get("carbon") or {}
+    return found
+
+
+def grams_a_year(run: RunMetrics) -> float:
+    """At the load of the run, day and night for a year."""
+    return run.grams / run.duration_s * YEAR_S if run.duration_s else math.nan
+
+
+def mean_g_per_kwh(run: RunMetrics) -> float:
+    """Mean intensity of the run's joules at the site's meter."""
+    at_meter_j = run.energy_j * float(carbon_of_run(run).get("pue", 1.0))
+    return run.grams * energy.JOULES_PER_KWH / at_meter_j if at_meter_j else math.nan
+
+
+def carbon_table(comparison: Comparison) -> Table | None:
+    """The grams, a row a run; None if no run counted any."""
+    runs = [run for run in comparison.runs if not math.isnan(run.grams)]
+    if not runs:
+        return None
+    heads = [
+        Head("carbon", "g/million requests"),
+        Head("at this load", "kg/year"),
+        Head("intensity", "g/kWh, mean"),
+        Head("kind", left=True),
+    ]
+    rows = [_row(run, runs[0], comparison.runs.index(run)) for run in runs]
+    return Table("Carbon", "run", heads, rows, note=_note(runs), notes_as="  vs first")
+
+
+def _row(run: RunMetrics, first: RunMetrics, index: int) -> Row:
+    def cell(value: float, base: float) -> Cell:
+        note = "" if run is first else percent(relative(value, base))
+        return Cell(significant(value, 4), note=note, key=value)
+
+    per_million = run.grams_per_million_requests
+    cells = [
+        cell(per_million, first.grams_per_million_requests),
+        cell(grams_a_year(run) / 1000, grams_a_year(first) / 1000),
+        Cell(significant(mean_g_per_kwh(run), 4), key=mean_g_per_kwh(run)),
+        Cell(kind_in_words(carbon_of_run(run))),
+    ]
+    return Row(run.name, cells, color=f"run{index}")
+
+
+def kind_in_words(carbon: Mapping[str, Any]) -> str:
+    """``average, life cycle, GB, 12 % estimated``."""
+    known = [carbon.get("kind"), carbon.get("scope")]
+    parts = [str(part) for part in known if part and part != "unknown"]
+    parts += [str(carbon["zone"])] if carbon.get("zone") else []
+    parts += ["synthetic"] if carbon.get("is_synthetic") else []
+    share = carbon.get("estimated_share")
+    if share:
+        parts.append(f"{100 * share:.0f} % estimated")
+    return ", ".join(parts) or "kind not said"
+
+
+def _note(runs: Sequence[RunMetrics]) -> str:
+    sources = dict.fromkeys(str(carbon_of_run(run).get("source")) for run in runs)
+    pues = dict.fromkeys(float(carbon_of_run(run).get("pue", 1.0)) for run in runs)
+    return (
+        "Grams of CO2 equivalent of all joules of a run, each second's at its intensity, with"
+        f" a PUE of {', '.join(f'{pue:g}' for pue in pues)}; operation alone, not the making of"
+        f" the hardware. Their quality is that of the joules. Intensities: {'; '.join(sources)}."
+    )
+
+
+def equivalences(runs: Sequence[RunMetrics]) -> list[str]:
+    """A sentence a run: what a year of it is as well; empty without grams."""
+    found = []
+    for run in runs:
+        grams = grams_a_year(run)
+        if math.isnan(grams):
+            continue
+        same = [f"{significant(grams / one.grams)} {one.noun}" for one in EQUIVALENCES]
+        found.append(f"A year of {run.name} at this load, {significant(grams / 1000)} kg, is about"
+                     f" {', '.join(same[:-1])}, or {same[-1]} ({EPA}).")
+    return found
