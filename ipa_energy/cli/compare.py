@@ -48,6 +48,11 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="leave out what energy saves against the best weights without it, for which the"
         " pipeline is simulated at many weights (kept for the next time)",
     )
+    parser.add_argument(
+        "--equivalences",
+        action="store_true",
+        help="say what a year of the runs' carbon is as well: miles driven and the like",
+    )
     parser.set_defaults(verb_function=compare)
 
 
@@ -55,6 +60,7 @@ def compare(args: argparse.Namespace) -> int:
     """Read the folders, simulate the yardsticks, print and write the comparison."""
     from ipa_energy.comparing import compare as compare_runs
     from ipa_energy.comparing import comparison_table, headline, metrics, numbered
+    from ipa_energy.comparing.carbon_table import equivalences
     from ipa_energy.experiment import experiment_of, yardsticks
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
@@ -99,6 +105,8 @@ def compare(args: argparse.Namespace) -> int:
     print(wrapped(headline(comparison), width))
     print()
     print(comparison_table(comparison, width=width))
+    for sentence in equivalences(comparison.runs) if args.equivalences else ():
+        print(f"\n{wrapped(sentence, width)}")
     for label, path in (("report", args.html), ("figures", args.png)):
         if path is not None and status == EXIT_DONE:
             print(f"{label}: {path}")

@@ -14,6 +14,9 @@ from ipa_energy.tables import Cell, Head, Row, Table, percent, significant
 
 YEAR_S = 365.25 * 86_400
 
+IN_CARBON_TABLE = ("grams_per_request", "priced_grams")
+"""Quantities whose figures as served are in this table, so that planned ones need no column."""
+
 EPA = "US EPA, Greenhouse Gas Equivalencies Calculator, on eGRID 2022"
 
 
@@ -65,7 +68,7 @@ def carbon_table(comparison: Comparison) -> Table | None:
         Head("carbon", "g/million requests"),
         Head("at this load", "kg/year"),
         Head("intensity", "g/kWh, mean"),
-        Head("kind", left=True),
+        Head("kind"),
     ]
     rows = [_row(run, runs[0], comparison.runs.index(run)) for run in runs]
     return Table("Carbon", "run", heads, rows, note=_note(runs), notes_as="  vs first")
@@ -116,6 +119,8 @@ def equivalences(runs: Sequence[RunMetrics]) -> list[str]:
         if math.isnan(grams):
             continue
         same = [f"{significant(grams / one.grams)} {one.noun}" for one in EQUIVALENCES]
-        found.append(f"A year of {run.name} at this load, {significant(grams / 1000)} kg, is about"
-                     f" {', '.join(same[:-1])}, or {same[-1]} ({EPA}).")
+        found.append(
+            f"A year of {run.name} at this load, {significant(grams / 1000)} kg, is about"
+            f" {', '.join(same[:-1])}, or {same[-1]} ({EPA})."
+        )
     return found

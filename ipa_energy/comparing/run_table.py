@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from ipa_energy.comparing.carbon_table import carbon_table
+from ipa_energy.comparing.carbon_table import IN_CARBON_TABLE, carbon_table
 from ipa_energy.comparing.comparison import Comparison, relative
 from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics
@@ -146,7 +146,9 @@ FAILED = _as_count("failed", "failed")
 def _further(comparison: Comparison) -> list[Column]:
     """A column for each quantity that any run has beyond those of :data:`COLUMNS`."""
     capped = any(run.energy_sla_joules is not None for run in comparison.runs)
-    names = dict.fromkeys(name for run in comparison.runs for name in run.amounts)
+    names = dict.fromkeys(
+        name for run in comparison.runs for name in run.amounts if name not in IN_CARBON_TABLE
+    )
 
     def column(name: str) -> Column:
         unit = QUANTITIES[name].unit if name in QUANTITIES else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from ipa_energy.comparing import Comparison, headline
 from ipa_energy.comparing.run_table import hindsight_table, run_table, yardstick_table
 from ipa_energy.errors import ConfigError
+from ipa_energy.report.carbon_figure import carbon_figures
 from ipa_energy.report.figure import Figure
 from ipa_energy.report.image import write_images
 from ipa_energy.report.page import (
@@ -96,6 +97,7 @@ def compare_figures(comparison: Comparison, runs: list[Drawn]) -> list[Figure]:
         load_figure(runs),
         power_figure(runs),
         energy_figure(runs),
+        *carbon_figures(runs),
         split_figure(runs),
         accuracy_figure(runs),
         cores_figure(runs),
