@@ -6,7 +6,7 @@ import math
 
 from ipa_energy.comparing.carbon_table import carbon_of_run
 from ipa_energy.report.figure import Axis, Figure
-from ipa_energy.report.run_series import SECONDS, Drawn, line_of, qualities, stepwise
+from ipa_energy.report.run_series import Drawn, line_of, qualities, stepwise, time_axis
 from ipa_energy.runlog.step import Step
 
 
@@ -21,7 +21,7 @@ def carbon_figures(runs: list[Drawn]) -> list[Figure]:
             title="What a kilowatt-hour emitted",
             caption="Grams of CO2 equivalent a kilowatt-hour, as decisions knew them.",
             marks=[line_of(drawn, stepwise(drawn.run, _intensity)) for drawn in shown],
-            x=SECONDS,
+            x=time_axis(shown),
             y=Axis("intensity (g/kWh)", from_zero=True),
         ),
         Figure(
@@ -29,8 +29,11 @@ def carbon_figures(runs: list[Drawn]) -> list[Figure]:
             title="What was emitted",
             caption="Grams of CO2 equivalent an hour, at the site's meter, in each interval; the"
             f" joules behind them are {qualities(shown)}.",
-            marks=[line_of(drawn, stepwise(drawn.run, _grams_an_hour)) for drawn in shown],
-            x=SECONDS,
+            marks=[
+                line_of(drawn, stepwise(drawn.run, _grams_an_hour), joules=drawn.joules)
+                for drawn in shown
+            ],
+            x=time_axis(shown),
             y=Axis("carbon (g/h)", from_zero=True),
         ),
     ]

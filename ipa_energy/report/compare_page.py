@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipa_energy.comparing import Comparison, headline
+from ipa_energy.comparing.carbon_table import carbon_table
 from ipa_energy.comparing.run_table import hindsight_table, run_table, yardstick_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.carbon_figure import carbon_figures
@@ -111,7 +112,7 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     """The page of a comparison."""
     warnings = Section(title="Before you compare", points=comparison.warnings, kind="warning")
     qualities = {run.quality for run in (*comparison.runs, *comparison.baselines)}
-    numbers = (run_table(comparison), yardstick_table(comparison))
+    numbers = (run_table(comparison), yardstick_table(comparison), carbon_table(comparison))
     hindsight = hindsight_table(comparison)
     sections = [
         Section(title="In numbers", tables=[table for table in numbers if table is not None]),
