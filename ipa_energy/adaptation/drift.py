@@ -16,8 +16,10 @@ count as fewer: σ·√((1 + ρ)/(1 − ρ)). Both come from differences of wind
 a change of level hardly touches. Windows in which the stage was changed, or that served too few
 requests, are passed over.
 
-An alarm rescales the option's joules, e and p alike, from the next decision on, if the 95 %
-interval of the mean excludes 0 and the change is more than 5 %; the scale stays within [0.2, 5].
+An alarm rescales the option's joules from the next decision on, if the 95 % interval of the mean
+excludes 0 and the change is more than 5 %: e by the dynamic joules of the windows since then over
+the profile's, p by the idle ones (one factor for both would be wrong again at another load); each
+stays within [0.2, 5].
 Options of the stage that never ran take the *common* scale of those that did, on the same hardware:
 what makes a profile wrong (another clock, a power model that is off, a busier machine) is mostly
 the machine's, and if only what runs were rescaled, every option that was never tried would look
@@ -29,7 +31,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -141,12 +143,21 @@ class Cusum:
         return max(LEAST_SIGMA, math.sqrt(d1 * (1 + rho)) / (1 - rho))
 
 
+Figure = Callable[[StageJoules], float]
+
+
 @dataclass(slots=True)
 class _Watched:
     """One option of a stage: variant and allocation, whatever the batch."""
 
     chart: Cusum
-    scale: float = 1.0
+    scale: Scale
+    windows: list[StageJoules] = field(default_factory=list)
+
+    @property
+    def is_scaled(self) -> bool:
+        """False while it is as profiled."""
+        return (self.scale.dynamic, self.scale.idle) != (1.0, 1.0)
 
 
 @dataclass(slots=True)
@@ -178,10 +189,11 @@ class DriftWatch:
             ratio = seen.ratio
             if not seen.is_clean or math.isnan(ratio) or not self._may_correct(quality):
                 continue
-            watched = self._of(seen)
-            change = watched.chart.add(math.log(ratio / watched.scale))
-            if change is not None:
-                found.append(self._corrected(seen, watched, change, end_s))
+            watched = self._of_key((seen.stage, seen.variant, seen.allocation))
+            watched.windows = [*watched.windows[-LEARNED + 1 :], seen]
+            change = watched.chart.add(math.log(seen.live_j / _expected_j(seen, watched.scale)))
+            if change is not None and (one := self._corrected(seen, watched, change, end_s)):
+                found.append(one)
         return tuple(found)
 
     def _may_correct(self, quality: Quality | None) -> bool:
@@ -200,17 +212,16 @@ class DriftWatch:
         """Go on with the scales of an earlier run."""
         for scale in scales:
             watched = self._of_key((scale.stage, scale.variant, scale.allocation))
-            watched.scale, watched.chart.windows = scale.factor, SEEN_WINDOWS
+            watched.scale, watched.chart.windows = scale, SEEN_WINDOWS
 
     @property
     def scales(self) -> tuple[Scale, ...]:
         """Those of options that ran; without any correction none."""
-        if not self.corrects or all(one.scale == 1.0 for one in self._watched.values()):
+        watched = self._watched.values()
+        if not self.corrects or not any(one.is_scaled for one in watched):
             return ()
         return tuple(
-            Scale(*key, one.scale)
-            for key, one in self._watched.items()
-            if one.chart.windows >= SEEN_WINDOWS or one.scale != 1.0
+            one.scale for one in watched if one.chart.windows >= SEEN_WINDOWS or one.is_scaled
         )
 
     def scaled_stages(self) -> tuple[Stage, ...]:
@@ -219,28 +230,34 @@ class DriftWatch:
 
     def _corrected(
         self, seen: StageJoules, watched: _Watched, change: Change, end_s: float
-    ) -> Correction:
+    ) -> Correction | None:
+        """Rescale; None if the scale is at its bound already."""
         before = watched.scale
-        watched.scale = min(HIGHEST_SCALE, max(LOWEST_SCALE, before * change.factor))
+        windows = watched.windows[-change.windows :]
+        watched.scale = _scale_over(windows, before)
+        expected = math.fsum(_expected_j(one, before) * one.requests for one in windows)
+        now = math.fsum(_expected_j(one, watched.scale) * one.requests for one in windows)
+        if abs(now / expected - 1) <= SMALLEST_CHANGE:
+            return None
         correction = Correction(
             stage=seen.stage,
             variant=seen.variant,
             allocation=seen.allocation,
             found_s=end_s,
             windows=change.windows,
-            factor=watched.scale / before,
-            scale=watched.scale,
+            factor=now / expected,
+            scale=watched.scale.factor,
+            dynamic=watched.scale.dynamic,
+            idle=watched.scale.idle,
             is_applied=self.corrects,
         )
         logger.warning("second %.0f: %s", end_s, correction.told)
         return correction
 
-    def _of(self, seen: StageJoules) -> _Watched:
-        return self._of_key((seen.stage, seen.variant, seen.allocation))
-
     def _of_key(self, key: tuple[str, str, str]) -> _Watched:
         if key not in self._watched:
-            self._watched[key] = _Watched(Cusum(self._prior_sigma(*key)))
+            as_profiled = Scale(*key, 1.0, 1.0, 1.0)
+            self._watched[key] = _Watched(Cusum(self._prior_sigma(*key)), as_profiled)
         return self._watched[key]
 
     def _prior_sigma(self, stage: str, variant: str, allocation: str) -> float:
@@ -264,37 +281,69 @@ def _scatter(option: Option) -> float:
     return 0.0 if math.isnan(sigma_j) else sigma_j / option.dynamic_energy_j
 
 
+def _expected_j(seen: StageJoules, scale: Scale) -> float:
+    """Joules per request of a window by the rescaled profile."""
+    if math.isnan(seen.profile_idle_j):
+        return scale.factor * seen.profile_j
+    dynamic_j = seen.profile_j - seen.profile_idle_j
+    return scale.dynamic * dynamic_j + scale.idle * seen.profile_idle_j
+
+
+def _scale_over(windows: Sequence[StageJoules], before: Scale) -> Scale:
+    """What windows really spent over what the profile says of them, part by part."""
+
+    def ratio(
+        live: Callable[[StageJoules], float], profiled: Callable[[StageJoules], float]
+    ) -> float:
+        spent, said = (
+            math.fsum(figure(one) * one.requests for one in windows) for figure in (live, profiled)
+        )
+        found = spent / said if said > 0 else math.nan
+        return min(HIGHEST_SCALE, max(LOWEST_SCALE, found))
+
+    factor = ratio(lambda one: one.live_j, lambda one: one.profile_j)
+    dynamic = ratio(
+        lambda one: one.live_j - one.live_idle_j, lambda one: one.profile_j - one.profile_idle_j
+    )
+    idle = ratio(lambda one: one.live_idle_j, lambda one: one.profile_idle_j)
+    parts = [factor if math.isnan(part) else part for part in (dynamic, idle)]
+    return Scale(before.stage, before.variant, before.allocation, factor, *parts)
+
+
 def scaled(stages: Sequence[Stage], scales: Sequence[Scale]) -> tuple[Stage, ...]:
-    """Stages whose options cost ``factor`` times what they did; see the module on the others."""
+    """Stages whose options cost what the scales say; see the module on those without one."""
     return tuple(
         replace(
             stage,
             options=tuple(
-                scaled_option(option, _scale_of(stage, option, scales)) for option in stage.options
+                scaled_option(option, *_scale_of(stage, option, scales)) for option in stage.options
             ),
         )
         for stage in stages
     )
 
 
-def scaled_option(option: Option, factor: float) -> Option:
-    """An option whose joules are ``factor`` times its own."""
-    if factor == 1.0:
+def scaled_option(option: Option, dynamic: float, idle: float) -> Option:
+    """An option whose e and p are so many times its own."""
+    if dynamic == idle == 1.0:
         return option
     source = option.provenance
     return replace(
         option,
-        dynamic_energy_j=option.dynamic_energy_j * factor,
-        idle_power_w=option.idle_power_w * factor,
-        provenance=source and replace(source, ci95_j=source.ci95_j * factor),
+        dynamic_energy_j=option.dynamic_energy_j * dynamic,
+        idle_power_w=option.idle_power_w * idle,
+        provenance=source and replace(source, ci95_j=source.ci95_j * dynamic),
     )
 
 
-def _scale_of(stage: Stage, option: Option, scales: Sequence[Scale]) -> float:
+def _scale_of(stage: Stage, option: Option, scales: Sequence[Scale]) -> tuple[float, float]:
     mine = [scale for scale in scales if scale.stage == stage.name]
     for scale in mine:
         if (scale.variant, scale.allocation) == (option.variant, option.allocation.label):
-            return scale.factor
+            return scale.dynamic, scale.idle
     hardware = {known.allocation.label: known.hardware for known in stage.options}
-    like = [scale.factor for scale in mine if hardware.get(scale.allocation) == option.hardware]
-    return statistics.geometric_mean(like) if like else 1.0
+    like = [scale for scale in mine if hardware.get(scale.allocation) == option.hardware]
+    if not like:
+        return 1.0, 1.0
+    mean = statistics.geometric_mean
+    return mean([one.dynamic for one in like]), mean([one.idle for one in like])

@@ -12,6 +12,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.report.carbon_figure import carbon_figures
 from ipa_energy.report.figure import Figure
 from ipa_energy.report.image import write_images
+from ipa_energy.report.live_section import live_figures, live_sections
 from ipa_energy.report.page import (
     Configurations,
     Facts,
@@ -92,6 +93,10 @@ def drawn_runs(comparison: Comparison, runs: Sequence[Run]) -> list[Drawn]:
 
 def compare_figures(comparison: Comparison, runs: list[Drawn]) -> list[Figure]:
     """Every figure of the page in its order; some may have nothing to draw."""
+    return [*_run_figures(comparison, runs), *live_figures(runs)]
+
+
+def _run_figures(comparison: Comparison, runs: list[Drawn]) -> list[Figure]:
     stages = max((drawn.run.info.stages for drawn in runs), key=len, default=())
     return [
         trade_figure(comparison),
@@ -116,7 +121,8 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     hindsight = hindsight_table(comparison)
     sections = [
         Section(title="In numbers", tables=[table for table in numbers if table is not None]),
-        Section(title="In pictures", figures=compare_figures(comparison, runs)),
+        Section(title="In pictures", figures=_run_figures(comparison, runs)),
+        *live_sections(runs),
         *([Section(title="In hindsight", tables=[hindsight])] if hindsight else []),
         Section(
             title="Provenance",

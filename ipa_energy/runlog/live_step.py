@@ -50,7 +50,7 @@ class LiveStep:
     def scales_after(self) -> tuple[Scale, ...]:
         """The scales with what was found at the step's end."""
         new = [
-            Scale(one.stage, one.variant, one.allocation, one.scale)
+            Scale(one.stage, one.variant, one.allocation, one.scale, one.dynamic, one.idle)
             for one in self.corrections
             if one.is_applied
         ]

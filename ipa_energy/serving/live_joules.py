@@ -48,8 +48,13 @@ def stage_joules(
         inputs, fill = _served_and_fill(served, index)
         requests = inputs * stage.requests_per_input
         load_rps = requests / length_s if length_s > 0 else 0.0
-        spent_j = float(served.idle_j[index] + served.dynamic_j[index])
+        idle_j, dynamic_j = float(served.idle_j[index]), float(served.dynamic_j[index])
         is_known = requests > 0
+        profiled_j = profiled_idle_j = math.nan
+        if is_known:
+            profiled_j, profiled_idle_j = profile_joules(
+                stage, runs, batch_fill=fill, load_rps=load_rps
+            )
         found.append(
             StageJoules(
                 stage=stage.name,
@@ -58,10 +63,10 @@ def stage_joules(
                 requests=requests,
                 load_rps=load_rps,
                 batch_fill=fill,
-                live_j=spent_j / requests if is_known else math.nan,
-                profile_j=profile_joules(stage, runs, batch_fill=fill, load_rps=load_rps)
-                if is_known
-                else math.nan,
+                live_j=(idle_j + dynamic_j) / requests if is_known else math.nan,
+                profile_j=profiled_j,
+                live_idle_j=idle_j / requests if is_known else math.nan,
+                profile_idle_j=profiled_idle_j,
                 is_clean=requests >= LEAST_REQUESTS and stage.name not in changing,
             )
         )
@@ -70,14 +75,19 @@ def stage_joules(
 
 def profile_joules(
     stage: Stage, runs: DeployedStage, *, batch_fill: float, load_rps: float
-) -> float:
-    """Joules per request by the profile, at a batch fill and a load of the stage; NaN without."""
+) -> tuple[float, float]:
+    """Joules per request by the profile, at a batch fill and a load of the stage; NaN without.
+
+    Returns:
+        all of them, and the idle ones.
+    """
     options = options_of(stage, runs.option.variant, runs.option.allocation)
     if not options or not all(option.has_energy for option in options):
-        return math.nan
+        return math.nan, math.nan
     dynamic_j = dynamic_joules_at(options, batch_fill)
     idle_w = min(options, key=lambda option: abs(option.batch - batch_fill)).idle_power_w
-    return joules_per_request(dynamic_j, idle_w, runs.replicas, load_rps)
+    idle_j = joules_per_request(0.0, idle_w, runs.replicas, load_rps)
+    return dynamic_j + idle_j, idle_j
 
 
 def dynamic_joules_at(options: Sequence[Option], batch_fill: float) -> float:

@@ -53,6 +53,7 @@ class StageJoules:
         batch_fill: requests in a batch, mean.
         live_j: joules per request as spent.
         profile_j: the same as the profile has it, without any correction; NaN without joules.
+        live_idle_j, profile_idle_j: the idle part of each.
         is_clean: False if the stage was being changed, or served too few to say anything.
     """
 
@@ -65,6 +66,8 @@ class StageJoules:
     live_j: float
     profile_j: float
     is_clean: bool
+    live_idle_j: float = math.nan
+    profile_idle_j: float = math.nan
 
     @property
     def ratio(self) -> float:
@@ -80,13 +83,16 @@ class Scale:
     Attributes:
         stage: task name of the stage.
         variant, allocation: what it is of; the allocation as its label.
-        factor: what e and p of the profile are multiplied by.
+        factor: joules of a request over the profile's, when it was found.
+        dynamic, idle: what e and p of the profile are multiplied by.
     """
 
     stage: str
     variant: str
     allocation: str
     factor: float
+    dynamic: float
+    idle: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +106,7 @@ class Correction:
         windows: for how many windows it had gone on.
         factor: joules now over joules expected before.
         scale: joules now over the profile's.
+        dynamic, idle: the same of the dynamic and of the idle part.
         is_applied: True if decisions from now on count with it.
     """
 
@@ -110,6 +117,8 @@ class Correction:
     windows: int
     factor: float
     scale: float
+    dynamic: float
+    idle: float
     is_applied: bool = True
 
     @property
@@ -118,7 +127,8 @@ class Correction:
         what = "decisions count with it" if self.is_applied else "not corrected"
         return (
             f"stage {self.stage}: {self.variant} {self.allocation} costs {self.scale:.2f} times"
-            f" the joules of its profile ({self.windows} windows); {what}"
+            f" the joules of its profile (dynamic {self.dynamic:.2f}, idle {self.idle:.2f},"
+            f" {self.windows} windows); {what}"
         )
 
 

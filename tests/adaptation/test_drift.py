@@ -118,6 +118,8 @@ def seen(variant: str, ratio: float, **further: Any) -> StageJoules:
         "batch_fill": 1.0,
         "live_j": 2.0 * ratio,
         "profile_j": 2.0,
+        "live_idle_j": 0.5 * ratio,
+        "profile_idle_j": 0.5,
         "is_clean": True,
     }
     return StageJoules(**{**known, **further})
@@ -152,7 +154,7 @@ def test_another_kind_of_hardware_keeps_its_own_joules() -> None:
         if o.variant == "yolov5m"
     ]
     mixed = replace(stage, options=(*stage.options, *gpu))
-    (found,) = scaled([mixed], [Scale("crop", "yolov5n", "1c", 2.0)])
+    (found,) = scaled([mixed], [Scale("crop", "yolov5n", "1c", 2.0, 2.0, 2.0)])
     factors = [
         new.dynamic_energy_j / old.dynamic_energy_j
         for new, old in zip(found.options, mixed.options, strict=True)
@@ -162,12 +164,27 @@ def test_another_kind_of_hardware_keeps_its_own_joules() -> None:
 
 def test_scales_stay_within_their_bounds() -> None:
     watch = DriftWatch(fake_stages())
-    for window in range(12):
-        watch.watch([seen("yolov5n", 50.0), seen("yolov5s", 0.01)], window)
-    assert {s.variant: s.factor for s in watch.scales} == {
+    found = [
+        one
+        for window in range(40)
+        for one in watch.watch([seen("yolov5n", 50.0), seen("yolov5s", 0.01)], window)
+    ]
+    assert len(found) == 2  # said once, not whenever the chart finds it again
+    assert {s.variant: s.dynamic for s in watch.scales} == {
         "yolov5n": HIGHEST_SCALE,
         "yolov5s": LOWEST_SCALE,
     }
+
+
+def test_work_that_costs_more_is_told_from_waiting_so_that_another_load_is_no_new_drift() -> None:
+    """Twice the dynamic joules, idle as profiled: 1.75 times as much now, 1.25 at a low load."""
+    watch = DriftWatch(fake_stages())
+    high = {"live_idle_j": 0.5, "profile_idle_j": 0.5, "live_j": 3.5, "profile_j": 2.0}
+    low = {"live_idle_j": 4.5, "profile_idle_j": 4.5, "live_j": 7.5, "profile_j": 6.0}
+    found = [c for w in range(6) for c in watch.watch([seen("yolov5n", 1.0, **high)], w)]
+    assert [(c.scale, c.dynamic, c.idle) for c in found] == [pytest.approx((1.75, 2.0, 1.0))]
+    for window in range(100):
+        assert watch.watch([seen("yolov5n", 1.0, **low)], window) == ()
 
 
 def test_windows_in_which_something_changed_or_was_served_too_little_are_passed_over() -> None:

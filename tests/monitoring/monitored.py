@@ -47,7 +47,7 @@ def figures(**further: Any) -> AdapterFigures:
         "planned_load_rps": 12.0,
         "decision_s": 0.003,
         "objective": {"accuracy": 2.0, "energy": 0.5},
-        "scales": (Scale("crop", "yolov5n", "1c", 1.2),),
+        "scales": (Scale("crop", "yolov5n", "1c", 1.2, 1.25, 1.0),),
         "joules": (
             StageJoules(
                 stage="crop",
