@@ -49,7 +49,9 @@ from ipa_energy.serving.observed import Spent, added
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
+"""Until all that a run begins with serves, the template's imports included."""
+
 LEAST_CALL_TIMEOUT_S = 1.0
 CALL_TIMEOUT_RATIO = 5.0
 """A replica counts as hung after five times its batch's profiled 99th percentile."""

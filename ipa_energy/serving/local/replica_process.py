@@ -27,6 +27,11 @@ from ipa_energy.serving.local.pinning import pin_all_threads
 from ipa_energy.serving.local.template import ModelSpec, Template
 
 START_TIMEOUT_S = 60.0
+"""From its process's begin until it serves."""
+
+TEMPLATE_TIMEOUT_S = 180.0
+"""Until it is forked: a template that was just started imports for 6 to 60 s."""
+
 STOP_GRACE_S = 5.0
 READ_BYTES = 2**16
 NEVER_BEGAN = 1
@@ -85,7 +90,7 @@ class ReplicaProcess:
         self._pinned_to: tuple[int, ...] | None = None
         self._stdin: int | None = None
         self._told: dict[str, Any] = {}
-        self._heard, self._ended = asyncio.Event(), asyncio.Event()
+        self._begun, self._heard, self._ended = (asyncio.Event() for _ in range(3))
         if launch.forked is None:
             self._output = self._spawn(launch)
             self._begin(self._process.pid)
@@ -106,12 +111,14 @@ class ReplicaProcess:
         return self.status is None
 
     async def port(self, timeout_s: float = START_TIMEOUT_S) -> int:
-        """The port that it listens at, once it does.
+        """The port that it listens at, once it does, at most ``timeout_s`` after it is forked.
 
         Raises:
             ServingError: it ended before, said what is wrong or something else, or took too long.
         """
         try:
+            async with asyncio.timeout(TEMPLATE_TIMEOUT_S):
+                await self._begun.wait()
             async with asyncio.timeout(timeout_s):
                 await self._heard.wait()
         except TimeoutError as error:
@@ -177,6 +184,7 @@ class ReplicaProcess:
     def _begin(self, pid: int) -> None:
         """It exists: watch for its end."""
         self.pid = pid
+        self._begun.set()
         self._pidfd = os.pidfd_open(pid)
         self._loop.add_reader(self._pidfd, self._reap)
         if self._is_doomed:
@@ -237,6 +245,7 @@ class ReplicaProcess:
             while data := os.read(self._output, READ_BYTES):
                 self._take(data)
         os.close(self._output)
+        self._begun.set()
         self._heard.set()
         self._ended.set()
         if self._on_exit is not None:

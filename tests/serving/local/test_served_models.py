@@ -1,0 +1,113 @@
+"""``--backend local``: a pipeline's own models served; what cannot be is told before it begins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("grpc")
+pytest.importorskip("mlserver")
+
+from test_local_backend import write_pipeline
+
+from ipa_energy.runlog import read_run
+
+pytestmark = pytest.mark.slow
+
+MODELS = Path(__file__).with_name("served_pipeline.py")
+NAMES = {"find": "first", "name": "second", "-s": "echo", "-m": "other", "-l": "other"}
+ROOT = Path(__file__).parents[3]
+
+
+def served_pipeline(folder: Path, counts: list[int]) -> Path:
+    """A pipeline YAML whose models are those of ``served_pipeline.py``."""
+    path = write_pipeline(folder, counts)
+    for file in (path, folder / "profile.csv"):
+        lines = [line for line in file.read_text().splitlines() if ",find-l," not in line]
+        text = "\n".join(lines)
+        for stage in ("find", "name"):
+            for size in ("-s", "-m", "-l"):
+                text = text.replace(f"{stage}{size}", NAMES[size])
+            text = text.replace(f"{stage},", f"{NAMES[stage]},")
+        file.write_text(text.replace("[first, name]", "[first, second]") + "\n")
+    home = folder / "pipelines" / "small"
+    home.mkdir(parents=True)
+    shutil.copy(MODELS, home / "pipeline.py")
+    return path
+
+
+def run(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "ipa_energy", "run", str(path), "--backend", "local"]
+    told = [*program, "--out", str(path.parent / "run"), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        told, cwd=path.parent, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_a_run_is_served_by_the_pipelines_own_models(tmp_path: Path) -> None:
+    path = served_pipeline(tmp_path, [4, 4, 20, 20, 20, 20])
+    done = run(path)
+    assert done.returncode == 0, done.stderr
+    found = read_run(tmp_path / "run")
+    assert found.info.backend == "local"
+    assert found.offered_rps.sum() == 88
+    assert np.isfinite(found.requests.done_s).all()
+    assert (found.requests.dropped_at == -1).all()
+
+
+def test_requests_carry_the_pictures_of_a_folder(tmp_path: Path) -> None:
+    path = served_pipeline(tmp_path, [2, 2])
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.jpg").write_bytes(b"unreadable")  # as the pipeline of this test has it
+    done = run(path, "--images", str(pictures))
+    assert done.returncode == 0, done.stderr
+    assert "element 0 is unreadable" in done.stderr
+    (pictures / "a.jpg").unlink()
+    done = run(path, "--images", str(pictures), "--out", str(tmp_path / "other"))
+    assert done.returncode == 2
+    assert "pictures: no pictures in it; allowed: .jpg" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "told"),
+    [
+        (("def handler", "def other"), 2, "cannot be served: it has no handler; allowed"),
+        (('"echo", ', ""), 2, "no variant first/echo; allowed: first/other"),
+        (("def versions", "REQUIRES = ('nosuch',)\ndef versions"), 4, "need nosuch, not installed"),
+        (None, 2, "no models for the pipeline small"),
+    ],
+)
+def test_models_that_cannot_be_served_are_told_before_anything_starts(
+    tmp_path: Path, change: tuple[str, str] | None, status: int, told: str
+) -> None:
+    path = served_pipeline(tmp_path, [1])
+    models = tmp_path / "pipelines" / "small" / "pipeline.py"
+    if change is None:
+        models.unlink()
+    else:
+        models.write_text(models.read_text().replace(*change))
+    done = run(path)
+    assert done.returncode == status
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_weights_that_do_not_load_are_told_before_anything_starts(tmp_path: Path) -> None:
+    path = served_pipeline(tmp_path, [1])
+    text = (tmp_path / "profile.csv").read_text()
+    (tmp_path / "profile.csv").write_text(text.replace(",other,", ",unloadable,"))
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"torn")
+    done = run(path, "--weights", f"unloadable={weights}")
+    assert (done.returncode, "these weights are torn" in done.stderr) == (2, True), done.stderr
+    done = run(path, "--set", "weights.another=weights.pt", "--out", str(tmp_path / "next"))
+    assert done.returncode == 2
+    assert "weights of another, which is no variant of the profile" in done.stderr
