@@ -19,7 +19,7 @@ from sweep_journal import Run, number
 from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file
 from ipa_energy.interval import half_width_95
-from ipa_energy.profiling.entry_rows import rounded
+from ipa_energy.profile_table.profile_row import rounded
 
 STEADY_ENERGY = "steady_energy_j"
 """Parsed field: joules of the images alone, as the detector's own meter saw them."""

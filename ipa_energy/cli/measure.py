@@ -189,7 +189,7 @@ def _document(found: CommandEnergy, command: list[str], meter: CommandMeter) -> 
             "meter": found.meter,
             "quality": found.quality,
             "min_window_s": found.min_window_s,
-            **meter.facts,
+            **meter.meta,
             "trials": [_trial_document(trial) for trial in found.trials],
             "trials_in_mean": len(found.counted),
             "energy_j": found.energy_j,
@@ -303,7 +303,7 @@ def _warnings(found: CommandEnergy) -> list[str]:
 
 def _busy_group(found: CommandEnergy, meter: CommandMeter) -> list[str]:
     """A control group may work all the time; then its idle windows are not idle."""
-    group = meter.facts.get("cgroup")
+    group = meter.meta.get("cgroup")
     if group is None or not found.idle_power_w > BUSY_GROUP_RATIO * group["idle_power_w"]:
         return []
     return [

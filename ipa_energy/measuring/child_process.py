@@ -159,14 +159,14 @@ class ModuleProcess(ChildProcess):
     Args:
         module: dotted name.
         environ: what is added to the caller's environment.
-        words: further arguments.
+        arguments: further arguments.
     """
 
-    def __init__(self, module: str, environ: dict[str, str], words: Sequence[str] = ()) -> None:
+    def __init__(self, module: str, environ: dict[str, str], arguments: Sequence[str] = ()) -> None:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
         super().__init__(
-            [sys.executable, "-m", module, *words],
+            [sys.executable, "-m", module, *arguments],
             environ=os.environ | {"PYTHONPATH": path} | environ,
             keeps_output=True,
         )

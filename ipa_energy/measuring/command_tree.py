@@ -189,14 +189,14 @@ class CommandMeter:
 
     Attributes:
         meter_for: makes the meter once the command's tree exists.
-        facts: for the JSON: ``power_model`` and ``relative_error`` of an estimate, ``cgroup``.
+        meta: for the JSON: ``power_model`` and ``relative_error`` of an estimate, ``cgroup``.
         note: for the text, after the meter's name; empty if there is nothing to add.
         own_cpu_s: CPU seconds of what is charged.
         warnings: what ``auto`` leaves out.
     """
 
     meter_for: TreeMeterFactory
-    facts: Mapping[str, Any]
+    meta: Mapping[str, Any]
     note: str
     own_cpu_s: Callable[[CommandTree], float]
     warnings: tuple[str, ...] = ()
@@ -233,7 +233,7 @@ def command_meter(
                 counters[part] = open_meter(part, places)
         yield CommandMeter(
             lambda tree: _composed(parts, counters, model, tree),
-            _facts(model, group),
+            _meta(model, group),
             _note(model, group),
             (lambda _: group.cgroup.cpu_s()) if group else (lambda tree: tree.cpu_s()),
             warnings,
@@ -250,17 +250,17 @@ def _cgroup_meter(model: PowerModel, places: Places) -> CgroupMeter | None:
     return CgroupMeter(model, group, reserved_cores=places.reserved_cores)
 
 
-def _facts(model: PowerModel | None, group: CgroupMeter | None) -> dict[str, Any]:
+def _meta(model: PowerModel | None, group: CgroupMeter | None) -> dict[str, Any]:
     if model is None:
         return {}
-    facts = {"power_model": model.to_json(), "relative_error": model.relative_error}
+    meta = {"power_model": model.to_json(), "relative_error": model.relative_error}
     if group is not None:
-        facts["cgroup"] = {
+        meta["cgroup"] = {
             "folder": str(group.cgroup.folder),
             "reserved_cores": group.reserved_cores,
             "idle_power_w": group.reserved_cores * model.idle_w_per_core,
         }
-    return facts
+    return meta
 
 
 def _note(model: PowerModel | None, group: CgroupMeter | None) -> str:

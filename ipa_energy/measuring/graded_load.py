@@ -204,10 +204,10 @@ def _record(
 @contextmanager
 def running(load: Load) -> Iterator[list[int]]:
     """The load's worker processes, ready; they end with the block."""
-    words = (load.work, str(load.duty))
+    arguments = (load.work, str(load.duty))
     with contextlib.ExitStack() as ended:
         workers = [
-            ended.enter_context(ModuleProcess(__name__, ONE_THREAD, words))
+            ended.enter_context(ModuleProcess(__name__, ONE_THREAD, arguments))
             for _ in range(load.workers)
         ]
         for worker in workers:

@@ -36,7 +36,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.files import whole_file, whole_folder
 from ipa_energy.profile_table.ipa_results import CPU_COUNT, DYNAMIC_JOULES, IDLE_POWER, JOULES
 from ipa_energy.profile_table.ipa_tables import COLUMNS, MAPPER_FILE, NOTES_FILE, Note
-from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 
 logger = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ def accuracies_yaml(pipeline: str, rows: Iterable[ProfileRow]) -> str:
     stages: dict[str, dict[str, float]] = {}
     for row in rows:
         # Twelve digits: 0.457 is 45.7 percent, not 45.699999999999996.
-        stages.setdefault(row.stage, {})[row.variant] = float(f"{100 * row.accuracy:.12g}")
+        stages.setdefault(row.stage, {})[row.variant] = rounded(100 * row.accuracy, 12)
     return dump_yaml({pipeline: stages})
 
 

@@ -43,7 +43,7 @@ from ipa_energy.profile_table.ipa_tables import (
     read_notes,
 )
 from ipa_energy.profile_table.profile_csv import meta_path, write_profile
-from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 
 logger = logging.getLogger(__name__)
 
@@ -282,8 +282,9 @@ def row_of(
     where = str(folder / f"{experiment.number}.json")
     result = read_result(Path(where), node or experiment.node)
     note = note or Note(experiment_id=experiment.number)
-    latency_avg_s = _figure(fmean(result.latencies_s))
-    latency_p99_s = _figure(np.percentile(result.latencies_s, 99))
+    # The difference of two times has no more than twelve digits.
+    latency_avg_s = rounded(fmean(result.latencies_s), 12)
+    latency_p99_s = rounded(float(np.percentile(result.latencies_s, 99)), 12)
     if latency_p99_s < latency_avg_s:
         latency_p99_s = _p99_at_least(latency_avg_s, latency_p99_s)
     throughput_rps, remarks = _throughput(experiment, result, choice.reference_throughput)
@@ -323,11 +324,6 @@ def row_of(
         **asdict(joules),
     )
     return row, remarks
-
-
-def _figure(value: float) -> float:
-    """Seconds at twelve digits: the difference of two times has no more."""
-    return float(f"{value:.12g}")
 
 
 def _p99_at_least(latency_avg_s: float, latency_p99_s: float) -> float:

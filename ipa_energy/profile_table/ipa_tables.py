@@ -17,8 +17,6 @@ them. Of two lines for one experiment the later holds.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -29,6 +27,7 @@ from typing import Any
 from ipa_energy.config.source import YamlSource, raise_all, read_text, read_yaml, shown
 from ipa_energy.errors import ConfigError
 from ipa_energy.jsonl import append_line, drop_torn_line, records_of
+from ipa_energy.profile_table.profile_csv import csv_lines
 from ipa_energy.records import QUALITIES, Quality
 
 MAPPER_FILE = "key_config_mapper.csv"
@@ -119,7 +118,7 @@ def read_experiments(folder: Path) -> list[IpaExperiment]:
             where=folder,
             allowed="a folder series/N of IPA's profiling results",
         )
-    lines = _lines(path)
+    lines = csv_lines(read_text(path), path)
     if not lines:
         raise ConfigError("the file is empty", where=path, allowed="a header and experiments")
     header = [name.strip() for name in lines[0][1]]
@@ -152,14 +151,6 @@ def load_label(text: str) -> str:
     """A load as it is compared: ``20``, ``20.0`` and ``2e1`` are one, a trace's name is itself."""
     value = _float(text)
     return f"{value:g}" if math.isfinite(value) else text.strip()
-
-
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        return [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
-    except csv.Error as error:
-        raise ConfigError(f"not CSV: {error}", where=f"{path}:{reader.line_num}") from error
 
 
 def _experiment(cells: Mapping[str, str], where: str) -> IpaExperiment:

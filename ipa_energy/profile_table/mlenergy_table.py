@@ -37,7 +37,7 @@ from typing import Any
 from ipa_energy.config.source import read_text
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95
-from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 
 METER = "zeus-nvml"
 NOTICE = (
@@ -200,14 +200,14 @@ def _row(trials: Sequence[Mapping[str, str]], choice: MlEnergyChoice, where: Pat
         gpu_share=0.0,
         batch=int(batch),
         replicas=1,
-        load_rps=_rounded(throughput_rps),
-        latency_avg_s=_rounded(tokens * median_s),
-        latency_p99_s=_rounded(tokens * p99_s),
-        throughput_rps=_rounded(throughput_rps),
+        load_rps=rounded(throughput_rps),
+        latency_avg_s=rounded(tokens * median_s),
+        latency_p99_s=rounded(tokens * p99_s),
+        throughput_rps=rounded(throughput_rps),
         accuracy=accuracy.value,
-        dynamic_energy_j=_rounded(dynamic_energy_j),
-        idle_power_w=_rounded(idle_power_w),
-        joules_per_request=_rounded(energy_j),
+        dynamic_energy_j=rounded(dynamic_energy_j),
+        idle_power_w=rounded(idle_power_w),
+        joules_per_request=rounded(energy_j),
         energy_ci95_j=half_width_95(joules),
         trials=len(joules),
         meter=METER,
@@ -231,10 +231,6 @@ def _number(entry: Mapping[str, str], name: str, where: Path) -> float:
             allowed="a number above 0; only tasks of language models have tokens",
         )
     return value
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def read_accuracies(path: Path) -> dict[str, Cited]:

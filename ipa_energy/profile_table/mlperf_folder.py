@@ -41,7 +41,7 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95
-from ipa_energy.profile_table.profile_row import ProfileRow
+from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 from ipa_energy.records import MLPERF_METER
 
 SCENARIO = "SingleStream"
@@ -396,15 +396,15 @@ def _row(result: MlperfResult, choice: MlperfChoice, idle_power_w: float) -> Pro
         gpu_share=0.0,
         batch=1,
         replicas=1,
-        load_rps=_rounded(throughput_rps),
-        latency_avg_s=_rounded(statistics.fmean(run.latency_avg_s for run in result.testing), 9),
-        latency_p99_s=_rounded(statistics.fmean(run.latency_p99_s for run in result.testing), 9),
-        throughput_rps=_rounded(throughput_rps),
+        load_rps=rounded(throughput_rps),
+        latency_avg_s=rounded(statistics.fmean(run.latency_avg_s for run in result.testing), 9),
+        latency_p99_s=rounded(statistics.fmean(run.latency_p99_s for run in result.testing), 9),
+        throughput_rps=rounded(throughput_rps),
         accuracy=round(accuracy, 5),
-        dynamic_energy_j=_rounded(dynamic_energy_j),
-        idle_power_w=_rounded(idle_power_w),
-        joules_per_request=_rounded(energy_j),
-        energy_ci95_j=_rounded(half_width_95(joules)),
+        dynamic_energy_j=rounded(dynamic_energy_j),
+        idle_power_w=rounded(idle_power_w),
+        joules_per_request=rounded(energy_j),
+        energy_ci95_j=rounded(half_width_95(joules)),
         trials=len(joules),
         meter=METER,
         quality="measured",
@@ -474,7 +474,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=path) from error
-
-
-def _rounded(value: float, digits: int = 6) -> float:
-    return float(f"{value:.{digits}g}")

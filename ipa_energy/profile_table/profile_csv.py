@@ -52,7 +52,7 @@ def read_profile(path: str | Path, *, partial: bool = False) -> list[ProfileRow]
     text = read_text(path)
     if partial and "\n" not in text and ",".join(COLUMNS).startswith(text):
         return []
-    lines = _split(text, path)
+    lines = csv_lines(text, path)
     if not lines:
         raise ConfigError("the file is empty", where=path, allowed=f"a header: {','.join(COLUMNS)}")
     columns = _columns(lines[0][1], path)
@@ -143,8 +143,12 @@ def _csv_text(lines: Iterable[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def _split(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of every line that is not empty."""
+def csv_lines(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of every line that is not empty.
+
+    Raises:
+        ConfigError: it is no CSV.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines = []
     try:

@@ -165,6 +165,11 @@ FITTED = "fit("
 _NAMES = ("stage", "variant", "hardware")
 
 
+def rounded(value: float, digits: int = 6) -> float:
+    """A figure at the six digits that are more than any measurement here is good to."""
+    return float(f"{value:.{digits}g}")
+
+
 def parse_row(
     cells: Sequence[str], where: str, columns: Sequence[str] = COLUMNS
 ) -> ProfileRow | list[ConfigError]:

@@ -89,7 +89,7 @@ class PartEnergy:
     empty_power_w: float | None
 
 
-class Account:
+class ReplicaCharges:
     """The meters of a group of replicas, and what each replica is charged.
 
     Args:

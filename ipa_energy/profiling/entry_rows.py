@@ -22,7 +22,7 @@ import numpy as np
 from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError, MeterUnavailableError, ServingError
 from ipa_energy.interval import half_width_95
-from ipa_energy.profile_table.profile_row import FITTED, SATURATED, ProfileRow
+from ipa_energy.profile_table.profile_row import FITTED, SATURATED, ProfileRow, rounded
 from ipa_energy.profiling.fit_shapes import Point
 from ipa_energy.profiling.fit_surface import LARGEST_LN, Prediction, Surface, fit_surface
 from ipa_energy.profiling.grid import Entry, entry_of
@@ -31,11 +31,6 @@ from ipa_energy.records import Quality, joined_meters
 
 METER_PRECISION = 0.01
 """What the shortest useful window of a counter is good to."""
-
-
-def rounded(value: float) -> float:
-    """A figure at the six digits that are more than any of these measurements is good to."""
-    return float(f"{value:.6g}")
 
 
 def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> ProfileRow:
@@ -68,13 +63,7 @@ def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> Profi
     whole_j = joules_per_request(dynamic_energy_j, idle_power_w, entry.replicas, load_rps)
     load_energies_j = [t.load_energy_j for t in trials if not math.isnan(t.load_energy_j)]
     return ProfileRow(
-        stage=entry.stage,
-        variant=entry.variant,
-        hardware=entry.hardware,
-        cpu_cores=float(entry.cpu_cores),
-        gpu_share=entry.gpu_share,
-        batch=entry.batch,
-        replicas=entry.replicas,
+        **_columns_of(entry),
         load_rps=load_rps,
         latency_avg_s=rounded(latency_avg_s),
         # One long stall among hundreds of batches lifts their mean above their p99; to plan with
@@ -93,6 +82,18 @@ def profile_row(entry: Entry, trials: Sequence[Trial], accuracy: float) -> Profi
         # A counter's noise can put a short load below idle.
         load_energy_j=rounded(max(0.0, median(load_energies_j))) if load_energies_j else math.nan,
     )
+
+
+def _columns_of(entry: Entry) -> dict[str, Any]:
+    return {
+        "stage": entry.stage,
+        "variant": entry.variant,
+        "hardware": entry.hardware,
+        "cpu_cores": float(entry.cpu_cores),
+        "gpu_share": entry.gpu_share,
+        "batch": entry.batch,
+        "replicas": entry.replicas,
+    }
 
 
 def at_load(row: ProfileRow, load_rps: float, throughput_rps: float) -> ProfileRow:
@@ -226,22 +227,16 @@ def _predicted(fit: Surface | None, entry: Entry) -> Prediction:
 
 
 def _row(entry: Entry, found: dict[str, Prediction], family: Sequence[ProfileRow]) -> ProfileRow:
-    figures = {name: float(f"{prediction.value:.6g}") for name, prediction in found.items()}
-    load_rps = float(f"{entry.batch / figures['batch_s']:.6g}")
+    figures = {name: rounded(prediction.value) for name, prediction in found.items()}
+    load_rps = rounded(entry.batch / figures["batch_s"])
     energy = found["batch_energy_j"]
-    dynamic_energy_j = float(f"{energy.value / entry.batch:.6g}")
+    dynamic_energy_j = rounded(energy.value / entry.batch)
     half_width_j = (energy.high - energy.value) / entry.batch
     idle_power_w = figures["idle_power_w"]
     accuracy = next(row.accuracy for row in family if row.variant == entry.variant)
     meters = joined_meters(sorted({row.meter for row in family}))
     return ProfileRow(
-        stage=entry.stage,
-        variant=entry.variant,
-        hardware=entry.hardware,
-        cpu_cores=float(entry.cpu_cores),
-        gpu_share=entry.gpu_share,
-        batch=entry.batch,
-        replicas=1,
+        **_columns_of(entry),
         load_rps=load_rps,
         latency_avg_s=figures["latency_avg_s"],
         latency_p99_s=max(figures["latency_avg_s"], figures["latency_p99_s"]),
@@ -249,8 +244,8 @@ def _row(entry: Entry, found: dict[str, Prediction], family: Sequence[ProfileRow
         accuracy=accuracy,
         dynamic_energy_j=dynamic_energy_j,
         idle_power_w=idle_power_w,
-        joules_per_request=float(f"{dynamic_energy_j + idle_power_w / load_rps:.6g}"),
-        energy_ci95_j=float(f"{half_width_j:.6g}") if math.isfinite(half_width_j) else math.nan,
+        joules_per_request=rounded(dynamic_energy_j + idle_power_w / load_rps),
+        energy_ci95_j=rounded(half_width_j) if math.isfinite(half_width_j) else math.nan,
         trials=0,
         meter=f"{FITTED}{meters})",
         quality="estimated",

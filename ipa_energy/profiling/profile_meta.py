@@ -25,8 +25,7 @@ from statistics import fmean, median
 from typing import Any
 
 from ipa_energy.energy import joules_per_request
-from ipa_energy.profile_table.profile_row import ProfileRow
-from ipa_energy.profiling.entry_rows import rounded
+from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.trial import Trial
 from ipa_energy.profiling.trial_journal import Journal

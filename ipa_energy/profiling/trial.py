@@ -27,7 +27,7 @@ from statistics import fmean
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.meters.cpu_time import CoreTimes, load_between, read_core_times
-from ipa_energy.profiling.charging import Account, PartEnergy, check_window
+from ipa_energy.profiling.charging import PartEnergy, ReplicaCharges, check_window
 from ipa_energy.profiling.replica_meter import MeterPart
 from ipa_energy.profiling.replicas import ReplicaGroup, ReplicaSpec, Served
 from ipa_energy.profiling.trial_windows import EmptyMachine, Idle, TrialSettings, idle_window
@@ -123,18 +123,18 @@ def run_trial(
     with ReplicaGroup(specs, timeout_s=settings.timeout_s) as group:
         if len(set(group.core_ids)) < len(group.core_ids):
             raise ConfigError(f"replicas of {specs[0].label} share a core of {group.core_ids}")
-        account = Account(group, parts, settings, empty or EmptyMachine())
-        meter = account.load()
+        charges = ReplicaCharges(group, parts, settings, empty or EmptyMachine())
+        meter = charges.load()
         warm_up = group.warm_up(min_s=settings.warm_up_min_s, max_s=settings.warm_up_max_s)
-        found = _window_among_others(_Bench(group, meter, settings, account), load_rps)
-        before_w, after_w = account.watts(found.before.energy), account.watts(found.after.energy)
+        found = _window_among_others(_Bench(group, meter, settings, charges), load_rps)
+        before_w, after_w = charges.watts(found.before.energy), charges.watts(found.after.energy)
         waiting_w = {name: (before_w[name] + after_w[name]) / 2 for name in before_w}
-        charged = account.charge(found.energy, waiting_w, meter.min_window_s)
+        charged = charges.charge(found.energy, waiting_w, meter.min_window_s)
         every = tuple(charged.values())
-        idles = [found.before, found.after, *([account.empty] if account.empty else [])]
+        idles = [found.before, found.after, *([charges.empty] if charges.empty else [])]
         return Trial(
             started_utc=started_utc,
-            load_s=fmean(load.duration_s for load in account.loads),
+            load_s=fmean(load.duration_s for load in charges.loads),
             load_energy_j=sum(part.load_energy_j for part in every),
             warm_up_s=warm_up.latencies_s,
             settled=warm_up.settled,
@@ -152,9 +152,9 @@ def run_trial(
             meter=meter.name,
             quality=meter.quality,
             peak_gpu_memory_bytes=found.served.peak_gpu_memory_bytes,
-            settle_s=[idle.waited_s for idle in idles] if account.settles else [],
+            settle_s=[idle.waited_s for idle in idles] if charges.settles else [],
             idle_settled=all(idle.settled for idle in idles),
-            parts=charged if account.empty or len(every) > 1 else {},
+            parts=charged if charges.empty or len(every) > 1 else {},
         )
 
 
@@ -165,7 +165,7 @@ class _Bench:
     group: ReplicaGroup
     meter: Meter
     settings: TrialSettings
-    account: Account
+    charges: ReplicaCharges
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def _one_window(bench: _Bench, load_rps: float) -> _Window:
     cores_end, cpu_end_s, end = _snapshot(group, meter)
     check_window(end.time_s - start.time_s, meter, group.replicas[0].spec.label)
     after = _idle(bench)
-    watched = tuple(cores.busy_s) if bench.account.of_machine else group.core_ids
+    watched = tuple(cores.busy_s) if bench.charges.of_machine else group.core_ids
     load = load_between(cores, cores_end, core_ids=watched, own_cpu_s=cpu_end_s - cpu_s)
     return _Window(
         served=served,
@@ -223,7 +223,7 @@ def _one_window(bench: _Bench, load_rps: float) -> _Window:
 
 def _idle(bench: _Bench) -> Idle:
     bench.group.wait_until_quiet(max_s=bench.settings.quiet_max_s)
-    return idle_window(bench.meter, bench.settings, settle=bench.account.settles)
+    return idle_window(bench.meter, bench.settings, settle=bench.charges.settles)
 
 
 def _snapshot(group: ReplicaGroup, meter: Meter) -> tuple[CoreTimes, float, Reading]:

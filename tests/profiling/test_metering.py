@@ -11,7 +11,7 @@ from ipa_energy.meters.base import Energy
 from ipa_energy.meters.composite import SumMeter
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.charging import (
-    Account,
+    ReplicaCharges,
     check_window,
 )
 from ipa_energy.profiling.grid import Entry
@@ -105,17 +105,17 @@ def test_replicas_of_a_machine_meter_are_charged_their_share_of_the_empty_machin
 
     meter = FakeMeter(joules, clock=clock)
     part = MeterPart(lambda pid, cores: meter, "CPU", shared_by=4)
-    account = Account(Group(clock), [part], IDLE, EmptyMachine())
-    assert account.load() is meter
+    charges = ReplicaCharges(Group(clock), [part], IDLE, EmptyMachine())
+    assert charges.load() is meter
     # A window of 2 s at 30 W; 9 W while both wait.
-    charged = account.charge(window(60.0, 2.0), {"fake": 9.0}, 0.01)["fake"]
+    charged = charges.charge(window(60.0, 2.0), {"fake": 9.0}, 0.01)["fake"]
     assert charged.dynamic_energy_j == pytest.approx(60.0 - 2 * 9.0)
     # Half of 8 W for half of the cores, and 1 W that the models added, by two.
     assert charged.idle_power_w == pytest.approx((8.0 * 2 / 4 + 1.0) / 2)
     # Above idle: 12 − 8 J for the first, 12 − 8.5 J for the second, beside the loaded first.
     assert charged.load_energy_j == pytest.approx((4.0 + 3.5) / 2)
     assert (charged.empty_power_w, charged.waiting_power_w) == (pytest.approx(8.0), 9.0)
-    assert (account.of_machine, account.settles) == (True, False)
+    assert (charges.of_machine, charges.settles) == (True, False)
 
 
 def test_replicas_of_their_own_meters_are_charged_what_these_show(clock):
@@ -125,24 +125,24 @@ def test_replicas_of_their_own_meters_are_charged_what_these_show(clock):
         made.append((pid, cores))
         return FakeMeter(3.0, clock=clock)
 
-    account = Account(Group(clock), [MeterPart(meter_for)], IDLE, EmptyMachine())
-    total = account.load()
+    charges = ReplicaCharges(Group(clock), [MeterPart(meter_for)], IDLE, EmptyMachine())
+    total = charges.load()
     assert made == [(100, 1.0), (101, 1.0)]
     start = total.read()
     clock.now_s += 1.0
     assert total.energy_between(start, total.read()).energy_j == pytest.approx(6.0)
-    charged = account.charge(window(60.0, 2.0), {"fake": 2.0}, 0.01)["fake"]
+    charged = charges.charge(window(60.0, 2.0), {"fake": 2.0}, 0.01)["fake"]
     assert (charged.idle_power_w, charged.empty_power_w) == (1.0, None)
     assert charged.load_energy_j == pytest.approx(3.0 - 1.0)
-    assert not account.of_machine
+    assert not charges.of_machine
 
 
 def test_loading_too_short_for_the_meter_has_no_joules(clock):
     meter = FakeMeter(3.0, clock=clock, min_window_s=1.5)
     part = MeterPart(lambda pid, cores: meter)
-    account = Account(Group(clock), [part], IDLE, EmptyMachine())
-    account.load()
-    assert math.isnan(account.charge(window(9.0, 2.0), {"fake": 2.0}, 1.5)["fake"].load_energy_j)
+    charges = ReplicaCharges(Group(clock), [part], IDLE, EmptyMachine())
+    charges.load()
+    assert math.isnan(charges.charge(window(9.0, 2.0), {"fake": 2.0}, 1.5)["fake"].load_energy_j)
 
 
 def test_window_too_short_for_the_meter_is_refused_with_both_lengths():
@@ -194,10 +194,10 @@ def test_gpu_and_processor_are_each_charged_by_their_own_rule(clock):
         MeterPart(lambda pid, cores: gpu, "GPU", shared_by=2),
         MeterPart(lambda pid, cores: Estimate(3.0, clock=clock)),
     ]
-    account = Account(Group(clock), parts, IDLE, Empty())
-    meter = account.load()
+    charges = ReplicaCharges(Group(clock), parts, IDLE, Empty())
+    meter = charges.load()
     assert (meter.name, meter.quality) == ("nvml+cpu-time", "estimated")
-    assert (account.settles, account.of_machine) == (True, False)
+    assert (charges.settles, charges.of_machine) == (True, False)
     found = Energy(
         500.0,
         4.0,
@@ -205,7 +205,7 @@ def test_gpu_and_processor_are_each_charged_by_their_own_rule(clock):
         meter.name,
         meter.quality,
     )
-    charged = account.charge(found, {"nvml": 50.0, "cpu-time": 6.0}, 0.01)
+    charged = charges.charge(found, {"nvml": 50.0, "cpu-time": 6.0}, 0.01)
     assert charged["nvml"].dynamic_energy_j == pytest.approx(460.0 - 4 * 50.0)
     assert charged["cpu-time"].dynamic_energy_j == pytest.approx(40.0 - 4 * 6.0)
     # Half of the empty GPUs' 40 W and the 10 W that two models add, between two replicas.
