@@ -21,6 +21,7 @@ from ipa_energy.workloads.shapes import named_workload
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "ipa_energy"
 PAGES = sorted(DOCS.glob("*.md"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
@@ -109,6 +110,16 @@ def test_every_public_name_is_on_the_page_of_the_api() -> None:
     page = (DOCS / "api.md").read_text("utf-8")
     names = [name for name in ipa_energy.__all__ if name != "__version__"]
     assert [name for name in names if not re.search(rf"\b{name}\b", page)] == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_are_named_are_there(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    named = set(re.findall(r"`([a-z_0-9/]+\.py)`", text))
+    missing = [
+        name for name in named if not ((ROOT / name).is_file() or (PACKAGE / name).is_file())
+    ]
+    assert len(named) > 10 and missing == []
 
 
 def test_commands_of_the_pages_have_options_that_exist(hooks: ModuleType) -> None:
