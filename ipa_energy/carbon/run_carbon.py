@@ -22,8 +22,9 @@ from ipa_energy import energy
 from ipa_energy.arrays import Floats
 from ipa_energy.carbon.intensity import IntensitySeries
 from ipa_energy.carbon.published import Reading, read_intensity
+from ipa_energy.carbon.synthetic import synthetic_intensity
 from ipa_energy.config import PipelineConfig
-from ipa_energy.config.carbon import CarbonConfig, IntensityFile
+from ipa_energy.config.carbon import CarbonConfig, IntensityFile, SyntheticIntensity
 from ipa_energy.errors import ConfigError
 
 G_PER_KWH, PUE = "g_per_kwh", "pue"
@@ -120,10 +121,12 @@ def _start_s(said: CarbonConfig, series: IntensitySeries) -> float:
     return 0.0 if series.is_constant else series.start_s
 
 
-def _series(said: float | Path | IntensityFile) -> IntensitySeries:
+def _series(said: float | Path | IntensityFile | SyntheticIntensity) -> IntensitySeries:
     if isinstance(said, IntensityFile):
         declared = said.model_dump(exclude={"path"})
         return read_intensity(said.path, Reading(**declared))
+    if isinstance(said, SyntheticIntensity):
+        return synthetic_intensity(said.mean_g_per_kwh, said.days, said.seed)
     if isinstance(said, Path):
         return read_intensity(said)
     return IntensitySeries.constant(said)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from ipa_energy.config.fields import (
     FilePath,
+    NaturalInteger,
     NonNegative,
     Positive,
     StrictModel,
@@ -80,7 +81,17 @@ class IntensityFile(StrictModel):
     )
 
 
-Intensity = NonNegative | IntensityFile | FilePath
+class SyntheticIntensity(StrictModel):
+    """Made-up intensities, for those who have none; the grams are labelled synthetic."""
+
+    mean_g_per_kwh: Positive = Field(description="Their mean.")
+    days: Annotated[int, Field(ge=1, le=366)] = optional(
+        8, "How many days, from a Monday, 2024-01-01 00:00 UTC."
+    )
+    seed: NaturalInteger = optional(0, "Of the noise.")
+
+
+Intensity = NonNegative | IntensityFile | SyntheticIntensity | FilePath
 
 
 class CarbonConfig(StrictModel):

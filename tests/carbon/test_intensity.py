@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,13 @@ import pytest
 
 from ipa_energy.carbon.intensity import IntensitySeries
 from ipa_energy.carbon.published import Reading, read_intensity
+from ipa_energy.carbon.synthetic import (
+    DAILY,
+    NOISE,
+    PERSISTENCE,
+    WEEKEND,
+    synthetic_intensity,
+)
 from ipa_energy.errors import ConfigError
 
 MIDNIGHT_S = 1_681_689_600.0  # 2023-04-17 00:00 UTC
@@ -272,3 +281,27 @@ def test_an_hour_that_did_not_happen_is_refused(tmp_path: Path) -> None:
 def test_files_of_no_known_format_are_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigError):
         read_intensity(written(tmp_path, content))
+
+
+def test_made_up_intensities_have_their_mean_their_shape_and_their_label() -> None:
+    series = synthetic_intensity(300.0, 364, seed=1)
+    assert series.g_per_kwh.mean() == pytest.approx(300)
+    assert series.g_per_kwh.min() > 0
+    assert series.is_synthetic
+    by_hour = series.g_per_kwh.reshape(-1, 24).mean(axis=0)
+    assert by_hour[11:14].mean() < 0.9 * by_hour[[0, 1, 23]].mean()
+    by_day = series.g_per_kwh.reshape(-1, 7, 24).mean(axis=(0, 2))
+    assert by_day[5:].mean() < by_day[:5].mean()
+    rest = series.g_per_kwh - np.tile(by_hour, 364)
+    assert np.corrcoef(rest[1:], rest[:-1])[0, 1] == pytest.approx(0.9, abs=0.03)
+    assert (synthetic_intensity(300.0, 364, seed=2).g_per_kwh != series.g_per_kwh).any()
+
+
+def test_the_fit_is_that_of_the_shipped_weeks() -> None:
+    script = Path(__file__).parents[2] / "experiments" / "carbon" / "fit_synthetic.py"
+    output = subprocess.run(
+        [sys.executable, script], check=True, capture_output=True, text=True
+    ).stdout
+    fitted = [float(word) for word in output.splitlines()[-1].split()[1:]]
+    shape = [*DAILY[0], *DAILY[1], WEEKEND, PERSISTENCE, NOISE]
+    assert fitted == pytest.approx(shape, abs=1e-3)
