@@ -22,6 +22,7 @@ from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.pipeline_models import GPU_DEVICE, Handler, Runner, Variant
 
 from . import serving
+from .random_weights import quickly_random
 from .serving import signature
 from .variants import VARIANTS
 
@@ -244,7 +245,8 @@ def _classifier(variant: Variant, weights: str | None) -> Any:
     except ImportError as error:
         raise _needs_extra(error) from error
     torch.manual_seed(0)
-    model = torchvision.models.get_model(variant.name, weights=None)
+    with quickly_random():
+        model = torchvision.models.get_model(variant.name, weights=None)
     if weights is not None:
         try:
             model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))

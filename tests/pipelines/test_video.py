@@ -205,3 +205,20 @@ def test_the_surest_person_is_cut_out(pipeline, libraries):
     assert red > 240
     assert green < 20
     assert blue < 20
+
+
+@video
+def test_quickly_made_weights_are_spread_as_the_usual_ones(pipeline, libraries):
+    from torch.nn import init
+
+    from pipelines.video.random_weights import quickly_random
+
+    usual = init.kaiming_normal_
+    fan_out = {"mode": "fan_out", "nonlinearity": "relu"}
+    slow, quick = (libraries.empty(256, 128, 3, 3) for _ in range(2))
+    init.kaiming_normal_(slow, **fan_out)
+    with quickly_random():
+        init.kaiming_normal_(quick, **fan_out)
+    assert init.kaiming_normal_ is usual
+    assert float(quick.std() / slow.std()) == pytest.approx(1, abs=0.02)
+    assert float(quick.mean()) == pytest.approx(0, abs=0.001)
