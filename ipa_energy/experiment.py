@@ -28,7 +28,7 @@ from ipa_energy.registries import BACKENDS, QUANTITIES, Serves, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runlog.step import Finished, Step, further_terms
-from ipa_energy.runner import Runner, initial_configuration
+from ipa_energy.runner import Runner, View, initial_configuration
 from ipa_energy.serving.base import (
     Deployment,
     LiveOptions,
@@ -110,6 +110,7 @@ def run_experiment(
     resume: bool = False,
     show_progress: bool = False,
     live: LiveOptions = NOT_LIVE,
+    view: View | None = None,
     decisions: Sequence[Step] = (),
 ) -> Run:
     """Run to the end and return the run, which stands in a folder too if one is named.
@@ -124,6 +125,7 @@ def run_experiment(
         resume: go on with the run in ``out``.
         show_progress: a progress bar on a terminal's stderr.
         live: how a live run is watched.
+        view: shows the run while it goes on, instead of the progress bar.
         decisions: of another run over the same load, one an interval, to simulate instead of
             deciding: what would the simulation have made of them?
 
@@ -162,9 +164,13 @@ def run_experiment(
             )
             with closing(make(setting)) as serving:
                 runner = Runner(
-                    experiment.planner, serving, fixed=fixed, corrects_drift=live.corrects_drift
+                    experiment.planner,
+                    serving,
+                    fixed=fixed,
+                    corrects_drift=live.corrects_drift,
+                    view=view,
                 )
-                _go(runner, log, show_progress, decisions)
+                _go(runner, log, show_progress and view is None, decisions)
         except IpaEnergyError as error:
             with suppress(ConfigError):  # the disk that refused the interval refuses this as well
                 log.fail(str(error))

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ipa_energy.adaptation.drift import DriftWatch
 from ipa_energy.adaptation.loop import Adapter
@@ -43,6 +43,7 @@ from ipa_energy.serving.base import (
     Deployment,
     Served,
     Serving,
+    StageState,
     adopted,
     changed_stages,
     deployment_of,
@@ -59,7 +60,32 @@ PROGRESS_AFTER_S = 2.0
 RETRY_AFTER_S = (0.5, 1.0, 2.0, 4.0)
 """Waits before what may work in a moment is tried again; after the last one it has failed."""
 
+TICK_S = 1.0
+"""Between two looks of a :class:`View`."""
+
 Answer = TypeVar("Answer")
+
+
+class View(Protocol):
+    """Shows a run while it goes on."""
+
+    def interval(self, interval: Interval) -> None:
+        """One more interval was served."""
+        ...
+
+    def tick(self, now_s: float, states: Sequence[StageState], received_rps: float | None) -> None:
+        """A second has passed.
+
+        Args:
+            now_s: seconds since the start of the run.
+            states: what runs.
+            received_rps: requests that came in the last second; None if nobody knows.
+        """
+        ...
+
+    def clear(self) -> None:
+        """Something else is written now."""
+        ...
 
 
 class Runner:
@@ -72,6 +98,7 @@ class Runner:
         fixed: what runs from the first second to the last without any adaptation; None for the
             adaptive system.
         corrects_drift: True to decide with rescaled joules once live ones differ for long.
+        view: shows the run while it goes on.
 
     Attributes:
         running: what is deployed, or being deployed.
@@ -85,8 +112,10 @@ class Runner:
         *,
         fixed: Deployment | None = None,
         corrects_drift: bool = True,
+        view: View | None = None,
     ) -> None:
         config = planner.config
+        self.view = view
         self.planner = planner
         self.backend, self.load, self.clock = serving.backend, serving.load, serving.clock
         self.tell = serving.tell
@@ -154,7 +183,7 @@ class Runner:
                     self._tell(plan, scales, status=decision.status, decision_s=decision.decision_s)
                 # (3) wait for the interval's end while the backend serves
                 end_s = self._end_of(start_s)
-                self.clock.wait_until(end_s)
+                self._wait_until(end_s)
                 # (4) collect what was served
                 served = self._collect(float(end_s))
                 interval = Interval(
@@ -166,7 +195,10 @@ class Runner:
                     gap_s=gap_s,
                 )
                 # (5) hold its joules against the profile's
-                yield self._watched(interval)
+                interval = self._watched(interval)
+                if self.view is not None:
+                    self.view.interval(interval)
+                yield interval
                 start_s, gap_s = end_s, 0.0
                 bar.update(1)
         if self.infeasible_steps > 1:
@@ -174,6 +206,19 @@ class Runner:
         # (6) let what is under way finish
         drained = self._collect(math.inf)
         yield Interval(timestep_s=start_s, plan=plan, decision=None, served=drained)
+
+    def _wait_until(self, time_s: float) -> None:
+        """Wait; show every second what goes on meanwhile."""
+        while self.view is not None and self.clock.now_s + TICK_S < time_s:
+            now_s = self.clock.now_s
+            try:
+                received = self.backend.received_rps(1)
+                received_rps = float(received[-1]) if len(received) else None
+                self.view.tick(now_s, self.backend.deployed(), received_rps)
+            except TryAgainError as error:
+                logger.info("%s", error)
+            self.clock.wait_until(now_s + TICK_S)
+        self.clock.wait_until(time_s)
 
     def _budget(self) -> CarbonBudget | None:
         """The day's grams, if the YAML has a budget of them."""

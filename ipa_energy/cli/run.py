@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,9 @@ from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
 
 if TYPE_CHECKING:
+    from ipa_energy.cli.live_view import LiveView
+    from ipa_energy.experiment import Experiment
+    from ipa_energy.runlog import Run
     from ipa_energy.serving.base import LiveOptions
 
 NOT_NAMED_ALONE = ("static", "twitter", "csv")
@@ -153,21 +159,64 @@ def run(args: argparse.Namespace) -> int:
         ipa_home=Path(home) if home else None,
     )
     experiment.planner.warn_of_excluded()
-    finished = run_experiment(
-        experiment,
-        args.out,
-        name=args.name,
-        backend=args.backend,
-        resume=args.resume,
-        show_progress=not (args.quiet or args.json),
-        live=_live_options(args),
-    )
+    with _shown(experiment, args) as view:
+        finished = run_experiment(
+            experiment,
+            args.out,
+            name=args.name,
+            backend=args.backend,
+            resume=args.resume,
+            show_progress=not (args.quiet or args.json),
+            live=_live_options(args),
+            view=view,
+        )
     result = as_json(metrics(finished))
+    overhead_j = _overhead_j(finished)
     if args.json:
-        print_json({"run_dir": str(args.out), **result})
+        live = {"overhead_j": overhead_j} if overhead_j else {}
+        print_json({"run_dir": str(args.out), **result, **live})
     else:
         print(_summary(finished.name, result, args.out))
+        if overhead_j:
+            parts = ", ".join(f"{name} {joules:.3g}" for name, joules in overhead_j.items())
+            print(f"beside the stages: {sum(overhead_j.values()):.3g} J ({parts})")
     return EXIT_DONE
+
+
+@contextmanager
+def _shown(experiment: Experiment, args: argparse.Namespace) -> Iterator[LiveView | None]:
+    """The block on a terminal, of live runs that are not to be quiet."""
+    from ipa_energy.cli.live_view import ClearsBefore, LiveView
+
+    config = experiment.planner.config
+    view = LiveView(
+        [stage.name for stage in config.stages],
+        float(experiment.workload.duration_s),
+        float(config.adaptation_interval),
+        experiment.planner.planned.latency_sla_s,
+        args.backend,
+    )
+    if args.backend == "simulate" or args.quiet or args.json or not view.is_shown:
+        yield None
+        return
+    clearing, handlers = ClearsBefore(view), logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(clearing)
+    try:
+        yield view
+    finally:
+        view.clear()
+        for handler in handlers:
+            handler.removeFilter(clearing)
+
+
+def _overhead_j(run: Run) -> dict[str, float]:
+    """What served beside the stages → joules of the whole run; empty for a simulation."""
+    sums: dict[str, float] = {}
+    for step in run.steps:
+        for name, joules in (step.live.overhead_j if step.live else {}).items():
+            sums[name] = sums.get(name, 0.0) + joules
+    return sums
 
 
 def _summary(name: str, found: dict[str, Any], out: Path) -> str:
