@@ -207,7 +207,8 @@ def table_text(table: Table, *, width: int | None = None, corner: bool = True) -
         _block(lines, is_words, widths, part, bars)
         for part in _parts(widths, width, table.together)
     ]
-    return "\n\n".join(blocks) + "".join(f"\n{DASH} {reason}" for reason in reasons)
+    told = [wrapped(f"{DASH} {reason}", width) for reason in reasons]
+    return "\n".join(["\n\n".join(blocks), *told])
 
 
 def wrapped(text: str, width: int | None) -> str:

@@ -132,7 +132,7 @@ def frontier(args: argparse.Namespace) -> int:
         print()
         print(table_text(found.table(), width=width))
     if notice := notice_of(found.meter):
-        print(wrapped(f"\nThe joules of the profile are {notice}.", width))
+        print(f"\n{wrapped(f'The joules of the profile are {notice}.', width)}")
     for label, path in (("report", args.html), ("figures", args.png), ("runs", args.csv)):
         if path is not None and status == EXIT_DONE:
             print(f"{label}: {path}")

@@ -399,6 +399,6 @@ def _accuracy(run: RunMetrics, first: RunMetrics) -> str:
         return "its accuracy is not known"
     if abs(gap) < SAME_SHARE:
         return "it cost no accuracy"
-    summed = ", summed over the stages" if run.settings.get("accuracy_method") == "sum" else ""
+    summed = ", summed over the stages" if run.is_summed else ""
     verb = "cost" if gap < 0 else "gained"
     return f"it {verb} {abs(100 * gap):.1f} points of accuracy{summed}"

@@ -66,6 +66,7 @@ class RunMetrics:
         grams: of CO2 equivalent; NaN where nobody said what a joule emits, and then so is the
             next.
         detail: what a baseline runs, for people.
+        stages: of its pipeline; 0 if unknown.
         status: of the run; ``complete`` for baselines.
     """
 
@@ -109,6 +110,12 @@ class RunMetrics:
     failed: int = 0
     grams: float = math.nan
     grams_per_million_requests: float = math.nan
+    stages: int = 0
+
+    @property
+    def is_summed(self) -> bool:
+        """True if its accuracy is a sum over stages, and so may be above 1."""
+        return self.settings.get("accuracy_method") == "sum" and self.stages != 1
 
     def amount(self, name: str) -> float:
         """Of a further quantity; NaN if the run has none."""
@@ -186,6 +193,7 @@ def metrics(run: Run) -> RunMetrics:
         settings=dict(run.info.settings),
         amounts=_amounts(run),
         status=run.status,
+        stages=len(run.info.stages),
         energy_sla_joules=run.info.settings.get("energy_sla_joules"),
         grams=grams,
         grams_per_million_requests=grams / served * 1e6 if served else math.nan,

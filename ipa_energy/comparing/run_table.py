@@ -288,14 +288,9 @@ def _saving_row(name: str, saving: Saving, colors: Mapping[str, str]) -> Row:
 
 def _accuracy_note(comparison: Comparison) -> str:
     what = "Accuracy is the mean over time of the plans in force"
-    if is_summed(comparison):
+    if any(run.is_summed for run in comparison.runs):
         what += ", summed over the stages, so that it can be above 1; a point is 0.01"
     return f"{what}."
-
-
-def is_summed(comparison: Comparison) -> bool:
-    """True if any run's accuracies are summed over the stages, and so may be above 1."""
-    return any(run.settings.get("accuracy_method") == "sum" for run in comparison.runs)
 
 
 def comparison_table(comparison: Comparison, *, width: int | None = None) -> str:
@@ -320,7 +315,7 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> str
         *details,
         *([f"({NOTATION})"] if details else []),
         *([f"({HINDSIGHT})"] if comparison.baselines else []),
-        *([f"({_accuracy_note(comparison)})"] if is_summed(comparison) else []),
+        *([f"({_accuracy_note(comparison)})"] if comparison.runs[0].is_summed else []),
         *dict.fromkeys(
             f"({run.name}: the joules of its profile are {notice})"
             for run in comparison.runs

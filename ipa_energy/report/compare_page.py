@@ -120,13 +120,17 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     numbers = (run_table(comparison), yardstick_table(comparison), carbon_table(comparison))
     hindsight = hindsight_table(comparison)
     sections = [
-        Section(title="In numbers", tables=[table for table in numbers if table is not None]),
+        Section(
+            title="In numbers",
+            tables=[table for table in numbers if table is not None],
+            notes=notices(run.meter for run in comparison.runs),
+        ),
         Section(title="In pictures", figures=_run_figures(comparison, runs)),
         *live_sections(runs),
         *([Section(title="In hindsight", tables=[hindsight])] if hindsight else []),
         Section(
             title="Provenance",
-            text=[*meanings(qualities), *notices(run.meter for run in comparison.runs)],
+            text=meanings(qualities),
             facts=[_facts(drawn) for drawn in runs],
         ),
     ]

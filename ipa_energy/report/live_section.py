@@ -11,7 +11,7 @@ from itertools import chain
 
 from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, key_of
 from ipa_energy.report.page import Section
-from ipa_energy.report.run_series import Drawn, time_axis
+from ipa_energy.report.run_series import Drawn, qualities, time_axis
 from ipa_energy.runlog.live_step import LiveStep
 from ipa_energy.runlog.step import Step
 from ipa_energy.serving.observed import StageJoules
@@ -116,6 +116,7 @@ def joules_figure(drawn: Drawn) -> Figure:
                         legend=panel == 0,
                         group=name,
                         panel=panel,
+                        joules=drawn.joules,
                     )
                 )
         marks += _live_points(drawn, stage, panel)
@@ -166,6 +167,7 @@ def _live_points(drawn: Drawn, stage: str, panel: int) -> Iterator[Points]:
             legend=panel == 0,
             group="live" if is_clean else "unclean",
             panel=panel,
+            joules=drawn.joules,
         )
 
 
@@ -202,6 +204,7 @@ def overhead_figure(runs: list[Drawn]) -> Figure:
                 places=[drawn.name for drawn in runs],
                 lengths=[_overhead(drawn, part) for drawn in runs],
                 color=f"stage{index}",
+                joules=qualities(runs),
             )
             for index, part in enumerate(parts)
         ],

@@ -117,8 +117,8 @@ class Page:
 _MEANINGS = {
     "measured": "Measured joules were read from a hardware energy counter while the work ran.",
     "estimated": "Estimated joules were computed from a model (such as CPU time and watts per busy"
-    " core), not read from an energy counter: good for comparing plans on one machine, not as"
-    " absolute joules.",
+    " core, or a simulation from a profile), not read from an energy counter: good for comparing"
+    " plans on one machine, not as absolute joules.",
     "imported": "Imported joules were taken from another tool or an earlier data set as it was"
     " given.",
 }

@@ -108,8 +108,11 @@ def _trace(figure: Figure, mark: Mark, positions: list[str]) -> Json:
     trace["name"] = _text(mark.name)
     if mark.group:
         trace["legendgroup"] = mark.group
-    if not mark.legend or (isinstance(mark, Points) and mark.told):
+    told = isinstance(mark, Points) and mark.told
+    if told or not mark.legend:
         trace["showlegend"] = False
+    if told:
+        trace["meta"] = trace.get("meta", {}) | {"told": True}
     if mark.joules:
         trace["meta"] = trace.get("meta", {}) | {"joules": _text(mark.joules)}
     if mark.panel:

@@ -9,7 +9,6 @@ import numpy as np
 
 from ipa_energy.comparing.comparison import Comparison
 from ipa_energy.comparing.metrics import RunMetrics
-from ipa_energy.comparing.run_table import is_summed
 from ipa_energy.records import joules_from
 from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, Symbol, key_of
 from ipa_energy.report.palette import RUNS_LIGHT, scale_color
@@ -121,7 +120,7 @@ def trade_figure(comparison: Comparison) -> Figure:
         if baselines:
             marks.append(_key(kind, symbol))
     numbers = " Numbers are the runs' places in the legend." if several else ""
-    summed = " (sum of the stages)" if is_summed(comparison) else ""
+    summed = " (sum of the stages)" if any(run.is_summed for run in comparison.runs) else ""
     return Figure(
         key="trade",
         title="What was traded",
@@ -214,7 +213,7 @@ def cores_figure(runs: list[Drawn]) -> Figure:
 def accuracy_figure(runs: list[Drawn]) -> Figure:
     """Pipeline accuracy over time."""
     marks = []
-    summed = any(drawn.metrics.settings.get("accuracy_method") == "sum" for drawn in runs)
+    summed = any(drawn.metrics.is_summed for drawn in runs)
     for drawn in runs:
         raw = stepwise(drawn.run, lambda step: step.accuracy_raw)
         if np.isnan(raw.y).all():

@@ -199,13 +199,15 @@
     // Files are for paper: white behind, dark text, whatever the page looks like.
     const at = place(figure.key);
     const colors = palette(true);
-    const shown = { ...layout(figure, colors, at.clientHeight), paper_bgcolor: "#fff", width: at.clientWidth };
+    const shown = { ...layout(figure, colors, undefined), paper_bgcolor: "#fff", width: at.clientWidth };
     if (at._fullLayout && at._fullLayout.scene) shown.scene.camera = at._fullLayout.scene.camera;
     shown.title = { text: escaped(button.closest("figure").querySelector("h3").textContent), x: 0.01, xanchor: "left", y: 0.99, yanchor: "top", yref: "container", font: { size: 14 } };
     shown.margin = { ...shown.margin, t: 44, b: (shown.margin.b || 0) + 16 };
-    shown.annotations = [{ text: figure.footnote, showarrow: false, x: 0, y: 0, xref: "container", yref: "container", xanchor: "left", yanchor: "bottom", xshift: 10, yshift: 2, font: { size: 10, color: colors.muted } }];
-    const image = { data: colored(figure.data, colors), layout: shown };
-    return Plotly.downloadImage(image, { format, filename: figure.key, width: at.clientWidth, height: at.clientHeight + 52, scale: format === "png" ? 2 : 1 });
+    shown.annotations = [{ text: figure.footnote, showarrow: false, x: 0, y: 0, xref: "paper", yref: "paper", xanchor: "left", yanchor: "top", yshift: shown.scene ? 4 : -46, font: { size: 10, color: colors.muted } }];
+    // What the page tells in a table stands in the legend of a file.
+    const data = colored(figure.data, colors).map((trace) => (trace.meta && trace.meta.told ? { ...trace, showlegend: true } : trace));
+    const beyond = legendRows({ ...figure, data }, at.clientWidth) - legendRows(figure, at.clientWidth);
+    return Plotly.downloadImage({ data, layout: shown }, { format, filename: figure.key, width: at.clientWidth, height: at.clientHeight + 52 + 20 * beyond, scale: format === "png" ? 2 : 1 });
   }
   for (const button of document.querySelectorAll(".save")) button.addEventListener("click", () => save(button));
 
