@@ -7,8 +7,9 @@ A request carries byte strings, say one JPEG each, and a JSON object beside them
 
 so that any server of the protocol can stand behind a stage. A batch is the elements of its requests
 one after the other; ``json`` says under ``parts`` how many belong to each, and under ``requests``
-what each one's own object is. A model may return more or fewer elements than it got (a detector
-returns crops), and then says in ``parts`` whose they are.
+what each one's own object is; neither is said where every request is one element and nothing else.
+A model may return more or fewer elements than it got (a detector returns crops), and then says in
+``parts`` whose they are.
 
 Nothing that comes in is evaluated, and whatever does not have this form is refused with a
 :class:`BadMessageError` that says why. The messages are declared here by number and type, in a pool
@@ -203,9 +204,17 @@ def parse_answer(data: bytes) -> Named:
 
 def joined(payloads: Sequence[Payload]) -> Payload:
     """The payloads of several requests as one batch."""
+    if all(len(payload.elements) == 1 and not payload.parameters for payload in payloads):
+        return Payload(tuple(payload.elements[0] for payload in payloads))
     elements = tuple(element for payload in payloads for element in payload.elements)
     parts = [len(payload.elements) for payload in payloads]
     return Payload(elements, {"parts": parts, "requests": [dict(p.parameters) for p in payloads]})
+
+
+def requests_in(batch: Payload) -> int:
+    """How many requests a batch is made of."""
+    parts = batch.parameters.get("parts")
+    return len(parts) if isinstance(parts, list) else len(batch.elements)
 
 
 def parted(batch: Payload, requests: int) -> list[Payload]:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ipa_energy.serving.local.protocol import Named, Payload
+from ipa_energy.serving.local.protocol import Named, Payload, requests_in
 from ipa_energy.serving.local.rpc import run, start_server
 
 _PR_SET_PDEATHSIG = 1
@@ -61,8 +61,7 @@ class StubModel:
     async def infer(self, named: Named) -> Named:
         """The same again, later."""
         payload = named.payload
-        parts = payload.parameters.get("parts")
-        seconds = self.seconds(len(parts) if isinstance(parts, list) else 1)
+        seconds = self.seconds(requests_in(payload))
         if self.works:
             await asyncio.to_thread(_work, seconds)
         elif seconds:

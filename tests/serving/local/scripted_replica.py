@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ipa_energy.serving.local.protocol import Payload, joined, parted
+from ipa_energy.serving.local.protocol import Payload, joined, parted, requests_in
 
 
 class ScriptedReplica:
@@ -50,7 +50,7 @@ class ScriptedReplica:
             raise act
         if act is not None:
             return act(payload)
-        requests = parted(payload, len(payload.parameters["parts"]))
+        requests = parted(payload, requests_in(payload))
         return joined([self.answer(request) for request in requests])
 
     def answer(self, request: Payload) -> Payload:

@@ -17,6 +17,7 @@ from ipa_energy.serving.local.protocol import (
     parse_request,
     parted,
     request_bytes,
+    requests_in,
 )
 
 PICTURES = Payload((b"\xff\xd8one", b"", b"\x00" * 70_000), {"boxes": [[1, 2.5]], "who": "é"})
@@ -115,6 +116,15 @@ def test_raw_contents_are_read_as_well() -> None:
 def test_a_batch_is_parted_as_it_was_joined() -> None:
     payloads = [Payload((b"a", b"b"), {"k": 1}), Payload(()), Payload((b"c",))]
     assert parted(joined(payloads), 3) == payloads
+
+
+def test_a_batch_of_single_elements_says_nothing_beside_them() -> None:
+    payloads = [Payload((b"a",)), Payload((b"b",))]
+    batch = joined(payloads)
+    assert batch == Payload((b"a", b"b"))
+    assert requests_in(batch) == 2
+    assert parted(batch, 2) == payloads
+    assert requests_in(joined([Payload((b"a", b"b")), Payload(())])) == 2
 
 
 def test_an_answer_without_parts_is_shared_out_evenly() -> None:

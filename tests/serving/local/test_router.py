@@ -14,7 +14,15 @@ from scripted_replica import ScriptedReplica
 from test_stage_queue import BLINK_S, asynchronous
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import MESSAGES, SERVICE, Named, Payload, joined, parted
+from ipa_energy.serving.local.protocol import (
+    MESSAGES,
+    SERVICE,
+    Named,
+    Payload,
+    joined,
+    parted,
+    requests_in,
+)
 from ipa_energy.serving.local.router import Router
 from ipa_energy.serving.local.rpc import RemoteReplica, start_server
 from ipa_energy.serving.local.stage_queue import (
@@ -92,7 +100,7 @@ class Model:
             raise ServingError("crashed")
         if b"defect" in payload.elements:
             raise ZeroDivisionError
-        requests = parted(payload, len(payload.parameters["parts"]))
+        requests = parted(payload, requests_in(payload))
         answers = [Payload(tuple(x.upper() for x in r.elements), r.parameters) for r in requests]
         return Named(self.name, named.request_id, joined(answers))
 
