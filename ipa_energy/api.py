@@ -27,7 +27,7 @@ from ipa_energy.workloads import workload_from
 if TYPE_CHECKING:
     from ipa_energy.meters.base import Meter
     from ipa_energy.meters.sources import Places
-    from ipa_energy.profiling.sweep import Sweep
+    from ipa_energy.profiling.profile_sweep import Sweep
     from ipa_energy.tradeoff.study import Study
 
 Pipeline = str | Path | Planner
@@ -65,9 +65,9 @@ def profile(
         weights: variant → weights file, beside and before those that the YAML names.
         power_model: of the cpu-time meter; None for this machine's.
         places: where meters look; None for the usual places.
-        choices: further ones of :func:`~ipa_energy.profiling.sweep.profile_pipeline`: ``stages``,
-            ``variants``, ``batches``, ``allocations``, ``loads_rps``, ``trials``,
-            ``resume``, ``budget``, ``time_limit_s`` …
+        choices: further ones of ``profile_pipeline`` in ``profiling/profile_sweep.py``: ``stages``,
+            ``variants``, ``batches``, ``allocations``, ``loads_rps``, ``trials``, ``resume``,
+            ``budget``, ``time_limit_s`` …
 
     Returns:
         The rows that were measured and predicted, and the entries that failed, with the reason.
@@ -77,8 +77,8 @@ def profile(
         UnavailableError: no meter or no model can be used here.
     """
     from ipa_energy.profiling.gpus import check_shares, find_gpus
+    from ipa_energy.profiling.profile_sweep import profile_pipeline
     from ipa_energy.profiling.replica_meter import machine_choice, replica_meter
-    from ipa_energy.profiling.sweep import profile_pipeline
     from ipa_energy.profiling.trial_windows import TrialSettings
 
     path = find_config(pipeline)

@@ -15,7 +15,7 @@ from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.registries import METERS
 
 if TYPE_CHECKING:
-    from ipa_energy.profiling.sweep import Sweep
+    from ipa_energy.profiling.profile_sweep import Sweep
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:

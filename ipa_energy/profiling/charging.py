@@ -24,8 +24,8 @@ from statistics import fmean
 from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.meters.base import Energy, Meter
 from ipa_energy.meters.composite import CompositeMeter, SumMeter
+from ipa_energy.profiling.replica_group import Replica, ReplicaGroup
 from ipa_energy.profiling.replica_meter import Counted, MeterPart
-from ipa_energy.profiling.replicas import Replica, ReplicaGroup
 from ipa_energy.profiling.trial_windows import EmptyMachine, Idle, TrialSettings
 from ipa_energy.records import Quality
 

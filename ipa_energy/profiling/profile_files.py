@@ -28,8 +28,8 @@ from ipa_energy.profile_table.profile_row import ProfileRow, columns_of
 from ipa_energy.profiling.entry_rows import Predicted, at_load, is_predicted, profile_row
 from ipa_energy.profiling.grid import Entry, entry_of, visits
 from ipa_energy.profiling.profile_meta import profile_meta
+from ipa_energy.profiling.replica_group import ReplicaSpec
 from ipa_energy.profiling.replica_meter import MeterChoice
-from ipa_energy.profiling.replicas import ReplicaSpec
 from ipa_energy.profiling.trial import Trial, run_trial
 from ipa_energy.profiling.trial_journal import GONE, Inputs, Journal
 from ipa_energy.profiling.trial_windows import EmptyMachine, TrialSettings

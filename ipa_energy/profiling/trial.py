@@ -28,8 +28,8 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, Meter, Reading
 from ipa_energy.meters.cpu_time import CoreTimes, load_between, read_core_times
 from ipa_energy.profiling.charging import PartEnergy, ReplicaCharges, check_window
+from ipa_energy.profiling.replica_group import ReplicaGroup, ReplicaSpec, Served
 from ipa_energy.profiling.replica_meter import MeterPart
-from ipa_energy.profiling.replicas import ReplicaGroup, ReplicaSpec, Served
 from ipa_energy.profiling.trial_windows import EmptyMachine, Idle, TrialSettings, idle_window
 
 __all__ = ["Trial", "TrialSettings", "run_trial"]

@@ -12,7 +12,7 @@ from ipa_energy.meters import discovery
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
 from ipa_energy.meters.sources import Source
 from ipa_energy.profile_table.profile_csv import read_profile
-from ipa_energy.profiling import sweep as sweep_module
+from ipa_energy.profiling import profile_sweep as sweep_module
 from ipa_energy.profiling.trial import TrialSettings
 from ipa_energy.registries import METERS, Named
 from ipa_energy.testing import FakeMeter

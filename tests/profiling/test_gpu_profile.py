@@ -20,7 +20,7 @@ from ipa_energy.testing import FakeMeter
 from ipa_energy.profiling.gpus import find_gpus
 from ipa_energy.profiling.replica_meter import cpu_time_choice, gpu_choice, joined, machine_choice
 from ipa_energy.profiling.trial_windows import TrialSettings
-from ipa_energy.profiling.sweep import profile_pipeline
+from ipa_energy.profiling.profile_sweep import profile_pipeline
 
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
 SETTINGS = TrialSettings(

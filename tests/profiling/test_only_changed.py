@@ -13,9 +13,9 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.pipeline_models import Variant, load_pipeline
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
-from ipa_energy.profiling import sweep as sweep_module
+from ipa_energy.profiling import profile_sweep as sweep_module
+from ipa_energy.profiling.profile_sweep import profile_pipeline
 from ipa_energy.profiling.replica_meter import cpu_time_choice
-from ipa_energy.profiling.sweep import profile_pipeline
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))

@@ -16,8 +16,8 @@ from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profile_table.profile_row import ProfileRow, format_row, parse_row
 from ipa_energy.profiling.entry_rows import is_predicted, predict
 from ipa_energy.profiling.grid import Entry, entry_of
+from ipa_energy.profiling.profile_sweep import profile_pipeline
 from ipa_energy.profiling.replica_meter import cpu_time_choice
-from ipa_energy.profiling.sweep import profile_pipeline
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))

@@ -10,8 +10,8 @@ from short_trials import SHORT
 
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
+from ipa_energy.profiling.profile_sweep import profile_pipeline
 from ipa_energy.profiling.replica_meter import cpu_time_choice
-from ipa_energy.profiling.sweep import profile_pipeline
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 

@@ -15,9 +15,9 @@ from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.entry_rows import at_load, profile_row
 from ipa_energy.profiling.grid import Entry
 from ipa_energy.profiling.profile_meta import check_replicas
+from ipa_energy.profiling.profile_sweep import profile_pipeline
+from ipa_energy.profiling.replica_group import HELD, Replica, ReplicaGroup, ReplicaSpec
 from ipa_energy.profiling.replica_meter import MeterPart, cpu_time_choice, machine_choice
-from ipa_energy.profiling.replicas import HELD, Replica, ReplicaGroup, ReplicaSpec
-from ipa_energy.profiling.sweep import profile_pipeline
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 from ipa_energy.testing import FakeMeter
 

@@ -16,8 +16,8 @@ from ipa_energy.meters.cpu_time import CoreTimes, load_between, read_core_times
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.profiling.entry_rows import profile_row
 from ipa_energy.profiling.grid import Entry
+from ipa_energy.profiling.replica_group import Replica, ReplicaSpec
 from ipa_energy.profiling.replica_meter import MeterPart, cpu_time_choice
-from ipa_energy.profiling.replicas import Replica, ReplicaSpec
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 from ipa_energy.testing import FakeMeter
 
@@ -164,7 +164,7 @@ def is_alive(process):
 
 def test_replica_does_not_outlive_its_parent():
     code = (
-        "from ipa_energy.profiling.replicas import *\n"
+        "from ipa_energy.profiling.replica_group import *\n"
         f"spec = ReplicaSpec({PIPELINE!r}, 'work', 'hangs', 1, ({CORE},))\n"
         "replica = Replica(spec, timeout_s=60); replica.load(); print(replica.pid, flush=True)\n"
         "replica.run('window', min_s=1, min_batches=1, max_s=1)\n"

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from types import TracebackType
 from typing import Any
 
 from ipa_energy.errors import ServingError
@@ -206,7 +205,7 @@ class Served:
     peak_gpu_memory_bytes: int | None = None
 
 
-class ReplicaGroup:
+class ReplicaGroup(contextlib.ExitStack):
     """Running replicas; a context manager that ends their processes.
 
     Args:
@@ -220,22 +219,11 @@ class ReplicaGroup:
     """
 
     def __init__(self, specs: Sequence[ReplicaSpec], *, timeout_s: float) -> None:
+        super().__init__()
         self._specs = tuple(specs)
         self._timeout_s = timeout_s
-        self._stack = contextlib.ExitStack()
         self.batch_s = 0.0
         self.replicas: list[Replica] = []
-
-    def __enter__(self) -> ReplicaGroup:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     @property
     def core_ids(self) -> tuple[int, ...]:
@@ -257,7 +245,7 @@ class ReplicaGroup:
             ServingError: the pipeline cannot build the variant, or a process died or hung.
         """
         for spec in self._specs:
-            replica = self._stack.enter_context(Replica(spec, timeout_s=self._timeout_s))
+            replica = self.enter_context(Replica(spec, timeout_s=self._timeout_s))
             self.replicas.append(replica)
             replica.prepare()
             each(replica)

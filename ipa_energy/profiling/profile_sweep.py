@@ -29,8 +29,8 @@ from ipa_energy.profiling.grid import Entry, chosen_variants, grid, within_budge
 from ipa_energy.profiling.machine import Placement, describe_machine, placements, read_topology
 from ipa_energy.profiling.profile_files import ProfileFiles, Rounds, Work
 from ipa_energy.profiling.profile_meta import Stability, check_replicas, stability
+from ipa_energy.profiling.replica_group import ReplicaSpec
 from ipa_energy.profiling.replica_meter import MeterChoice, check_settings
-from ipa_energy.profiling.replicas import ReplicaSpec
 from ipa_energy.profiling.trial_journal import RANDOM_WEIGHTS, inputs_of
 from ipa_energy.profiling.trial_windows import EmptyMachine, TrialSettings
 
