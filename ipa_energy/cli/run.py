@@ -180,6 +180,7 @@ def run(args: argparse.Namespace) -> int:
         if overhead_j:
             parts = ", ".join(f"{name} {joules:.3g}" for name, joules in overhead_j.items())
             print(f"beside the stages: {sum(overhead_j.values()):.3g} J ({parts})")
+        print(_generator_words(args.out), end="")
     return EXIT_DONE
 
 
@@ -217,6 +218,20 @@ def _overhead_j(run: Run) -> dict[str, float]:
         for name, joules in (step.live.overhead_j if step.live else {}).items():
             sums[name] = sums.get(name, 0.0) + joules
     return sums
+
+
+def _generator_words(out: Path) -> str:
+    """How late the load generator of a live run was, a line; nothing for other runs."""
+    import json
+
+    totals = json.loads((out / "run.json").read_text(encoding="utf-8")).get("totals") or {}
+    late = totals.get("generator")
+    if late is None:
+        return ""
+    return (
+        f"load generator: late by {late['late_p50_s'] * 1e3:.1f} ms (p50) and"
+        f" {late['late_p99_s'] * 1e3:.1f} ms (p99)\n"
+    )
 
 
 def _summary(name: str, found: dict[str, Any], out: Path) -> str:

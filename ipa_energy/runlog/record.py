@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ipa_energy.as_json import as_json, fields_of, or_none
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.optimizer.plan import Plan
@@ -126,6 +128,8 @@ class Totals:
         failed: requests that were lost for another reason than their age; not among ``dropped``.
         overhead_j: joules of what serves beside the stages, which are in none of theirs.
         further: term of a further quantity → (its sum over requests, these requests).
+        late_s: by how much each request was sent later than intended, as far as it was seen in this
+            call; in ``run.json`` its median and 99th percentile.
     """
 
     requests: int = 0
@@ -139,6 +143,7 @@ class Totals:
     grams: float | None = None
     overhead_j: dict[str, float] = field(default_factory=dict)
     further: dict[str, tuple[float, int]] = field(default_factory=dict)
+    late_s: list[float] = field(default_factory=list)
 
     def add(
         self,
@@ -170,6 +175,7 @@ class Totals:
         self.dynamic_j += float(served.dynamic_j.sum())
         if served.grams is not None:
             self.grams = (self.grams or 0.0) + served.grams
+        self.late_s += served.late_s.tolist()
         for name, joules in served.overhead_j.items():
             self.overhead_j[name] = self.overhead_j.get(name, 0.0) + joules
 
@@ -178,6 +184,7 @@ class Totals:
         answered = self.requests - self.dropped - self.failed
         energy_j = self.idle_j + self.dynamic_j
         sums = fields_of(self)
+        late_s = sums.pop("late_s")
         if not self.failed:
             sums.pop("failed")
         if self.grams is None:
@@ -190,7 +197,14 @@ class Totals:
             "energy_j": or_none(energy_j),
             "joules_per_request": or_none(energy_j / answered) if answered else None,
             **({"terms": means} if means else {}),
+            **({"generator": lateness(late_s)} if late_s else {}),
         }
+
+
+def lateness(late_s: Sequence[float]) -> dict[str, float]:
+    """How late a load generator was: the median and the 99th percentile."""
+    p50_s, p99_s = np.quantile(late_s, [0.5, 0.99])
+    return {"late_p50_s": round(float(p50_s), 6), "late_p99_s": round(float(p99_s), 6)}
 
 
 def run_json(info: RunInfo, status: RunStatus, **further: Any) -> str:

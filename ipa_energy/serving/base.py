@@ -309,6 +309,7 @@ class Served:
         machine_j: all joules that a meter of the whole machine showed; None without one.
         grams: of CO2 equivalent for the stages' joules, at the site's meter; None where nobody
             says what a joule emits.
+        late_s: by how much each request was sent later than intended; empty for a simulation.
     """
 
     start_s: float
@@ -328,6 +329,7 @@ class Served:
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     machine_j: float | None = field(default=None, kw_only=True)
     grams: float | None = field(default=None, kw_only=True)
+    late_s: Floats = field(default_factory=lambda: np.zeros(0), kw_only=True)
 
 
 class Backend(Protocol):

@@ -204,7 +204,8 @@ class LocalBackend:
             served_s=times_s[:, :, 2],
             failed=failed,
         )
-        return self._served(requests, collected, start_s, end_s)
+        served = self._served(requests, collected, start_s, end_s)
+        return replace(served, late_s=table[:, 2] - requests.sending_s)
 
     def close(self) -> None:
         """Stop sending, and end every process."""

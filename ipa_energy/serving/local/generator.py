@@ -2,12 +2,13 @@
 
 ::
 
-    python -m ipa_energy.serving.local.generator      by :class:`.live_load.LiveLoad`
+    python -m ipa_energy.serving.local.generator      by :mod:`.live_load` and :mod:`.sender`
 
 Every request is sent at its time, whatever is outstanding, and its latency counts from that time,
 the *intended* one: a client that waits for answers, or that starts its watch when it gets round to
 sending, hides exactly the requests that a slow server delayed. How late the generator itself was is
-reported beside it.
+reported beside it. Requests are encoded once, before the first is sent, and an answer is not
+decoded: the generator shares the machine that is metered.
 
 It reads one JSON line, ``{"address", "model", "times_s", "payloads"}``, from standard input,
 connects, writes ``{"ready": …}`` and waits for a second line, ``{"start_s": …}``: second 0 by the
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import Payload
+from ipa_energy.serving.local.protocol import Named, Payload, request_bytes, with_id
 from ipa_energy.serving.local.rpc import RemoteReplica, run
 from ipa_energy.serving.local.stub_model import end_with_parent
 
@@ -87,7 +88,7 @@ class OpenLoop:
         self.server = server
         self.times_s = times_s
         self.start_s = start_s
-        self.payloads = payloads
+        self.requests = [request_bytes(Named(server.model, "", payload)) for payload in payloads]
         self.finished: asyncio.Queue[Sent] = asyncio.Queue()
 
     async def send_all(self) -> None:
@@ -104,7 +105,8 @@ class OpenLoop:
         trouble = None
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await self.server.ask(str(number), self.payloads[number % len(self.payloads)])
+                encoded = self.requests[number % len(self.requests)]
+                await self.server.answer(with_id(encoded, str(number)))
         except ServingError as error:
             trouble = str(error)
         except TimeoutError:

@@ -170,14 +170,19 @@ class RemoteReplica:
 
     async def ask(self, request_id: str, payload: Payload) -> Payload:
         """The same, with a name of the client's for the request."""
+        named = Named(self.model, request_id, payload)
+        return parse_answer(await self.answer(request_bytes(named))).payload
+
+    async def answer(self, request: bytes) -> bytes:
+        """The answer to an encoded request, whatever is in it."""
         try:
-            data = await self._infer(request_bytes(Named(self.model, request_id, payload)))
+            data: bytes = await self._infer(request)
         except grpc.aio.AioRpcError as error:
             told = f"replica {self.name}: {error.code().name}: {error.details()}"
             if error.code() in LOST:
                 raise ReplicaLostError(told) from error
             raise RefusedError(told) from error
-        return parse_answer(data).payload
+        return data
 
     async def is_ready(self, timeout_s: float = 1.0) -> bool:
         """True if the model says so within the time."""

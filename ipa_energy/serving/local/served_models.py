@@ -97,14 +97,19 @@ def real_models(setting: Setting) -> ServedModels:
 
 
 def images_of(config: PipelineConfig) -> tuple[bytes, ...]:
-    """The pictures of the folder that the YAML names, in the order of their names; none without.
+    """The pictures of the folder that the YAML names; none without.
+
+    Raises: as :func:`images_in`.
+    """
+    return () if config.images is None else images_in(config.images)
+
+
+def images_in(folder: Path) -> tuple[bytes, ...]:
+    """The pictures of a folder, in the order of their names, at most :data:`MAX_IMAGES`.
 
     Raises:
         ConfigError: there are none, or one cannot be read.
     """
-    folder = config.images
-    if folder is None:
-        return ()
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
         images = tuple(path.read_bytes() for path in paths[:MAX_IMAGES])

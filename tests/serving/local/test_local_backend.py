@@ -35,6 +35,9 @@ def test_a_run_serves_every_request_adapts_and_leaves_nothing_behind(tmp_path: P
     assert any(step.reconfigured for step in run.steps)
     totals = totals_of(out)
     assert totals["requests"] == 88
+    late = totals["generator"]
+    assert 0 <= late["late_p50_s"] <= late["late_p99_s"] < 2
+    assert totals["overhead_j"]["generator"] > 0
     assert sorted(path.name for path in out.iterdir()) == [
         "0.json",
         "0.yaml",

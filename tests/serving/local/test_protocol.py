@@ -18,6 +18,7 @@ from ipa_energy.serving.local.protocol import (
     parted,
     request_bytes,
     requests_in,
+    with_id,
 )
 
 PICTURES = Payload((b"\xff\xd8one", b"", b"\x00" * 70_000), {"boxes": [[1, 2.5]], "who": "é"})
@@ -147,3 +148,11 @@ def test_an_answer_without_parts_is_shared_out_evenly() -> None:
 def test_an_answer_that_is_not_one_of_the_batch_is_refused(parameters: dict[str, object]) -> None:
     with pytest.raises(BadMessageError):
         parted(Payload((b"a", b"b", b"c"), parameters), 2)
+
+
+def test_an_id_is_put_into_an_encoded_request() -> None:
+    named = Named("m", "", Payload((b"jpeg", b"x" * 300), {"a": 1}))
+    encoded = request_bytes(named)
+    assert parse_request(with_id(encoded, "4711")) == Named("m", "4711", named.payload)
+    with pytest.raises(ValueError, match="200 bytes"):
+        with_id(encoded, "7" * 200)
