@@ -74,7 +74,7 @@ def test_readmes_own_pipeline_works_when_pasted(tmp_path: Path) -> None:
 def test_readmes_python_works_when_pasted(tmp_path: Path) -> None:
     [code] = blocks(ROOT / "README.md", "python")
     joules, plan, _ = run([sys.executable, "-c", code], tmp_path).splitlines()
-    assert joules.startswith("[1.2") and " | " in plan
+    assert joules.startswith("[1.3") and " | " in plan
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
