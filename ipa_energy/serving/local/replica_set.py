@@ -8,8 +8,8 @@ Whatever happens ends in the same question (:meth:`ReplicaSet._reconcile`): who 
 too many. A replica that dies, hangs or answers garbage is killed and replaced, after a wait that
 grows with every failure in a row. One that is slow again and again serves until another is ready in
 its place, a few times at most: if the next ones are slow too, the machine is. Old replicas serve
-until the new ones are ready, however often these fail. Batch size and time-outs are the router's
-and change without touching a replica.
+until the new ones are ready, however often these fail; while none serves, whoever is ready first
+does. Batch size and time-outs are the router's and change without touching a replica.
 
 What happens to each replica is told as it happens (:class:`~ipa_energy.serving.base.Event`), and of
 each change how long it took (:class:`~ipa_energy.serving.base.Change`).
@@ -248,7 +248,10 @@ class ReplicaSet:
         else:
             starting = [m for m in others if m.phase == "starting"]
             surplus = [m for m in mine if m.phase == "starting"]
-            self._drop_all([*starting, *surplus[wanted.replicas - len(ready) :]])
+            # Where nobody serves, whoever is ready first may: else changes that come faster than
+            # replicas start would end in nobody ever serving.
+            spared = 0 if any(m.phase == "ready" for m in self.members) else wanted.replicas
+            self._drop_all([*starting[spared:], *surplus[wanted.replicas - len(ready) :]])
         if len(ready) == wanted.replicas == len(self.members):
             self._settled.set()
             if self._change is not None:

@@ -205,6 +205,27 @@ async def test_a_slow_replica_is_replaced_a_few_times_at_most() -> None:
 
 
 @asynchronous
+async def test_changes_that_come_faster_than_replicas_start_leave_somebody_serving() -> None:
+    async with replicas() as fleet:
+        fleet.want(Wanted(SMALL, 1))
+        for _ in range(4):
+            await asyncio.sleep(0.02)
+            fleet.want(Wanted(LARGE, 1))
+            await asyncio.sleep(0.02)
+            fleet.want(Wanted(SMALL, 1))
+        fleet.want(Wanted(LARGE, 1))
+        first = fleet.members[0]
+        assert (first.name, first.phase) == ("crop-1", "starting")
+        async with asyncio.timeout(60):
+            while first.phase == "starting":
+                await asyncio.sleep(0.01)
+        assert await answered(ask(fleet, 1)) == [b"0"]
+        await fleet.settled(60)
+        assert [(s.option, s.ready) for s in fleet.states()] == [(LARGE, 1)]
+        assert fleet.repaired == 0
+
+
+@asynchronous
 async def test_one_slow_batch_is_no_slow_replica() -> None:
     async with replicas(seconds=0.02) as fleet:
         fleet.want(Wanted(SMALL, 1, slow_after_s=0.5))
