@@ -46,7 +46,8 @@ class Interval:
         decision: None for the initial configuration and for a continuation (the drain).
         served: what the backend did in the window.
         reconfigured: names of the stages whose configuration this decision changed.
-        gap_s: seconds before it of which nothing is known, since nobody was there to log them.
+        gap_s: seconds before it in which nobody decided or logged. What a live pipeline served in
+            them all the same is in this interval's window; of one that was gone nothing is known.
         joules: live joules per request of each stage beside the profile's; of live runs.
         corrections: drifts that were found at its end.
         scales: of the profile's joules, as its decision counted with them.

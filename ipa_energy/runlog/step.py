@@ -124,7 +124,7 @@ class Step:
         amounts: quantity or resource that is weighted or capped → the plan's amount, no weight in
             it; those with figures of their own above are not here.
         trouble: what the backend failed at; None if nothing.
-        gap_s: seconds before it of which nothing was logged.
+        gap_s: seconds before it in which nobody decided or logged.
         requests: offered during it, where a log without requests of its own says so; else NaN.
         in_energy_sla: whether its joules over the requests that left the pipeline in it were within
             the energy SLA; None without one, or without joules.
