@@ -1,6 +1,8 @@
-# Two commands do everything on a fresh machine with Python 3.11 or newer:
+# Three commands do everything on a fresh machine with Python 3.11 or newer:
 #   make run     light install, then the main job: the video pipeline and measured edge boards, with
 #                and without energy
+#   make live    real models on this machine: installs PyTorch and a model server, then 2 × 3 minutes
+#                of load, without and with energy (LIVE_SECONDS=60 for less)
 #   make test    full install, lint, the documentation, then every test
 # and while you work:
 #   make check   lint and the fast tests, under a minute on two cores
@@ -12,9 +14,13 @@ RUNS ?= runs
 ENERGY_WEIGHT ?= 2
 BOARDS_ENERGY_WEIGHT ?= 20
 
+LIVE_SECONDS ?= 180
+LIVE_PIPELINE ?= configs/video-live.yaml
+LIVE_BACKEND ?= local
+
 SEEDS ?= 500
 
-.PHONY: run test check long coverage lint docs bench schema constraints clean
+.PHONY: run live test check long coverage lint docs bench schema constraints clean
 
 run: $(VENV)/.light
 	rm -rf $(RUNS)/video-ipa $(RUNS)/video-energy
@@ -25,6 +31,10 @@ run: $(VENV)/.light
 	$(BIN)/ipa-energy run configs/boards.yaml --out $(RUNS)/boards-ipa --quiet
 	$(BIN)/ipa-energy run configs/boards.yaml --energy-weight $(BOARDS_ENERGY_WEIGHT) --out $(RUNS)/boards-energy --quiet
 	$(BIN)/ipa-energy compare $(RUNS)/boards-ipa $(RUNS)/boards-energy --html $(RUNS)/boards.html
+
+live: $(VENV)/.live
+	$(BIN)/python experiments/live/first_run.py --pipeline $(LIVE_PIPELINE) --backend $(LIVE_BACKEND) \
+	    --seconds $(LIVE_SECONDS) --out $(RUNS)
 
 test: lint docs
 	$(BIN)/pytest -n auto
@@ -74,6 +84,14 @@ $(VENV)/bin/python:
 # The core, and what draws the report; not gurobi, torch (docs/install.md).
 $(VENV)/.light: $(VENV)/bin/python pyproject.toml
 	$(call install,.[report])
+	touch $@
+
+# What serves real models; says before it begins what that means.
+$(VENV)/.live: $(VENV)/.light pyproject.toml constraints.txt
+	@echo "make live: installs what is missing of PyTorch, ultralytics (AGPL-3.0) and MLServer: with the CUDA"
+	@echo "libraries of PyPI's PyTorch about 4 GB to download and 7 GB on disk, 5 to 15 minutes, once; a"
+	@echo "PyTorch that is there already stays. No weights and no pictures are downloaded."
+	$(call install,.[report$(comma)serve$(comma)video],--constraint constraints.txt)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.light pyproject.toml constraints.txt
