@@ -33,11 +33,12 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from ipa_energy.interval import half_width_95, t_quantile_95
-from ipa_energy.records import Option, Quality, Stage, weakest_quality
+from ipa_energy.records import Option, Quality, ReplicaFigures, Stage, weakest_quality
 from ipa_energy.serving.observed import Correction, Scale, StageJoules
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class Cusum:
         return max(LEAST_SIGMA, math.sqrt(d1 * (1 + rho)) / (1 - rho))
 
 
+Figures = TypeVar("Figures", Option, ReplicaFigures)
 Figure = Callable[[StageJoules], float]
 
 
@@ -327,11 +329,16 @@ def scaled_option(option: Option, dynamic: float, idle: float) -> Option:
     """An option whose e and p are so many times its own."""
     if dynamic == idle == 1.0:
         return option
-    source = option.provenance
+    at_once = tuple(_rescaled(figures, dynamic, idle) for figures in option.at_once)
+    return _rescaled(replace(option, at_once=at_once), dynamic, idle)
+
+
+def _rescaled(figures: Figures, dynamic: float, idle: float) -> Figures:
+    source = figures.provenance
     return replace(
-        option,
-        dynamic_energy_j=option.dynamic_energy_j * dynamic,
-        idle_power_w=option.idle_power_w * idle,
+        figures,
+        dynamic_energy_j=figures.dynamic_energy_j * dynamic,
+        idle_power_w=figures.idle_power_w * idle,
         provenance=source and replace(source, ci95_j=source.ci95_j * dynamic),
     )
 

@@ -81,7 +81,10 @@ def profile_joules(
     Returns:
         all of them, and the idle ones.
     """
-    options = options_of(stage, runs.option.variant, runs.option.allocation)
+    options = [
+        option.at(runs.replicas)
+        for option in options_of(stage, runs.option.variant, runs.option.allocation)
+    ]
     if not options or not all(option.has_energy for option in options):
         return math.nan, math.nan
     dynamic_j = dynamic_joules_at(options, batch_fill)

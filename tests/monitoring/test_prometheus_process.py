@@ -26,6 +26,7 @@ from small_pipeline import write_small_pipeline
 
 from ipa_energy.errors import UnavailableError
 from ipa_energy.runlog import read_run
+from ipa_energy.serving.local import prometheus_process
 from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_at, rule_files
 
 needs_prometheus = pytest.mark.skipif(
@@ -81,6 +82,18 @@ def test_what_is_no_prometheus_is_said_and_the_run_goes_on(status: int, body: st
 def test_without_a_prometheus_on_the_path_it_is_said_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"no nonesuch on the path; fix: install it"):
         PrometheusProcess(tmp_path, exporter="x:1", pipeline="p", program="nonesuch")
+
+
+def test_one_that_does_not_start_is_tried_again_and_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prometheus_process, "FIRST_RESTART_S", 0.05)
+    process = PrometheusProcess(tmp_path, exporter="x:1", pipeline="p", program="false")
+    eventually(lambda: process.starts >= 3)
+    assert process.pid is None or process.starts
+    process.close()
+    assert process.pid is None
+    assert any("Prometheus has ended (see" in message for message in caplog.messages)
 
 
 def eventually(look: Callable[[], Any], *, seconds: float = 40) -> Any:
