@@ -20,7 +20,6 @@ from typing import TypeVar
 import numpy as np
 
 from ipa_energy.arrays import Floats
-from ipa_energy.errors import ConfigError
 
 Number = TypeVar("Number", float, Floats)
 
@@ -66,22 +65,6 @@ def joules_per_request(
 def power_w(joules_per_request: Number, load_rps: float) -> Number:
     """P: watts of serving ``load_rps`` requests a second at ``joules_per_request``."""
     return load_rps * joules_per_request
-
-
-def metric_scale(metric: str, load_rps: float) -> float:
-    """What joules per request are multiplied by where the energy term counts ``metric``.
-
-    Raises:
-        ConfigError: it is no multiple of them, and whoever asks knows nothing else.
-    """
-    scales = {"joules_per_request": 1.0, "watts": load_rps}
-    if metric not in scales:
-        raise ConfigError(
-            f"{metric} does not follow from joules",
-            where="energy_metric",
-            allowed=" | ".join(scales),
-        )
-    return scales[metric]
 
 
 def grams(energy_j: Number, intensity_g_per_kwh: float, pue: float = 1.0) -> Number:

@@ -11,12 +11,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import ipa_energy
 from ipa_energy.comparing import RunMetrics, metrics
-from ipa_energy.config import CsvWorkload, dump_config
+from ipa_energy.config import CsvWorkload, PipelineConfig, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.optimizer.solve import decide
@@ -45,22 +46,15 @@ logger = logging.getLogger(__name__)
 LOADS_TRIED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Quantiles of the trace at which a plan is looked for before a run begins."""
 
-SETTINGS_LOGGED = (
-    "alpha",
-    "beta",
-    "gamma",
-    "energy_weight",
-    "energy_metric",
-    "energy_risk",
-    "energy_sla_joules",
-    "accuracy_method",
-    "normalize_accuracy",
-    "allocation_mode",
-    "baseline_mode",
-    "optimization_method",
-    "predictor_type",
+OBJECTIVE_SETTINGS = (
+    *("alpha", "beta", "gamma", "energy_weight", "energy_metric", "energy_risk"),
+    *("energy_sla_joules", "accuracy_method", "normalize_accuracy"),
+    *("allocation_mode", "baseline_mode"),
 )
-"""Keys of the config in ``run.json``; those of further quantities follow."""
+"""Keys of the config that say what the best plan is; those of further quantities follow them."""
+
+SETTINGS_LOGGED = (*OBJECTIVE_SETTINGS, "optimization_method", "predictor_type")
+"""Keys of the config in ``run.json``."""
 
 NOT_LIVE = LiveOptions()
 
@@ -412,6 +406,16 @@ def _cores(held: Sequence[Allocation]) -> float | dict[str, float]:
     return {allocation.label: allocation.cpu_cores for allocation in held}
 
 
+def settings_of(config: PipelineConfig, keys: Sequence[str]) -> dict[str, Any]:
+    """Some keys of a config, then the weights and caps of further quantities by theirs."""
+    weights, caps = config.objective_weights, config.quantity_caps
+    return {
+        **{key: getattr(config, key) for key in keys},
+        **{QUANTITIES[name].weight_key or name: weight for name, weight in weights.items()},
+        **{f"{QUANTITIES[name].cap_key}": cap for name, cap in caps.items()},
+    }
+
+
 def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
     planner, config = experiment.planner, experiment.planner.config
     options = [option for stage in planner.stages for option in stage.options]
@@ -438,9 +442,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         profile=planner.profile_path.name,
         hardware="+".join(sorted({option.hardware for option in options})),
         settings={
-            **{key: getattr(config, key) for key in SETTINGS_LOGGED},
-            **{QUANTITIES[n].weight_key or n: w for n, w in config.objective_weights.items()},
-            **{f"{QUANTITIES[name].cap_key}": cap for name, cap in config.quantity_caps.items()},
+            **settings_of(config, SETTINGS_LOGGED),
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
             **(
                 {"replica_start": replica_start(planner.stages, config.reconfiguration_s)}

@@ -109,7 +109,8 @@ def _start(
     """Make a process's experiment anew: programs hold functions, which no process can send."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's go to all: the parent answers
         signal.signal(number, signal.SIG_IGN)
-    planner = Planner(config, stages, program_for(config, stages), profile, carbon)
+    with _without_warnings():
+        planner = Planner(config, stages, program_for(config, stages), profile, carbon)
     _of_process.append(_Worker(Experiment(planner, workload)))
 
 

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 import ipa_energy
 from ipa_energy.errors import ConfigError, InfeasibleError
+from ipa_energy.experiment import OBJECTIVE_SETTINGS, settings_of
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
 from ipa_energy.optimizer.plan import build_plan
@@ -32,7 +32,6 @@ from ipa_energy.optimizer.problem import Problem, Program, require_intervals
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Stage
-from ipa_energy.registries import QUANTITIES
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.energy_added import (
     Hypervolume,
@@ -191,23 +190,7 @@ def _of(setting: Setting, count: int | None) -> Iterator[str]:
 DEFAULT_CONFIGURATIONS = 10
 DEFAULT_TRIALS = 3
 VERSIONS_OF = ("numpy", "scipy", "moocore")
-SETTINGS_SHOWN = (
-    "alpha",
-    "beta",
-    "gamma",
-    "energy_weight",
-    "energy_metric",
-    "energy_risk",
-    "energy_sla_joules",
-    "accuracy_method",
-    "normalize_accuracy",
-    "allocation_mode",
-    "baseline_mode",
-    "scaling_cap",
-    "batching_cap",
-    "drop_limit",
-    "mode",
-)
+SETTINGS_SHOWN = (*OBJECTIVE_SETTINGS, "scaling_cap", "batching_cap", "drop_limit", "mode")
 """Keys of the YAML that a reader of the study needs."""
 
 
@@ -306,7 +289,10 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         seed=planner.config.seed,
         trials=question.trials,
         selection=RULE if question.named is None else "the configurations that were given",
-        settings=_shown_settings(planner),
+        settings={
+            **settings_of(planner.config, SETTINGS_SHOWN),
+            "latency_sla_s": planner.planned.latency_sla_s,
+        },
         meter=meter_of(planner.stages),
         quality=quality_of(planner.stages),
         cases=tuple(cases),
@@ -417,14 +403,6 @@ def _sensitivity(question: Question, cases: Sequence[Case]) -> Iterator[tuple[st
         if case.conflict is None:
             loads = Moment(case.lowest_rps, case.load_rps, case.peak_rps)
             yield case.name, analyse(question.planner, loads)
-
-
-def _shown_settings(planner: Planner) -> dict[str, Any]:
-    config = planner.config
-    shown = {key: getattr(config, key) for key in SETTINGS_SHOWN}
-    weights = {f"{QUANTITIES[name].weight_key}": w for name, w in config.objective_weights.items()}
-    caps = {f"{QUANTITIES[name].cap_key}": cap for name, cap in config.quantity_caps.items()}
-    return {**shown, **weights, **caps, "latency_sla_s": planner.planned.latency_sla_s}
 
 
 def _make(folder: Path) -> None:

@@ -25,7 +25,6 @@ from typing import Any
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
-from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice, Plan, build_plan
@@ -130,9 +129,8 @@ def _line(problem: Problem, columns: Sequence[Floats], choice: Choice) -> Line:
 
 def _term(problem: Problem, quantity: str) -> Sequence[Floats]:
     """What a weight on a quantity multiplies: of energy joules or watts, as the settings say."""
-    metric = problem.settings.energy_metric
-    scale = metric_scale(metric, problem.load_rps) if quantity == ENERGY else 1.0
-    return [scale * column for column in problem.columns(quantity)]
+    counted = problem.settings.energy_metric if quantity == ENERGY else quantity
+    return problem.columns(counted)
 
 
 def _total(columns: Sequence[Floats], choice: Choice) -> float:

@@ -27,7 +27,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ipa_energy.arrays import Floats, Ints, Mask
-from ipa_energy.energy import metric_scale
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import farthest_points, reserved_cores
 from ipa_energy.optimizer.plan import Choice, build_plan
@@ -152,8 +151,7 @@ def objectives(problem: Problem, space: Space, energy_weight: float) -> Floats:
     worth = settings.alpha * space.accuracy - penalty
     if energy_weight == 0:
         return worth
-    scale = metric_scale(settings.energy_metric, problem.load_rps)
-    return worth - energy_weight * scale * space.joules_per_request
+    return worth - energy_weight * _total(problem.columns(settings.energy_metric), space.choices)
 
 
 def _fits(problem: Problem, choices: Ints) -> Mask:

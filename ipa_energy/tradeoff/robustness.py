@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Floats
-from ipa_energy.energy import metric_scale
+from ipa_energy.errors import ConfigError
 from ipa_energy.interval import t_quantile_95
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, build_plan
@@ -149,8 +149,20 @@ def interval_of(option: Option) -> tuple[float, int]:
 
 
 def energy_scale(problem: Problem) -> float:
-    """What the energy weight multiplies, per joule of a pipeline request."""
-    return metric_scale(problem.settings.energy_metric, problem.load_rps)
+    """What the energy weight multiplies, per joule of a pipeline request.
+
+    Raises:
+        ConfigError: the metric is no multiple of joules.
+    """
+    scales = {"joules_per_request": 1.0, "watts": problem.load_rps}
+    metric = problem.settings.energy_metric
+    if metric not in scales:
+        raise ConfigError(
+            f"{metric} does not follow from joules",
+            where="energy_metric",
+            allowed=" | ".join(scales),
+        )
+    return scales[metric]
 
 
 def _intervals(candidates: Candidates) -> tuple[Floats, Floats]:

@@ -417,8 +417,9 @@ def study_text(study: Study, *, width: int | None = None) -> str:
         return f"{table.title}\n\n{table_text(table, width=width)}"
 
     def bullet(sentence: str) -> str:
+        is_key = "_" in sentence.partition(" ")[0]  # of the YAML: stays as it is
         return textwrap.fill(
-            f"{sentence[:1].upper()}{sentence[1:]}",
+            sentence if is_key else f"{sentence[:1].upper()}{sentence[1:]}",
             min(WIDTH, width or WIDTH),
             initial_indent="- ",
             subsequent_indent="  ",
