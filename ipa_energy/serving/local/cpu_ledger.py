@@ -101,6 +101,10 @@ class CpuLedger:
     def _step(self, price: Price) -> Sample:
         """Charge what happened since the last step at its price."""
         now_s = self._now_s()
+        held = sum(member.option.cpu_cores for fleet in self._sets for member in fleet.members)
+        if held > price.cores:
+            idle_w = price.idle_w_per_core * price.cores / held
+            price = replace(price, idle_w_per_core=idle_w)
         for index, fleet in enumerate(self._sets):
             for member in fleet.take_ended():
                 self._charge(index, member, member.process.ended_s or now_s, price)

@@ -26,7 +26,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
@@ -56,7 +56,11 @@ class Price:
         j_per_cpu_s: joules above idle of a CPU second.
         idle_w_per_core: watts that one reserved core stands for.
         meter, quality: where these are from.
-        machine_j: joules of the whole machine since the last step that had them; None without.
+        machine_j: joules of the whole machine in the step; None without a counter. Between two
+            windows of the counter they are what its last price makes of them, and the step that
+            ends a window has what is left of it.
+        cores: of the machine, which share its idle watts however many are reserved; infinity where
+            no counter says what the machine draws.
     """
 
     j_per_cpu_s: float
@@ -64,6 +68,7 @@ class Price:
     meter: str = ESTIMATE
     quality: Quality = "estimated"
     machine_j: float | None = None
+    cores: float = math.inf
 
 
 def machine_busy_s(path: Path = PROC_STAT) -> float:
@@ -172,9 +177,10 @@ class MeteredPrices:
             except MeterUnavailableError as error:
                 self._failed(error)
         price = self._price
-        self._pending_j += price.j_per_cpu_s * step_busy_s
-        self._pending_j += price.idle_w_per_core * self._model.cores * length_s
-        return Price(price.j_per_cpu_s, price.idle_w_per_core, price.meter, price.quality)
+        charged_j = price.j_per_cpu_s * step_busy_s
+        charged_j += price.idle_w_per_core * self._model.cores * length_s
+        self._pending_j += charged_j
+        return replace(price, machine_j=None if price.meter == ESTIMATE else charged_j)
 
     def take_notes(self) -> list[str]:
         """What happened to the meter since the last call, in words."""
@@ -195,15 +201,17 @@ class MeteredPrices:
                 self._notes.append(f"{self._meter.name} counts again")
             self._retry_s = -math.inf
         self.empty_w = min(self.empty_w, energy.power_w)
-        left_j = max(0.0, energy.energy_j - self._pending_j)
+        rest_j = energy.energy_j - self._pending_j
+        left_j = max(0.0, rest_j)
         idle_j = min(left_j, self.empty_w * length_s)
         rate = self._price.j_per_cpu_s
         if step_busy_s > 0:
             rate = (left_j - idle_j) / step_busy_s
         self._pending_j = 0.0
         idle_w = self.empty_w / self._model.cores
-        self._price = Price(rate, idle_w, self._meter.name, self._meter.quality)
-        return Price(rate, idle_w, self._meter.name, self._meter.quality, energy.energy_j)
+        name, quality = self._meter.name, self._meter.quality
+        self._price = Price(rate, idle_w, name, quality, cores=self._model.cores)
+        return replace(self._price, machine_j=rest_j)
 
     async def _read(self) -> Reading | None:
         """A reading, in a thread; None if there is none."""

@@ -129,11 +129,27 @@ def test_looks_that_come_too_soon_for_the_counter_are_made_up_for() -> None:
         seconds, busy = loads[index % 4]
         world.pass_by(seconds, replica=busy, router=0.0, others=0.0)
 
-    samples = steps(world, ledger, act, 41)
+    samples = steps(world, ledger, act, 40)
+    machine_j = [sample.machine_j for sample in samples[2:]]
+    assert None not in machine_j
+    true_j = 10.0 * (0.5 + 0.02) * 20 + 7.0 * (0.5 * (0.9 + 0.2) + 0.02 * 1.1) * 10
+    assert machine_j[-1] == pytest.approx(true_j, rel=0.05)
+    samples = [*samples, *steps(world, ledger, act, 1)[1:]]
     spent_j = samples[-1].dynamic_j[0] - samples[1].dynamic_j[0]
     true_j = 7.0 * (0.5 * (0.9 + 0.2) + 0.02 * 1.1) * 10
     assert spent_j == pytest.approx(true_j, rel=0.02)
     assert {sample.meter for sample in samples[1:]} == {"fake"}
+
+
+def test_replicas_that_reserve_more_cores_than_there_are_share_the_machines_idle_watts() -> None:
+    world = World()
+    ledger = world.ledger(world.prices())
+    world.members *= 6
+    samples = steps(
+        world, ledger, lambda _: world.pass_by(0.5, replica=0.0, router=0.0, others=0.5), 20
+    )
+    seconds = samples[-1].at_s - samples[2].at_s
+    assert samples[-1].idle_j[0] - samples[2].idle_j[0] == pytest.approx(10.0 * seconds)
 
 
 def test_a_machine_that_nobody_calibrated_is_as_empty_as_it_was_seen() -> None:
