@@ -37,6 +37,9 @@ from ipa_energy.serving.local.template import Template
 
 logger = logging.getLogger(__name__)
 
+WATCHED_S = 0.3
+"""How long a replica that does not answer is watched for CPU time."""
+
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 10.0
 
 SLOW_BATCHES = 3
@@ -128,6 +131,7 @@ class ReplicaSet:
     ) -> None:
         self.queue = queue
         queue.on_lost, queue.on_served = self._lost, self._served
+        queue.is_working = self._is_working
         self.members: list[Member] = []
         self.ended: list[Member] = []
         self.repaired = 0
@@ -325,6 +329,15 @@ class ReplicaSet:
         if member is not None:
             member.blame = str(error)
             member.process.kill()
+
+    async def _is_working(self, replica: Replica) -> bool:
+        """True if its process uses CPU time: it is slow then, and not hung."""
+        member = self._named(replica.name)
+        if member is None:
+            return False
+        before_s = member.process.cpu_s()
+        await asyncio.sleep(WATCHED_S)
+        return member.process.cpu_s() > before_s
 
     def _served(self, replica: Replica, seconds: float) -> None:
         """A batch of it took so long."""

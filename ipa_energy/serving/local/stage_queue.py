@@ -14,6 +14,8 @@
 - Requests that were sent longer ago than the drop limit are dropped one by one when they come into
   a batch; the batch is formed again without them.
 - A replica that cannot be reached, hangs longer than its call time-out or answers garbage is out.
+  One that works is not hung, only slow, say on a crowded machine: it gets :data:`MAX_WAITS` times
+  as long.
   Its batch goes back to the head of the queue, also while the replica was draining, up to
   :data:`MAX_TRIES` times.
 - A batch that the model *refuses* (an input it cannot read) says nothing about the replica: its
@@ -29,7 +31,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +40,10 @@ from ipa_energy.serving.local.protocol import BadMessageError, Payload, joined, 
 
 MAX_TRIES = 5
 """A request that was in that many failed batches is likely what makes them fail."""
+
+
+MAX_WAITS = 10
+"""Call time-outs that a replica gets for one batch as long as it works."""
 
 
 class ReplicaLostError(ServingError):
@@ -118,6 +124,11 @@ def _ignore(_: Replica, __: object) -> None:
     """Nobody wants to know."""
 
 
+async def _never(_: Replica) -> bool:
+    """Nobody knows."""
+    return False
+
+
 class StageQueue:
     """The queue of one stage, inside a running event loop.
 
@@ -126,6 +137,7 @@ class StageQueue:
         drop_limit_s: age from which a request is dropped.
         on_lost: called with a replica that is out, and why.
         on_served: called with a replica and the seconds that a batch of it took.
+        is_working: asked about a replica that has not answered within its call time-out.
         now_s: the clock.
 
     Attributes:
@@ -139,11 +151,12 @@ class StageQueue:
         drop_limit_s: float = math.inf,
         on_lost: Callable[[Replica, Exception], None] = _ignore,
         on_served: Callable[[Replica, float], None] = _ignore,
+        is_working: Callable[[Replica], Awaitable[bool]] = _never,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.stage = stage
         self.drop_limit_s = drop_limit_s
-        self.on_lost, self.on_served = on_lost, on_served
+        self.on_lost, self.on_served, self.is_working = on_lost, on_served, is_working
         self.dropped = self.retried = self.failed = 0
         self._now_s = now_s
         self._waiting: deque[Visit] = deque()
@@ -273,10 +286,8 @@ class StageQueue:
     async def _serve(self, seat: _Seat, batch: list[Visit]) -> None:
         replica = seat.replica
         try:
-            async with asyncio.timeout(replica.call_timeout_s):
-                answers = parted(
-                    await replica.infer(joined([visit.payload for visit in batch])), len(batch)
-                )
+            answer = await self._answer(replica, joined([visit.payload for visit in batch]))
+            answers = parted(answer, len(batch))
         except (ReplicaLostError, BadMessageError) as error:
             self._lose(seat, batch, error)
         except TimeoutError:
@@ -303,6 +314,20 @@ class StageQueue:
             else:
                 self._free.append(seat)
             self._dispatch()
+
+    async def _answer(self, replica: Replica, batch: Payload) -> Payload:
+        """What the replica answers; a time-out if that takes too long and it does nothing."""
+        call = asyncio.ensure_future(replica.infer(batch))
+        try:
+            for _ in range(MAX_WAITS):
+                await asyncio.wait({call}, timeout=replica.call_timeout_s)
+                if call.done() or not await self.is_working(replica):
+                    break
+            if not call.done():
+                raise TimeoutError
+            return call.result()
+        finally:
+            call.cancel()
 
     def _lose(self, seat: _Seat, batch: list[Visit], error: ServingError) -> None:
         """The replica is out; its batch goes to the head of the queue again, or has failed."""

@@ -17,6 +17,7 @@ from ipa_energy.serving.local.stage_queue import (
     MAX_TRIES,
     DroppedError,
     RefusedError,
+    Replica,
     ReplicaLostError,
     StageFailedError,
     StageQueue,
@@ -174,6 +175,24 @@ async def test_a_replica_that_hangs_is_out_after_its_call_time_out() -> None:
     await asyncio.sleep(0)
     queue.add(ScriptedReplica("well"))
     assert await outcomes([visit]) == [b"a!"]
+    assert queue.replicas == ("well",)
+
+
+@asynchronous
+async def test_a_replica_that_works_is_only_slow_and_gets_some_time_more() -> None:
+    async def works(_: Replica) -> bool:
+        return True
+
+    queue = StageQueue("s", is_working=works)
+    queue.add(ScriptedReplica("slow", latency_s=0.25, call_timeout_s=0.05))
+    assert await outcomes(send(queue, b"a")) == [b"a!"]
+    assert queue.replicas == ("slow",)
+    await queue.drain("slow")
+    queue.add(ScriptedReplica("endless", latency_s=60, call_timeout_s=0.02))
+    visits = send(queue, b"b")
+    await asyncio.sleep(0)
+    queue.add(ScriptedReplica("well"))
+    assert await outcomes(visits) == [b"b!"]
     assert queue.replicas == ("well",)
 
 
