@@ -120,11 +120,6 @@ class CarbonConfig(StrictModel):
     sla_grams: Positive | None = optional(
         None, "Hard cap on grams per pipeline request; null: none."
     )
-    embodied: bool = optional(
-        False,
-        "true: weight, sla_grams and budget count the grams of making the hardware too (the"
-        " profile's embodied_g_per_hour); they are shown apart in any case.",
-    )
     budget_grams_per_day: Positive | None = optional(
         None,
         "Grams a day, from second 0 of the run, kept by one price of a gram that is found anew"
