@@ -28,13 +28,15 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.comparing import metrics
+from ipa_energy.config import load_config
 from ipa_energy.experiment import (
     Experiment,
     experiment_of,
     load_experiment,
     run_experiment,
 )
-from ipa_energy.meters.power_model import power_model_for_this_machine
+from ipa_energy.meters.power_model import PowerModel, power_model_beside
+from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import Stage
 from ipa_energy.runlog import Run
 from ipa_energy.serving.base import LiveOptions
@@ -89,6 +91,13 @@ def lived(told: argparse.Namespace, folder: Path, repeat: int) -> Run:
     )
 
 
+def power_of(told: argparse.Namespace) -> PowerModel:
+    """The power model that the live side estimates joules with."""
+    overrides = {"profile": told.profile} if told.profile is not None else {}
+    profile = load_config(told.pipeline, overrides).profile
+    return power_model_beside(meta_path(profile) if profile else None)
+
+
 def starts_s(run: Run) -> dict[str, list[float]]:
     """Stage → how long each replica took from its start until it was ready, within the run."""
     begun: dict[str, float] = {}
@@ -102,10 +111,10 @@ def starts_s(run: Run) -> dict[str, list[float]]:
     return found
 
 
-def simulated(live: Run, experiment: Experiment) -> Run:
+def simulated(told: argparse.Namespace, live: Run, experiment: Experiment) -> Run:
     """The same arrivals and decisions, a replica's start as it was seen to be."""
     seen = starts_s(live)
-    watts = power_model_for_this_machine().dynamic_w_per_core
+    watts = power_of(told).dynamic_w_per_core
     planner = experiment.planner
     stages = tuple(_with_start(stage, seen.get(stage.name, []), watts) for stage in planner.stages)
     config = planner.config.model_copy(update={"reconfiguration_s": None})
@@ -166,7 +175,7 @@ def pair_of(told: argparse.Namespace, folder: Path, repeat: int) -> Pair:
         for stage in experiment.planner.stages
         if not all(math.isnan(option.load_s) for option in stage.options)
     }
-    return Pair(live, simulated(live, experiment), profiled_s)
+    return Pair(live, simulated(told, live, experiment), profiled_s)
 
 
 def table_of(pairs: Sequence[Pair]) -> list[tuple[str, float, float, float]]:
@@ -183,16 +192,13 @@ def table_of(pairs: Sequence[Pair]) -> list[tuple[str, float, float, float]]:
     return rows
 
 
-def watts_told(live: Run) -> str:
+def watts_told(told: argparse.Namespace, live: Run) -> str:
     """Idle watts of a core: a profile with another power model is off by their ratio."""
-    machine_w = power_model_for_this_machine().idle_w_per_core
+    machine_w = power_of(told).idle_w_per_core
     experiment = experiment_of(live)
     stages = experiment.planner.stages if experiment else ()
     profile_w = [o.idle_power_w / o.cpu_cores for s in stages for o in s.options if o.cpu_cores]
-    return (
-        f"Idle watts a core: {machine_w:.3f} by this machine's power model,"
-        f" {np.mean(profile_w):.3f} in the profile."
-    )
+    return f"Idle watts a core: {machine_w:.3f} live, {np.mean(profile_w):.3f} in the profile."
 
 
 def starts_of(pairs: Sequence[Pair]) -> list[str]:
@@ -228,7 +234,7 @@ def written(
         f"{' asleep' if told.stubs_sleep else ''}. Means over the repeats; the last column is the"
         " largest difference of one repeat.",
         "",
-        watts_told(pairs[0].live),
+        watts_told(told, pairs[0].live),
         "",
         "| | live | simulated | simulated / live | largest |",
         "|---|---|---|---|---|",

@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,27 @@ def power_model_for_this_machine() -> PowerModel:
             fix="delete it, or calibrate again (ipa-energy calibrate)",
         )
     return model
+
+
+def power_model_beside(meta: Path | None) -> PowerModel:
+    """The model for what is held against a profile's joules, so that both are in the same watts.
+
+    A calibration of this machine goes first; then the model that the profile was estimated with, if
+    it is of as many cores as this machine has; then the stated prior.
+
+    Args:
+        meta: meta file of the profile; None without one.
+
+    Raises:
+        ConfigError: this machine's calibration cannot be used.
+    """
+    if meta is not None and meta.exists() and not stored_model_path().exists():
+        with suppress(ConfigError, OSError, ValueError, KeyError, TypeError):
+            told = json.loads(meta.read_text(encoding="utf-8"))["meter"]["power_model"]
+            model = PowerModel.from_json(told, where=meta)
+            if model.cores == (os.cpu_count() or 1) and model.machine in (None, machine_key()):
+                return model
+    return power_model_for_this_machine()
 
 
 def power_model_in(path: Path) -> PowerModel:

@@ -22,6 +22,7 @@ from ipa_energy.meters.calibration import (
 from ipa_energy.meters.power_model import (
     PowerModel,
     machine_key,
+    power_model_beside,
     power_model_for_this_machine,
     power_model_in,
     stated_prior,
@@ -229,6 +230,26 @@ def test_a_model_calibrated_on_another_kind_of_machine_is_refused(tmp_path: Path
     stored_model_path().write_text(path.read_text())  # as in a copied home directory
     with pytest.raises(ConfigError, match="another machine"):
         power_model_for_this_machine()
+
+
+@pytest.mark.parametrize(("told", "is_used"), [
+    ({"idle_w": 8.0, "max_w": 40.0, "cores": 16, "source": "a prior"}, True),
+    ({"idle_w": 8.0, "max_w": 40.0, "cores": 8, "source": "a prior"}, False),
+    ({"idle_w": 8.0, "max_w": 40.0, "cores": 16, "source": "x", "machine": "vax-16cpu"}, False),
+    ({"idle_w": 8.0}, False),
+    (None, False),
+])  # fmt: skip
+def test_what_is_held_against_a_profile_is_in_the_profiles_watts(
+    data_home: Path, told: dict[str, object] | None, is_used: bool
+) -> None:
+    meta = data_home / "p.meta.json"
+    meta.write_text(json.dumps({"meter": {"name": "cpu-time", "power_model": told}}))
+    found = power_model_beside(meta)
+    assert found == (PowerModel.from_json(told) if is_used else stated_prior(16))
+    assert power_model_beside(None) == power_model_beside(data_home / "none") == stated_prior(16)
+    calibrated = fitted(lambda used: 40 + 160 * used)
+    store_calibration(calibrated, stored_model_path())
+    assert power_model_beside(meta) == calibrated.model
 
 
 def test_a_model_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
-from ipa_energy.meters.power_model import power_model_for_this_machine
+from ipa_energy.meters.power_model import power_model_beside
+from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import joined_meters, weakest_quality
 from ipa_energy.serving.base import (
     Change,
@@ -136,7 +137,7 @@ class LocalBackend:
             Job(
                 config.pipeline_name,
                 models.launches,
-                power_model_for_this_machine(),
+                power_model_beside(meta_path(config.profile) if config.profile else None),
                 math.inf if limit_s is None else limit_s,
                 models.pipeline,
                 live=setting.live,
