@@ -167,8 +167,9 @@ def plan(
     planner = load_pipeline(pipeline, policy=policy, **overrides)
     if not load_rps > 0:
         raise ConfigError(f"{load_rps:g} rps", where="load_rps", allowed="a number above 0")
-    method = planner.config.optimization_method
-    return decide(planner.program, planner.moment(load_rps), method=method, top_k=top)
+    method, limit_s = planner.config.optimization_method, planner.config.decision_limit_s
+    moment = planner.moment(load_rps)
+    return decide(planner.program, moment, method=method, top_k=top, limit_s=limit_s)
 
 
 def run(

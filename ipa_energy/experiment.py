@@ -250,12 +250,16 @@ def check_feasible(experiment: Experiment) -> None:
     """
     program = experiment.planner.program
     method = experiment.planner.config.optimization_method
+    limit_s = experiment.planner.config.limit_in_runs_s
     counts, interval_s = experiment.workload.counts, experiment.planner.config.adaptation_interval
     planner = experiment.planner
-    mean = decide(program, planner.moment(float(counts.mean())), method=method)
+    mean = decide(program, planner.moment(float(counts.mean())), method=method, limit_s=limit_s)
+    if mean.status == "unknown":
+        return
     loads = {planned_load_rps(float(rps), interval_s) for rps in np.quantile(counts, LOADS_TRIED)}
     if not mean.plans and not any(
-        decide(program, planner.moment(rps), method=method).plans for rps in sorted(loads)
+        decide(program, planner.moment(rps), method=method, limit_s=limit_s).plans
+        for rps in sorted(loads)
     ):
         raise InfeasibleError(
             f"no load of the trace has a plan: at its mean, {mean.load_rps:g} rps, {mean.conflict}"

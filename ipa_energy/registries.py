@@ -77,9 +77,11 @@ SOLVERS: dict[str, Named] = {
     "pareto": Named("exact, needs NumPy only", "ipa_energy.optimizer.pareto:solve"),
     "gurobi": Named("as in IPA; needs a licence that fits", "ipa_energy.optimizer.gurobi:solve"),
     "highs": Named("exact, by HiGHS", "ipa_energy.optimizer.highs:solve"),
+    "auto": Named("pareto, then gurobi or highs", "ipa_energy.optimizer.portfolio:solve"),
     "brute-force": Named("every plan, small programs", "ipa_energy.optimizer.exhaustive:solve"),
 }
-"""``solve(problem, top_k) -> choices``, best first."""
+"""``solve(problem, top_k) -> choices``, best first; one that can stop in time says so with
+:func:`ipa_energy.optimizer.deadline.stops_in_time`."""
 
 PREDICTORS: dict[str, Named] = {
     "reactive": Named("the last ten seconds", "ipa_energy.adaptation.predictor:forecast_reactive"),

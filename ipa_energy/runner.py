@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from ipa_energy.adaptation.drift import DriftWatch
 from ipa_energy.adaptation.loop import Adapter
@@ -54,6 +54,11 @@ from ipa_energy.serving.live_joules import stage_joules, unsettled_stages
 from ipa_energy.serving.observed import AdapterFigures, Scale, StageJoules
 
 logger = logging.getLogger(__name__)
+
+_LOGGED_STATUS: dict[str, Literal["infeasible", "feasible"]] = {
+    "infeasible": "infeasible",
+    "feasible": "feasible",
+}
 
 PROGRESS_AFTER_S = 2.0
 
@@ -143,6 +148,7 @@ class Runner:
             ),
             method=config.optimization_method,
             interval_s=self.interval_s,
+            limit_s=config.limit_in_runs_s,
             signals=self._signals,
         )
         self.budget = self._budget()
@@ -394,7 +400,7 @@ class Runner:
         at = self.planner.moment(step.planned_load_rps, step.start_s)
         plan = self.planner.plan_running(self._configuration_of(step), at)
         return Decision(
-            status="infeasible" if step.status == "infeasible" else "optimal",
+            status=_LOGGED_STATUS.get(step.status or "", "optimal"),
             method=step.method or self.adapter.method,
             monitored_load_rps=step.monitored_load_rps,
             predicted_load_rps=step.predicted_load_rps,
@@ -402,6 +408,7 @@ class Runner:
             decision_s=step.decision_s,
             plan=plan,
             conflict=step.conflict,
+            gap=step.optimality_gap,
         )
 
     def _configuration_of(self, step: Step) -> Deployment:

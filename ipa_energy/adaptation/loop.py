@@ -48,6 +48,7 @@ class Adapter:
         predictor: of the load.
         method: name of the solver.
         interval_s: between decisions.
+        limit_s: for a decision; None: as long as it takes.
         signals: what is known beside the load at a second of the run (given that second and the
             planned load): what a joule costs then.
 
@@ -63,12 +64,14 @@ class Adapter:
         *,
         method: str,
         interval_s: float = USUAL_INTERVAL_S,
+        limit_s: float | None = None,
         signals: Callable[[float, float], Mapping[str, float]] = _no_signals,
     ) -> None:
         self.program = program
         self.predictor = predictor
         self.method = method
         self.interval_s = interval_s
+        self.limit_s = limit_s
         self.signals = signals
         self.known: dict[str, Result] | None = None
 
@@ -91,8 +94,9 @@ class Adapter:
             key=lambda candidate: _preference(candidate, running),
             default=None,
         )
+        late = result.status == "unknown"
         return Decision(
-            status=result.status,
+            status="kept" if result.status == "unknown" else result.status,
             method=self.method,
             monitored_load_rps=tuple(received_rps.tolist()),
             predicted_load_rps=predicted,
@@ -101,6 +105,8 @@ class Adapter:
             decision_s=time.perf_counter() - begin,
             plan=plan,
             conflict=str(result.conflict) if result.conflict else None,
+            trouble=f"no plan was found in {self.limit_s:g} s" if late else None,
+            gap=result.gap if plan else 0.0,
         )
 
     def _best(self, moment: Moment) -> Result:
@@ -108,7 +114,13 @@ class Adapter:
         key = "" if self.known is None else repr(moment)
         if self.known is not None and key in self.known:
             return self.known[key]
-        result = decide(self.program, moment, method=self.method, top_k=PLANS_COMPARED)
+        result = decide(
+            self.program,
+            moment,
+            method=self.method,
+            top_k=PLANS_COMPARED,
+            limit_s=self.limit_s,
+        )
         if self.known is not None:
             self.known[key] = result
         return result

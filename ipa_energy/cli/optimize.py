@@ -62,6 +62,7 @@ def optimize(args: argparse.Namespace) -> int:
         planner.moment(args.load),
         method=planner.config.optimization_method,
         top_k=args.top,
+        limit_s=planner.config.decision_limit_s,
     )
     if args.json:
         print_json(_document(result, planner, args.load))
@@ -89,6 +90,7 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
         f"{config.pipeline_name} at {load_rps:g} rps"
         + (f" (planned as {result.load_rps:g} rps)" if result.load_rps != load_rps else "")
         + f": {result.status} by {result.method} in {result.decision_s * 1e3:.2f} ms"
+        + _gap_text(result)
     ]
     if result.conflict is not None:
         lines.append(str(result.conflict))
@@ -97,6 +99,14 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
         lines += [f"({NOTATION})"] if rank == 1 else []
         lines += _plan_lines(plan, planner)
     return "\n".join(lines)
+
+
+def _gap_text(result: Result) -> str:
+    if result.status == "feasible":
+        return f", at most {100 * result.gap:.2g} % below the best objective"
+    if result.status == "unknown":
+        return f": no plan was found in {result.limit_s:g} s, nor that there is none"
+    return ""
 
 
 def _plan_lines(plan: Plan, planner: Planner) -> list[str]:

@@ -214,6 +214,12 @@ def _warnings(runs: Sequence[RunMetrics]) -> list[str]:
         if run.status not in ("complete", "ipa")
     ]
     found += [
+        f"{run.unproven} of {run.decisions} decisions of {run.name} were not proven the best in the"
+        f" time they had: others may be up to {100 * run.largest_gap:.2g} % better"
+        for run in runs
+        if run.unproven
+    ]
+    found += [
         f"{run.name} has no joules: its log has no energy"
         for run in runs
         if math.isnan(run.energy_j)

@@ -63,6 +63,8 @@ class RunMetrics:
         amounts: further quantity → its mean over the requests, by the plans in force.
         energy_sla_joules: cap on the joules per request; None if the run had none, and then
             ``energy_sla_attainment`` is NaN.
+        unproven: decisions whose time was up before their plan was proven the best one.
+        largest_gap: how much better another plan might have been, at most, of the objective.
         grams: of CO2 equivalent; NaN where nobody said what a joule emits, and then so is the
             next.
         detail: what a baseline runs, for people.
@@ -107,6 +109,8 @@ class RunMetrics:
     status: str = "complete"
     energy_sla_joules: float | None = None
     energy_sla_attainment: float = math.nan
+    unproven: int = 0
+    largest_gap: float = 0.0
     failed: int = 0
     grams: float = math.nan
     grams_per_million_requests: float = math.nan
@@ -197,6 +201,8 @@ def metrics(run: Run) -> RunMetrics:
         energy_sla_joules=run.info.settings.get("energy_sla_joules"),
         grams=grams,
         grams_per_million_requests=grams / served * 1e6 if served else math.nan,
+        unproven=sum(step.optimality_gap > 0 for step in run.decisions),
+        largest_gap=max((step.optimality_gap for step in run.decisions), default=0.0),
         energy_sla_attainment=_mean(
             np.array([step.in_energy_sla for step in run.steps], dtype=np.float64)
         ),

@@ -75,6 +75,10 @@ _PARALLEL = (
 )
 
 
+_LIMIT_SHARE = 0.5
+"""Of the adaptation interval, for a decision of a run: what it decides must still come to be."""
+
+
 class PipelineConfig(UnusedKeys):
     """A pipeline, its objective, its limits, and how to run it."""
 
@@ -245,6 +249,12 @@ class PipelineConfig(UnusedKeys):
     adaptation_interval: PositiveInteger = optional(
         10, "Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration."
     )
+    decision_limit_s: Positive | None = optional(
+        None,
+        "Seconds that a decision may take: then the best plan found counts, with a bound on how"
+        " much better another could be. null: half of adaptation_interval in a run, any time in"
+        " optimize.",
+    )
     reconfiguration_s: NonNegative | None = optional(
         None,
         "Seconds until a new replica serves, in a simulation; null: the time that the profile"
@@ -273,6 +283,11 @@ class PipelineConfig(UnusedKeys):
         if problems:
             raise ValidationError.from_exception_data("PipelineConfig", problems)
         return self
+
+    @property
+    def limit_in_runs_s(self) -> float:
+        """``decision_limit_s``, or what a decision of a run may take where it is not set."""
+        return self.decision_limit_s or _LIMIT_SHARE * self.adaptation_interval
 
     @property
     def objective_weights(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ import numpy as np
 from ipa_energy.arrays import Mask
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import (
     Candidates,
     Problem,
@@ -83,7 +86,7 @@ class Conflict:
     together: tuple[Relaxation, ...] = ()
 
     def __str__(self) -> str:
-        if not self.constraints:  # numbers of sizes that arithmetic cannot hold together
+        if not self.constraints:  # numbers that arithmetic cannot hold together, or no time
             return "no plan was found, and no constraint that stands in the way"
         text = "no plan can meet " + " and ".join(self.constraints) + " together"
         if len(self.constraints) == 1:
@@ -102,11 +105,44 @@ class Conflict:
         }
 
 
-def find_conflict(problem: Problem) -> Conflict:
-    """The conflict of an infeasible problem and its relaxations, smallest change first."""
-    constraints = _smallest_conflict(StageLimits(problem))
-    single = tuple(relaxations(problem))
-    return Conflict(tuple(constraints), single, () if single else tuple(together(problem)))
+def find_conflict(problem: Problem, deadline: Deadline | None = None) -> Conflict:
+    """The conflict of an infeasible problem and its relaxations, smallest change first.
+
+    With a deadline what is not known by then is left out.
+    """
+    constraints: Sequence[str] = ()
+    single: tuple[Relaxation, ...] = ()
+    several: tuple[Relaxation, ...] = ()
+    token = _deadline.set(deadline)
+    try:
+        constraints = _smallest_conflict(StageLimits(problem))
+        single = tuple(relaxations(problem))
+        several = () if single else tuple(together(problem))
+    except OutOfTimeError:
+        pass
+    finally:
+        _deadline.reset(token)
+    return Conflict(tuple(constraints), single, several)
+
+
+_deadline: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+"""Of the search for a conflict that is going on: it solves many programs, deep down."""
+
+
+def _best(problem: Problem) -> list[Choice]:
+    """The best choice, if there is one.
+
+    Raises:
+        OutOfTimeError: it is not known before the deadline.
+    """
+    deadline = _deadline.get()
+    if deadline is None:
+        return pareto.solve(problem)
+    deadline.check()
+    found = pareto.within(problem, 1, deadline)
+    if found.bound > -math.inf and not found.choices:
+        raise OutOfTimeError
+    return found.choices
 
 
 def is_feasible(problem: Problem) -> bool:
@@ -117,7 +153,7 @@ def is_feasible(problem: Problem) -> bool:
         dataclasses.replace(candidates, penalty=np.zeros(len(candidates)))
         for candidates in problem.stages
     ]
-    return bool(pareto.solve(_without_accuracy(problem, stages, problem.caps)))
+    return bool(_best(_without_accuracy(problem, stages, problem.caps)))
 
 
 def least_total(problem: Problem, cap: Cap) -> float | None:
@@ -129,7 +165,7 @@ def least_total(problem: Problem, cap: Cap) -> float | None:
         for candidates, column in zip(problem.stages, problem.columns(cap.quantity), strict=True)
     ]
     others = [other for other in problem.caps if other.name != cap.name]
-    choices = pareto.solve(_without_accuracy(problem, stages, others))
+    choices = _best(_without_accuracy(problem, stages, others))
     if not choices:
         return None
     return sum(
@@ -348,7 +384,7 @@ def _raised_caps(problem: Problem, names: Collection[str]) -> list[Relaxation] |
         for stage, candidates in enumerate(problem.stages)
     ]
     others = [cap for cap in problem.caps if cap.name not in names]
-    choices = pareto.solve(_without_accuracy(problem, stages, others))
+    choices = _best(_without_accuracy(problem, stages, others))
     if not choices:
         return None
     totals = [

@@ -13,7 +13,7 @@ called from here only. It is no help to the solvers: they need K dominators, on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -32,6 +32,8 @@ def undominated(
     *,
     margin: float = 0.0,
     counting: int = 1,
+    enough: int | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Ints:
     """Indices of the entries with fewer than ``keep`` dominators, in a good-first order.
 
@@ -43,6 +45,8 @@ def undominated(
             one keeps entries that could have gone.
         margin: by how much a dominator has to be better in the counting columns.
         counting: how many columns, the first, these are.
+        enough: later ones may be missing once there are more than so many.
+        tick: called now and then; it may raise.
     """
     if order is None:
         order = _good_first(columns)
@@ -62,7 +66,8 @@ def undominated(
     if margin:
         raised = zip(columns[:counting], offers, strict=False)
         asks = [_raised(column, rank, margin) for column, rank in raised] + offers[counting:]
-    return _filtered(offers, asks, order, keep)
+    most = len(order) if enough is None else enough
+    return _filtered(offers, asks, order, keep, enough=most, tick=tick)
 
 
 def _good_first(columns: Sequence[Floats]) -> Ints:
@@ -136,7 +141,13 @@ def _raised(column: Floats, rank: np.ndarray, margin: float) -> np.ndarray:
 
 
 def _filtered(
-    offers: Sequence[np.ndarray], asks: Sequence[np.ndarray], order: Ints, keep: int
+    offers: Sequence[np.ndarray],
+    asks: Sequence[np.ndarray],
+    order: Ints,
+    keep: int,
+    *,
+    enough: int,
+    tick: Callable[[], None],
 ) -> Ints:
     """Take a block of the best, drop what it dominates, repeat on the rest."""
     offers = [offer[order] for offer in offers]
@@ -144,11 +155,13 @@ def _filtered(
     position = np.arange(len(order))
     found = np.zeros(len(order), dtype=np.intp)  # dominators found so far
     kept = []
-    while len(position):
+    while len(position) and enough >= 0:
+        tick()
         block = np.arange(min(_BLOCK, len(position)))
         counts = found[block] + _dominators(offers, asks, block, block, triangular=True)
         good = block[counts < keep]
         kept.append(position[good])
+        enough -= len(good)
         rest = np.arange(len(block), len(position))
         found = found[rest] + _dominators(offers, asks, good, rest, triangular=False)
         stay = found < keep

@@ -9,10 +9,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections.abc import Iterable, Iterator
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
 from ipa_energy.optimizer.plan import Choice
-from ipa_energy.optimizer.problem import Problem, within
+from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.problem import within as fits
+from ipa_energy.optimizer.table import Table
+
+_AT_ONCE = 1000
 
 MOST_COMBINATIONS = 2_000_000
 """More would take minutes; the other solvers answer in milliseconds."""
@@ -24,6 +30,39 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
     Raises:
         ConfigError: there are more than :data:`MOST_COMBINATIONS` combinations.
     """
+    return _best(problem, top_k, every_choice=_every_choice(problem))
+
+
+def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
+    """The best choices among those that were tried until the deadline.
+
+    Nothing is proven but what all stages could gain if no cap stood in the way.
+
+    Raises:
+        ConfigError: there are more than :data:`MOST_COMBINATIONS` combinations.
+    """
+    complete = False
+
+    def until_then() -> Iterator[Choice]:
+        nonlocal complete
+        for number, choice in enumerate(_every_choice(problem)):
+            if number % _AT_ONCE == 0 and deadline.left_s == 0:
+                return
+            yield choice
+        complete = True
+
+    found = _best(problem, top_k, until_then())
+    if not complete:
+        return Bounded(found, math.inf if problem.is_empty() else Table.of(problem).ceiling())
+    return Bounded(found, max(map(problem.worth, found), default=-math.inf))
+
+
+def _every_choice(problem: Problem) -> Iterator[Choice]:
+    """All there are.
+
+    Raises:
+        ConfigError: there are more than :data:`MOST_COMBINATIONS`.
+    """
     combinations = math.prod(len(candidates) for candidates in problem.stages)
     if combinations > MOST_COMBINATIONS:
         raise ConfigError(
@@ -31,6 +70,10 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
             allowed=f"at most {MOST_COMBINATIONS:,}",
             fix="use method pareto, gurobi or highs, which give the same answer",
         )
+    return itertools.product(*(range(len(candidates)) for candidates in problem.stages))
+
+
+def _best(problem: Problem, top_k: int, every_choice: Iterable[Choice]) -> list[Choice]:
     settings = problem.settings
     caps = [
         ([column.tolist() for column in problem.columns(cap.quantity)], cap.limit)
@@ -40,17 +83,19 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
     penalty = [candidates.penalty.tolist() for candidates in problem.stages]
 
     def feasible(choice: Choice) -> bool:
-        return all(within(_total(columns, choice), limit) for columns, limit in caps)
+        return all(fits(_total(columns, choice), limit) for columns, limit in caps)
 
     def objective(choice: Choice) -> float:
         scores = [scores[index] for scores, index in zip(accuracy, choice, strict=True)]
         gain = settings.alpha * problem.combined_accuracy(scores)
         return gain - _total(penalty, choice)
 
-    every_choice = itertools.product(*(range(len(candidates)) for candidates in problem.stages))
     return heapq.nlargest(top_k, filter(feasible, every_choice), key=objective)
 
 
 def _total(columns: list[list[float]], choice: Choice) -> float:
     """Sum over the stages, in their order, of the chosen entries."""
     return sum(column[index] for column, index in zip(columns, choice, strict=True))
+
+
+stops_in_time(within)(solve)

@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Ints
 from ipa_energy.errors import LicenceError, UnavailableError, require
-from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
+from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
+from ipa_energy.optimizer.linear import (
+    LinearProgram,
+    TimedAnswer,
+    best_choices,
+    bounded,
+    linear_program,
+)
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 
@@ -49,6 +56,19 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
         return best_choices(solver, program, table, top_k)
     finally:
         solver.close()
+
+
+def within(
+    problem: Problem, top_k: int, deadline: Deadline, start: Choice | None = None
+) -> Bounded:
+    """The best choice found until the deadline, and a bound on all.
+
+    Raises:
+        UnavailableError: gurobipy is not installed.
+        LicenceError: there is no licence, or it is too small for this program.
+    """
+    del top_k
+    return bounded(GurobiSolver, problem, deadline, start)
 
 
 class GurobiSolver:
@@ -93,6 +113,24 @@ class GurobiSolver:
         values: npt.ArrayLike = self._variables.X
         return values
 
+    def best_within(self, seconds: float, start: Ints | None) -> TimedAnswer:
+        """See :class:`~.linear.Solver`."""
+        model, kinds = self._model, self._gurobi.GRB
+        model.Params.TimeLimit = seconds
+        if start is not None:
+            values = np.full(len(self._program.cost), kinds.UNDEFINED)
+            values[: self._program.binaries] = 0.0
+            values[start] = 1.0
+            self._variables.Start = values
+        try:
+            model.optimize()
+        except self._gurobi.GurobiError as error:
+            raise _explained(error, self._program) from error
+        if model.Status in (kinds.INFEASIBLE, kinds.INF_OR_UNBD):
+            return TimedAnswer(None, -np.inf, finished=True)
+        answer = self._variables.X if model.SolCount else None
+        return TimedAnswer(answer, float(model.ObjBound), finished=model.Status == kinds.OPTIMAL)
+
     def exclude(self, binaries: Ints) -> None:
         """See :class:`~.linear.Solver`."""
         self._model.addConstr(self._variables[binaries].sum() <= len(binaries) - 1)
@@ -132,3 +170,6 @@ def _explained(error: Any, program: LinearProgram) -> Exception:
             f"no valid Gurobi licence ({error}) for {size}; fix: install one, or {_OTHERS}"
         )
     return UnavailableError(f"gurobi failed: {error}; {_OTHERS}")
+
+
+stops_in_time(within)(solve)

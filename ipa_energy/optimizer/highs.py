@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Ints
 from ipa_energy.errors import UnavailableError
-from ipa_energy.optimizer.linear import LinearProgram, best_choices, linear_program
+from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
+from ipa_energy.optimizer.linear import (
+    LinearProgram,
+    TimedAnswer,
+    best_choices,
+    bounded,
+    linear_program,
+)
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 
@@ -27,6 +34,10 @@ _OPTIONS: dict[str, bool | int | float] = {
     "primal_feasibility_tolerance": 1e-10,
     "dual_feasibility_tolerance": 1e-10,
 }
+
+
+_FEASIBLE = 2
+"""HiGHS's ``kSolutionStatusFeasible``."""
 
 
 def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
@@ -42,10 +53,23 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
     return best_choices(HighsSolver(program), program, table, top_k)
 
 
+def within(
+    problem: Problem, top_k: int, deadline: Deadline, start: Choice | None = None
+) -> Bounded:
+    """The best choice found until the deadline, and a bound on all.
+
+    Raises:
+        UnavailableError: highspy is not installed, or HiGHS failed.
+    """
+    del top_k
+    return bounded(HighsSolver, problem, deadline, start)
+
+
 class HighsSolver:
     """One program inside HiGHS (protocol ``linear.Solver``)."""
 
     def __init__(self, program: LinearProgram) -> None:
+        self._program = program
         self._highspy = _highspy()
         with _silent():
             self._highs = self._highspy.Highs()
@@ -66,6 +90,28 @@ class HighsSolver:
                 " use method pareto or gurobi"
             )
         return np.array(self._highs.getSolution().col_value)
+
+    def best_within(self, seconds: float, start: Ints | None) -> TimedAnswer:
+        """See :class:`~.linear.Solver`."""
+        highs, kinds = self._highs, self._highspy.HighsModelStatus
+        highs.setOptionValue("time_limit", highs.getRunTime() + seconds)
+        if start is not None and len(self._program.cost) == self._program.binaries:
+            solution = self._highspy.HighsSolution()
+            values = np.zeros(len(self._program.cost))
+            values[start] = 1.0
+            solution.col_value = values.tolist()
+            highs.setSolution(solution)
+        highs.run()
+        status, info = highs.getModelStatus(), highs.getInfo()
+        if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
+            return TimedAnswer(None, -np.inf, finished=True)
+        found = info.primal_solution_status == _FEASIBLE
+        answer = np.array(highs.getSolution().col_value) if found else None
+        return TimedAnswer(answer, float(info.mip_dual_bound), finished=status == kinds.kOptimal)
+
+    def close(self) -> None:
+        """Free the program."""
+        self._highs.clear()
 
     def exclude(self, binaries: Ints) -> None:
         """See :class:`~.linear.Solver`."""
@@ -134,3 +180,6 @@ def _model(highspy: Any, program: LinearProgram) -> Any:
         for column in range(width)
     ]
     return lp
+
+
+stops_in_time(within)(solve)

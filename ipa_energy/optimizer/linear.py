@@ -20,6 +20,8 @@ solver asked again. Excluding the last answer is also how the K best are found.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,12 +29,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Floats, Ints
+from ipa_energy.optimizer.deadline import Bounded, Deadline
+from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.table import Resource, Table
 
 SCALE = 1000.0
 """Largest coefficient of an SLA row and of the objective: a tolerance of 1e-9 is 1e-12 of it."""
+
+_MENDING_SHARE = 0.2
+"""Of the time that is left, for mending an answer that breaks a limit by less than the slack."""
+
+BOUND_ROOM = 1e-6
+"""Added to a solver's scaled bound: a billionth of the largest coefficient."""
 
 SLACK = 1e-6
 """Added to the right of an SLA row. Gurobi's presolve was seen to call a program infeasible whose
@@ -50,6 +60,8 @@ class LinearProgram:
         binaries: how many of the first variables are binary.
         stage: (binaries,) stage of each binary.
         candidate: (binaries,) its position in ``problem.stages[stage]``.
+        scale: what the objective was multiplied by, so that its largest entry is :data:`SCALE`.
+        constant: what was left out, unscaled.
     """
 
     cost: Floats
@@ -61,6 +73,20 @@ class LinearProgram:
     binaries: int
     stage: Ints
     candidate: Ints
+    scale: float
+    constant: float
+
+    def worth(self, value: float) -> float:
+        """The objective that a value of ``cost·v`` stands for."""
+        return value / self.scale + self.constant
+
+    def binaries_of(self, choice: Choice) -> Ints:
+        """The binaries of a choice; fewer than stages if the program left one of them out."""
+        found = [
+            np.flatnonzero((self.stage == stage) & (self.candidate == at))
+            for stage, at in enumerate(choice)
+        ]
+        return np.concatenate(found)
 
     def choice(self, solution: npt.ArrayLike) -> tuple[Choice, Ints]:
         """The choice in a solver's values, and the binaries that are 1."""
@@ -75,9 +101,83 @@ class Solver(Protocol):
         """Values of an optimal solution; None if there is none."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
     def exclude(self, binaries: Ints) -> None:
         """Forbid that all of these be 1 together."""
         ...
+
+    def best_within(self, seconds: float, start: Ints | None) -> TimedAnswer:
+        """The best values found in so many seconds, beginning with ``start``, binaries of 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TimedAnswer:
+    """What a solver had when it stopped.
+
+    Attributes:
+        values: of the variables; None if none were found.
+        bound: no values are worth more, scaled; −inf if there are none at all.
+        finished: False if its time was up.
+    """
+
+    values: npt.ArrayLike | None
+    bound: float
+    finished: bool
+
+
+def bounded(
+    make: Callable[[LinearProgram], Solver],
+    problem: Problem,
+    deadline: Deadline,
+    start: Choice | None = None,
+) -> Bounded:
+    """The best choice that a solver finds until the deadline, and a bound on all.
+
+    Args:
+        make: the solver of a program.
+        problem: what to solve.
+        deadline: when to stop.
+        start: a choice to begin with.
+    """
+    made = linear_program(problem)
+    if made is None:
+        return Bounded([], -math.inf)
+    program, table = made
+    binaries = None if start is None else program.binaries_of(start)
+    solver = make(program)
+    try:
+        return _bounded(solver, program, table, deadline, binaries)
+    finally:
+        solver.close()
+
+
+def _bounded(
+    solver: Solver, program: LinearProgram, table: Table, deadline: Deadline, start: Ints | None
+) -> Bounded:
+    bound = math.inf
+    mended: list[Choice] = []
+    while deadline.left_s > 0:
+        answer = solver.best_within(deadline.left_s, start)
+        # Rows have slack and the solver a tolerance: what it says it cannot beat is not exact.
+        scaled = answer.bound + BOUND_ROOM
+        bound = min(bound, program.worth(scaled) if math.isfinite(scaled) else scaled)
+        if answer.values is None:
+            break
+        choice, chosen = program.choice(answer.values)
+        if table.fits(choice):
+            worth = table.worth(choice)
+            return Bounded([choice], worth if answer.finished else max(bound, worth))
+        # Within the slack and beyond the limit: a choice near it may do.
+        mended += Exchange(table).improved([choice], deadline.share(_MENDING_SHARE))
+        if not answer.finished:
+            break
+        solver.exclude(chosen)
+    best = sorted(dict.fromkeys(mended), key=table.worth, reverse=True)[:1]
+    return Bounded(best, max([bound, *map(table.worth, best)]))
 
 
 def best_choices(solver: Solver, program: LinearProgram, table: Table, top_k: int) -> list[Choice]:
@@ -118,8 +218,9 @@ def linear_program(problem: Problem) -> tuple[LinearProgram, Table] | None:
         cost.append(matrix.add_product(fitting.factor, stage) * fitting.scale)
     objective = np.concatenate(cost)
     largest = float(np.abs(objective).max())
+    scale = SCALE / largest if largest > 0 else 1.0
     program = LinearProgram(
-        cost=objective * (SCALE / largest) if largest > 0 else objective,
+        cost=objective * scale,
         rows=np.concatenate(matrix.rows),
         columns=np.concatenate(matrix.columns),
         values=np.concatenate(matrix.values),
@@ -128,6 +229,8 @@ def linear_program(problem: Problem) -> tuple[LinearProgram, Table] | None:
         binaries=sum(sizes),
         stage=stage,
         candidate=np.concatenate(fitting.index),
+        scale=scale,
+        constant=sum(float(gain.max()) for gain in fitting.gain),
     )
     return program, table
 

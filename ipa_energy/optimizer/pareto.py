@@ -13,6 +13,7 @@ is searched.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
@@ -29,10 +30,12 @@ from ipa_energy.optimizer.bounds import (
     Relaxation,
     best_prices,
 )
+from ipa_energy.optimizer.deadline import Bounded, Deadline, OutOfTimeError, stops_in_time
+from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.search import Search, TooManyTiesError, Wanted
-from ipa_energy.optimizer.table import Table
+from ipa_energy.optimizer.table import Table, grid_step
 
 SMALL_COMBINATIONS = 100_000
 """Up to this many combinations bounds cost more than they save."""
@@ -45,6 +48,17 @@ _IMPROVED = 3
 _LONGEST_STRETCH = 1.0
 _SHORTEST_STRETCH = 1e-6
 _TIE_MARGIN = 2 * EQUAL_OBJECTIVE_RTOL
+_MOST_TIES = 512
+
+_EXACT_SHARE = 0.4
+"""Of the time to a deadline, for the search that would be made without one."""
+
+_EXCHANGE_SHARE = 0.3
+"""Of what is left then, for changes of one and two stages."""
+
+_MENDED = 8
+_WIDEST = 25_000
+"""Labels of a stage; more take too much memory beside a deadline."""
 
 
 def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[Choice]:
@@ -61,6 +75,71 @@ def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[C
     if table.combinations <= SMALL_COMBINATIONS:
         return _search_small(table, Wanted(top_k, top_k))
     return solve_bounded(table, top_k, FIRST_WIDTH, wanted)
+
+
+def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
+    """The best choices found until the deadline, and a bound on all.
+
+    The exact search has a part of the time; what it leaves open, one after the other: changes of
+    one and two stages at once, and wider and wider searches for something better by a step.
+    """
+    nothing = Bounded([], -math.inf)
+    if problem.is_empty():
+        return nothing
+    table = Table.of(problem)
+    if table.is_hopeless:
+        return nothing
+    if table.combinations <= SMALL_COMBINATIONS:
+        choices = solve_with_ties(problem, top_k, _MOST_TIES) or solve(problem, top_k)
+        return Bounded(choices, max((problem.worth(each) for each in choices), default=-math.inf))
+    exact = deadline.share(_EXACT_SHARE)
+    first = _Best(_MOST_TIES, table.floor(), top_k, margin=_tie_margin(table), deadline=exact)
+    with contextlib.suppress(OutOfTimeError, TooManyTiesError):
+        _search_all(table, first, FIRST_WIDTH)
+        return Bounded(first.choices(), first.worth)
+    best = _Best(top_k, table.floor(), 1, deadline=deadline, step=grid_step(table))
+    best.bound = min(first.bound, table.ceiling())
+    best.add_from(first)
+    with contextlib.suppress(OutOfTimeError):
+        _better(table, best, deadline)
+    return Bounded(best.choices(), best.rounded_bound())
+
+
+def _better(table: Table, best: _Best, deadline: Deadline) -> None:
+    """Better plans and better bounds, until the best one is proven or time is up."""
+    starts = [*best.choices(), *_priced_choices(table, best)]
+    found = Exchange(table).improved(dict.fromkeys(starts), deadline.share(_EXCHANGE_SHARE))
+    best.add((table.worth(choice), table.original(choice)) for choice in found)
+    _search_all(table, best, FIRST_WIDTH * _WIDENING)
+    best.bound = best.worth
+
+
+def _priced_choices(table: Table, best: _Best) -> list[Choice]:
+    """What the best prices choose, limits or not: near the best plans, and easily mended."""
+    if table.factor is None:
+        return [answer.choice for answer in _part(table, None, best).priced[:_MENDED]]
+    kept = [np.flatnonzero(factor > 0) for factor in table.factor]
+    if any(len(index) == 0 for index in kept):
+        return []
+    rest = table.select(kept)
+    middle = (best.bound + best.worth) / 2 / table.scale if best.choices() else 0.0
+    stretches = _stretches(rest)
+    if middle > 0:  # the gains, small beside accuracies, are left out
+        y = math.log(middle)
+        stretches = [(y - width, y + width) for width in (0.01, 0.05, 0.2)]
+    priced = [
+        answer
+        for low, high in stretches
+        for answer in _part(rest, Line.above(rest.scale, low, high), best).priced[:4]
+    ]
+    return [
+        tuple(int(index[at]) for index, at in zip(kept, answer.choice, strict=True))
+        for answer in priced[: 2 * _MENDED]
+    ]
+
+
+def _tie_margin(table: Table) -> float:
+    return _TIE_MARGIN * max(1.0, abs(table.floor()), abs(table.ceiling()))
 
 
 def solve_with_ties(
@@ -83,8 +162,7 @@ def solve_with_ties(
     table = Table.of(problem)
     if table.is_hopeless:
         return []
-    floor = table.floor()
-    margin = _TIE_MARGIN * max(1.0, abs(floor), abs(table.ceiling()))
+    floor, margin = table.floor(), _tie_margin(table)
     wanted = Wanted(top_k, most, margin)
     if reached is not None:
         floor = max(floor, reached - margin)
@@ -94,7 +172,7 @@ def solve_with_ties(
             return [choice for _, choice in found.plans]
         if table.combinations <= SMALL_COMBINATIONS:
             return _search_small(table, wanted)
-        best = _Best(most, floor, top_k, margin)
+        best = _Best(most, floor, top_k, margin=margin)
         _search_all(table, best, FIRST_WIDTH)
     except TooManyTiesError:
         return None
@@ -108,7 +186,9 @@ def _search_small(table: Table, wanted: Wanted) -> list[Choice]:
 
 def _search_all(table: Table, best: _Best, width: int) -> None:
     if table.factor is None:
-        _search_part(_part(table, None, best), best, width)
+        part = _part(table, None, best)
+        best.bound = min(best.bound, part.bound)
+        _search_part(part, best, width)
         return
     _search_zero_products(table, best, width)
     _search_products(table, best, width)
@@ -138,15 +218,28 @@ class _Best:
     """The ``top_k`` best distinct plans known, and what a plan must beat to join them.
 
     Of these ``wanted`` are, and the others where they tie with the last of them: searches with a
-    ``margin`` keep no more labels for them than they would otherwise.
+    ``margin`` keep no more labels for them than they would otherwise. With a ``step`` only plans
+    that are better than the best one by nearly so much are looked for.
+
+    Attributes:
+        bound: no plan is worth more.
     """
 
     def __init__(
-        self, top_k: int, floor: float, wanted: int | None = None, margin: float = 0.0
+        self,
+        top_k: int,
+        floor: float,
+        wanted: int | None = None,
+        *,
+        margin: float = 0.0,
+        deadline: Deadline | None = None,
+        step: float | None = None,
     ) -> None:
-        self.top_k, self.floor = top_k, floor
+        self.top_k, self.floor, self.step = top_k, floor, step
         self.wanted = top_k if wanted is None else wanted
-        self.search = Wanted(self.wanted if margin else top_k, top_k, margin)
+        keep = self.wanted if margin or step is not None else top_k
+        self.search = Wanted(keep, top_k, margin, deadline)
+        self.bound = math.inf
         self._worth: dict[Choice, float] = {}
         self.threshold = floor
 
@@ -154,6 +247,22 @@ class _Best:
     def is_full(self) -> bool:
         """True if as many plans are known as are asked for."""
         return len(self._worth) == self.top_k
+
+    @property
+    def worth(self) -> float:
+        """Of the best plan; −inf if none is known."""
+        return max(self._worth.values(), default=-math.inf)
+
+    def rounded_bound(self) -> float:
+        """The bound, or the last step of the grid below it."""
+        bound = max(self.bound, self.worth)
+        if not self.step or not self._worth:
+            return bound
+        return self.worth + math.floor((bound - self.worth) / self.step + 1e-6) * self.step
+
+    def add_from(self, other: _Best) -> None:
+        """Take the plans of another one into account."""
+        self.add((worth, choice) for choice, worth in other._worth.items())
 
     def with_ties(self, top_k: int) -> _Best:
         """These plans, to be joined by others up to ``top_k`` that tie with the last of them."""
@@ -167,6 +276,12 @@ class _Best:
         self._worth.update({choice: worth for worth, choice in plans})
         ranked = sorted(self._worth.items(), key=lambda item: -item[1])[: self.top_k]
         self._worth = dict(ranked)
+        if self.step is not None:
+            if ranked:
+                top = ranked[0][1]
+                room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(top))
+                self.threshold = max(self.floor, top + max(room, 0.999 * self.step))
+            return
         if len(ranked) >= self.wanted:
             last = ranked[self.wanted - 1][1]
             self.threshold = max(self.floor, last - 2 * EQUAL_OBJECTIVE_RTOL * max(1.0, abs(last)))
@@ -217,8 +332,12 @@ def _part(table: Table, line: Line | None, best: _Best) -> _Part:
     return _Part(table, line, relaxation, priced, priced[0].bound + constant)
 
 
-def _search_part(part: _Part, best: _Best, width: int) -> None:
-    """Add to ``best`` every plan of the part that belongs there."""
+def _search_part(part: _Part, best: _Best, width: int, others: float = -math.inf) -> None:
+    """Add to ``best`` every plan of the part that belongs there, where others may reach ``others``.
+
+    Raises:
+        OutOfTimeError: only with a deadline.
+    """
     constant = 0.0 if part.line is None else part.line.constant
     exact = part.bound <= best.threshold
     proven = False
@@ -235,7 +354,10 @@ def _search_part(part: _Part, best: _Best, width: int) -> None:
         found = Search(table, bound, best.search).run(best.threshold, width)
         best.add(found.plans)
         exact, proven = found.exact, True
+        best.bound = min(best.bound, max(found.bound, best.threshold, others))
         width *= _WIDENING
+        if best.search.deadline is not None and width > _WIDEST and not exact:
+            raise OutOfTimeError  # of memory, rather
 
 
 def _search_zero_products(table: Table, best: _Best, width: int) -> None:
@@ -259,7 +381,8 @@ def _search_zero_products(table: Table, best: _Best, width: int) -> None:
         sums = Table(part.gain, None, part.scale, part.resources, part.index)
         if sums.is_hopeless:
             continue
-        apart = _Best(best.top_k, sums.floor(), best.wanted, best.search.margin)
+        margin, deadline = best.search.margin, best.search.deadline
+        apart = _Best(best.top_k, sums.floor(), best.wanted, margin=margin, deadline=deadline)
         _search_part(_part(sums, None, apart), apart, width)
         # `table` still has every candidate, so its positions are the problem's.
         best.add((table.worth(choice), choice) for choice in apart.choices())
@@ -280,6 +403,7 @@ def _search_products(table: Table, best: _Best, width: int) -> None:
     _queue(waiting, order, table, _stretches(table), best)
     while waiting:
         bound, _, part = heapq.heappop(waiting)
+        best.bound = min(best.bound, max(-bound, best.threshold))
         if -bound <= best.threshold or part.line is None:
             return
         line = part.line
@@ -289,7 +413,8 @@ def _search_products(table: Table, best: _Best, width: int) -> None:
             halves = [(line.low, middle), (middle, line.high)]
             _queue(waiting, order, table, halves, best)
         else:
-            _search_part(part, best, width)
+            others = -waiting[0][0] if waiting else -math.inf
+            _search_part(part, best, width, others)
 
 
 def _stretches(table: Table) -> list[tuple[float, float]]:
@@ -312,3 +437,6 @@ def _queue(
         part = _part(table, Line.above(table.scale, low, high), best)
         if part.bound > best.threshold:
             heapq.heappush(waiting, (-part.bound, next(order), part))
+
+
+stops_in_time(within)(solve)

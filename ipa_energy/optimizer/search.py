@@ -20,6 +20,7 @@ labels with less use stay within an SLA to the last bit whenever those with more
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,12 +28,16 @@ from typing import Protocol
 import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
+from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.dominance import undominated
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.table import Table, suffix_factors
 
 _CHUNK = 2_000_000
 """Most labels made at once; bounds the memory of a step (8 bytes a column each)."""
+
+_TIMED_CHUNK = 200_000
+"""The same where a deadline is looked at between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,12 @@ class Found:
     Attributes:
         plans: (objective, choice) of feasible plans, best first; choices index the problem.
         exact: True if no plan above the threshold can be missing.
+        bound: of those that are missing none is worth more; −inf if none is.
     """
 
     plans: list[tuple[float, Choice]]
     exact: bool
+    bound: float
 
 
 MANY_TIES = 128
@@ -111,11 +118,22 @@ class Wanted:
         plans: how many, the best.
         most: how many to return, if so many are above the threshold.
         margin: plans that are worse than the last wanted one by less are to be found too.
+        deadline: when to give up.
     """
 
     plans: int
     most: int
     margin: float = 0.0
+    deadline: Deadline | None = None
+
+    def check(self) -> None:
+        """Give up if it is time.
+
+        Raises:
+            OutOfTimeError: it is.
+        """
+        if self.deadline is not None:
+            self.deadline.check()
 
 
 class Search:
@@ -132,43 +150,58 @@ class Search:
 
         Raises:
             TooManyTiesError: only with a margin.
+            OutOfTimeError: only with a deadline.
         """
-        steps: list[Labels] = []
+        steps: list[tuple[Ints, Ints]] = []
         labels = _nothing_decided(self._table)
-        exact = True
+        exact, bound = True, -math.inf
         last = len(self._table) - 1
         for stage in range(last):
             labels, upper = self._extend(labels, stage, threshold)
             if width is not None and len(labels) > width:
-                labels, was_cut = self._narrow(labels, stage + 1, upper, width)
-                exact = exact and not was_cut
+                labels, cut = self._narrow(labels, stage + 1, upper, width)
+                exact, bound = exact and cut is None, max(bound, -math.inf if cut is None else cut)
             else:
                 labels = labels.take(self._undominated(labels, stage + 1, _descending(upper)))
             if self._wanted.margin and len(labels) > MANY_TIES:
                 self._refuse_ties(labels)
-            steps.append(labels)
+            steps.append((labels.parent, labels.option))
         labels, _ = self._extend(labels, last, threshold, complete=True)
-        return Found(self._plans([*steps, labels]), exact)
+        return Found(self._plans(steps, labels), exact, bound)
 
     def _narrow(
         self, labels: Labels, stage: int, upper: Floats | None, width: int
-    ) -> tuple[Labels, bool]:
-        """At most ``width`` labels; the flag says whether any was cut without a reason."""
+    ) -> tuple[Labels, float | None]:
+        """At most ``width`` labels, and the bound of those cut without a reason; None of none."""
         most = 4 * width
-        order = np.argsort(-(labels.value if upper is None else upper), kind="stable")
-        was_cut = len(order) > most
-        if was_cut:
-            labels = labels.take(order[:most])
+        promise = labels.value if upper is None else upper
+        order = np.argsort(-promise, kind="stable")
+        cut: float | None = None
+        if len(order) > most:
+            cut = math.inf if upper is None else float(upper[order[most]])
+            labels, promise = labels.take(order[:most]), promise[order[:most]]
             order = np.arange(most)
-        kept = self._undominated(labels, stage, order)
+        kept = self._undominated(labels, stage, order, width)
         if len(kept) > width:
-            return labels.take(kept[:width]), True
-        return labels.take(kept), was_cut
+            # At most as promising are those that were not even compared.
+            highest = math.inf if upper is None else float(promise[kept[width:]].max())
+            return labels.take(kept[:width]), highest if cut is None else max(cut, highest)
+        return labels.take(kept), cut
 
-    def _undominated(self, labels: Labels, stage: int, order: Ints | None) -> Ints:
+    def _undominated(
+        self, labels: Labels, stage: int, order: Ints | None, enough: int | None = None
+    ) -> Ints:
         columns, counting = self._columns(labels, stage)
         wanted = self._wanted
-        return undominated(columns, wanted.plans, order, margin=wanted.margin, counting=counting)
+        return undominated(
+            columns,
+            wanted.plans,
+            order,
+            margin=wanted.margin,
+            counting=counting,
+            enough=enough,
+            tick=wanted.check,
+        )
 
     def _refuse_ties(self, labels: Labels) -> None:
         steps = np.diff(np.sort(labels.worth()))
@@ -180,7 +213,8 @@ class Search:
     ) -> tuple[Labels, Floats | None]:
         """Every label with every candidate of ``stage``, less what is hopeless, and its bounds."""
         count = len(self._table.gain[stage])
-        rows = max(1, _CHUNK // count)
+        timed = self._wanted.deadline is not None
+        rows = max(1, (_TIMED_CHUNK if timed else _CHUNK) // count)
         made = [
             self._promising(
                 self._product(labels, start, start + rows, stage), stage + 1, threshold, complete
@@ -194,6 +228,7 @@ class Search:
         return _concatenated(made)
 
     def _product(self, labels: Labels, start: int, stop: int, stage: int) -> Labels:
+        self._wanted.check()
         table = self._table
         gain = table.gain[stage]
         value = (labels.value[start:stop, None] + gain).ravel()
@@ -234,7 +269,7 @@ class Search:
         else:
             low, high = self._factors[stage]
             columns = [labels.value + labels.product * low]
-            if high > low:
+            if high > low and (low == 0 or labels.value.any()):
                 columns.append(labels.value + labels.product * high)
         counting = len(columns)
         for used, least, most, resource in zip(
@@ -249,14 +284,18 @@ class Search:
                 columns.append(-used)
         return columns, counting
 
-    def _plans(self, steps: Sequence[Labels]) -> list[tuple[float, Choice]]:
-        worth = steps[-1].worth()
+    def _plans(
+        self, steps: Sequence[tuple[Ints, Ints]], last: Labels
+    ) -> list[tuple[float, Choice]]:
+        """The complete plans, from the (parent, option) of the steps before."""
+        worth = last.worth()
+        parts = [*steps, (last.parent, last.option)]
         plans = []
         for position in np.argsort(-worth, kind="stable")[: self._wanted.most].tolist():
             choice, at = [], position
-            for stage in range(len(steps) - 1, -1, -1):
-                choice.append(int(self._table.index[stage][steps[stage].option[at]]))
-                at = int(steps[stage].parent[at])
+            for index, (parent, option) in zip(self._table.index[::-1], parts[::-1], strict=True):
+                choice.append(int(index[option[at]]))
+                at = int(parent[at])
             plans.append((float(worth[position]), tuple(reversed(choice))))
         return plans
 

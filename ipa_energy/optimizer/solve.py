@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ipa_energy.as_json import or_none
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.conflict import Conflict, find_conflict
+from ipa_energy.optimizer.deadline import Bounded, Deadline, gap_of
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, Plan, build_plan
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.ties import Solver, ordered, settled, with_ties
 from ipa_energy.registries import SOLVERS, named
 
-Status = Literal["optimal", "feasible", "infeasible"]
+Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 
 DEFAULT_METHOD = "pareto"
 
@@ -25,18 +28,25 @@ ASKED_AGAIN = ("pareto", "brute-force")
 NOT_ASKED_AGAIN = ("gurobi", "highs")
 """Methods whose ties ``pareto`` looks for."""
 
+TIES_COMBINATIONS = 10**7
+"""Up to so many, ``pareto`` also looks for ties of what another method found before a deadline."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """A solver's answer.
 
     Attributes:
-        status: ``optimal``; ``feasible`` if a solver stopped before the proof; ``infeasible``.
+        status: ``optimal``; ``feasible`` if the solver stopped before the proof; ``infeasible``;
+            ``unknown`` if it stopped before it had found a plan, or that there is none.
         method: name of the solver.
         load_rps: the load planned for.
         plans: best first, as many as were asked for and exist; empty if infeasible.
         decision_s: wall time of the decision, problem built to plans checked.
         conflict: why there is no plan; None if there is one.
+        limit_s: the time that the decision had; None: as much as it took.
+        bound: no plan has a better objective: that of the best plan if it is proven; NaN without a
+            plan.
     """
 
     status: Status
@@ -45,6 +55,13 @@ class Result:
     plans: tuple[Plan, ...]
     decision_s: float
     conflict: Conflict | None
+    limit_s: float | None = None
+    bound: float = math.nan
+
+    @property
+    def gap(self) -> float:
+        """How much better the best plan may be, as a share of the objective; NaN without a plan."""
+        return gap_of(self.bound, self.plans[0].objective) if self.plans else math.nan
 
     @property
     def best(self) -> Plan:
@@ -54,7 +71,8 @@ class Result:
             InfeasibleError: there is none.
         """
         if not self.plans:
-            raise InfeasibleError(f"at {self.load_rps:g} rps {self.conflict}")
+            why = self.conflict or "no plan was found in time, nor that there is none"
+            raise InfeasibleError(f"at {self.load_rps:g} rps {why}")
         return self.plans[0]
 
     @property
@@ -68,21 +86,32 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The answer as ``optimize --json`` shows it."""
+        limited: dict[str, Any] = {}
+        if self.limit_s is not None:
+            bound, gap = or_none(self.bound), or_none(self.gap)
+            limited = {"decision_limit_s": self.limit_s, "bound": bound, "gap": gap}
         return {
             "status": self.status,
             "method": self.method,
             "load_rps": self.load_rps,
             "decision_s": self.decision_s,
+            **limited,
             "plans": [plan.to_json() for plan in self.plans],
             "conflict": self.conflict.to_json() if self.conflict else None,
         }
 
 
-def solve(problem: Problem, method: str = DEFAULT_METHOD, top_k: int = 1) -> Result:
+def solve(
+    problem: Problem,
+    method: str = DEFAULT_METHOD,
+    top_k: int = 1,
+    limit_s: float | None = None,
+) -> Result:
     """The ``top_k`` best plans of ``problem``, or the conflict that leaves none.
 
     ``decision_s`` of the result runs from here to the checked plans; the search for a conflict is
-    not counted in it.
+    not counted in it. With ``limit_s`` the solver stops after so many seconds with the best it has,
+    and the search for a conflict after as many again.
 
     Raises:
         ConfigError: unknown method, ``top_k`` below 1, or a program too large for brute-force.
@@ -90,11 +119,15 @@ def solve(problem: Problem, method: str = DEFAULT_METHOD, top_k: int = 1) -> Res
         LicenceError: the method's licence is missing or too small.
     """
     solver = _solver(method)
-    return _timed(problem, solver, method, top_k, time.perf_counter())
+    return _timed(problem, solver, method, top_k, limit_s=limit_s, start=time.perf_counter())
 
 
 def decide(
-    program: Program, load_rps: Moment | float, method: str = DEFAULT_METHOD, top_k: int = 1
+    program: Program,
+    load_rps: Moment | float,
+    method: str = DEFAULT_METHOD,
+    top_k: int = 1,
+    limit_s: float | None = None,
 ) -> Result:
     """:func:`solve` at a load or moment; building the problem counts as part of the decision.
 
@@ -103,7 +136,7 @@ def decide(
     """
     solver = _solver(method)  # its import is no part of a decision
     start = time.perf_counter()
-    return _timed(program.at(load_rps), solver, method, top_k, start)
+    return _timed(program.at(load_rps), solver, method, top_k, limit_s=limit_s, start=start)
 
 
 def _solver(method: str) -> Solver:
@@ -121,19 +154,58 @@ def _settled(problem: Problem, solver: Solver, method: str, top_k: int) -> list[
     return ordered(problem, found)
 
 
-def _timed(problem: Problem, solver: Solver, method: str, top_k: int, start: float) -> Result:
+def _timed(
+    problem: Problem,
+    solver: Solver,
+    method: str,
+    top_k: int,
+    *,
+    limit_s: float | None,
+    start: float,
+) -> Result:
     if top_k < 1:
         raise ConfigError(f"{top_k} plans asked for", where="top_k", allowed="1 or more")
-    plans = checked_plans(problem, _settled(problem, solver, method, top_k), method)
+    within = getattr(solver, "within", None)
+    if limit_s is None or within is None:
+        choices, bound = _settled(problem, solver, method, top_k), None
+    else:
+        deadline = Deadline(start + limit_s)
+        bounded = within(problem, top_k, deadline)
+        choices, bound = _ordered_in_time(problem, bounded, method, top_k), bounded.bound
+    plans = checked_plans(problem, choices, method)
     decision_s = time.perf_counter() - start
+    status = _status(plans, bound)
+    conflict = None
+    if status == "infeasible":
+        conflict = find_conflict(problem, None if limit_s is None else Deadline.after(limit_s))
+    if bound is None:
+        bound = plans[0].objective if plans else math.nan
     return Result(
-        status="optimal" if plans else "infeasible",
+        status=status,
         method=method,
         load_rps=problem.load_rps,
         plans=plans,
         decision_s=decision_s,
-        conflict=None if plans else find_conflict(problem),
+        conflict=conflict,
+        limit_s=limit_s,
+        bound=bound if plans else math.nan,
     )
+
+
+def _status(plans: Sequence[Plan], bound: float | None) -> Status:
+    """What these plans are, given a bound on all; None: nothing was left open."""
+    if not plans:
+        return "infeasible" if bound in (None, -math.inf) else "unknown"
+    return "optimal" if bound is None or gap_of(bound, plans[0].objective) == 0 else "feasible"
+
+
+def _ordered_in_time(problem: Problem, bounded: Bounded, method: str, top_k: int) -> list[Choice]:
+    """What was found by the order of :mod:`.ties`, with the ties that take no time to find."""
+    found = bounded.choices
+    combinations = math.prod(len(candidates) for candidates in problem.stages)
+    if found and method in NOT_ASKED_AGAIN and combinations <= TIES_COMBINATIONS:
+        return with_ties(problem, found, top_k)
+    return ordered(problem, found)[:top_k]
 
 
 def checked_plans(problem: Problem, choices: Sequence[Choice], method: str) -> tuple[Plan, ...]:

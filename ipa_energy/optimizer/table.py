@@ -208,5 +208,28 @@ class Table:
         return self.select(kept)
 
 
+def grid_step(table: Table) -> float:
+    """The least by which two plans can differ in worth, if all gains lie on a decimal grid; else 0.
+
+    Two-decimal accuracies and round prices make such grids. Of two plans the better one is then
+    better by this much at least, which no bound would say.
+    """
+    if table.factor is not None:
+        return 0.0
+    excess = np.concatenate([gain.max() - gain for gain in table.gain])
+    largest = float(excess.max())
+    if largest <= 0:
+        return 0.0
+    for exponent in range(_DECIMALS + 1):
+        steps = excess / 10.0**-exponent
+        rounding = 1e-9 * max(1.0, float(steps.max()))
+        if np.abs(steps - np.round(steps)).max() <= min(rounding, 1e-3):
+            return 10.0**-exponent
+    return 0.0
+
+
+_DECIMALS = 6
+
+
 def _positions(stages: Sequence[Candidates]) -> list[Ints]:
     return [np.arange(len(candidates)) for candidates in stages]

@@ -125,6 +125,8 @@ class Step:
             it; those with figures of their own above are not here.
         trouble: what the backend failed at; None if nothing.
         gap_s: seconds before it in which nobody decided or logged.
+        optimality_gap: how much better another plan might have been, as a share of the objective,
+            where the time for the decision was up.
         requests: offered during it, where a log without requests of its own says so; else NaN.
         in_energy_sla: whether its joules over the requests that left the pipeline in it were within
             the energy SLA; None without one, or without joules.
@@ -153,6 +155,7 @@ class Step:
     amounts: Mapping[str, float] = field(default_factory=dict)
     trouble: str | None = None
     gap_s: float = 0.0
+    optimality_gap: float = 0.0
     requests: float = NAN
     in_energy_sla: bool | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
@@ -228,6 +231,8 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         entry["amounts"] = {name: or_none(value) for name, value in plan.amounts.items()}
     if decision and decision.trouble:
         entry["trouble"] = decision.trouble
+    if decision and decision.gap:
+        entry["optimality_gap"] = or_none(decision.gap)
     sla_j = _energy_sla_j(plan)
     if sla_j is not None:
         capped = decision.capped_load_rps if decision else None
@@ -380,6 +385,7 @@ def parse_entry(
         amounts={name: number(value) for name, value in (entry.get("amounts") or {}).items()},
         trouble=entry.get("trouble"),
         gap_s=float(entry.get("gap_s", 0.0)),
+        optimality_gap=float(entry.get("optimality_gap") or 0.0),
         requests=number(entry.get("requests")),
         in_energy_sla=(entry.get("energy_sla") or {}).get("inside"),
         signals={name: number(value) for name, value in (entry.get("signals") or {}).items()},

@@ -191,6 +191,8 @@ class Decision:
         conflict: why nothing was feasible; None if something was.
         trouble: what the backend failed at, or what had failed before; None if nothing.
         capped_load_rps: the low end of the load, at which the energy cap was to hold; None without.
+        gap: how much better another plan may be, as a share of the objective, where the time for
+            the decision was up; 0 if the plan is proven.
     """
 
     status: Literal["optimal", "feasible", "infeasible", "kept"]
@@ -203,6 +205,7 @@ class Decision:
     conflict: str | None = None
     trouble: str | None = None
     capped_load_rps: float | None = None
+    gap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ import pytest
 from option_maker import make_option
 
 from ipa_energy.adaptation.loop import Adapter
+from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.deadline import Bounded
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.records import Allocation, Option, Provenance, Stage
@@ -154,3 +156,35 @@ def test_of_plans_equal_in_changes_the_one_with_fewer_joules_is_taken() -> None:
     decision = adapter(Fixed(4.0), stage).decide(5, SEEN, [DeployedStage("only", elsewhere, 1)])
     assert decision.plan is not None
     assert decision.plan.stages[0].option.variant == "frugal"
+
+
+def in_time(monkeypatch: pytest.MonkeyPatch, choices: list[tuple[int, ...]], bound: float) -> None:
+    """Whatever is asked, this is what is known when time is up."""
+    known = Bounded(choices, bound)
+    monkeypatch.setattr(pareto.solve, "within", lambda *_: known)
+
+
+def test_a_decision_that_is_not_proven_says_how_far_it_may_be_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_time(monkeypatch, [(1,)], -0.4)  # 0.5 of accuracy and one core: −0.5
+    running = (DeployedStage("only", TWINS.options[0], 1),)
+    looking = adapter(Fixed(2.0))
+    looking.limit_s = 0.5
+    decision = looking.decide(10, SEEN, running)
+    assert (decision.status, decision.gap) == ("feasible", pytest.approx(0.2))
+    assert decision.plan is not None and decision.plan.stages[0].option.variant == "middle"
+
+
+def test_what_runs_goes_on_when_no_plan_is_found_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_time(monkeypatch, [], math.inf)
+    looking = adapter(Fixed(2.0))
+    looking.limit_s = 0.5
+    decision = looking.decide(10, SEEN, (DeployedStage("only", TWINS.options[0], 1),))
+    assert (decision.status, decision.plan, decision.conflict) == ("kept", None, None)
+    assert decision.trouble == "no plan was found in 0.5 s"
+
+
+def test_a_decision_that_may_take_its_time_is_proven() -> None:
+    decision = adapter(Fixed(2.0)).decide(10, SEEN, (DeployedStage("only", TWINS.options[0], 1),))
+    assert (decision.status, decision.gap, decision.trouble) == ("optimal", 0.0, None)

@@ -262,7 +262,7 @@ def test_overrides_win_and_none_means_not_given(tmp_path: Path) -> None:
         (
             {"optimization_method": "cplex"},
             "--method: optimization_method is the text 'cplex';"
-            " allowed: pareto | gurobi | highs | brute-force | ipa-energy",
+            " allowed: pareto | gurobi | highs | auto | brute-force | ipa-energy",
         ),
         (
             {"predictor_type": 3},
@@ -348,7 +348,7 @@ BAD = [
     (MINIMAL + "normalize_accuracy: 'True'\n", 7, ["the text 'True'", "true or false"]),
     (MINIMAL + "accuracy_method: mean\n", 7, ["'mean'", "sum | average | multiply"]),
     (MINIMAL + "baseline_mode: sum\n", 7, ["'sum'", "scale | switch | switch-scale or null"]),
-    (MINIMAL + "optimization_method: both\n", 7, ["pareto | gurobi | highs | brute-force"]),
+    (MINIMAL + "optimization_method: both\n", 7, ["pareto | gurobi | highs | auto | brute-force"]),
     (MINIMAL + "metadata: 2024-01-02\n", 7, ["the date 2024-01-02", "text", "in quotes"]),
     (MINIMAL + "metadata: 2024-13-02\n", 7, ["2024-13-02", "month"]),
     (MINIMAL + "metadata: !!python/name:os.system x\n", 7, ["constructor"]),

@@ -1,0 +1,64 @@
+"""``auto``: ``pareto`` first, which real profiles suit; what it leaves open goes to a MIP solver.
+
+Both say what they have found and proven, so the better plan and the lower bound are taken. The
+solver is Gurobi where a licence takes the program, else HiGHS; products of accuracies, which these
+are bad at, stay with ``pareto``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ipa_energy.errors import IpaEnergyError
+from ipa_energy.optimizer import gurobi, highs, pareto
+from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
+from ipa_energy.optimizer.plan import Choice
+from ipa_energy.optimizer.problem import Problem
+
+PARETO_SHARE = 0.6
+"""Of the time to a deadline."""
+
+FIRST_S = 0.5
+"""Seconds that ``pareto`` gets where there is no deadline; then each round has twice as many."""
+
+
+def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
+    """The ``top_k`` best choices, best first; empty if infeasible. Exact, however long it takes."""
+    for seconds in _doubling(FIRST_S):
+        found = within(problem, top_k, Deadline.after(seconds))
+        worth = problem.worth(found.choices[0]) if found.choices else -math.inf
+        if found.bound == -math.inf or (found.choices and found.is_proven(worth)):
+            return found.choices
+    raise AssertionError  # the rounds never end
+
+
+def _doubling(seconds: float) -> Iterator[float]:
+    while True:
+        yield seconds
+        seconds *= 2
+
+
+def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
+    """The best choices found until the deadline, and a bound on all."""
+    product = problem.settings.accuracy_method == "multiply"
+    first = pareto.within(problem, top_k, deadline if product else deadline.share(PARETO_SHARE))
+    worth = problem.worth(first.choices[0]) if first.choices else -math.inf
+    if product or first.is_proven(worth) or deadline.left_s == 0:
+        return first
+    second = _by_a_solver(problem, deadline, first.choices[0] if first.choices else None)
+    choices = sorted({*first.choices, *second.choices}, key=problem.worth, reverse=True)[:top_k]
+    return Bounded(choices, min(first.bound, second.bound))
+
+
+def _by_a_solver(problem: Problem, deadline: Deadline, start: Choice | None) -> Bounded:
+    for solver in (gurobi, highs):
+        try:
+            found: Bounded = solver.within(problem, 1, deadline, start)
+        except IpaEnergyError:  # not installed, no licence, or one that is too small
+            continue
+        return found
+    return Bounded([], math.inf)
+
+
+stops_in_time(within)(solve)
