@@ -356,3 +356,27 @@ def test_numbers_of_a_figure_unfold(opened: Callable[..., Any]) -> None:
     rows = page.locator("details tbody tr").all_inner_texts()
     assert len(rows) == 5
     assert "65.8" in rows[2]
+
+
+def test_without_scripts_pictures_stand_for_figures(browser: Any, pages: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(pages["compare"].as_uri())
+    shown = page.locator("figure noscript img")
+    assert shown.count() == page.locator("figure").count() > 5
+    box = shown.first.bounding_box()
+    assert box["width"] > 300 and box["height"] > 100
+    assert not page.locator(".plot").first.is_visible()
+    assert not page.locator(".save").first.is_visible()
+    context.close()
+
+
+def test_a_phone_is_told_that_a_table_scrolls(opened: Callable[..., Any]) -> None:
+    page = opened("compare", "phone")
+    assert page.locator(".hint").first.is_visible()
+    assert not page.locator(".copy").first.is_visible()
+    page.evaluate("document.querySelector('.table .scroll').scrollLeft = 10000")
+    page.wait_for_timeout(200)
+    assert not page.locator(".hint").first.is_visible(), "all was seen"
+    wide = opened("compare", "light")
+    assert not wide.locator(".hint").first.is_visible()
