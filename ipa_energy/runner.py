@@ -211,6 +211,9 @@ class Runner:
             logger.warning("%d of the steps had no feasible plan", self.infeasible_steps)
         # (6) let what is under way finish
         drained = self._collect(math.inf)
+        if gap_s:
+            note = f"nobody decided in the {gap_s:g} s before second {start_s}"
+            drained = replace(drained, notes=(*drained.notes, note))
         yield Interval(timestep_s=start_s, plan=plan, decision=None, served=drained)
 
     def _wait_until(self, time_s: float) -> None:

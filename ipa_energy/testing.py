@@ -173,7 +173,7 @@ class FakeBackend:
         start_s, latency_s = self._collected_s, self._latency_s
         first_s = max(self._begin_s, start_s - latency_s)
         sending_s = self._load.sending_s(first_s, until_s - latency_s)
-        end_s = until_s if until_s < math.inf else max(start_s, *sending_s + latency_s)
+        end_s = until_s if until_s < math.inf else max([start_s, *(sending_s + latency_s)])
         self._collected_s = end_s
         ids = np.arange(self._requests, self._requests + len(sending_s))
         self._requests += len(sending_s)

@@ -212,6 +212,23 @@ def test_a_backend_that_is_adopted_goes_on_from_now_and_the_gap_is_said(
     assert totals["decisions"] == 10
 
 
+def test_a_run_that_is_adopted_after_its_load_says_how_long_nobody_decided(
+    small_pipeline: Path, register: Registered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    first = register(resumes="adopt")
+    stopped_at(60, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(small_pipeline, out)
+    start_s = json.loads((out / "run.json").read_text())["start_time_s"]
+    monkeypatch.setattr(time, "time", lambda: start_s + 125.5)
+    register(resumes="adopt", running=first[0].deploys[-1][1])
+    resumed = run(small_pipeline, out, resume=True)
+    live = resumed.steps[-1].live
+    assert live is not None
+    assert live.notes == ("nobody decided in the 66 s before second 126",)
+
+
 def test_a_run_without_a_folder_is_the_same_run(
     small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,8 @@ def decided_live(entry: dict[str, Any], interval: Interval) -> dict[str, Any]:
 
 def served_live(entry: dict[str, Any], served: Served) -> dict[str, Any]:
     """``entry`` with what one more window of serving adds; itself if that is nothing."""
-    if not (served.overhead_j or served.replicas or served.events or served.changes):
+    parts = (served.overhead_j, served.replicas, served.events, served.changes, served.notes)
+    if not any(parts):
         return entry
     live = dict(entry.get(KEY) or {})
     overhead_j = dict(live.get("overhead_joules") or {})

@@ -254,6 +254,10 @@ class LocalBackend:
         notes = tuple(f"second {end_s:.0f}: {note}" for note in report.notes)
         for note in notes:
             logger.warning(note)
+        for event in report.events:
+            if event.phase == "died":
+                told = f"stage {event.stage}: {event.why}; it is replaced"
+                logger.warning("second %.1f: %s", event.at_s - zero_s, told)
         return Served(
             start_s=start_s,
             end_s=end_s,

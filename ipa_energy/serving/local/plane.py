@@ -16,6 +16,7 @@ was given to the one before and not logged. Otherwise it ends with the lease.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import pickle
@@ -39,6 +40,8 @@ from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server, Wanted
 from ipa_energy.serving.local.router import Trip
 from ipa_energy.serving.observed import AdapterFigures, Spent
+
+logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 15.0
@@ -335,6 +338,11 @@ def _started(job: Job) -> tuple[subprocess.Popen[bytes], control.Line]:
     if job.lease is not None:
         listening = control.listening(job.lease.folder)
         passed += [listening] if listening else []
+        if listening is None:
+            logger.warning(
+                "%s cannot hold a socket: if this command is killed, the pipeline ends with it",
+                job.lease.folder,
+            )
     numbers = [end.fileno() for end in passed]
     try:
         process = subprocess.Popen(

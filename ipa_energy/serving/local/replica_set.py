@@ -18,7 +18,6 @@ each change how long it took (:class:`~ipa_energy.serving.base.Change`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import Counter
@@ -34,8 +33,6 @@ from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch, Repli
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import Replica, StageQueue
 from ipa_energy.serving.local.template import Template
-
-logger = logging.getLogger(__name__)
 
 WATCHED_S = 0.3
 """How long a replica that does not answer is watched for CPU time."""
@@ -285,7 +282,7 @@ class ReplicaSet:
             self._failures += 1  # no sense in doing the same again at once
             self._tell_of(name, wanted.option, "died", str(error))
             self._vacant.append(str(error))
-            self._failed(str(error))
+            self._failed()
             return
         cpus.move = process.pin
         member = Member(name, wanted.option, process, cpus, replaces=why)
@@ -376,15 +373,14 @@ class ReplicaSet:
             why = member.blame or f"replica {member.name} ended with status {status}"
             self._tell(member, "died", why)
             self._vacant.append(f"{member.name}: {why}")
-            self._failed(why)
+            self._failed()
         else:
             self._tell(member, "stopped", member.blame)
         self._reconcile()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self) -> None:
         """One more failure in a row: the first is mended at once, the next ones a little later."""
         self._failures += 1
-        logger.warning("stage %s: %s; it is replaced", self.queue.stage, why)
         if self._failures > 1 and self._retry is None and not self._is_closed:
             wait_s = min(FIRST_RETRY_S * 2 ** (self._failures - 2), LAST_RETRY_S)
             loop = asyncio.get_running_loop()
