@@ -186,7 +186,9 @@ def _fitted(experiment: Experiment, fixed: Deployment | None) -> Experiment:
     capacity = dict(planner.config.capacity or {})
     capacity["core"] = min(cores, capacity.get("core", math.inf))
     config = planner.config.model_copy(update={"capacity": capacity})
-    planner = replace(planner, config=config, planned=program_for(config, planner.stages))
+    planner = replace(
+        planner, config=config, planned=program_for(config, planner.stages, planner.signals())
+    )
     start = fixed or initial_configuration(planner)
     mean_rps = float(experiment.workload.counts.mean())
     plans = decide(

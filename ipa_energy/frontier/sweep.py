@@ -110,7 +110,9 @@ def _start(
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's go to all: the parent answers
         signal.signal(number, signal.SIG_IGN)
     with _without_warnings():
-        planner = Planner(config, stages, program_for(config, stages), profile, carbon)
+        signals = carbon.signals(0.0, config.adaptation_interval) if carbon else None
+        program = program_for(config, stages, signals)
+        planner = Planner(config, stages, program, profile, carbon)
     _of_process.append(_Worker(Experiment(planner, workload)))
 
 

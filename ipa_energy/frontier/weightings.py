@@ -180,4 +180,6 @@ def reweighted(planner: Planner, weighting: Weighting) -> Planner:
     config = planner.config.model_copy(update=dict(weighting.changes))
     if weighting.policy is not None:
         config = apply_baseline(config, weighting.policy, planner.stages)
-    return replace(planner, config=config, planned=program_for(config, planner.stages))
+    return replace(
+        planner, config=config, planned=program_for(config, planner.stages, planner.signals())
+    )

@@ -281,6 +281,7 @@ def plan_of(
         moment: what it is for, or λ; of changing loads the mean counts.
     """
     moment = moment if isinstance(moment, Moment) else Moment.at(moment)
+    moment = moment.knowing(settings.signals)
     caps = caps_at(caps_of(settings), moment)
     return _plan(picks, settings, rules, moment, (terms_of(settings), caps))
 

@@ -429,6 +429,7 @@ class Program:
         """
         if not isinstance(moment, Moment):
             moment = Moment.at(moment)
+        moment = moment.knowing(self.settings.signals)
         moment.check()
         caps = caps_at(self.caps, moment)
         functions = self._amounts if caps is self.caps else self._amounts_of(caps)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -89,6 +89,10 @@ class Moment:
             peak_rps=planned_load_rps(float(counts_rps.max()), interval_s),
             signals=signals,
         )
+
+    def knowing(self, signals: Mapping[str, float]) -> Moment:
+        """Itself with ``signals`` where it says nothing else."""
+        return replace(self, signals={**signals, **self.signals}) if signals else self
 
     @property
     def energy_cap_rps(self) -> float:

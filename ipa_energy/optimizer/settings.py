@@ -35,6 +35,7 @@ class Settings:
         capacity: resource → units of it that all stages together may hold.
         weights: further quantity (:mod:`.quantities`) → its weight in the objective.
         caps: further quantity → the most that all stages together may have of it.
+        signals: what is known beside the load where a moment does not say it: what a joule costs.
     """
 
     alpha: float
@@ -53,6 +54,7 @@ class Settings:
     capacity: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def needs_energy(self) -> bool:

@@ -107,5 +107,7 @@ def load_planner(
     stages = stages_from_rows(rows, config, where=profile_path)
     if policy is not None:
         config = apply_baseline(config, policy, stages)
-    program = program_for(config, stages)
-    return Planner(config, stages, program, profile_path, carbon_of(config))
+    carbon = carbon_of(config)
+    signals = carbon.signals(0.0, config.adaptation_interval) if carbon else None
+    program = program_for(config, stages, signals)
+    return Planner(config, stages, program, profile_path, carbon)

@@ -57,8 +57,16 @@ class PlannedProgram:
     excluded: Mapping[str, Mapping[str, str]]
 
 
-def settings_from(config: PipelineConfig, latency_sla_s: float) -> Settings:
-    """Weights and limits of the config, with the SLA that :func:`program_for` determined."""
+def settings_from(
+    config: PipelineConfig, latency_sla_s: float, signals: Mapping[str, float] | None = None
+) -> Settings:
+    """Weights and limits of the config, with the SLA that :func:`program_for` determined.
+
+    Args:
+        config: the pipeline.
+        latency_sla_s: of the pipeline.
+        signals: see :func:`program_for`.
+    """
     return Settings(
         alpha=config.alpha,
         beta=config.beta,
@@ -80,16 +88,20 @@ def settings_from(config: PipelineConfig, latency_sla_s: float) -> Settings:
             if name not in BUILT_IN and weight
         },
         caps={name: cap for name, cap in config.quantity_caps.items() if name not in BUILT_IN},
+        signals=signals or {},
     )
 
 
-def program_for(config: PipelineConfig, stages: Sequence[Stage]) -> PlannedProgram:
+def program_for(
+    config: PipelineConfig, stages: Sequence[Stage], signals: Mapping[str, float] | None = None
+) -> PlannedProgram:
     """The program of a config on a profile.
 
     Args:
         config: the pipeline.
         stages: its stages in the config's order, from :func:`~ipa_energy.profile_table.profile_csv
             .stages_from_rows`.
+        signals: what is known beside the load where a moment does not say it.
 
     Raises:
         ConfigError: a stage has no variant left, or not the one that ``baseline_mode: scale``
@@ -116,7 +128,7 @@ def program_for(config: PipelineConfig, stages: Sequence[Stage]) -> PlannedProgr
             config.beta,
         )
     return PlannedProgram(
-        program=Program(stages, settings_from(config, latency_sla_s), rules),
+        program=Program(stages, settings_from(config, latency_sla_s, signals), rules),
         latency_sla_s=latency_sla_s,
         stage_slas_s=slas_s,
         base_allocations=(

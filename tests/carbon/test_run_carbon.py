@@ -15,6 +15,7 @@ from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.runlog import read_run
+from ipa_energy.tradeoff.sensitivity import analyse
 
 CONFIG = Path(__file__).parents[2] / "configs" / "video.yaml"
 KWH_J = 3.6e6
@@ -132,3 +133,15 @@ def test_a_run_longer_than_its_intensities_is_refused_before_it_begins(tmp_path:
     carbon = "  intensity: {path: hours.csv, unit: g/kWh}\n  start: 2023-04-17T02:50Z"
     with pytest.raises(ConfigError, match=r"2023-04-17 02:50 UTC to 2023-04-17 03:10 UTC"):
         load_experiment(written(tmp_path, carbon))
+
+
+def test_the_study_weighs_grams_at_the_intensity_of_the_start(tmp_path: Path) -> None:
+    """Whoever plans without a clock knows what a joule emits as well."""
+    path = written(tmp_path, "  intensity: 360\n  weight: 20000")
+    planner = load_planner(path)
+    plan = decide(planner.program, 10.0).best
+    assert (
+        plan.label == decide(load_planner(CONFIG, {"energy_weight": 2.0}).program, 10.0).best.label
+    )
+    found = analyse(planner, 10.0)
+    assert found.plan.joules_per_request == pytest.approx(plan.joules_per_request)
