@@ -38,8 +38,7 @@ def write_load(path: Path, seconds: int, mean_rps: float) -> None:
 
 
 def show(page: Path) -> None:
-    """Say where the page is, and open it where somebody can look at it."""
-    print(f"report: {page}")
+    """Open the page where somebody can look at it."""
     opener = shutil.which("xdg-open")
     if opener and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         subprocess.run([opener, str(page)], check=False)
