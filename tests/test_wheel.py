@@ -91,6 +91,15 @@ def test_verbs_find_the_patches_and_the_schema(program: Path, tmp_path: Path) ->
     assert "energy_weight" in schema["properties"]
 
 
+def test_rules_and_dashboard_of_live_runs_come_with_it(program: Path, tmp_path: Path) -> None:
+    code = (
+        "from ipa_energy.shipped import shipped_folder as f;"
+        "print(*sorted(path.name for path in (f('configs') / 'monitoring').iterdir()))"
+    )
+    found = _run(program.parent / "python", "-c", code, cwd=tmp_path).split()
+    assert found == sorted(path.name for path in (ROOT / "configs" / "monitoring").iterdir())
+
+
 def test_profile_finds_the_shipped_models(program: Path, tmp_path: Path) -> None:
     words = ("profile", "video", "--quick", "--out", "profile.csv")
     told = _use(program, tmp_path, *words, status=4).stderr
