@@ -29,6 +29,7 @@ import numpy as np
 from ipa_energy.arrays import Floats
 from ipa_energy.comparing import metrics
 from ipa_energy.config import load_config
+from ipa_energy.errors import IpaEnergyError
 from ipa_energy.experiment import (
     Experiment,
     experiment_of,
@@ -340,4 +341,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except IpaEnergyError as error:
+        raise SystemExit(f"validation: {error}") from error
