@@ -15,6 +15,7 @@ from ipa_energy.optimizer import gurobi, highs, pareto
 from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.ties import ordered
 
 PARETO_SHARE = 0.6
 """Of the time to a deadline."""
@@ -29,7 +30,7 @@ def solve(problem: Problem, top_k: int = 1) -> list[Choice]:
         found = within(problem, top_k, Deadline.after(seconds))
         worth = problem.worth(found.choices[0]) if found.choices else -math.inf
         if found.bound == -math.inf or (found.choices and found.is_proven(worth)):
-            return found.choices
+            return ordered(problem, found.choices)[:top_k]
     raise AssertionError  # the rounds never end
 
 

@@ -94,7 +94,7 @@ def test_negative_accuracies_of_a_sum(method: str) -> None:
 
 
 def test_unknown_method_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="pareto, gurobi, highs, brute-force"):
+    with pytest.raises(ConfigError, match="pareto, gurobi, highs, auto, brute-force"):
         solve(table_problem([[(1, 1, 1, 0)]]), method="simplex")
 
 
