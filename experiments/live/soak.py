@@ -27,7 +27,7 @@ import numpy as np
 from ipa_energy.arrays import Floats
 from ipa_energy.meters.power_model import power_model_for_this_machine
 from ipa_energy.records import Allocation, Option
-from ipa_energy.serving.base import Event
+from ipa_energy.serving.base import Change, Event
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.local.live_load import LiveLoad
 from ipa_energy.serving.local.plane import Job, Plane
@@ -123,7 +123,7 @@ def soak(rps: int, seconds: int, every_s: float) -> dict[str, Any]:
         children = Path(f"/proc/{plane.pid}/task/{plane.pid}/children").read_text().split()
         disturber = Disturber(plane, {max(int(pid) for pid in children)})  # the generator came last
         load.start()
-        tables, events, until_s = [], list[Event](), 0.0
+        tables, events, changes, until_s = [], list[Event](), list[Change](), 0.0
         while until_s < seconds - every_s - CALL_TIMEOUT_S:
             disturber.act()
             until_s += every_s
@@ -131,6 +131,7 @@ def soak(rps: int, seconds: int, every_s: float) -> dict[str, Any]:
             collected = plane.collect(until_s)
             tables.append(collected.rows(len(STAGES)))
             events += collected.report.events
+            changes += collected.report.changes
         configure(plane, "small")
         collected = plane.collect(math.inf)
         tables.append(collected.rows(len(STAGES)))
@@ -140,7 +141,7 @@ def soak(rps: int, seconds: int, every_s: float) -> dict[str, Any]:
         after = seen(plane.pid)
     finally:
         plane.close()
-    result = found(np.concatenate(tables), load, events)
+    result = found(np.concatenate(tables), load, events, changes)
     return {**result, "done": disturber.counts, "before": before, "after": after}
 
 
@@ -156,12 +157,15 @@ def warm_up(plane: Plane, rps: int) -> None:
     plane.report()
 
 
-def found(table: Floats, load: PlaneLoad, events: list[Event]) -> dict[str, Any]:
+def found(
+    table: Floats, load: PlaneLoad, events: list[Event], changes: list[Change]
+) -> dict[str, Any]:
     """What came of the requests and the replicas."""
     sent_s = load.sending_s(0.0, math.inf)
     lost = table[:, 4] >= 0
     latency_ms = (table[:, 3] - sent_s[table[:, 0].astype(int)])[~lost] * 1e3
     born = {e.replica: e.at_s for e in events if e.phase == "asked"}
+    whole = [change for change in changes if not math.isnan(change.gone_s)]
     repairs_s = [e.at_s - born[e.replica] for e in events if e.phase == "repaired"]
     return {
         "sent": len(sent_s),
@@ -172,7 +176,10 @@ def found(table: Floats, load: PlaneLoad, events: list[Event]) -> dict[str, Any]
         "p50_ms": float(np.median(latency_ms)),
         "p99_ms": float(np.quantile(latency_ms, 0.99)),
         "repaired": len(repairs_s),
-        "repair_max_s": max(repairs_s, default=math.nan),
+        "repair_max_s": max(repairs_s, default=None),
+        "changes_ended": len(whole),
+        "change_ready_p50_s": float(np.median([c.ready_s - c.asked_s for c in whole])),
+        "change_gone_p50_s": float(np.median([c.gone_s - c.asked_s for c in whole])),
     }
 
 
@@ -216,7 +223,10 @@ def show(result: dict[str, Any]) -> None:
         f" {result['failed']} failed, {result['unaccounted']} unaccounted;"
         f" p50 {result['p50_ms']:.1f} ms, p99 {result['p99_ms']:.0f} ms\n"
         f"{', '.join(f'{count} × {what}' for what, count in result['done'].items())};"
-        f" {result['repaired']} repaired, the slowest in {result['repair_max_s']:.2f} s\n"
+        f" {result['repaired']} repaired before the next change, the slowest in"
+        f" {result['repair_max_s'] or 0:.2f} s; {result['changes_ended']} changes of a stage ended:"
+        f" all serve after {result['change_ready_p50_s']:.2f} s, the old ones are gone after"
+        f" {result['change_gone_p50_s']:.2f} s (medians)\n"
         + "; ".join(f"{name} {before[name]:.4g} → {after[name]:.4g}" for name in before)
     )
 
