@@ -58,7 +58,7 @@ def outcomes(run: Run) -> tuple[int, int, int]:
 
 
 def test_replicas_that_are_killed_and_frozen_cost_no_request(tmp_path: Path) -> None:
-    pipeline, out = write_pipeline(tmp_path, [10] * 14), tmp_path / "run"
+    pipeline, out = write_pipeline(tmp_path, [10] * 14, more="drop_limit: null\n"), tmp_path / "run"
     with running(words_of(pipeline, out)) as adapter:
         until(lambda: lines_of(out) >= 1)
         for number in (signal.SIGKILL, signal.SIGSTOP):

@@ -98,7 +98,8 @@ def test_nothing_survives_kill_9_of_the_plane_and_the_run_says_what_happened(
         gone_s = until(lambda: not any(runs(pid) for pid in pids))
         assert adapter.wait(60) == 4
         said = adapter.stderr.read()
-    assert gone_s <= 1.0
+    is_crowded = os.getloadavg()[0] > 2 * len(os.sched_getaffinity(0))
+    assert gone_s <= (15.0 if is_crowded else 1.0)  # the dead need CPU time to go, too
     assert "the process that serves the pipeline has died" in said
     assert "--resume" in said
     assert read_run(out).status == "failed"
