@@ -282,6 +282,18 @@ class StageQueue:
             visit.started_s = now_s
             visit.tries += 1
         seat.task = asyncio.get_running_loop().create_task(self._serve(seat, batch))
+        seat.task.add_done_callback(
+            lambda done: self._never_began(seat, batch) if seat.task is done else None
+        )
+
+    def _never_began(self, seat: _Seat, batch: list[Visit]) -> None:
+        """Its task was cancelled before its first step, and so has cleared nothing away."""
+        self._lose(seat, batch, ReplicaLostError(f"replica {seat.replica.name} is dead"))
+        left = [v for v in batch if not v.answer.done() and v not in self._waiting]
+        self._fail(left, StageFailedError(f"stage {self.stage} was closed"))
+        seat.task = None
+        self._leave(seat)
+        self._dispatch()
 
     async def _serve(self, seat: _Seat, batch: list[Visit]) -> None:
         replica = seat.replica

@@ -323,6 +323,22 @@ async def test_closing_fails_what_waits_and_what_is_being_served() -> None:
 
 
 @asynchronous
+async def test_a_batch_that_is_called_off_before_it_began_leaves_nobody_waiting() -> None:
+    queue, replica = StageQueue("s"), ScriptedReplica("a")
+    queue.add(replica)
+    visits = send(queue, b"x")
+    queue.remove("a")  # before the event loop came to its batch
+    await queue.drain("a")
+    assert (queue.replicas, len(queue), replica.batches) == ((), 1, [])
+    queue.add(ScriptedReplica("b"))
+    assert await outcomes(visits) == [b"x!"]
+    visits = send(queue, b"y")
+    queue.close()
+    await queue.drain("b")
+    assert await outcomes(visits) == ["StageFailedError"]
+
+
+@asynchronous
 async def test_nothing_is_lost_while_replicas_come_go_and_fail() -> None:
     """2000 requests, 4 to 8 replicas of which one is lost or drained every few batches."""
     queue = StageQueue("s")
