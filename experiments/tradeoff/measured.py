@@ -10,6 +10,7 @@ plans chosen by them.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -311,10 +312,19 @@ def text() -> str:
     return "\n".join(parts)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the study and write it beside this file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     os.chdir(HERE.parents[1])
     logging.getLogger("ipa_energy").setLevel(logging.ERROR)
     answer = text()
     with whole_file(HERE / "measured.md") as file:
         file.write(answer)
     sys.stdout.write(answer)
+
+
+if __name__ == "__main__":
+    main()
