@@ -253,7 +253,8 @@ def yardstick_table(comparison: Comparison) -> Table | None:
         rows,
         note="Least without: the joules, at the accuracy of the run, of the best mixture of runs of"
         " the same pipeline with no energy in the objective, at other weights and with IPA's"
-        " baselines, that answer at least so many requests in time (the hull without energy; means"
+        " baselines, that answer as many requests in time, half a point less at most (the hull"
+        " without energy; means"
         " over the seeds of arrivals). A saving is what no other weight gives.",
         together=3,
     )

@@ -95,3 +95,12 @@ def test_seeds_without_a_figure_are_left_out_and_late_ones_alone_are_named() -> 
     late = [outcome(0.7, 2.0, in_time=0.90, seed=0), outcome(0.7, 2.0, in_time=0.80, seed=1)]
     runs = [outcome(0.7, 1.0, in_time=0.95, seed=0), outcome(0.7, 1.0, in_time=0.80, seed=1)]
     assert "only 90.0 % of the requests" in saving_of(runs, late).sentence()
+
+
+def test_a_saving_does_not_rest_on_the_last_tenths_of_the_requests_in_time() -> None:
+    mine = outcome(0.9, 4.0, in_time=1.0)
+    little_later = outcome(0.9, 4.2, in_time=0.9952)
+    late = outcome(0.9, 4.1, in_time=0.99)
+    saving = saving_of([mine], [*WITHOUT, little_later, late])
+    assert saving.mean == pytest.approx(1 - 4.0 / 4.2)
+    assert saving.attainments == (1.0,)
