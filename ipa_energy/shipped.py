@@ -39,7 +39,8 @@ def shipped_folder(name: str, package: Path = PACKAGE) -> Path:
 
 def shipped_configs() -> dict[str, Path]:
     """Name of each pipeline that comes with the program → its YAML."""
-    return {path.stem: path for path in sorted(shipped_folder("configs").glob("*.yaml"))}
+    paths = shipped_folder("configs").glob("*.yaml")
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
 def find_config(name: str | Path) -> Path:

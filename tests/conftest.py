@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,12 @@ def small_pipeline(tmp_path: Path) -> Path:
     folder = tmp_path / "small"
     folder.mkdir()
     return write_small_pipeline(folder)
+
+
+@pytest.fixture(autouse=True)
+def usual_log_level() -> Iterator[None]:
+    """The command sets the level of the program's messages: no test is to inherit another's."""
+    logger = logging.getLogger("ipa_energy")
+    level = logger.level
+    yield
+    logger.setLevel(level)

@@ -429,7 +429,7 @@ def test_the_sensitivity_of_each_case_is_added(small_pipeline: Path, capsys: Cap
         *("--configurations", "1", "--sensitivity"),
     )
     assert status == 0
-    assert "sensitivity at 6 rps" in out
+    assert "Sensitivity at 6 rps" in out
 
 
 def test_report_and_figures_are_written(
