@@ -114,12 +114,17 @@ def window(machine: Machine, meter, seconds: float, looks: int = 1):
 
 
 class LiveMachine:
-    """Advances zones in real time, about every millisecond, within a ``with`` block."""
+    """Advances zones in real time, about every millisecond, within a ``with`` block.
+
+    Attributes:
+        longest_step_s: the longest that one zone stood behind another, as a busy machine's may.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.shown: dict[str, dict[int, float]] = {folder: {} for folder in machine.zones}
         self._starts_uj = {folder: zone.total_uj for folder, zone in machine.zones.items()}
+        self.longest_step_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -145,3 +150,4 @@ class LiveMachine:
                 zone.total_uj = int(self._starts_uj[folder] + zone.power_w * gone_s * 1e6)
                 self.shown[folder][int(zone.total_uj)] = now_s
                 zone.replace()
+        self.longest_step_s = max(self.longest_step_s, time.perf_counter() - now_s)

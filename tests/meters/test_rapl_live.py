@@ -14,6 +14,8 @@ from ipa_energy.meters.base import Energy
 from ipa_energy.meters.rapl.rapl_meter import RaplMeter
 
 ATTEMPTS = 8
+REGISTERS_APART_S = 0.001
+"""Two registers of one counter are never so far apart; a thread that was held up is."""
 
 
 def intel(root: Path) -> tuple[Machine, dict[str, str]]:
@@ -59,6 +61,8 @@ def test_layouts_have_their_true_joules_in_real_time(
             except MeterUnavailableError as error:
                 assert "still" in str(error)
                 continue
+        if set(energy.domains) != set(names) and live.longest_step_s > REGISTERS_APART_S:
+            continue  # one zone was written so long after the other that they looked like two
         assert set(energy.domains) == set(names)
         total_j = 0.0
         for domain, folder in names.items():
