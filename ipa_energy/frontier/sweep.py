@@ -33,8 +33,7 @@ from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.files import write_json
 from ipa_energy.frontier.courses import Course, Rehearser, alike, outcome, served
 from ipa_energy.frontier.weightings import Weighting, reweighted, without_energy
-from ipa_energy.planning.planner import Planner
-from ipa_energy.planning.policies import program_for
+from ipa_energy.planning.planner import planner_of
 from ipa_energy.records import Stage
 from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS
 from ipa_energy.workloads import Workload
@@ -110,9 +109,7 @@ def _start(
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's go to all: the parent answers
         signal.signal(number, signal.SIG_IGN)
     with _without_warnings():
-        signals = carbon.signals(0.0, config.adaptation_interval) if carbon else None
-        program = program_for(config, stages, signals)
-        planner = Planner(config, stages, program, profile, carbon)
+        planner = planner_of(config, stages, profile, carbon)
     _of_process.append(_Worker(Experiment(planner, workload)))
 
 

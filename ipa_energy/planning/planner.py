@@ -107,7 +107,17 @@ def load_planner(
     stages = stages_from_rows(rows, config, where=profile_path)
     if policy is not None:
         config = apply_baseline(config, policy, stages)
-    carbon = carbon_of(config)
+    return planner_of(config, stages, profile_path, carbon_of(config))
+
+
+def planner_of(
+    config: PipelineConfig, stages: tuple[Stage, ...], profile_path: Path, carbon: RunCarbon | None
+) -> Planner:
+    """A planner of what was read: its program knows what a joule emits at the run's start.
+
+    Raises:
+        ConfigError: as :func:`~ipa_energy.planning.policies.program_for`.
+    """
     signals = carbon.signals(0.0, config.adaptation_interval) if carbon else None
     program = program_for(config, stages, signals)
     return Planner(config, stages, program, profile_path, carbon)
