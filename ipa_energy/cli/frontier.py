@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.output import print_json, terminal_width, write_beside
+from ipa_energy.cli.output import print_json, terminal_width, write_as_asked, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -143,11 +143,5 @@ def _draw(found: Frontier, args: argparse.Namespace) -> None:
     if args.html is None and args.png is None:
         return
     from ipa_energy.report.frontier_page import frontier_page
-    from ipa_energy.report.image import write_images
-    from ipa_energy.report.page import write_page
 
-    page = frontier_page(found)
-    if args.html is not None:
-        write_page(page, args.html)
-    if args.png is not None:
-        write_images(page.figures, args.png)
+    write_as_asked(frontier_page(found), args)

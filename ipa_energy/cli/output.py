@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ipa_energy.errors import EXIT_DONE, ConfigError
+
+if TYPE_CHECKING:
+    from ipa_energy.report.page import Page
 
 
 class LastingStream:
@@ -83,3 +87,14 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     from ipa_energy.tables import columns, table_text
 
     return table_text(columns(header, rows), width=terminal_width())
+
+
+def write_as_asked(page: Page, args: argparse.Namespace) -> None:
+    """A page as ``--html`` and its figures as ``--png``, whichever was given."""
+    from ipa_energy.report.image import write_images
+    from ipa_energy.report.page import write_page
+
+    if args.html is not None:
+        write_page(page, args.html)
+    if args.png is not None:
+        write_images(page.figures, args.png)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.output import print_json, terminal_width, write_beside
+from ipa_energy.cli.output import print_json, terminal_width, write_as_asked, write_beside
 from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -263,12 +263,6 @@ def _write(study: Study, args: argparse.Namespace) -> None:
         write_points(study, args.csv)
     if args.html is None and args.png is None:
         return
-    from ipa_energy.report.image import write_images
-    from ipa_energy.report.page import write_page
     from ipa_energy.report.tradeoff_page import tradeoff_page
 
-    page = tradeoff_page(study)
-    if args.html is not None:
-        write_page(page, args.html)
-    if args.png is not None:
-        write_images(page.figures, args.png)
+    write_as_asked(tradeoff_page(study), args)
