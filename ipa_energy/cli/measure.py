@@ -270,6 +270,7 @@ def _too_short(found: CommandEnergy) -> str:
 
 def _warnings(found: CommandEnergy) -> list[str]:
     from ipa_energy.measuring.command import FOREIGN_LOAD_LIMIT
+    from ipa_energy.tables import signed
 
     warnings = []
     failed = [trial for trial in found.trials if trial.exit_status]
@@ -285,7 +286,7 @@ def _warnings(found: CommandEnergy) -> list[str]:
             "no figure, and it disturbs later trials"
         )
     disturbed = [
-        f"{index + 1} ({100 * trial.foreign_load:+.0f} %)"
+        f"{index + 1} ({signed(100 * trial.foreign_load, '+.0f')} %)"
         for index, trial in enumerate(found.trials)
         if abs(trial.foreign_load) > FOREIGN_LOAD_LIMIT
     ]

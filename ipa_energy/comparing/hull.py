@@ -171,7 +171,7 @@ class Saving:
         relaxed = [
             needed
             for needed, outcome in zip(self.attainments, self.outcomes, strict=True)
-            if needed < outcome.sla_attainment - SAME_ATTAINMENT
+            if needed < outcome.sla_attainment - ATTAINMENT_ROOM
         ]
         if relaxed:
             equal = "accuracy"

@@ -211,7 +211,7 @@ def _settings(experiment: Experiment) -> tuple[list[Weighting], list[Weighting]]
 
 OUTCOME_COLUMNS = (
     *("energy_in_objective", "label", "energy_weight", "seed"),
-    *("accuracy", "joules_per_request", "sla_attainment", "joules"),
+    *("accuracy", "joules_per_request", "sla_attainment", "joules", "notice"),
 )
 
 
@@ -219,7 +219,13 @@ def outcomes_table(frontier: Frontier) -> Table:
     """Every run, one line each."""
     corner, *titles = OUTCOME_COLUMNS
     rows = [
-        Row(kind, [*(getattr(outcome, title) for title in titles[:-1]), frontier.joules])
+        Row(
+            kind,
+            [
+                *(getattr(outcome, title) for title in titles[:-2]),
+                *(frontier.joules, notice_of(frontier.meter)),
+            ],
+        )
         for kind, outcomes in (("no", frontier.without), ("yes", frontier.added))
         for outcome in outcomes
     ]

@@ -29,6 +29,7 @@ from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.trial import Trial
 from ipa_energy.profiling.trial_journal import Journal
+from ipa_energy.tables import signed
 
 
 def profile_meta(
@@ -252,9 +253,11 @@ class Stability:
         worst = max(self.outliers, key=lambda outlier: abs(outlier.z), default=None)
         if worst is not None:
             kept += f" (worst: {worst.entry} window {worst.window}, {worst.quantity}"
-            kept += f" {worst.relative:+.0%}, z {worst.z:+.1f})"
+            kept += f" {signed(worst.relative, '+.0%')}, z {signed(worst.z, '+.1f')})"
         drift = ", ".join(
-            f"{name} {change:+.1%}" for name, change in self.drift.items() if change is not None
+            f"{name} {signed(change, '+.1%')}"
+            for name, change in self.drift.items()
+            if change is not None
         )
         moved = f"{'DRIFT' if self.drifted else 'drift'} first to last round: {drift}"
         moved = moved if drift else "one round, no drift known"

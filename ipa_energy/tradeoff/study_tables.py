@@ -68,7 +68,7 @@ CSV_COLUMNS = (
     *("accuracy", "cost_cores"),
     *(column for name in ESTIMATES for column in (name, f"{name}_ci95")),
     *("profile_ci95_j", "meter", "quality", "on_front", "on_front_without_energy"),
-    *("planned_joules_per_request", "least_joules_without_energy"),
+    *("planned_joules_per_request", "least_joules_without_energy", "notice"),
 )
 
 _PLAN = (
@@ -484,6 +484,7 @@ def _csv_row(case: Case, point: Point, further: Sequence[str]) -> Iterator[Value
     plan, held = found.plan, case.yardstick
     yield plan.joules_per_request
     yield held.least_j(plan.accuracy_raw) if held else math.nan
+    yield notice_of(point.meter)
     for name in further:
         estimate = point.amounts[name]
         yield from (estimate.value, estimate.ci95)

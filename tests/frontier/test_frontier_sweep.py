@@ -190,6 +190,14 @@ def test_where_no_run_keeps_the_sla_that_is_the_answer(tmp_path: Path) -> None:
     assert table_csv(outcomes_table(found)).count("\n") == 1
 
 
+def test_every_line_of_a_table_says_that_mlcommons_did_not_verify_it(tmp_path: Path) -> None:
+    found = frontier(pipeline(tmp_path, NOTHING), tmp_path / "cache")
+    said = table_csv(outcomes_table(replace(found, meter="mlperf-wall"))).splitlines()[1:]
+    assert said and all("not verified by MLCommons" in line for line in said)
+    plain = table_csv(outcomes_table(found)).splitlines()[1:]
+    assert not any("MLCommons" in line for line in plain)
+
+
 def test_the_figure_shades_what_energy_saves(tmp_path: Path) -> None:
     found = frontier(pipeline(tmp_path, THIRTY_PERCENT), tmp_path / "cache")
     figure = frontier_figure(found)

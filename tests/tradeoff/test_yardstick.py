@@ -74,5 +74,6 @@ def test_the_study_says_first_what_energy_saves(
     rows = list(csv.DictReader(table.read_text().splitlines()))
     least = {row["name"]: float(row["least_joules_without_energy"]) for row in rows}
     assert {10.0, 20.0} == set(least.values())
+    assert {row["notice"] for row in rows} == {""}
     for row in rows:
         assert float(row["planned_joules_per_request"]) <= least[row["name"]]
