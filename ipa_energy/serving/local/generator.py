@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import Named, Payload, request_bytes, with_id
+from ipa_energy.serving.local.protocol import INPUT, Named, Payload, request_bytes, with_id
 from ipa_energy.serving.local.rpc import RemoteReplica, run
 from ipa_energy.serving.local.stub_model import end_with_parent
 
@@ -75,6 +75,7 @@ class OpenLoop:
         times_s: when, in seconds since ``start_s``, ascending.
         start_s: second 0 by ``perf_counter``.
         payloads: what, one after the other and again from the first.
+        tensor: how the server calls what it takes.
     """
 
     def __init__(
@@ -84,11 +85,14 @@ class OpenLoop:
         *,
         start_s: float,
         payloads: Sequence[Payload],
+        tensor: str = INPUT,
     ) -> None:
         self.server = server
         self.times_s = times_s
         self.start_s = start_s
-        self.requests = [request_bytes(Named(server.model, "", payload)) for payload in payloads]
+        self.requests = [
+            request_bytes(Named(server.model, "", payload), tensor) for payload in payloads
+        ]
         self.finished: asyncio.Queue[Sent] = asyncio.Queue()
 
     async def send_all(self) -> None:
@@ -121,13 +125,17 @@ async def _main() -> None:
         return
     server = RemoteReplica("server", job["address"], model=job["model"])
     payloads = [Payload((base64.b64decode(text),)) for text in job["payloads"]]
-    _write({"ready": await server.is_ready(READY_TIMEOUT_S)})
+    is_ready = await server.is_ready(READY_TIMEOUT_S)
+    tensor = await server.input_name() if is_ready else INPUT
+    _write({"ready": is_ready})
     sys.stdout.flush()
     begin = json.loads(await asyncio.to_thread(sys.stdin.readline) or "null")
     if begin is None:
         return
     end_with_parent()
-    loop = OpenLoop(server, job["times_s"], start_s=begin["start_s"], payloads=payloads)
+    loop = OpenLoop(
+        server, job["times_s"], start_s=begin["start_s"], payloads=payloads, tensor=tensor
+    )
 
     async def report() -> None:
         while True:

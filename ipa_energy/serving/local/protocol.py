@@ -84,6 +84,9 @@ _MESSAGES: dict[str, tuple[_FieldSpec, ...]] = {
         (2, "version", "string"),
         (3, "extensions", "string*"),
     ),
+    "ModelMetadataRequest": ((1, "name", "string"), (2, "version", "string")),
+    "ModelMetadataResponse": ((1, "name", "string"), (4, "inputs", "TensorMetadata*")),
+    "TensorMetadata": ((1, "name", "string"), (2, "datatype", "string")),
     "InferParameter": (
         (1, "bool_param", "bool|"),
         (2, "int64_param", "int64|"),
@@ -170,10 +173,14 @@ MESSAGES = _declared()
 """Message → its class, by the protocol's names."""
 
 
-def request_bytes(named: Named) -> bytes:
+INPUT = "input"
+"""How the tensor of a request is named to a server that does not say."""
+
+
+def request_bytes(named: Named, tensor: str = INPUT) -> bytes:
     """A ``ModelInferRequest`` on the wire."""
     message = MESSAGES["ModelInferRequest"](model_name=named.model, id=named.request_id)
-    _fill(message, message.inputs, "input", named.payload)
+    _fill(message, message.inputs, tensor, named.payload)
     return bytes(message.SerializeToString())
 
 

@@ -12,6 +12,7 @@ import grpc.aio
 
 from ipa_energy.errors import ServingError
 from ipa_energy.serving.local.protocol import (
+    INPUT,
     MAX_MESSAGE_BYTES,
     MESSAGES,
     SERVICE,
@@ -158,10 +159,14 @@ class RemoteReplica:
         self.call_timeout_s = call_timeout_s
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
-        self._model_ready = self._channel.unary_unary(
-            f"/{SERVICE}/ModelReady",
+        self._model_ready = self._method("ModelReady")
+        self._metadata = self._method("ModelMetadata")
+
+    def _method(self, name: str) -> Any:
+        return self._channel.unary_unary(
+            f"/{SERVICE}/{name}",
             request_serializer=lambda request: request.SerializeToString(),
-            response_deserializer=MESSAGES["ModelReadyResponse"].FromString,
+            response_deserializer=MESSAGES[f"{name}Response"].FromString,
         )
 
     async def infer(self, payload: Payload) -> Payload:
@@ -192,6 +197,15 @@ class RemoteReplica:
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.ready)
+
+    async def input_name(self, timeout_s: float = 5.0) -> str:
+        """How the model calls the tensor that it takes, if it says so."""
+        request = MESSAGES["ModelMetadataRequest"](name=self.model)
+        try:
+            answer = await self._metadata(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError:  # the protocol's part that many servers leave out
+            return INPUT
+        return str(answer.inputs[0].name) if answer.inputs else INPUT
 
     async def close(self) -> None:
         """Close the connection."""

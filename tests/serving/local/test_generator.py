@@ -10,16 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("grpc")
 
+import grpc
+
 from ipa_energy.errors import ServingError
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.local.live_load import LiveLoad
+from ipa_energy.serving.local.protocol import MESSAGES
 
 pytestmark = pytest.mark.slow
 
@@ -116,3 +121,46 @@ def test_a_generator_that_dies_is_noticed() -> None:
             load.wait_for_last()
         with pytest.raises(ServingError, match="died"):
             load.check()
+
+
+class NamedTensor(grpc.GenericRpcHandler):
+    """A server of somebody else's: its model takes a tensor of another name."""
+
+    def __init__(self) -> None:
+        self.tensors: list[str] = []
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        name = details.method.rpartition("/")[2]
+        answers = {
+            "ModelReady": lambda _: MESSAGES["ModelReadyResponse"](ready=True),
+            "ModelMetadata": lambda _: MESSAGES["ModelMetadataResponse"](
+                name="m", inputs=[{"name": "pixels", "datatype": "BYTES"}]
+            ),
+            "ModelInfer": self._infer,
+        }
+        if name not in answers:
+            return None
+        return grpc.unary_unary_rpc_method_handler(
+            lambda request, _: answers[name](request),
+            request_deserializer=MESSAGES[f"{name}Request"].FromString,
+            response_serializer=lambda answer: answer.SerializeToString(),
+        )
+
+    def _infer(self, request: Any) -> Any:
+        self.tensors.append(request.inputs[0].name)
+        return MESSAGES["ModelInferResponse"](model_name="m", id=request.id)
+
+
+def test_the_tensor_has_the_name_that_the_server_gives_it() -> None:
+    others = NamedTensor()
+    server = grpc.server(ThreadPoolExecutor(2), handlers=(others,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with sending([5], f"127.0.0.1:{port}") as load:
+            load.start()
+            load.wait_for_last()
+            assert [one.trouble for one in load.take_finished(1e9)] == [None] * 5
+    finally:
+        server.stop(None)
+    assert others.tensors == ["pixels"] * 5
