@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.adaptation import lstm
+from ipa_energy.adaptation.forecast import STEP_S
 from ipa_energy.adaptation.predictor import (
-    STEP_S,
     forecast_avg,
     forecast_max,
     forecast_reactive,

@@ -20,20 +20,22 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from ipa_energy.adaptation import lstm
+from ipa_energy.adaptation.forecast import HORIZON_S, STEP_S, Forecast, with_residuals
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import PREDICTORS, backup_predictors
 
-Forecast = Callable[[Floats], float]
+PointForecast = Callable[[Floats], float]
 """Maxima of 10 s, oldest first and at least one, to requests per second; NaN if it cannot tell."""
 
-STEP_S = 10
-"""Length of the windows whose maxima forecasts see."""
+RESIDUALS_S = 600
+"""Seconds over which a forecast's own errors are looked at."""
 ARIMA_LEAST_MAXIMA = 5
 """Fewer points than this cannot carry ARIMA's three parameters."""
 ARIMA_STEPS_AHEAD = 2
@@ -53,12 +55,32 @@ class Predictor(Protocol):
         """Name in the YAML's ``predictor_type``."""
         ...
 
+    @property
+    def memory_s(self) -> int:
+        """Seconds of history that a forecast uses, if there are so many."""
+        ...
+
     def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
         """The load to plan for, a whole number of requests per second, at least 0.
 
         Args:
             history_rps: requests of each second of the run so far, or of the last part of it.
             now_s: seconds since the start of the run: that of the first second not in the history.
+
+        Raises:
+            ValueError: the history is empty and the predictor needs one.
+        """
+        ...
+
+    def forecast(
+        self, history_rps: Sequence[int] | Counts, now_s: int, horizon_s: int = HORIZON_S
+    ) -> Forecast:
+        """The loads to be expected, without any margin.
+
+        Args:
+            history_rps: as of :meth:`predict`.
+            now_s: as of :meth:`predict`.
+            horizon_s: how far to look ahead, a multiple of :data:`~.forecast.STEP_S`.
 
         Raises:
             ValueError: the history is empty and the predictor needs one.
@@ -149,7 +171,7 @@ class HistoryPredictor:
     """
 
     name: str
-    forecasts: tuple[tuple[str, Forecast], ...]
+    forecasts: tuple[tuple[str, PointForecast], ...]
     backup_maxima: int
     monitoring_s: int
     margin_percent: float
@@ -165,6 +187,28 @@ class HistoryPredictor:
         load_rps = max(0.0, forecast_rps * (1 + self.margin_percent / 100))
         return load_rps if load_rps < 1 else float(round(load_rps))  # IPA's are whole numbers
 
+    @property
+    def memory_s(self) -> int:
+        """See :attr:`Predictor.memory_s`."""
+        return self.monitoring_s + RESIDUALS_S
+
+    def forecast(
+        self, history_rps: Sequence[int] | Counts, now_s: int, horizon_s: int = HORIZON_S
+    ) -> Forecast:
+        """See :meth:`Predictor.forecast`: the point with the spread of its own errors."""
+        counts = np.asarray(history_rps[-self.memory_s :], dtype=np.int64)
+        if not len(counts):
+            raise ValueError(f"no load was seen before second {now_s}")
+        windows = math.ceil(self.monitoring_s / STEP_S)
+        return with_residuals(self._point, counts, windows, horizon_s=horizon_s)
+
+    def _point(self, maxima: Floats) -> float:
+        """The first forecast that can tell, without a word about those that cannot."""
+        usable = self.forecasts[0 if len(maxima) >= self.backup_maxima else 1 :]
+        known = maxima.tobytes()
+        found = (_kept(forecast, known) if maxima.any() else 0.0 for _, forecast in usable)
+        return next(load_rps for load_rps in found if math.isfinite(load_rps))
+
     def _forecast(self, maxima: Floats, now_s: int) -> float:
         usable = self.forecasts[0 if len(maxima) >= self.backup_maxima else 1 :]
         for name, forecast in usable:
@@ -176,6 +220,12 @@ class HistoryPredictor:
                 now_s, name, len(maxima), STEP_S, [name for name, _ in usable],
             )  # fmt: skip
         return forecast_rps
+
+
+@lru_cache(maxsize=4096)
+def _kept(forecast: PointForecast, maxima: bytes) -> float:
+    """A forecast of windows that are looked at again, ten seconds later, for its error."""
+    return forecast(np.frombuffer(maxima))
 
 
 class OraclePredictor:
@@ -194,6 +244,15 @@ class OraclePredictor:
     def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
         """See :meth:`Predictor.predict`; 0 after the trace's end. The history plays no part."""
         return float(self.trace[now_s : now_s + self.horizon_s].max(initial=0))
+
+    memory_s = 0
+
+    def forecast(
+        self, history_rps: Sequence[int] | Counts, now_s: int, horizon_s: int = HORIZON_S
+    ) -> Forecast:
+        """See :meth:`Predictor.forecast`: what comes, at every level."""
+        ahead = self.trace[now_s : now_s + horizon_s]
+        return Forecast.known(np.concatenate([ahead, np.zeros(horizon_s - len(ahead))]))
 
 
 def make_predictor(

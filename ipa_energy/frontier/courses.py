@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ipa_energy.adaptation.predictor import Forecast, HistoryPredictor
+from ipa_energy.adaptation.predictor import HistoryPredictor, PointForecast
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.comparing.hull import Outcome
 from ipa_energy.comparing.metrics import LOG_RESOLUTION_S
@@ -163,7 +163,7 @@ class Rehearser:
             float(np.average(accuracies, weights=lengths_s)),
         )
 
-    def _kept(self, name: str, forecast: Forecast) -> Forecast:
+    def _kept(self, name: str, forecast: PointForecast) -> PointForecast:
         def kept(maxima: Floats) -> float:
             key = (name, maxima.tobytes())
             if key not in self._forecasts:

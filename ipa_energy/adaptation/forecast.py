@@ -1,0 +1,150 @@
+"""What load is to be expected, with its uncertainty: quantiles of every coming step.
+
+::
+
+    now ──10 s──┬──10 s──┬── … ──┬──10 s──> horizon
+       step 0   │ step 1 │       │ step 5
+                └ largest second and mean of the step, each at levels 0.05 … 0.95
+
+Replicas have to carry the largest second, joules are spent at the mean, so a forecast has both. A
+quantile of a step is that of its own distribution: that a row of steps all stay below their 0.9
+quantiles is less likely than 0.9, the less the more independent they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.arrays import Counts, Floats
+
+STEP_S = 10
+"""Length of a step, and of the windows whose maxima the predictors see."""
+
+HORIZON_S = 60
+"""How far forecasts look ahead."""
+
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""Levels of the quantiles; others are interpolated, none is beyond them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """Loads by step and quantile, requests per second; T steps, Q levels.
+
+    Attributes:
+        peak_rps: (T, Q) the largest second of the step; never falls along a row.
+        mean_rps: (T, Q) the mean of the step; never falls along a row.
+        levels: (Q,) of the quantiles, ascending.
+        step_s: length of a step.
+    """
+
+    peak_rps: Floats
+    mean_rps: Floats
+    levels: tuple[float, ...] = LEVELS
+    step_s: int = STEP_S
+
+    @classmethod
+    def flat(cls, load_rps: float, horizon_s: int = HORIZON_S) -> Forecast:
+        """One load for certain, at every step."""
+        return cls.known(np.full(horizon_s, load_rps))
+
+    @classmethod
+    def known(cls, loads_rps: Floats | Counts) -> Forecast:
+        """What somebody knows, second by second; the last step may be shorter than the others."""
+        begins = np.arange(0, len(loads_rps), STEP_S)
+        lengths = np.diff([*begins, len(loads_rps)])
+        peaks = np.maximum.reduceat(loads_rps, begins).astype(np.float64)
+        means = np.add.reduceat(loads_rps, begins) / lengths
+        quantiles = (1, len(LEVELS))
+        return cls(np.tile(peaks[:, None], quantiles), np.tile(means[:, None], quantiles))
+
+    @property
+    def horizon_s(self) -> int:
+        """Seconds that it looks ahead."""
+        return len(self.peak_rps) * self.step_s
+
+    def peak(self, level: float, begin_s: float = 0.0, end_s: float = math.inf) -> float:
+        """The load to be ready for between two times from now: the largest of the steps' peaks.
+
+        Args:
+            level: of the quantile; beyond the outermost levels theirs are taken.
+            begin_s: seconds from now.
+            end_s: seconds from now; a time beyond the horizon is as the last step.
+        """
+        met = self._seconds(begin_s, end_s) > 0
+        return float(self._at(self.peak_rps, level)[met].max())
+
+    def mean(self, level: float, begin_s: float = 0.0, end_s: float = math.inf) -> float:
+        """The mean load between two times from now; see :meth:`peak`."""
+        weights = self._seconds(begin_s, end_s)
+        return float(np.average(self._at(self.mean_rps, level), weights=weights))
+
+    def _seconds(self, begin_s: float, end_s: float) -> Floats:
+        """(T,) how long each step lies between two times; the last one goes on for ever."""
+        if not 0 <= begin_s < end_s:
+            raise ValueError(f"from second {begin_s:g} to second {end_s:g}: nothing in between")
+        edges_s = np.arange(len(self.peak_rps) + 1) * float(self.step_s)
+        edges_s[-1] = max(edges_s[-1], begin_s + self.step_s)
+        if end_s < math.inf:
+            edges_s[-1] = max(edges_s[-1], end_s)
+        seconds: Floats = np.diff(np.clip(edges_s, begin_s, end_s))
+        return seconds
+
+    def _at(self, quantiles_rps: Floats, level: float) -> Floats:
+        """(T,) one level of every step."""
+        return np.array([np.interp(level, self.levels, row) for row in quantiles_rps])
+
+
+PRIOR_SIGMA = 0.1
+"""Standard deviation of the log of load over forecast, one step ahead, before any was seen."""
+
+_PRIOR_Z = np.array([-1.53, -0.89, -0.49, -0.16, 0.16, 0.49, 0.89, 1.53])
+"""Eight normal values of equal weight: so many residuals the prior counts for."""
+
+
+def with_residuals(
+    point: Callable[[Floats], float],
+    counts: Counts,
+    windows: int,
+    *,
+    horizon_s: int = HORIZON_S,
+) -> Forecast:
+    """A point forecast with the quantiles that its own errors had lately.
+
+    The forecast is made anew at every step of the history from what was known then, and what came,
+    step by step ahead, is divided by it; the quantiles of these ratios times the forecast of now
+    are the forecast. While there are few, some of a normal distribution stand beside them.
+
+    Args:
+        point: of the maxima of steps, oldest first, the load to be ready for; a finite number.
+        counts: requests of each second up to now, at least one.
+        windows: how many maxima ``point`` gets.
+        horizon_s: how far to look ahead.
+    """
+    loads_rps = np.asarray(counts, dtype=np.float64)
+    begins = np.arange(len(loads_rps) % STEP_S, len(loads_rps), STEP_S)
+    if len(begins) < len(loads_rps) / STEP_S:
+        begins = np.concatenate([[0], begins])
+    lengths = np.diff([*begins, len(loads_rps)])
+    seen = {
+        "peak": np.maximum.reduceat(loads_rps, begins),
+        "mean": np.add.reduceat(loads_rps, begins) / lengths,
+    }
+    maxima = seen["peak"]
+    made = np.array([point(maxima[max(0, n - windows) : n]) for n in range(1, len(maxima) + 1)])
+    room = 1.0  # keeps ratios of small counts finite
+    found = {}
+    for kind, came in seen.items():
+        usual = (came.sum() + room) / (maxima.sum() + room)
+        rows = []
+        for ahead in range(1, horizon_s // STEP_S + 1):
+            ratios = (came[ahead:] + room) / (made[: len(made) - ahead] + room)
+            prior = usual * np.exp(_PRIOR_Z * PRIOR_SIGMA * math.sqrt(ahead))
+            quantiles = np.quantile(np.concatenate([ratios, prior]), LEVELS)
+            rows.append(np.maximum(0.0, quantiles * (made[-1] + room) - room))
+        found[kind] = np.array(rows)
+    return Forecast(found["peak"], found["mean"])

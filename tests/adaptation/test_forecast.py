@@ -1,0 +1,94 @@
+"""What a forecast's quantiles mean, and that they are as wide as what came was scattered."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ipa_energy.adaptation.forecast import LEVELS, Forecast, with_residuals
+from ipa_energy.adaptation.predictor import forecast_reactive, make_predictor
+from ipa_energy.workloads import named_workload
+
+
+def test_what_is_known_has_one_value_at_every_level() -> None:
+    known = Forecast.known(np.array([1] * 9 + [5] + [2] * 10 + [8] * 4 + [0] * 6))
+    assert known.horizon_s == 30
+    assert known.peak_rps[:, 0].tolist() == [5, 2, 8]
+    assert known.peak_rps[:, -1].tolist() == [5, 2, 8]
+    assert known.mean_rps[:, 3].tolist() == [1.4, 2, 3.2]
+
+
+@pytest.mark.parametrize(
+    ("begin_s", "end_s", "peak", "mean"),
+    [
+        (0, 10, 5, 1.4),
+        (0, 12, 5, (14 + 4) / 12),
+        (10, 20, 2, 2),
+        (8, 20, 5, (2.8 + 20) / 12),
+        (20, 90, 8, 3.2),
+        (70, 80, 8, 3.2),
+        (0, math.inf, 8, 2.2),
+        (90, math.inf, 8, 3.2),
+    ],
+)
+def test_loads_between_two_times(begin_s: float, end_s: float, peak: float, mean: float) -> None:
+    """The last step goes on for ever."""
+    known = Forecast.known(np.array([1] * 9 + [5] + [2] * 10 + [8] * 4 + [0] * 6))
+    assert known.peak(0.9, begin_s, end_s) == peak
+    assert known.mean(0.5, begin_s, end_s) == pytest.approx(mean)
+
+
+def test_nothing_lies_between_a_time_and_itself() -> None:
+    with pytest.raises(ValueError, match="nothing in between"):
+        Forecast.flat(3).peak(0.5, 20, 20)
+
+
+def test_levels_between_two_are_interpolated_and_none_is_beyond_them() -> None:
+    row = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]])
+    forecast = Forecast(row, row)
+    assert forecast.peak(0.5) == 4
+    assert forecast.peak(0.825) == pytest.approx(5.5)
+    assert (forecast.peak(0.001), forecast.peak(0.999)) == (1, 7)
+
+
+@pytest.mark.parametrize("name", ["reactive", "max", "avg", "arima", "lstm"])
+def test_quantiles_never_cross_and_hold_what_they_say(name: str) -> None:
+    """Over many decisions about as many loads stay below a quantile as its level says."""
+    below, seen = np.zeros(len(LEVELS)), 0
+    for seed in range(3):
+        counts = named_workload("fluctuating", seed=seed).counts
+        predictor = make_predictor(name)
+        for now_s in range(310, 1190, 40):
+            forecast = predictor.forecast(counts[:now_s], now_s, 10)
+            for quantiles in (forecast.peak_rps, forecast.mean_rps):
+                assert (np.diff(quantiles, axis=1) >= 0).all()
+                assert (quantiles >= 0).all()
+            below += counts[now_s : now_s + 10].mean() <= forecast.mean_rps[0]
+            seen += 1
+    share = below / seen
+    assert share[0] < 0.2
+    assert 0.25 < share[3] < 0.75
+    assert share[-1] > 0.8
+
+
+def test_of_a_load_that_never_changes_only_the_prior_is_uncertain() -> None:
+    """With history it is outweighed: the 10 % and 90 % quantiles are the load."""
+    steady = np.full(720, 20)
+    forecast = with_residuals(forecast_reactive, steady, 12)
+    assert forecast.peak(0.1, 0, 10) == pytest.approx(20, rel=0.01)
+    assert forecast.peak(0.9, 0, 10) == pytest.approx(20, rel=0.01)
+    young = with_residuals(forecast_reactive, steady[:20], 12)
+    assert young.peak(0.9, 0, 10) > 21
+
+
+def test_the_oracle_is_certain_of_the_trace_and_of_nothing_after_it() -> None:
+    trace = np.array([1] * 10 + [7] * 10)
+    oracle = make_predictor("oracle", trace=trace)
+    forecast = oracle.forecast([], 10, 20)
+    assert forecast.peak_rps[:, 2].tolist() == [7, 0]
+    assert (forecast.peak_rps == forecast.mean_rps).all()
+
+
+def test_an_idle_history_expects_next_to_nothing() -> None:
+    forecast = make_predictor("lstm").forecast([0] * 300, 300)
+    assert forecast.peak(0.9) < 0.5
