@@ -179,6 +179,11 @@ class PipelineConfig(UnusedKeys):
         "Hard cap on joules per pipeline request; null: none. A run plans it at the load of the"
         " quietest interval in the monitoring window, where idle watts weigh most.",
     )
+    accuracy_floor: Positive | None = optional(
+        None,
+        "Hard floor of the pipeline's accuracy, as profiled whatever normalize_accuracy says, and"
+        " combined by accuracy_method; null: none.",
+    )
     carbon: CarbonConfig | None = optional(
         None, "What a joule costs the climate, and what that weighs; null: grams are not counted."
     )

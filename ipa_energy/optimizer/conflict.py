@@ -3,9 +3,9 @@
 The *conflict* is a smallest set of constraints that no plan meets together, out of each stage's
 ``scaling_cap:<stage>`` (or ``replicas:<stage>`` where they are fixed), ``batching_cap:<stage>``,
 ``allocations:<stage>`` and ``variants:<stage>``, and the problem's caps (``latency_sla_s``,
-``energy_sla_joules``, ``capacity:<resource>`` …). A *relaxation* changes one number and leaves the
-rest as it is; it is found by solving the changed program, so it is known to help. Where no single
-one does, several that do *together* are looked for, the least in all.
+``energy_sla_joules``, ``accuracy_floor``, ``capacity:<resource>`` …). A *relaxation* changes one
+number and leaves the rest as it is; it is found by solving the changed program, so it is known to
+help. Where no single one does, several that do *together* are looked for, the least in all.
 """
 
 from __future__ import annotations
@@ -392,9 +392,7 @@ def _raised_caps(problem: Problem, names: Collection[str]) -> list[Relaxation] |
         for cap in raised
     ]
     return [
-        Relaxation(cap.name, cap.limit, total, _cap_text(problem, cap, total))
-        for cap, total in totals
-        if not within(total, cap.limit)
+        other_limit(problem, cap, total) for cap, total in totals if not within(total, cap.limit)
     ]
 
 
@@ -421,10 +419,18 @@ def _larger_caps(problem: Problem) -> Iterator[Relaxation]:
         needed = least_total(problem, cap)
         if needed is None:
             continue
-        yield Relaxation(cap.name, cap.limit, needed, _cap_text(problem, cap, needed))
+        yield other_limit(problem, cap, needed)
+
+
+def other_limit(problem: Problem, cap: Cap, needed: float) -> Relaxation:
+    """The limit that a cap would need for this total."""
+    shown, current = cap.shown(needed), cap.shown(cap.limit)
+    return Relaxation(cap.name, current, shown, _cap_text(problem, cap, shown))
 
 
 def _cap_text(problem: Problem, cap: Cap, needed: float) -> str:
+    if cap.floor is not None:
+        return f"{cap.noun} of at most {-float(rounded_up(-needed)):g}"
     text = f"{cap.noun} of at least {rounded_up(needed)} {cap.unit}".rstrip()
     if cap.quantity == CAPPED_JOULES:
         text += f" (at {problem.moment.energy_cap_rps:.4g} rps, which may come)"

@@ -23,6 +23,8 @@ from ipa_energy.optimizer.quantities import CAPPED_JOULES, UNITS, Moment, amount
 from ipa_energy.optimizer.settings import Cap, Settings, Term, caps_at, caps_of, terms_of
 from ipa_energy.records import EnergyRisk, Option, Quality, Stage, weakest_quality
 
+_JOULES = "joules_per_request"
+
 Choice = tuple[int, ...]
 """One index into ``problem.stages[s]`` per stage."""
 
@@ -117,7 +119,7 @@ class Check:
     Attributes:
         constraint: ``throughput:<stage>``, ``scaling_cap:<stage>``, ``batching_cap:<stage>``,
             ``latency_sla_s``, ``energy_sla_joules``, ``capacity:<resource>`` or the YAML's key of
-            the cap of a further quantity.
+            the cap of a further quantity. Of a floor it is the least that is allowed.
         value: what the plan has.
         limit: what is allowed; None if the constraint is off.
         holds: whether it is respected.
@@ -282,7 +284,7 @@ def plan_of(
     """
     moment = moment if isinstance(moment, Moment) else Moment.at(moment)
     moment = moment.knowing(settings.signals)
-    caps = caps_at(caps_of(settings), moment)
+    caps = caps_at(caps_of(settings, len(picks)), moment)
     return _plan(picks, settings, rules, moment, (terms_of(settings), caps))
 
 
@@ -319,6 +321,11 @@ def _plan(
         amounts=amounts,
         certificate=_certificate(stages, settings, rules, caps, totals),
     )
+
+
+def _kept(cap: Cap, totals: Mapping[str, float]) -> Check:
+    total = totals[cap.quantity]
+    return Check(cap.name, cap.shown(total), cap.shown(cap.limit), within(total, cap.limit))
 
 
 def _planned_joules(stages: Sequence[StagePlan]) -> float:
@@ -405,11 +412,11 @@ def _certificate(
         checks.append(Check(f"scaling_cap:{name}", plan.replicas, most, few))
         largest = settings.batching_cap
         checks.append(Check(f"batching_cap:{name}", batch, largest, batch <= largest))
-    limits: dict[str, tuple[str, float | None]] = {
-        "latency_sla_s": ("latency_s", None),  # both are shown with no limit, too
-        "energy_sla_joules": ("joules_per_request", None),
-    }
-    limits.update((cap.name, (cap.quantity, cap.limit)) for cap in caps)
-    for name, (quantity, limit) in limits.items():
-        checks.append(Check(name, totals[quantity], limit, within(totals[quantity], limit)))
+    shown = {cap.name: cap for cap in caps}
+    for name, quantity in (("latency_sla_s", "latency_s"), ("energy_sla_joules", _JOULES)):
+        if name not in shown:  # both are shown with no limit, too
+            checks.append(Check(name, totals[quantity], None, holds=True))
+        else:
+            checks.append(_kept(shown.pop(name), totals))
+    checks += [_kept(cap, totals) for cap in shown.values()]
     return Certificate(tuple(checks))

@@ -23,6 +23,8 @@ have made the option faster or more frugal there::
     (5)  energy        Σ_s m_s·J_so ≤ energy SLA,            J_so = e_o + n_so·p_o / λ_s,
                        with λ the least load that may come while the plan runs, if it is known
     (5') capacity      Σ_s n_so·units_o ≤ capacity           for each resource that has one
+    (5'') accuracy     Σ_s (1 − a_so) ≤ S − accuracy floor    for a sum; an average and a product of
+                       accuracies likewise (:class:`.settings.AccuracyFloor`)
 
     maximise  alpha·A − beta·Σ_s n_so·c_o − gamma·Σ_s b_o − energy_weight·E                   (6)
                       − Σ_r price_r·Σ_s n_so·units_ro
@@ -216,7 +218,7 @@ class Problem:
 
     def under(self, settings: Settings) -> Problem:
         """The same candidates, and penalties, under the weights and caps of other settings."""
-        caps = caps_at(caps_of(settings), self.moment)
+        caps = caps_at(caps_of(settings, len(self.stages)), self.moment)
         return replace(self, settings=settings, terms=terms_of(settings), caps=caps)
 
     def columns(self, quantity: str) -> tuple[Floats, ...]:
@@ -331,7 +333,8 @@ class _Columns:
         self.allowed = _allowed(stage, rules, settings) if kept is None else kept
         self._options = [options[index].planned(settings.energy_risk) for index in self.allowed]
         self._replicas: Floats | None = None
-        self.accuracy = _column(scores[index] for index in self.allowed)
+        self.scores = _column(scores[index] for index in self.allowed)
+        self.accuracy = _column(option.accuracy for option in self._options)
         self.batch = _column(option.batch for option in self._options)
         self.cpu_cores = _column(option.cpu_cores for option in self._options)
         self.throughput_rps = throughputs(self._options)
@@ -411,7 +414,7 @@ class Program:
         self._check_product()
         _check_prices(settings)
         _check_weights(settings)
-        self.terms, self.caps = terms_of(settings), caps_of(settings)
+        self.terms, self.caps = terms_of(settings), caps_of(settings, len(self.stages))
         counted = ["latency_s", "joules_per_request"]
         counted += [term.quantity for term in self.terms]
         counted += [cap.quantity for cap in self.caps]
@@ -477,7 +480,7 @@ class Program:
             stage=stage,
             option_index=columns.allowed,
             replicas=replicas.astype(np.int64),
-            accuracy=columns.accuracy,
+            accuracy=columns.scores,
             amounts=amounts,
             penalty=penalty,
         )

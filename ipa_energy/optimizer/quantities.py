@@ -187,6 +187,15 @@ CAPPED_JOULES = "capped_joules_per_request"
 CAPPED_GRAMS = "capped_grams_per_request"
 """The same in grams."""
 
+ACCURACY_LOSS = "accuracy_loss"
+"""What is missing to an accuracy of 1, which an accuracy floor caps."""
+
+LOG_ACCURACY_LOSS = "log_accuracy_loss"
+"""The same where accuracies are multiplied: a product is a sum of logarithms."""
+
+LEAST_ACCURACY = 1e-300
+"""Stands for an accuracy of 0, which has no logarithm."""
+
 AT_LOW_END = {"joules_per_request": CAPPED_JOULES, "grams_per_request": CAPPED_GRAMS}
 """Quantity → what its cap counts where the load may be lower than planned for."""
 
@@ -290,4 +299,24 @@ def watts(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     return energy.power_w(joules, moment.mean_rps)
 
 
-_CAPPED: Mapping[str, Amount] = {CAPPED_JOULES: capped_joules, CAPPED_GRAMS: capped_grams}
+@over_arrays
+def accuracy_loss(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """1 − a, of the accuracy as profiled."""
+    del replicas, stage, moment
+    return 1 - option.accuracy
+
+
+@over_arrays
+def log_accuracy_loss(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """−ln a."""
+    del replicas, stage, moment
+    return -np.log(np.maximum(option.accuracy, LEAST_ACCURACY))
+
+
+_CAPPED: Mapping[str, Amount] = {
+    CAPPED_JOULES: capped_joules,
+    CAPPED_GRAMS: capped_grams,
+    ACCURACY_LOSS: accuracy_loss,
+    LOG_ACCURACY_LOSS: log_accuracy_loss,
+}
+"""Quantities that have no name in the registry: only caps count them."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ipa_energy.optimizer.quantities import AT_LOW_END, UNITS, Moment
+from ipa_energy.optimizer.quantities import (
+    ACCURACY_LOSS,
+    AT_LOW_END,
+    LEAST_ACCURACY,
+    LOG_ACCURACY_LOSS,
+    UNITS,
+    Moment,
+)
 from ipa_energy.records import EnergyRisk
 from ipa_energy.registries import QUANTITIES
 
@@ -29,6 +37,8 @@ class Settings:
         normalize_accuracy: rank-normalise accuracies within each stage to 0..1 first.
         latency_sla_s: cap of equation (4), None for none.
         energy_sla_joules: cap of equation (5), joules per pipeline request, None for none.
+        accuracy_floor: least accuracy of the pipeline, as profiled, combined by
+            ``accuracy_method``; None for none.
         scaling_cap: most replicas of a stage.
         batching_cap: largest batch of a stage.
         prices: resource → weight of one unit of it in the objective; ``beta`` is that of a core.
@@ -48,6 +58,7 @@ class Settings:
     normalize_accuracy: bool = False
     latency_sla_s: float | None = None
     energy_sla_joules: float | None = None
+    accuracy_floor: float | None = None
     scaling_cap: int
     batching_cap: int
     prices: Mapping[str, float] = field(default_factory=dict)
@@ -92,6 +103,7 @@ class Cap:
         quantity: what it counts, a name that :func:`.quantities.amount_of` knows.
         unit: of the quantity.
         noun: how a sentence calls it: ``a latency SLA``.
+        floor: of what it is the cap of a loss; None if it is simply a cap.
     """
 
     name: str
@@ -99,6 +111,43 @@ class Cap:
     quantity: str
     unit: str
     noun: str
+    floor: AccuracyFloor | None = None
+
+    def shown(self, total: float) -> float:
+        """A total of its quantity as its key names it."""
+        return total if self.floor is None else self.floor.accuracy(total)
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyFloor:
+    """A least accuracy as a cap on a sum over the stages.
+
+    Attributes:
+        method: how the stages' accuracies combine.
+        stages: how many there are.
+    """
+
+    method: AccuracyMethod
+    stages: int
+
+    def loss(self, accuracy: float) -> float:
+        """The sum that a pipeline of this accuracy has."""
+        if self.method == "multiply":
+            return -math.log(max(accuracy, LEAST_ACCURACY))
+        return self.stages * (1 - accuracy) if self.method == "average" else self.stages - accuracy
+
+    def accuracy(self, loss: float) -> float:
+        """The accuracy of a pipeline with this sum."""
+        if self.method == "multiply":
+            return math.exp(-loss)
+        return 1 - loss / self.stages if self.method == "average" else self.stages - loss
+
+    def cap(self, accuracy: float) -> Cap:
+        """The cap that keeps a pipeline at this accuracy or above."""
+        product = self.method == "multiply"
+        quantity = LOG_ACCURACY_LOSS if product else ACCURACY_LOSS
+        limit = self.loss(accuracy)
+        return Cap("accuracy_floor", limit, quantity, "", "an accuracy floor", self)
 
 
 def terms_of(settings: Settings) -> tuple[Term, ...]:
@@ -116,8 +165,8 @@ def terms_of(settings: Settings) -> tuple[Term, ...]:
     return tuple(found)
 
 
-def caps_of(settings: Settings) -> tuple[Cap, ...]:
-    """Everything that a sum over the stages must stay within."""
+def caps_of(settings: Settings, stages: int = 1) -> tuple[Cap, ...]:
+    """Everything that a sum over the stages, so many of them, must stay within."""
     found = []
     if settings.latency_sla_s is not None:
         sla_s = settings.latency_sla_s
@@ -125,6 +174,9 @@ def caps_of(settings: Settings) -> tuple[Cap, ...]:
     if settings.energy_sla_joules is not None:
         sla_j = settings.energy_sla_joules
         found.append(Cap("energy_sla_joules", sla_j, "joules_per_request", "J", "an energy SLA"))
+    if settings.accuracy_floor is not None:
+        floor = AccuracyFloor(settings.accuracy_method, stages)
+        found.append(floor.cap(settings.accuracy_floor))
     for resource, units in settings.capacity.items():
         unit = f"units of {resource}"
         found.append(Cap(f"capacity:{resource}", units, UNITS + resource, unit, "a capacity"))

@@ -78,6 +78,7 @@ def settings_from(
         normalize_accuracy=config.normalize_accuracy,
         latency_sla_s=latency_sla_s,
         energy_sla_joules=config.energy_sla_joules,
+        accuracy_floor=config.accuracy_floor,
         scaling_cap=config.scaling_cap,
         batching_cap=config.batching_cap,
         prices=config.prices or {},
