@@ -450,6 +450,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         settings={
             **settings_of(config, SETTINGS_LOGGED),
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
+            **({"log_detail": "counts"} if config.log_detail == "counts" else {}),
             **(
                 {"replica_start": replica_start(planner.stages, config.reconfiguration_s)}
                 if backend == "simulate"

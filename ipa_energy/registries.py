@@ -110,6 +110,7 @@ WORKLOADS: dict[str, Named] = {
     "steady-low": Named("about 5 requests a second", "ipa_energy.workloads.choice:shape_of"),
     "steady-high": Named("about 29 requests a second", "ipa_energy.workloads.choice:shape_of"),
     "fluctuating": Named("a rise every 10 minutes", "ipa_energy.workloads.choice:shape_of"),
+    "diurnal": Named("days, most at 20 o'clock", "ipa_energy.workloads.choice:shape_of"),
     "csv": Named("a CSV of requests per second", "ipa_energy.workloads.choice:csv_of"),
 }
 """``make(config, ipa_home) -> Workload``; its parameters are ``config.workload_config``, its seed

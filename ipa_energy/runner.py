@@ -267,7 +267,7 @@ class Runner:
         joules = float(served.idle_j.sum() + served.dynamic_j.sum())
         grams = carbon.grams(served.start_s, served.end_s, joules, served.power_w)
         if self.budget is not None:
-            self.budget.add(served.start_s, served.end_s, grams, len(served.requests))
+            self.budget.add(served.start_s, served.end_s, grams, served.left)
         return replace(served, grams=grams)
 
     def _watched(self, interval: Interval) -> Interval:

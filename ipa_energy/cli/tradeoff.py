@@ -83,7 +83,7 @@ def _add_loads(parser: argparse.ArgumentParser) -> None:
         "--workload",
         metavar="NAME|FILE",
         help="a trace that every configuration has to last through: bursty, steady-low,"
-        " steady-high, fluctuating, or a CSV of requests per second",
+        " steady-high, fluctuating, diurnal, or a CSV of requests per second",
     )
     group.add_argument(
         "--map-loads",

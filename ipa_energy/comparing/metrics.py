@@ -9,7 +9,8 @@ Each is defined once, here:
 - ``accuracy_mean`` weights by *time*: the raw pipeline accuracy of the plan that governed each
   moment of the workload. ``accuracy_objective_mean`` does the same with the accuracy term of the
   objective as IPA logs it (alpha, and ranks if so configured).
-- latencies are those of answered requests, from sending to answer.
+- latencies are those of answered requests, from sending to answer; percentiles of a log that only
+  counts requests are within half a percent (:mod:`ipa_energy.serving.tally`), the rest is exact.
 - ``cores_mean`` and ``power_mean_w`` are over the workload, without the drain.
 - a run that served nothing (IPA's own simulation only decides) has the requests its log says were
   offered; all of them count as answered, and what only serving can tell is not known.
@@ -39,9 +40,7 @@ from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import IPA_TERMS, Step
-
-LOG_RESOLUTION_S = 1e-6
-"""Times are logged to the microsecond, so a latency this much above the SLA may be equal to it."""
+from ipa_energy.serving.tally import LOG_RESOLUTION_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,16 +135,11 @@ class RunMetrics:
 
 def metrics(run: Run) -> RunMetrics:
     """The figures of a run as far as it got."""
-    requests = run.requests
-    answered = requests.dropped_at < 0
-    latency_s = (requests.done_s - requests.sending_s)[answered]
-    sla_s = run.info.latency_sla_s
-    within = latency_s <= (math.inf if sla_s is None else sla_s + LOG_RESOLUTION_S)
-    served, total = int(answered.sum()), len(requests)
-    attained = float(within.sum()) / total if total else math.nan
+    seen = _outcome(run)
+    served, total, failed = seen.answered, seen.total, seen.failed
+    attained = seen.in_sla / total if total else math.nan
     if total == 0:
         served = total = _offered(run)
-    failed = int(requests.failed.sum())
     idle_j, dynamic_j = _joules(run, "idle_j"), _joules(run, "dynamic_j")
     energy_j = _sum(step.energy_j for step in run.steps)
     grams = _sum(step.grams for step in run.steps)
@@ -158,11 +152,11 @@ def metrics(run: Run) -> RunMetrics:
         dropped=total - served - failed,
         failed=failed,
         duration_s=run.duration_s,
-        latency_sla_s=sla_s,
+        latency_sla_s=run.info.latency_sla_s,
         sla_attainment=attained,
-        latency_p50_s=_percentile(latency_s, 50),
-        latency_p99_s=_percentile(latency_s, 99),
-        latency_mean_s=_mean(latency_s),
+        latency_p50_s=seen.latency_p50_s,
+        latency_p99_s=seen.latency_p99_s,
+        latency_mean_s=seen.latency_mean_s,
         accuracy_mean=_over_time(run, lambda step: step.accuracy_raw),
         accuracy_objective_mean=_over_time(run, lambda step: step.terms["accuracy"]),
         cores_mean=_per_second_mean(run, run.cores, lambda step: step.cores),
@@ -209,6 +203,46 @@ def metrics(run: Run) -> RunMetrics:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What became of a run's requests."""
+
+    total: int
+    answered: int
+    failed: int
+    in_sla: int
+    latency_p50_s: float
+    latency_p99_s: float
+    latency_mean_s: float
+
+
+def _outcome(run: Run) -> _Outcome:
+    """By their times, or as the log has counted them."""
+    tally, requests, sla_s = run.tally, run.requests, run.info.latency_sla_s
+    if tally is not None:
+        return _Outcome(
+            total=len(tally),
+            answered=tally.answered,
+            failed=tally.failed,
+            in_sla=tally.in_sla,
+            latency_p50_s=tally.percentile_s(50),
+            latency_p99_s=tally.percentile_s(99),
+            latency_mean_s=tally.latency_sum_s / tally.answered if tally.answered else math.nan,
+        )
+    answered = requests.dropped_at < 0
+    latency_s = (requests.done_s - requests.sending_s)[answered]
+    within = latency_s <= (math.inf if sla_s is None else sla_s + LOG_RESOLUTION_S)
+    return _Outcome(
+        total=len(requests),
+        answered=int(answered.sum()),
+        failed=int(requests.failed.sum()),
+        in_sla=int(within.sum()),
+        latency_p50_s=_percentile(latency_s, 50),
+        latency_p99_s=_percentile(latency_s, 99),
+        latency_mean_s=_mean(latency_s),
+    )
+
+
 def count_changes(steps: Sequence[Step]) -> int:
     """Steps at which some stage runs something else than in the step before it."""
     configured = [step for step in steps if step.stages]
@@ -241,6 +275,12 @@ def _amounts(run: Run) -> dict[str, float]:
 
 def _requests_of_steps(run: Run) -> Floats:
     """Requests sent during each step."""
+    if run.tally is not None:
+        sent = np.concatenate([[0.0], np.cumsum(run.offered_rps)])
+        edges = [
+            (int(step.start_s), min(math.ceil(step.end_s), len(sent) - 1)) for step in run.steps
+        ]
+        return np.array([sent[end] - sent[min(start, end)] for start, end in edges])
     if len(run.requests) == 0:
         return np.array([step.requests for step in run.steps])
     sending_s = np.sort(run.requests.sending_s)

@@ -265,6 +265,11 @@ class PipelineConfig(UnusedKeys):
         "Seconds until a new replica serves, in a simulation; null: the time that the profile"
         " measured for each variant, or 8, about what IPA's take, where it measured none.",
     )
+    log_detail: Literal["requests", "counts"] = optional(
+        "requests",
+        "What a run logs of its requests. requests: every one's times, as IPA; counts: what they"
+        " came to in each interval, for runs of days, with latencies to half a percent.",
+    )
     drop_limit: Positive | None = optional(
         10, "A request older than this many seconds is dropped; null: never."
     )

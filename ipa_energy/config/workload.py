@@ -1,6 +1,6 @@
 """What ``workload_config`` may hold, by ``workload_type``.
 
-``static`` and ``twitter`` are IPA's, key for key; the four shapes and ``csv`` are ours. The type
+``static`` and ``twitter`` are IPA's, key for key; the shapes and ``csv`` are ours. The type
 of a workload that is registered from outside takes any mapping, which its maker has to check.
 """
 
@@ -44,7 +44,7 @@ class TwitterWindow(StrictModel):
 
 
 class ShapeWorkload(StrictModel):
-    """A load generated here in one of IPA's four shapes."""
+    """A load generated here in one of IPA's four shapes, or in that of a day."""
 
     seed: NaturalInteger | None = Field(
         default=None, description="Seed of the generator; null: the pipeline's seed."
@@ -74,7 +74,7 @@ WorkloadConfig = (
     | None
 )
 
-SHAPES = ("bursty", "steady-low", "steady-high", "fluctuating")
+SHAPES = ("bursty", "steady-low", "steady-high", "fluctuating", "diurnal")
 MODELS: dict[str, type[StrictModel]] = {
     "static": StaticWorkload,
     "twitter": TwitterWindow,

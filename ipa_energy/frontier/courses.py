@@ -22,7 +22,6 @@ import numpy as np
 from ipa_energy.adaptation.predictor import HistoryPredictor, PointForecast
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.comparing.hull import Outcome
-from ipa_energy.comparing.metrics import LOG_RESOLUTION_S
 from ipa_energy.errors import InfeasibleError
 from ipa_energy.experiment import Experiment, check_feasible
 from ipa_energy.frontier.weightings import Weighting, reweighted
@@ -44,6 +43,7 @@ from ipa_energy.serving.base import (
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.simulated.backend import simulated
 from ipa_energy.serving.simulated.replicas import server_of
+from ipa_energy.serving.tally import LOG_RESOLUTION_S
 
 
 @dataclass(frozen=True, slots=True)

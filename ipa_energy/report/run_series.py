@@ -20,6 +20,7 @@ from ipa_energy.report.figure import Axis, Line
 from ipa_energy.report.palette import run_dash
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import Step
+from ipa_energy.serving.tally import merged
 
 MOST_POINTS = 2000
 LATENCY_WINDOW_S = 10.0
@@ -114,6 +115,8 @@ def latency_percentiles(run: Run, percentiles: tuple[float, ...]) -> tuple[Float
     Returns:
         drops per window at the windows' starts, and one series a percentile.
     """
+    if run.tally is not None:
+        return _counted_percentiles(run, percentiles)
     requests = run.requests
     windows = max(1, math.ceil(run.duration_s / LATENCY_WINDOW_S))
     width_s = LATENCY_WINDOW_S * math.ceil(windows / MOST_POINTS)
@@ -132,8 +135,24 @@ def latency_percentiles(run: Run, percentiles: tuple[float, ...]) -> tuple[Float
     ]
 
 
+def _counted_percentiles(run: Run, percentiles: tuple[float, ...]) -> tuple[Floats, list[Series]]:
+    """The same from counts, by the step in which requests left; several of a long run as one."""
+    counted = [(step.start_s, step.tally) for step in run.steps if step.tally is not None]
+    block = max(1, math.ceil(len(counted) / MOST_POINTS))
+    groups = [counted[begin : begin + block] for begin in range(0, len(counted), block)]
+    x = np.array([group[0][0] for group in groups])
+    tallies = [merged([part for _, part in group]) for group in groups]
+    drops = np.array([float(sum(one.dropped) + one.failed) for one in tallies])
+    return drops, [
+        Series(x, np.array([one.percentile_s(q) for one in tallies])) for q in percentiles
+    ]
+
+
 def latency_distribution(run: Run) -> Series:
     """Share of *all* requests answered within x seconds; ends below 1 if some were dropped."""
+    if run.tally is not None:
+        counts = np.cumsum(run.tally.counts)
+        return Series(run.tally.latency_s, counts / max(1, len(run.tally)))
     requests = run.requests
     answered = requests.dropped_at < 0
     latency_s = np.sort((requests.done_s - requests.sending_s)[answered])

@@ -2,7 +2,8 @@
 
 One line of JSON an interval, ``{"timestep", "entry", "window"}``: the step's entry for the
 adaptation log (null for a continuation) and everything that the window served. Request times are
-whole microseconds since the start of the run, −1 for never; one list a column, one list a stage.
+whole microseconds since the start of the run, −1 for never; one list a column, one list a stage;
+with ``log_detail: counts`` what they came to (:mod:`ipa_energy.serving.tally`) in their place.
 Each line ends in its number and checksum (:mod:`ipa_energy.jsonl`); lines of older versions do not.
 A last line without its newline is one that a kill tore: it never happened.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from ipa_energy.as_json import as_json, or_none
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.jsonl import Seals, sealed
 from ipa_energy.runlog.live_step import known
-from ipa_energy.runlog.record import Interval
+from ipa_energy.runlog.record import MICROSECONDS, Interval, no_requests
 from ipa_energy.runlog.step import as_quality, log_entry
 from ipa_energy.serving.base import Change, Event, Requests, Served
 from ipa_energy.serving.observed import Spent
+from ipa_energy.serving.tally import Tally
 
 NEVER_US = -1
-MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +57,6 @@ def encode(interval: Interval, *, continues: bool, number: int) -> tuple[Line, b
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     line = Line(timestep_s=interval.timestep_s, entry=entry, served=served)
     return line, sealed(text, number).encode() + b"\n"
-
-
-def as_logged(requests: Requests) -> Requests:
-    """Requests with their times as the journal keeps them, to the microsecond."""
-    times = ("sending_s", "done_s", "queued_s", "started_s", "served_s")
-    rounded = {name: np.rint(getattr(requests, name) * MICROSECONDS) for name in times}
-    return replace(requests, **{name: value / MICROSECONDS for name, value in rounded.items()})
 
 
 def read_lines(path: Path) -> Iterator[tuple[Line, int]]:
@@ -100,7 +94,7 @@ def _decode(data: dict[str, Any]) -> Line:
         served=Served(
             start_s=float(window["start_s"]),
             end_s=float(window["end_s"]),
-            requests=_requests(window),
+            requests=no_requests(len(window["idle_j"])) if "tally" in window else _requests(window),
             idle_j=_floats(window["idle_j"]),
             dynamic_j=_floats(window["dynamic_j"]),
             power_w=_floats(window["power_w"]),
@@ -109,6 +103,7 @@ def _decode(data: dict[str, Any]) -> Line:
             meter=window["meter"],
             quality=as_quality(window["quality"]),
             grams=window.get("grams"),
+            tally=Tally.from_json(window["tally"]) if "tally" in window else None,
             **_beside(window),
         ),
     )
@@ -127,7 +122,6 @@ def _beside(window: dict[str, Any]) -> dict[str, Any]:
 
 
 def _window(served: Served) -> dict[str, Any]:
-    requests = served.requests
     live = {
         "overhead_j": {name: round(joules, 6) for name, joules in served.overhead_j.items()},
         "replicas": as_json(served.replicas),
@@ -148,6 +142,16 @@ def _window(served: Served) -> dict[str, Any]:
         "meter": served.meter,
         "quality": served.quality,
         **({} if served.grams is None else {"grams": or_none(round(served.grams, 9))}),
+        **_logged(served),
+    }
+
+
+def _logged(served: Served) -> dict[str, Any]:
+    """Times of the requests, or what they came to."""
+    requests = served.requests
+    if served.tally is not None:
+        return {"tally": served.tally.to_json()}
+    return {
         "request_id": requests.request_id.tolist(),
         "sending_us": _to_us(requests.sending_s),
         "done_us": _to_us(requests.done_s),

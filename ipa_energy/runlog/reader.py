@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,13 +28,20 @@ from ipa_energy.runlog.folder import (
     RUN_FILE,
     WORKLOAD_FILE,
 )
-from ipa_energy.runlog.journal import as_logged, read_lines
-from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals, read_run_json
+from ipa_energy.runlog.journal import read_lines
+from ipa_energy.runlog.record import (
+    Interval,
+    RunInfo,
+    RunStatus,
+    Totals,
+    as_logged,
+    no_requests,
+    read_run_json,
+)
 from ipa_energy.runlog.responses import (
     Responses,
     add_seconds,
     joined,
-    no_requests,
     read_responses,
     taken,
 )
@@ -46,7 +54,9 @@ from ipa_energy.runlog.step import (
     start_of,
     with_window,
 )
+from ipa_energy.runlog.writer import LAST_LINE, TIMESTEPS_LINE
 from ipa_energy.serving.base import Requests, Served
+from ipa_energy.serving.tally import Tally, merged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,9 @@ class Run:
         status: ``running``, ``complete`` or ``failed``; ``ipa`` for IPA's own folders.
         config: ``0.yaml``.
         steps: the initial configuration and every decision, in time.
-        requests: those that left the pipeline, in the order of sending.
+        requests: those that left the pipeline, in the order of sending; none if the log has only
+            counts of them (``tally``).
+        tally: what its requests came to, where the log has no more; else None.
         power_w: (seconds,) mean watts; empty if not logged.
         cores: (seconds,) mean cores; empty if not logged.
         workload_digest, profile_digest: SHA-256 of the copies in the folder; None without one.
@@ -75,6 +87,7 @@ class Run:
     cores: Floats
     workload_digest: str | None
     profile_digest: str | None
+    tally: Tally | None = None
 
     @property
     def name(self) -> str:
@@ -101,8 +114,13 @@ class Run:
     @property
     def offered_rps(self) -> Floats:
         """(seconds,) requests sent in each second, of those that left the pipeline."""
-        seconds = np.floor(self.requests.sending_s).astype(np.int64)
         length = int(np.ceil(self.duration_s))
+        if self.tally is not None:
+            first_s, sent = self.tally.first_s, self.tally.sent
+            offered = np.zeros(max(length, first_s + len(sent)))
+            offered[first_s : first_s + len(sent)] = sent
+            return offered
+        seconds = np.floor(self.requests.sending_s).astype(np.int64)
         return np.bincount(seconds, minlength=length).astype(np.float64)
 
 
@@ -126,9 +144,9 @@ def read_run(path: Path) -> Run:
                     "the run is not complete and its journal is gone", where=path / JOURNAL_FILE
                 ) from error
             status = "complete"  # it was completed while we looked
-    log = _read_json(path / ADAPTATION_FILE)
+    steps = list(_steps(_timesteps(path / ADAPTATION_FILE), info))
     responses = read_responses(path / RESPONSES_FILE, info.nodes)
-    return _folder_run(path, info, status, log.get("timesteps") or {}, responses)
+    return _folder_run(path, info, status, steps, responses)
 
 
 class RunInMemory:
@@ -146,11 +164,12 @@ class RunInMemory:
         self.elapsed_s = 0.0
         self._info = replace(info, start_time_s=round(info.start_time_s, 3))
         self._status: RunStatus = "running"
-        self._windows = _Windows(len(info.nodes))
+        self._windows = _Windows(info)
 
     def append_interval(self, interval: Interval) -> None:
         """Take one more interval."""
-        continues = bool(self._windows.timesteps) and interval.decision is None
+        continues = not self._windows.is_empty and interval.decision is None
+        interval = self._info.counted(interval)
         entry = None if continues else log_entry(interval)
         self._windows.add(interval.timestep_s, entry, interval.served)
 
@@ -174,7 +193,7 @@ class RunInMemory:
         return _run(
             self._info,
             self._status,
-            found.timesteps,
+            found.steps(),
             found.responses(),
             config=yaml.safe_load(config_yaml),
             workload_digest=_digest(workload),
@@ -191,9 +210,11 @@ class RunInMemory:
 class _Windows:
     """The windows of a run, gathered into what its final files hold."""
 
-    def __init__(self, stages: int) -> None:
-        self.timesteps: dict[str, dict[str, Any]] = {}
-        self._requests = [no_requests(stages)]
+    def __init__(self, info: RunInfo) -> None:
+        self._info = info
+        self._steps: list[Step] = []
+        self._last: tuple[str, dict[str, Any]] | None = None
+        self._requests = [no_requests(len(info.nodes))]
         self._power_w: list[float] = []
         self._cores: list[float] = []
         self._end_s = 0.0
@@ -201,13 +222,26 @@ class _Windows:
     def add(self, timestep_s: float, entry: dict[str, Any] | None, served: Served) -> None:
         """One window more; without an entry it continues the step before it."""
         if entry is not None:
-            self.timesteps[f"{timestep_s:g}"] = entry
-        else:
-            last = next(reversed(self.timesteps))
-            self.timesteps[last] = with_window(self.timesteps[last], served)
+            self._steps = self.steps()
+            self._last = (f"{timestep_s:g}", entry)
+        elif self._last is not None:
+            timestep, before = self._last
+            self._last = (timestep, with_window(before, served))
         add_seconds(self._power_w, self._cores, served)
         self._requests.append(as_logged(served.requests))
         self._end_s = served.end_s
+
+    @property
+    def is_empty(self) -> bool:
+        """True before the first window."""
+        return self._last is None
+
+    def steps(self) -> list[Step]:
+        """What the adaptation log would hold."""
+        if self._last is not None:
+            self._steps.append(parse_entry(*self._last, self._info.nodes, self._end_s))
+            self._last = None
+        return self._steps
 
     def responses(self) -> Responses:
         """What ``0.json`` would hold."""
@@ -221,10 +255,10 @@ class _Windows:
 
 
 def _read_journal(path: Path, info: RunInfo, status: str) -> Run:
-    windows = _Windows(len(info.nodes))
+    windows = _Windows(info)
     for line, _ in read_lines(path / JOURNAL_FILE):
         windows.add(line.timestep_s, line.entry, line.served)
-    return _folder_run(path, info, status, windows.timesteps, windows.responses())
+    return _folder_run(path, info, status, windows.steps(), windows.responses())
 
 
 def _read_ipa(path: Path) -> Run:
@@ -262,19 +296,20 @@ def _read_ipa(path: Path) -> Run:
             key: config[key] for key in ("alpha", "beta", "gamma", "energy_weight") if key in config
         },
     )
-    return _folder_run(path, info, "ipa", timesteps, responses)
+    steps = list(_steps(iter(timesteps.items()), info))
+    return _folder_run(path, info, "ipa", steps, responses)
 
 
 def _folder_run(
     path: Path,
     info: RunInfo,
     status: str,
-    timesteps: Mapping[str, Mapping[str, Any]],
+    steps: Sequence[Step],
     responses: Responses,
 ) -> Run:
     files = [path / WORKLOAD_FILE, path / PROFILE_FILE]
     workload, profile = (_digest(file.read_bytes()) if file.exists() else None for file in files)
-    if not timesteps:
+    if not steps:
         raise ConfigError(
             "no interval is finished",
             where=path,
@@ -283,7 +318,7 @@ def _folder_run(
     return _run(
         info,
         status,
-        timesteps,
+        steps,
         responses,
         path=path,
         config=_read_yaml(path / CONFIG_FILE),
@@ -295,7 +330,7 @@ def _folder_run(
 def _run(
     info: RunInfo,
     status: str,
-    timesteps: Mapping[str, Mapping[str, Any]],
+    steps: Sequence[Step],
     responses: Responses,
     *,
     path: Path | None = None,
@@ -303,23 +338,49 @@ def _run(
     workload_digest: str | None,
     profile_digest: str | None,
 ) -> Run:
-    starts = [start_of(key, entry) for key, entry in timesteps.items()]
-    ends = [*starts[1:], info.duration_s]
+    tallies = [step.tally for step in steps if step.tally is not None]
     return Run(
         path=path,
         info=info,
         status=status,
         config=config,
-        steps=tuple(
-            parse_entry(key, entry, info.nodes, end)
-            for (key, entry), end in zip(timesteps.items(), ends, strict=True)
-        ),
+        steps=tuple(steps),
         requests=responses.requests,
         power_w=responses.power_w,
         cores=responses.cores,
         workload_digest=workload_digest,
         profile_digest=profile_digest,
+        tally=merged(tallies) if tallies else None,
     )
+
+
+def _steps(timesteps: Iterator[tuple[str, Mapping[str, Any]]], info: RunInfo) -> Iterator[Step]:
+    """The steps of a log; each ends where it says, or where the next one begins."""
+    entries = chain(timesteps, [None])
+    last = next(entries)
+    for following in entries:
+        if last is None:
+            return
+        end_s = info.duration_s if following is None else start_of(*following)
+        yield parse_entry(*last, info.nodes, end_s)
+        last = following
+
+
+def _timesteps(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The entries of a log: where it has one a line, as ours have, one at a time.
+
+    A log of days fits no memory at once.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            file.readline()
+            if file.readline() == TIMESTEPS_LINE:
+                for line in iter(file.readline, LAST_LINE):
+                    yield from json.loads("{" + line.rstrip().removesuffix(",") + "}").items()
+                return
+        yield from (_read_json(path).get("timesteps") or {}).items()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read ({in_words(error)})", where=path) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

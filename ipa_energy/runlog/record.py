@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,11 @@ from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
-from ipa_energy.serving.base import Decision, Served
+from ipa_energy.serving.base import Decision, Requests, Served
 from ipa_energy.serving.observed import Correction, Scale, StageJoules
+from ipa_energy.serving.tally import tally
+
+MICROSECONDS = 1_000_000
 
 RunStatus = Literal["running", "complete", "failed"]
 
@@ -108,6 +111,27 @@ class RunInfo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def counts_requests(self) -> bool:
+        """True if its log counts requests interval by interval in the place of their times."""
+        return self.settings.get("log_detail") == "counts"
+
+    def counted(self, interval: Interval) -> Interval:
+        """The interval as it is logged: its requests counted, if that is how this run logs them."""
+        if not self.counts_requests:
+            return interval
+        served, stages = interval.served, len(self.stages)
+        requests = as_logged(served.requests)
+        counts = tally(
+            requests.sending_s,
+            requests.done_s - requests.sending_s,
+            requests.dropped_at,
+            requests.failed,
+            stages=stages,
+            sla_s=self.latency_sla_s,
+        )
+        return replace(interval, served=replace(served, requests=no_requests(stages), tally=counts))
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunInfo:
         """The record back from ``run.json``; keys of newer versions are ignored."""
@@ -118,6 +142,20 @@ class RunInfo:
         # A folder may come from anywhere, and a terminal does what control characters say.
         kept["name"] = "".join(c if c.isprintable() else "\ufffd" for c in str(kept["name"]))
         return cls(**kept)
+
+
+def as_logged(requests: Requests) -> Requests:
+    """Requests with their times as the journal keeps them, to the microsecond."""
+    times = ("sending_s", "done_s", "queued_s", "started_s", "served_s")
+    rounded = {name: np.rint(getattr(requests, name) * MICROSECONDS) for name in times}
+    return replace(requests, **{name: value / MICROSECONDS for name, value in rounded.items()})
+
+
+def no_requests(stages: int) -> Requests:
+    """Nothing, in the right shapes."""
+    none, matrix = np.empty(0), np.empty((0, stages))
+    ids = np.empty(0, dtype=np.int64)
+    return Requests(ids, none, none, ids, matrix, matrix, matrix)
 
 
 @dataclass(slots=True)
@@ -163,12 +201,11 @@ class Totals:
         """
         for name, term in further.items():
             total, requests = self.further.get(name, (0.0, 0))
-            count = len(served.requests)
+            count = served.left
             self.further[name] = (total + count * term, requests + count)
-        self.requests += len(served.requests)
-        failed = int(served.requests.failed.sum())
-        self.failed += failed
-        self.dropped += int((served.requests.dropped_at >= 0).sum()) - failed
+        self.requests += served.left
+        self.failed += served.failed
+        self.dropped += served.dropped
         self.decisions += status not in (None, "initial")
         self.infeasible_steps += status == "infeasible"
         self.reconfigurations += bool(reconfigured)

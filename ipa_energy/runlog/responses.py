@@ -6,7 +6,8 @@ which each mode counts as one lost request; where it was dropped, and the times 
 under ``dropped``, with ``failed`` among them if it was not its age that it was lost for. Two more
 lists, ``power_w`` and ``cores``, hold one mean a second.
 
-The file is written and read one second a line, so that the length of a run costs no memory.
+The file is written and read one second a line, so that the length of a run costs no memory. Of a
+run with ``log_detail: counts`` its lists are empty: the counts are in the adaptation log.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
-from ipa_energy.runlog.journal import MICROSECONDS
+from ipa_energy.runlog.record import MICROSECONDS
 from ipa_energy.serving.base import Requests, Served
 
 OPENING = '{"responses": ['
@@ -49,13 +50,6 @@ class Responses:
     power_w: Floats
     cores: Floats
     seconds: int
-
-
-def no_requests(stages: int) -> Requests:
-    """Nothing, in the right shapes."""
-    none, matrix = np.empty(0), np.empty((0, stages))
-    ids = np.empty(0, dtype=np.int64)
-    return Requests(ids, none, none, ids, matrix, matrix, matrix)
 
 
 def joined(parts: list[Requests]) -> Requests:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ipa_energy.as_json import or_none
@@ -22,8 +23,11 @@ from ipa_energy.records import QUALITIES, Allocation, Option, Quality, weakest_q
 from ipa_energy.runlog.live_step import LiveStep, decided_live, parse_live, served_live
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served
+from ipa_energy.serving.tally import Tally, merged
 
 NAN = math.nan
+TALLY = "requests_counted"
+"""Key of what a step's requests came to, where their times are not logged."""
 
 IPA_TERMS = {
     "accuracy": "accuracy_objective",
@@ -40,6 +44,16 @@ def number(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     return NAN
+
+
+@lru_cache(maxsize=4096)
+def _shared(value: float) -> float:
+    """The same number for equal ones: a log of days has millions of loads."""
+    return float(value)
+
+
+def _load(value: object) -> float:
+    return _shared(value) if type(value) in (int, float) else NAN
 
 
 def as_quality(value: object) -> Quality | None:
@@ -133,6 +147,7 @@ class Step:
         signals: what the plan knew beside the load: ``g_per_kwh`` …
         grams: of CO2 equivalent for ``energy_j``; NaN where nobody said what a joule emits.
         live: what only a live run has; None for others.
+        tally: of the requests that left in it, where their times are not logged; else None.
     """
 
     start_s: float
@@ -161,6 +176,7 @@ class Step:
     signals: Mapping[str, float] = field(default_factory=dict)
     grams: float = NAN
     live: LiveStep | None = None
+    tally: Tally | None = None
 
     @property
     def duration_s(self) -> float:
@@ -261,6 +277,9 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
     energy_j = _total(list(totals.values()))
     if "energy_sla" in entry:
         entry = entry | {"energy_sla": _held(entry["energy_sla"], served, energy_j)}
+    if served.tally is not None:
+        parts = [Tally.from_json(entry[TALLY])] if TALLY in entry else []
+        entry = entry | {TALLY: merged([*parts, served.tally]).to_json()}
     if served.grams is not None:
         grams = entry.get("grams", 0.0)
         entry = entry | {
@@ -279,7 +298,7 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
 
 def _held(sla: Mapping[str, Any], served: Served, energy_j: float | None) -> dict[str, Any]:
     """Whether a step kept the energy SLA so far; without a request as if it had served one."""
-    requests = sla["requests"] + len(served.requests)
+    requests = sla["requests"] + served.left
     joules = None if energy_j is None else _rounded(energy_j / max(1, requests))
     return {
         **sla,
@@ -373,7 +392,7 @@ def parse_entry(
             **{term: number(entry.get(key)) for term, key in IPA_TERMS.items()},
             **{term: number(value) for term, value in (entry.get("terms") or {}).items()},
         },
-        monitored_load_rps=tuple(number(load) for load in entry.get("monitored_load") or ()),
+        monitored_load_rps=tuple(_load(load) for load in entry.get("monitored_load") or ()),
         predicted_load_rps=number(entry.get("predicted_load")),
         planned_load_rps=number(entry.get("planned_load")),
         decision_s=number(entry.get("duration")),
@@ -391,6 +410,7 @@ def parse_entry(
         signals={name: number(value) for name, value in (entry.get("signals") or {}).items()},
         grams=number(entry.get("grams")),
         live=parse_live(entry),
+        tally=Tally.from_json(entry[TALLY]) if TALLY in entry else None,
     )
 
 

@@ -44,6 +44,8 @@ GROWTH = 1.25
 WORTH_RENEWING = 100.0
 SYNC_INTERVAL_S = 0.25
 
+TIMESTEPS_LINE, LAST_LINE = '"timesteps": {\n', "}}\n"
+
 
 class AdaptationLog:
     """``adaptation_log.json``, kept rendered but for its last step, which may still grow.
@@ -96,10 +98,10 @@ class AdaptationLog:
             "stage_wise_slas": info.stage_slas_s,
             "recieved_load": self._received_rps,
         }
-        file.write(f'{{"metadata": {json.dumps(metadata)},\n"timesteps": {{\n')
+        file.write(f'{{"metadata": {json.dumps(metadata)},\n{TIMESTEPS_LINE}')
         for text in self._rendered:
             file.write(f"{text},\n")
-        file.write(f"{_render(*self._last) if self._last else ''}\n}}}}\n")
+        file.write(f"{_render(*self._last) if self._last else ''}\n{LAST_LINE}")
 
 
 def _render(timestep: str, entry: dict[str, Any]) -> str:
@@ -219,7 +221,8 @@ class RunLog:
             ConfigError: it cannot be written; the intervals before it are unharmed.
         """
         continues = not self._log.is_empty and interval.decision is None
-        line, data = encode(interval, continues=continues, number=self._lines + 1)
+        logged = self.info.counted(interval)
+        line, data = encode(logged, continues=continues, number=self._lines + 1)
         self._append(data)
         self._lines += 1
         self._log.add(line)
@@ -247,6 +250,7 @@ class RunLog:
         with writing(journal):
             journal.unlink(missing_ok=True)
         self.is_complete = True
+        self._log = AdaptationLog(self.info)  # of days it is large
 
     def fail(self, reason: str) -> None:
         """Say in ``run.json`` that the run failed and why; it can still be resumed."""
@@ -321,7 +325,7 @@ class RunLog:
         return Finished(
             start_s=served.start_s,
             end_s=served.end_s,
-            requests=len(served.requests),
+            requests=served.left,
             step=step,
         )
 

@@ -36,6 +36,7 @@ from ipa_energy.config import PipelineConfig
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Option, Quality, Stage
 from ipa_energy.serving.observed import AdapterFigures, Spent
+from ipa_energy.serving.tally import Tally
 
 Resumes = Literal["replay", "adopt"]
 """How a killed run goes on: a simulation serves again with the logged decisions, to the same state;
@@ -313,6 +314,7 @@ class Served:
         grams: of CO2 equivalent for the stages' joules, at the site's meter; None where nobody
             says what a joule emits.
         late_s: by how much each request was sent later than intended; empty for a simulation.
+        tally: the requests counted, where their times are not kept: then ``requests`` is empty.
     """
 
     start_s: float
@@ -333,6 +335,24 @@ class Served:
     machine_j: float | None = field(default=None, kw_only=True)
     grams: float | None = field(default=None, kw_only=True)
     late_s: Floats = field(default_factory=lambda: np.zeros(0), kw_only=True)
+    tally: Tally | None = field(default=None, kw_only=True)
+
+    @property
+    def left(self) -> int:
+        """Requests that left the pipeline in it."""
+        return len(self.requests if self.tally is None else self.tally)
+
+    @property
+    def failed(self) -> int:
+        """Of these, those that were lost for another reason than their age."""
+        return int(self.requests.failed.sum()) if self.tally is None else self.tally.failed
+
+    @property
+    def dropped(self) -> int:
+        """Of these, those that were lost for their age."""
+        if self.tally is not None:
+            return sum(self.tally.dropped)
+        return int((self.requests.dropped_at >= 0).sum()) - self.failed
 
 
 class Backend(Protocol):

@@ -19,6 +19,11 @@ lines in log rate between corners, whose times and heights are drawn per seed::
     fluctuating   ___/‾\___/‾‾\__  parts of 10 minutes, each with a rise of its own, shorter and
                   lower or higher, to a rest level of its own          3..34, mean 16.5
 
+and one of our own, for runs of days::
+
+    diurnal       ‾\__/‾‾/\  24 hours, each day at a level of its own: lowest before 5, highest at
+                  20 o'clock, second 0 being midnight                  1..40, mean 12
+
 A run shorter than a shape's period squeezes the shape into it, a longer one repeats it with newly
 drawn corners.
 """
@@ -89,11 +94,18 @@ def _fluctuating(random: np.random.Generator) -> Corners:
     return [(0, before), (up, before), (hold, top), (down, top * 0.88), (calm, after)]
 
 
+def _diurnal(random: np.random.Generator) -> Corners:
+    level = 11.75 * random.uniform(0.93, 1.07)
+    hours = [(0, 0.75), (4.5, 0.45), (8, 0.9), (12, 1.15), (16, 1.2), (20, 1.6), (22, 1.4)]
+    return [(3600 * hour, level * share) for hour, share in hours]
+
+
 SHAPES: dict[str, Shape] = {
     "bursty": Shape(1200, _bursty, (3, 34), sway=0.06, sway_s=20),
     "steady-low": Shape(1200, _steady_low, (3, 8), sway=0.02, sway_s=60),
     "steady-high": Shape(1200, _steady_high, (23, 34), sway=0.01, sway_s=60),
     "fluctuating": Shape(600, _fluctuating, (3, 34), sway=0.06, sway_s=20),
+    "diurnal": Shape(86_400, _diurnal, (1, 40), sway=0.06, sway_s=20),
 }
 """Name → generator: the names that ``--workload`` and ``workload_type`` accept."""
 

@@ -24,11 +24,11 @@ def autocorrelation(counts: np.ndarray, lag_s: int) -> float:
     return float((deviation[:-lag_s] * deviation[lag_s:]).mean() / counts.var())
 
 
-def test_the_names_are_those_of_ipas_windows() -> None:
-    assert set(SHAPES) == set(IPA_WINDOWS)
+def test_the_names_are_those_of_ipas_windows_and_a_day() -> None:
+    assert set(SHAPES) == {*IPA_WINDOWS, "diurnal"}
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", IPA_WINDOWS)
 def test_statistics_are_those_of_ipas_window(name: str) -> None:
     low, high, mean, deviation, after_10_s, after_120_s, jitter = IPA_WINDOWS[name]
     traces = [named_workload(name, seed=seed).counts for seed in SEEDS]
@@ -43,6 +43,15 @@ def test_statistics_are_those_of_ipas_window(name: str) -> None:
         after_120_s, abs=0.08
     )
     assert np.mean([np.diff(counts).var() for counts in traces]) == pytest.approx(jitter, rel=0.2)
+
+
+def test_days_have_their_low_before_five_their_high_at_eight_and_a_level_of_their_own() -> None:
+    counts = named_workload("diurnal", seed=4, duration_s=7 * 86_400).counts
+    hours = counts.reshape(7, 24, 3600).mean(axis=2)
+    assert counts.mean() == pytest.approx(12, rel=0.05)
+    assert set(hours.argmin(axis=1)) <= {3, 4}
+    assert set(hours.argmax(axis=1)) <= {19, 20}
+    assert len(set(np.round(hours.mean(axis=1), 1))) > 3
 
 
 @pytest.mark.parametrize("name", ["bursty", "fluctuating"])
@@ -68,7 +77,7 @@ def test_a_seed_decides_the_counts(name: str) -> None:
 
 def test_counts_do_not_change_between_versions() -> None:
     """Published results name a seed; if this fails, say in the changelog that results change."""
-    text = ",".join(str(count) for name in SHAPES for count in named_workload(name).counts)
+    text = ",".join(str(count) for name in IPA_WINDOWS for count in named_workload(name).counts)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "763a421646b5be5f"
 
 
