@@ -79,6 +79,7 @@ def real_models(setting: Setting) -> ServedModels:
     """
     require("mlserver", what="--backend local", extra="serve", instead="--backend local-stub")
     _check_fan_out(setting, "local")
+    _check_whole_cores(setting)
     config = setting.config
     reference = _reference(config)
     pipeline = load_pipeline(reference)
@@ -128,6 +129,20 @@ def _check_fan_out(setting: Setting, backend: str) -> None:
                 where=f"--backend {backend}",
                 allowed="1: each request is answered with one",
             )
+
+
+def _check_whole_cores(setting: Setting) -> None:
+    """A replica is pinned to CPUs: a share of one would be more than the profile says."""
+    for stage in setting.stages:
+        for option in stage.options:
+            if not float(option.cpu_cores).is_integer():
+                raise ConfigError(
+                    f"stage {stage.name} has {option.label} in its profile, and a replica is pinned"
+                    " to whole CPUs",
+                    where="--backend local",
+                    allowed="whole numbers of cores",
+                    fix="profile whole cores, or --backend local-stub",
+                )
 
 
 def _stubs(stage: Stage, works: bool) -> dict[Server, Launch]:

@@ -100,6 +100,16 @@ def test_models_that_cannot_be_served_are_told_before_anything_starts(
     assert "Traceback" not in done.stderr
 
 
+def test_shares_of_a_core_are_refused_where_replicas_are_pinned(tmp_path: Path) -> None:
+    path = served_pipeline(tmp_path, [1])
+    profile = tmp_path / "profile.csv"
+    profile.write_text(profile.read_text().replace("first,other,cpu,2,", "first,other,cpu,1.5,"))
+    done = run(path)
+    assert done.returncode == 2
+    assert "stage first has other 1.5c b1 in its profile" in done.stderr
+    assert "allowed: whole numbers of cores; fix: profile whole cores" in done.stderr
+
+
 def test_weights_that_do_not_load_are_told_before_anything_starts(tmp_path: Path) -> None:
     path = served_pipeline(tmp_path, [1])
     text = (tmp_path / "profile.csv").read_text()
