@@ -1,0 +1,141 @@
+"""What it costs to move from one configuration to another, in joules and in time.
+
+The one account of a change that whoever plans over time counts with; the simulation
+(:mod:`ipa_energy.serving.simulated.replicas`) charges the same, replica by replica. With n replicas
+of idle watts p before a change and n' of p' after it, L the time until a new replica serves, E the
+joules of loading it and T the time that a stopped one stays while it drains::
+
+                     replicas that start     joules of loading     joules held
+    same server      max(0, n' − n)          E' · started          max(0, n − n')·p·T
+    another server   n'                      E' · n'               n·p·(L' + T)
+
+The same server is the same variant on the same allocation: another batch size costs nothing.
+*Held* are idle joules of replicas that are not wanted any more: with another server the old ones
+serve until the new ones are ready. Idle joules of the new ones from their start on are those of the
+new configuration itself, and so are no part of this.
+
+Until the new replicas serve, what existed before does: with the same server as many of its replicas
+as stay, else all of the old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.arrays import Floats, Ints
+from ipa_energy.records import Stage
+from ipa_energy.serving.base import DeployedStage, Deployment, ready_after_s
+from ipa_energy.serving.simulated.replicas import Server, server_of
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """What changes from B configurations to A others cost; arrays are (B, A).
+
+    Attributes:
+        load_j: joules above idle of loading replicas; what was not measured counts as none.
+        held_j: idle joules of replicas that are not wanted any more.
+        ready_after_s: until the new configuration serves; 0 where no replica has to start.
+        meanwhile_rps: pipeline requests per second that are sustained until then.
+    """
+
+    load_j: Floats
+    held_j: Floats
+    ready_after_s: Floats
+    meanwhile_rps: Floats
+
+    @property
+    def joules(self) -> Floats:
+        """All joules of a change."""
+        return self.load_j + self.held_j
+
+
+def switches(
+    stages: Sequence[Stage],
+    before: Sequence[Deployment],
+    after: Sequence[Deployment],
+    *,
+    reconfiguration_s: float | None,
+    drain_s: float = 0.0,
+) -> Switches:
+    """What it costs to go from each of some configurations to each of others.
+
+    Args:
+        stages: the pipeline.
+        before: B configurations.
+        after: A configurations.
+        reconfiguration_s: as in the YAML; None: what the profile says of each variant.
+        drain_s: how long a stopped replica stays.
+    """
+    shape = (len(before), len(after))
+    load_j, held_j, ready_s = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    meanwhile_rps = np.full(shape, np.inf)
+    for index, stage in enumerate(stages):
+        number: dict[Server, int] = {}
+        one, from_ = _Side.of([plan[index] for plan in before], number, reconfiguration_s)
+        other, to = _Side.of([plan[index] for plan in after], number, reconfiguration_s)
+        loading, holding, ready, capacity_rps = _of_stage(one, other, drain_s)
+        pairs = np.ix_(from_, to)
+        load_j += loading[pairs]
+        held_j += holding[pairs]
+        np.maximum(ready_s, ready[pairs], out=ready_s)
+        capacity_rps /= stage.requests_per_input
+        np.minimum(meanwhile_rps, capacity_rps[pairs], out=meanwhile_rps)
+    return Switches(load_j, held_j, ready_s, meanwhile_rps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What one stage runs in each of some distinct configurations, as columns."""
+
+    server: Ints
+    replicas: Floats
+    idle_w: Floats
+    load_j: Floats
+    ready_s: Floats
+    throughput_rps: Floats
+
+    @classmethod
+    def of(
+        cls, runs: Sequence[DeployedStage], number: dict[Server, int], told_s: float | None
+    ) -> tuple[_Side, Ints]:
+        """The distinct ones of ``runs``, and which of them each is."""
+        places: dict[tuple[int, int, int], int] = {}
+        distinct: list[DeployedStage] = []
+        which = []
+        for run in runs:
+            server = number.setdefault(server_of(run.option), len(number))
+            key = (server, run.option.batch, run.replicas)
+            if key not in places:
+                places[key] = len(distinct)
+                distinct.append(run)
+            which.append(places[key])
+        ready_s = np.array([ready_after_s(run.option, told_s) for run in distinct])
+        load_j = np.array([run.option.load_energy_j for run in distinct])
+        found = cls(
+            server=np.array([number[server_of(run.option)] for run in distinct], dtype=np.intp),
+            replicas=np.array([run.replicas for run in distinct], dtype=np.float64),
+            idle_w=np.array([run.option.idle_power_w for run in distinct]),
+            # A replica that is told to be ready at once is not charged for loading.
+            load_j=np.where(np.isnan(load_j) | (ready_s == 0), 0.0, load_j),
+            ready_s=ready_s,
+            throughput_rps=np.array([run.option.throughput_rps for run in distinct]),
+        )
+        return found, np.array(which, dtype=np.intp)
+
+
+def _of_stage(one: _Side, other: _Side, drain_s: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """(loading, held, ready after, meanwhile) from each configuration of a stage to each other."""
+    same = one.server[:, None] == other.server
+    n, after = one.replicas[:, None], other.replicas
+    starting = np.where(same, np.maximum(after - n, 0.0), after)
+    ready_s = np.where(starting > 0, other.ready_s, 0.0)
+    stopping = np.where(same, np.maximum(n - after, 0.0), n)
+    held_s = np.where(same, 0.0, ready_s) + drain_s
+    held_j = stopping * one.idle_w[:, None] * held_s
+    kept_rps = np.minimum(n, after) * other.throughput_rps
+    meanwhile_rps = np.where(same, kept_rps, n * one.throughput_rps[:, None])
+    return starting * other.load_j, held_j, ready_s, meanwhile_rps
