@@ -36,9 +36,11 @@ from ipa_energy.config.fields import (
     UnusedKeys,
     optional,
 )
+from ipa_energy.config.gpus import GpusConfig
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
+from ipa_energy.gpu_partitions import KINDS, GpuPool
 from ipa_energy.records import EnergyRisk
 from ipa_energy.registries import (
     PREDICTORS,
@@ -161,6 +163,12 @@ class PipelineConfig(UnusedKeys):
         None,
         "Most units of each resource that all stages together may hold, e.g."
         " {core: 96, gpu: 2}; null: no limit.",
+    )
+    gpus: dict[Name, GpusConfig] | None = optional(
+        None,
+        "GPUs that all stages share and that may be cut into slices, by the hardware that the"
+        " profile's rows name, e.g. {A100-80GB: {count: 4}}; how each is cut is part of a plan."
+        " null: slices are resources like others.",
     )
     energy_weight: NonNegative = optional(
         0, "Weight of the energy term; 0: every decision is IPA's."
@@ -295,6 +303,11 @@ class PipelineConfig(UnusedKeys):
         return self
 
     @property
+    def gpu_pools(self) -> tuple[GpuPool, ...]:
+        """The GPUs that stages share."""
+        return tuple(gpus.pool(name) for name, gpus in (self.gpus or {}).items())
+
+    @property
     def limit_in_runs_s(self) -> float:
         """``decision_limit_s``, or what a decision of a run may take where it is not set."""
         return self.decision_limit_s or _LIMIT_SHARE * self.adaptation_interval
@@ -401,6 +414,7 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
         *_prices(config),
         *_beginning(config),
         *_carbon(config),
+        *_gpus(config),
     ]
 
 
@@ -455,6 +469,16 @@ def _carbon(config: PipelineConfig) -> Iterator[InitErrorDetails]:
             "carbon.weight and carbon.budget_grams_per_day exclude each other",
             fix="leave weight out: the budget finds the price of a gram",
         )
+
+
+def _gpus(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    for name, gpus in (config.gpus or {}).items():
+        if gpus.kind is None and gpus.partitions is None and name not in KINDS:
+            yield _problem(
+                ("gpus", name),
+                f"gpus: nothing says how {name} can be cut",
+                allowed=f"a kind ({', '.join(KINDS)}) or partitions",
+            )
 
 
 def _names(config: PipelineConfig) -> Iterator[InitErrorDetails]:

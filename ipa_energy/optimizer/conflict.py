@@ -3,9 +3,10 @@
 The *conflict* is a smallest set of constraints that no plan meets together, out of each stage's
 ``scaling_cap:<stage>`` (or ``replicas:<stage>`` where they are fixed), ``batching_cap:<stage>``,
 ``allocations:<stage>`` and ``variants:<stage>``, and the problem's caps (``latency_sla_s``,
-``energy_sla_joules``, ``accuracy_floor``, ``capacity:<resource>`` …). A *relaxation* changes one
-number and leaves the rest as it is; it is found by solving the changed program, so it is known to
-help. Where no single one does, several that do *together* are looked for, the least in all.
+``energy_sla_joules``, ``accuracy_floor``, ``capacity:<resource>``, ``gpus:<pool>`` …). A
+*relaxation* changes one number and leaves the rest as it is; it is found by solving the changed
+program, so it is known to help. Where no single one does, several that do *together* are looked
+for, the least in all.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import numpy as np
 
 from ipa_energy.arrays import Mask
 from ipa_energy.energy import replicas_needed
-from ipa_energy.optimizer import pareto
+from ipa_energy.gpu_partitions import GpuPool
+from ipa_energy.optimizer import highs, pareto
 from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
 from ipa_energy.optimizer.plan import Choice
+from ipa_energy.optimizer.pools import held
 from ipa_energy.optimizer.problem import (
     Candidates,
     Problem,
@@ -136,10 +139,12 @@ def _best(problem: Problem) -> list[Choice]:
         OutOfTimeError: it is not known before the deadline.
     """
     deadline = _deadline.get()
+    pools = bool(problem.settings.gpus)  # which pareto does not know of
     if deadline is None:
-        return pareto.solve(problem)
+        return highs.solve(problem) if pools else pareto.solve(problem)
     deadline.check()
-    found = pareto.within(problem, 1, deadline)
+    within_time = highs.within if pools else pareto.within
+    found = within_time(problem, 1, deadline)
     if found.bound > -math.inf and not found.choices:
         raise OutOfTimeError
     return found.choices
@@ -220,12 +225,20 @@ class StageLimits:
         return base.select(np.flatnonzero(kept[base.option_index]))
 
     def enforced(self, names: Collection[str]) -> Problem:
-        """The problem with only these limits and caps."""
+        """The problem with only these limits, caps and pools."""
+        settings = self.problem.settings
         return dataclasses.replace(
             self.problem,
             stages=tuple(self.candidates(stage, names) for stage in range(len(self._free))),
             caps=tuple(cap for cap in self.problem.caps if cap.name in names),
+            settings=dataclasses.replace(
+                settings, gpus=tuple(each for each in settings.gpus if _pool_name(each) in names)
+            ),
         )
+
+
+def _pool_name(pool: GpuPool) -> str:
+    return f"gpus:{pool.name}"
 
 
 def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> dict[str, Mask]:
@@ -249,7 +262,7 @@ def _smallest_conflict(limits: StageLimits) -> list[str]:
     caps = limits.problem.caps
     found = [_empty_stage(limits), *(_single_cap(limits, cap) for cap in caps)]
     known = min((conflict for conflict in found if conflict), key=len, default=None)
-    if len(caps) < 2:
+    if len(caps) < 2 and not limits.problem.settings.gpus:
         return known or []
     return _several_caps(limits, known)
 
@@ -299,7 +312,9 @@ def _single_cap(limits: StageLimits, cap: Cap) -> list[str] | None:
 def _several_caps(limits: StageLimits, known: list[str] | None) -> list[str]:
     """A smallest conflict with two caps or more in it, or ``known`` if that is no larger."""
     names = [name for of_stage in limits.names for name in of_stage]
-    caps = [cap.name for cap in limits.problem.caps]
+    pools = limits.problem.settings.gpus
+    caps = [*(cap.name for cap in limits.problem.caps), *map(_pool_name, pools)]
+    least = 1 if pools else 2  # a single cap is judged already, a single pool is not
     if known is None:
         known = [*names, *caps]
         for name in (*names, *caps):  # leave out one after the other what is not needed
@@ -307,8 +322,8 @@ def _several_caps(limits: StageLimits, known: list[str] | None) -> list[str]:
             if not is_feasible(limits.enforced(without)):
                 known = without
     trials = 0
-    for size in range(2, len(known)):
-        for capped in range(min(size, len(caps)), 1, -1):
+    for size in range(least, len(known)):
+        for capped in range(min(size, len(caps)), least - 1, -1):
             for chosen in itertools.product(
                 itertools.combinations(names, size - capped), itertools.combinations(caps, capped)
             ):
@@ -324,6 +339,7 @@ def _several_caps(limits: StageLimits, known: list[str] | None) -> list[str]:
 def relaxations(problem: Problem) -> list[Relaxation]:
     """Every single change that helps, the smallest relative change first."""
     found = [*_larger_caps(problem), *_larger_settings(problem), *_replicas(problem)]
+    found += _more_gpus(problem)
     return sorted(found, key=_relative_change)
 
 
@@ -420,6 +436,36 @@ def _larger_caps(problem: Problem) -> Iterator[Relaxation]:
         if needed is None:
             continue
         yield other_limit(problem, cap, needed)
+
+
+def _more_gpus(problem: Problem) -> Iterator[Relaxation]:
+    """For each pool, the fewest GPUs that help."""
+    for index, pool in enumerate(problem.settings.gpus):
+
+        def helps(gpus: int, index: int = index) -> bool:
+            pools = list(problem.settings.gpus)
+            pools[index] = dataclasses.replace(pools[index], gpus=gpus)
+            settings = dataclasses.replace(problem.settings, gpus=tuple(pools))
+            return is_feasible(dataclasses.replace(problem, settings=settings))
+
+        most = _gpus_ever_needed(problem, pool)
+        needed = _least(range(pool.gpus + 1, most + 1), helps)
+        if needed is not None:
+            text = f"{needed} GPUs of {pool.name} instead of {pool.gpus}"
+            yield Relaxation(_pool_name(pool), pool.gpus, needed, text)
+
+
+def _gpus_ever_needed(problem: Problem, pool: GpuPool) -> int:
+    """So many GPUs have every slice that any plan may hold: one a slice is enough."""
+    most = 0
+    for stage in problem.stages:
+        held_by = (
+            int(stage.replicas[at])
+            * sum(held(pool, name, stage.option(at)) for name in pool.slices)
+            for at in range(len(stage))
+        )
+        most += max(held_by, default=0)
+    return most
 
 
 def other_limit(problem: Problem, cap: Cap, needed: float) -> Relaxation:

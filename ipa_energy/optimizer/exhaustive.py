@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
@@ -75,6 +76,7 @@ def _every_choice(problem: Problem) -> Iterator[Choice]:
 
 def _best(problem: Problem, top_k: int, every_choice: Iterable[Choice]) -> list[Choice]:
     settings = problem.settings
+    pools = settings.gpus
     caps = [
         ([column.tolist() for column in problem.columns(cap.quantity)], cap.limit)
         for cap in problem.caps
@@ -83,7 +85,9 @@ def _best(problem: Problem, top_k: int, every_choice: Iterable[Choice]) -> list[
     penalty = [candidates.penalty.tolist() for candidates in problem.stages]
 
     def feasible(choice: Choice) -> bool:
-        return all(fits(_total(columns, choice), limit) for columns, limit in caps)
+        return all(_can_be_cut(pool, _slices(problem, pool, choice)) for pool in pools) and all(
+            fits(_total(columns, choice), limit) for columns, limit in caps
+        )
 
     def objective(choice: Choice) -> float:
         scores = [scores[index] for scores, index in zip(accuracy, choice, strict=True)]
@@ -91,6 +95,33 @@ def _best(problem: Problem, top_k: int, every_choice: Iterable[Choice]) -> list[
         return gain - _total(penalty, choice)
 
     return heapq.nlargest(top_k, filter(feasible, every_choice), key=objective)
+
+
+def _slices(problem: Problem, pool: GpuPool, choice: Choice) -> list[int]:
+    """How many of each kind of slice a choice holds of a pool."""
+    counts = []
+    for name in pool.slices:
+        count = 0
+        for candidates, at in zip(problem.stages, choice, strict=True):
+            option = candidates.stage.options[candidates.option_index[at]]
+            if option.hardware == pool.name:
+                count += int(candidates.replicas[at]) * round(option.units(name))
+        counts.append(count)
+    return counts
+
+
+def _can_be_cut(pool: GpuPool, counts: list[int]) -> bool:
+    """True if so many GPUs have these slices: cut one after the other, every way tried."""
+    left = {tuple(counts)}
+    for _ in range(pool.gpus):
+        if any(not any(rest) for rest in left):
+            return True
+        left = {
+            tuple(max(0, n - part.count(s)) for n, s in zip(rest, pool.slices, strict=True))
+            for rest in left
+            for part in pool.partitions
+        }
+    return any(not any(rest) for rest in left)
 
 
 def _total(columns: list[list[float]], choice: Choice) -> float:

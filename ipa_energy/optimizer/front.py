@@ -26,6 +26,7 @@ from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.dominance import pareto_points
 from ipa_energy.optimizer.plan import Choice, Plan, build_plan
+from ipa_energy.optimizer.pools import require_no_pools
 from ipa_energy.optimizer.problem import Candidates, Problem
 from ipa_energy.optimizer.table import Resource
 
@@ -134,6 +135,7 @@ def pareto_front(
     Raises:
         FrontTooLargeError: there are more.
     """
+    require_no_pools(problem.settings.gpus, "a Pareto front")
     combinations = math.prod(len(candidates) for candidates in problem.stages)
     if combinations == 0:
         none = np.empty(0)

@@ -82,8 +82,9 @@ class GurobiSolver:
         model = self._model = gurobi.Model(env=_environment(gurobi, program))
         width = len(program.cost)
         kinds = np.full(width, gurobi.GRB.CONTINUOUS)
+        kinds[: program.integers] = gurobi.GRB.INTEGER
         kinds[: program.binaries] = gurobi.GRB.BINARY
-        self._variables = model.addMVar(width, ub=1.0, obj=program.cost, vtype=kinds)
+        self._variables = model.addMVar(width, ub=program.upper, obj=program.cost, vtype=kinds)
         matrix = csr_array(
             (program.values, (program.rows, program.columns)), shape=(len(program.row_low), width)
         )

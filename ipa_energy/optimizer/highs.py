@@ -168,7 +168,7 @@ def _model(highspy: Any, program: LinearProgram) -> Any:
     lp.num_col_, lp.num_row_ = width, height
     lp.sense_ = highspy.ObjSense.kMaximize
     lp.col_cost_ = program.cost
-    lp.col_lower_, lp.col_upper_ = np.zeros(width), np.ones(width)
+    lp.col_lower_, lp.col_upper_ = np.zeros(width), program.upper
     lp.row_lower_, lp.row_upper_ = program.row_low, program.row_high
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
     lp.a_matrix_.start_ = matrix.indptr.astype(np.int32)
@@ -176,7 +176,7 @@ def _model(highspy: Any, program: LinearProgram) -> Any:
     lp.a_matrix_.value_ = matrix.data
     kinds = highspy.HighsVarType
     lp.integrality_ = [
-        kinds.kInteger if column < program.binaries else kinds.kContinuous
+        kinds.kInteger if column < program.integers else kinds.kContinuous
         for column in range(width)
     ]
     return lp

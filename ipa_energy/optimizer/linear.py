@@ -1,6 +1,7 @@
 r"""The program as a mixed-integer linear one, for solvers that take matrices.
 
-One binary x a candidate; a row a stage (exactly one candidate) and a row an SLA. A product of
+One binary x a candidate; a row a stage (exactly one candidate) and a row an SLA. GPUs to be cut
+(:mod:`.pools`) add an integer y a partition, a row a kind of slice and one a pool. A product of
 accuracies is linear too, without logarithms and with zeros: let :math:`z_{sv}` be the product over
 the stages before *s* if stage *s* has accuracy *v*, else 0. Then, with accuracies scaled to at most
 1 and :math:`L_s` the least product before *s*,
@@ -32,6 +33,7 @@ from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.deadline import Bounded, Deadline
 from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import Choice
+from ipa_energy.optimizer.pools import SliceUse
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.table import Resource, Table
 
@@ -51,13 +53,15 @@ plan met a row with less room than that. The few plans it lets in are caught by 
 
 @dataclass(frozen=True, slots=True)
 class LinearProgram:
-    """Maximise ``cost·v`` with ``row_low ≤ A v ≤ row_high``, ``0 ≤ v ≤ 1``, the first v binary.
+    """Maximise ``cost·v`` with ``row_low ≤ A v ≤ row_high``, ``0 ≤ v ≤ upper``, the first binary.
 
     Attributes:
         cost: (V,) objective, scaled; constants that all choices share are left out.
         rows, columns, values: A as triplets.
         row_low, row_high: (R,) bounds of the rows, infinite where there is none.
         binaries: how many of the first variables are binary.
+        integers: how many of the first are whole numbers, the binaries among them.
+        upper: (V,) upper bounds.
         stage: (binaries,) stage of each binary.
         candidate: (binaries,) its position in ``problem.stages[stage]``.
         scale: what the objective was multiplied by, so that its largest entry is :data:`SCALE`.
@@ -71,6 +75,8 @@ class LinearProgram:
     row_low: Floats
     row_high: Floats
     binaries: int
+    integers: int
+    upper: Floats
     stage: Ints
     candidate: Ints
     scale: float
@@ -213,7 +219,10 @@ def linear_program(problem: Problem) -> tuple[LinearProgram, Table] | None:
     for resource in fitting.resources:
         matrix.add_resource(resource)
     gain = np.concatenate([gain - gain.max() for gain in fitting.gain])
-    cost = [gain]
+    for pool in fitting.pools:
+        matrix.add_pool(pool)
+    cost = [gain, np.zeros(matrix.width - len(gain))]
+    integers = matrix.width
     if fitting.factor is not None:
         cost.append(matrix.add_product(fitting.factor, stage) * fitting.scale)
     objective = np.concatenate(cost)
@@ -227,6 +236,8 @@ def linear_program(problem: Problem) -> tuple[LinearProgram, Table] | None:
         row_low=np.array(matrix.low),
         row_high=np.array(matrix.high),
         binaries=sum(sizes),
+        integers=integers,
+        upper=np.concatenate([*matrix.upper, np.ones(len(objective) - integers)]),
         stage=stage,
         candidate=np.concatenate(fitting.index),
         scale=scale,
@@ -262,8 +273,9 @@ class _Matrix:
         self.values: list[Floats] = []
         self.low: list[float] = []
         self.high: list[float] = []
+        self.upper = [np.ones(binaries)]
+        self.width = binaries
         self._binaries = np.arange(binaries)
-        self._width = binaries
 
     def add_stages(self, stage: Ints) -> None:
         """Equation (1): one candidate a stage."""
@@ -281,6 +293,18 @@ class _Matrix:
         coefficients = np.where(excess * scale < SLACK, 0.0, excess * scale)
         self._add(self._binaries, coefficients, -np.inf, scale * _room(resource) + SLACK)
 
+    def add_pool(self, slices: SliceUse) -> None:
+        """Constraint (6') of :mod:`.pools`, with its y; before any variable that is not whole."""
+        pool = slices.pool
+        cuts = self.width + np.arange(len(pool.partitions))
+        self.width += len(cuts)
+        self.upper.append(np.full(len(cuts), float(pool.gpus)))
+        for name, columns in zip(pool.slices, slices.use, strict=True):
+            made = np.array([-float(part.count(name)) for part in pool.partitions])
+            values = np.concatenate([*columns, made])
+            self._add(np.append(self._binaries, cuts), values, -np.inf, 0.0)
+        self._add(cuts, np.ones(len(cuts)), -np.inf, float(pool.gpus))
+
     def add_product(self, factors: tuple[Floats, ...], stage: Ints) -> Floats:
         """The z variables and their rows; returns their objective, for a scale of 1."""
         greatest = [float(factor.max()) or 1.0 for factor in factors]
@@ -289,8 +313,8 @@ class _Matrix:
         cost = []
         for number, factor in enumerate(factors):
             level, which = np.unique(factor / greatest[number], return_inverse=True)
-            z = self._width + np.arange(len(level))
-            self._width += len(level)
+            z = self.width + np.arange(len(level))
+            self.width += len(level)
             if before is None:
                 self._add(z, np.ones(len(z)), 1.0, 1.0)
             else:

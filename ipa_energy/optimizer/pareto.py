@@ -33,6 +33,7 @@ from ipa_energy.optimizer.bounds import (
 from ipa_energy.optimizer.deadline import Bounded, Deadline, OutOfTimeError, stops_in_time
 from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
+from ipa_energy.optimizer.pools import require_no_pools
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.search import Search, TooManyTiesError, Wanted
 from ipa_energy.optimizer.table import Table, grid_step
@@ -66,7 +67,11 @@ def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[C
 
     With ``wanted`` those after so many may be missing, unless they tie with the last one wanted:
     whoever looks for ties need not wait for what does not tie.
+
+    Raises:
+        ConfigError: GPUs are to be cut, which is no sum within a limit.
     """
+    require_no_pools(problem.settings.gpus, "pareto")
     if problem.is_empty():
         return []
     table = Table.of(problem)
@@ -82,7 +87,11 @@ def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
 
     The exact search has a part of the time; what it leaves open, one after the other: changes of
     one and two stages at once, and wider and wider searches for something better by a step.
+
+    Raises:
+        ConfigError: as :func:`solve`.
     """
+    require_no_pools(problem.settings.gpus, "pareto")
     nothing = Bounded([], -math.inf)
     if problem.is_empty():
         return nothing
@@ -156,7 +165,11 @@ def solve_with_ties(
     Returns:
         best first, at most ``most``, with some that are a little worse than a tie perhaps; None if
         the program has so many ties that they are better looked for by and by.
+
+    Raises:
+        ConfigError: as :func:`solve`.
     """
+    require_no_pools(problem.settings.gpus, "pareto")
     if problem.is_empty():
         return []
     table = Table.of(problem)

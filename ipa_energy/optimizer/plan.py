@@ -7,11 +7,12 @@ time on purpose, so that its :class:`Certificate` is a second opinion on every c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ipa_energy.as_json import or_none
+from ipa_energy.optimizer.pools import Cut, cuts_of, gpus_used
 from ipa_energy.optimizer.problem import (
     Problem,
     StageRules,
@@ -118,8 +119,9 @@ class Check:
 
     Attributes:
         constraint: ``throughput:<stage>``, ``scaling_cap:<stage>``, ``batching_cap:<stage>``,
-            ``latency_sla_s``, ``energy_sla_joules``, ``capacity:<resource>`` or the YAML's key of
-            the cap of a further quantity. Of a floor it is the least that is allowed.
+            ``latency_sla_s``, ``energy_sla_joules``, ``capacity:<resource>``, ``gpus:<pool>`` or
+            the YAML's key of the cap of a further quantity. Of a floor it is the
+            least that is allowed.
         value: what the plan has.
         limit: what is allowed; None if the constraint is off.
         holds: whether it is respected.
@@ -170,6 +172,7 @@ class Plan:
             ``cost``, ``batch``, ``energy`` and those of prices and further quantities.
         amounts: totals of priced and capped resources and of further quantities, by name.
         certificate: every constraint, checked again.
+        cuts: pool of GPUs → how they are cut for it; None if they cannot be.
     """
 
     stages: tuple[StagePlan, ...]
@@ -180,6 +183,7 @@ class Plan:
     terms: dict[str, float]
     amounts: dict[str, float]
     certificate: Certificate
+    cuts: Mapping[str, Cut | None] = field(default_factory=dict)
 
     @property
     def load_rps(self) -> float:
@@ -251,7 +255,15 @@ class Plan:
             "objective": self.objective,
             "terms": dict(self.terms),
             **({"amounts": dict(self.amounts)} if self.amounts else {}),
+            **({"gpus": self.cut_gpus()} if self.cuts else {}),
             "certificate": self.certificate.to_json(),
+        }
+
+    def cut_gpus(self) -> dict[str, dict[str, int]]:
+        """Pool → label of a partition → GPUs that are cut so."""
+        return {
+            name: {} if cut is None else {part.label: gpus for part, gpus in cut.items()}
+            for name, cut in self.cuts.items()
         }
 
 
@@ -308,6 +320,8 @@ def _plan(
         if quantity not in totals:
             amounts[quantity] = _total(quantity, picks, settings, moment)
     totals.update(amounts)
+    running = [(option, replicas) for _, option, replicas in picks]
+    cuts = cuts_of(settings.gpus, running)
     terms = {"accuracy": settings.alpha * accuracy, "cost": 0.0, "batch": 0.0, "energy": 0.0}
     for term in penalties:
         terms[term.name] = term.weight * totals[term.quantity]
@@ -319,8 +333,22 @@ def _plan(
         energy_risk=settings.energy_risk,
         terms=terms,
         amounts=amounts,
-        certificate=_certificate(stages, settings, rules, caps, totals),
+        certificate=Certificate(
+            (
+                *_certificate(stages, settings, rules, caps, totals).checks,
+                *_pool_checks(settings, running, cuts),
+            )
+        ),
+        cuts=cuts,
     )
+
+
+def _pool_checks(
+    settings: Settings, running: Sequence[tuple[Option, int]], cuts: Mapping[str, Cut | None]
+) -> Iterator[Check]:
+    for pool in settings.gpus:
+        used = gpus_used(pool, running, cuts[pool.name])
+        yield Check(f"gpus:{pool.name}", used, pool.gpus, used <= pool.gpus)
 
 
 def _kept(cap: Cap, totals: Mapping[str, float]) -> Check:

@@ -2,7 +2,7 @@
 
 Both say what they have found and proven, so the better plan and the lower bound are taken. The
 solver is Gurobi where a licence takes the program, else HiGHS; products of accuracies, which these
-are bad at, stay with ``pareto``.
+are bad at, stay with ``pareto``, and GPUs to be cut, which it does not know of, with these.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def _doubling(seconds: float) -> Iterator[float]:
 
 def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
     """The best choices found until the deadline, and a bound on all."""
+    if problem.settings.gpus:
+        return _by_a_solver(problem, deadline, None)
     product = problem.settings.accuracy_method == "multiply"
     first = pareto.within(problem, top_k, deadline if product else deadline.share(PARETO_SHARE))
     worth = problem.worth(first.choices[0]) if first.choices else -math.inf

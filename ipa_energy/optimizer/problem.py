@@ -26,6 +26,8 @@ have made the option faster or more frugal there::
     (5'') accuracy     Σ_s (1 − a_so) ≤ S − accuracy floor    for a sum; an average and a product of
                        accuracies likewise (:class:`.settings.AccuracyFloor`)
 
+    (6') GPUs          whole or cut into slices, shared by all stages (:mod:`.pools`)
+
     maximise  alpha·A − beta·Σ_s n_so·c_o − gamma·Σ_s b_o − energy_weight·E                   (6)
                       − Σ_r price_r·Σ_s n_so·units_ro
 
@@ -61,6 +63,7 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import ROUNDING_RTOL, replicas_needed
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.pools import require_slices
 from ipa_energy.optimizer.quantities import Moment, over_all_options
 from ipa_energy.optimizer.settings import (
     AccuracyMethod,
@@ -412,6 +415,7 @@ class Program:
         self.rules = tuple(rules) if rules is not None else tuple(StageRules() for _ in stages)
         self._check_energy()
         self._check_product()
+        require_slices(settings.gpus, self.stages)
         _check_prices(settings)
         _check_weights(settings)
         self.terms, self.caps = terms_of(settings), caps_of(settings, len(self.stages))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer.quantities import (
     ACCURACY_LOSS,
     AT_LOW_END,
@@ -43,6 +44,7 @@ class Settings:
         batching_cap: largest batch of a stage.
         prices: resource → weight of one unit of it in the objective; ``beta`` is that of a core.
         capacity: resource → units of it that all stages together may hold.
+        gpus: GPUs that all stages share, cut as suits them best (:mod:`.pools`).
         weights: further quantity (:mod:`.quantities`) → its weight in the objective.
         caps: further quantity → the most that all stages together may have of it.
         signals: what is known beside the load where a moment does not say it: what a joule costs.
@@ -63,6 +65,7 @@ class Settings:
     batching_cap: int
     prices: Mapping[str, float] = field(default_factory=dict)
     capacity: Mapping[str, float] = field(default_factory=dict)
+    gpus: tuple[GpuPool, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
     signals: Mapping[str, float] = field(default_factory=dict)

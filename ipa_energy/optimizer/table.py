@@ -15,6 +15,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.dominance import undominated
+from ipa_energy.optimizer.pools import SliceUse
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
 
 _CLEARLY = 4.0
@@ -78,6 +79,7 @@ class Table:
         scale: alpha, the weight of the product.
         resources: the caps that are set.
         index: position in ``problem.stages[s]`` of each candidate.
+        pools: GPUs to be cut, which are no sum within a limit.
     """
 
     gain: tuple[Floats, ...]
@@ -85,6 +87,7 @@ class Table:
     scale: float
     resources: tuple[Resource, ...]
     index: tuple[Ints, ...]
+    pools: tuple[SliceUse, ...] = ()
 
     @classmethod
     def of(cls, problem: Problem) -> Table:
@@ -105,6 +108,7 @@ class Table:
                 Resource.of(problem.columns(cap.quantity), cap.limit) for cap in problem.caps
             ),
             index=tuple(_positions(stages)),
+            pools=tuple(SliceUse.of(pool, stages) for pool in settings.gpus),
         )
 
     def __len__(self) -> int:
@@ -147,6 +151,7 @@ class Table:
             scale=self.scale,
             resources=tuple(resource.select(kept) for resource in self.resources),
             index=tuple(old[index] for old, index in zip(self.index, kept, strict=True)),
+            pools=tuple(pool.select(kept) for pool in self.pools),
         )
 
     def linear(self, slope: float) -> Table:
@@ -173,7 +178,7 @@ class Table:
             sum(float(use[at]) for use, at in zip(resource.use, choice, strict=True))
             <= resource.limit
             for resource in self.resources
-        )
+        ) and all(pool.fits(choice) for pool in self.pools)
 
     def original(self, choice: Sequence[int]) -> tuple[int, ...]:
         """A choice of this table's candidates as one of the problem's."""

@@ -44,6 +44,8 @@ def with_ties(problem: Problem, found: Sequence[Choice], top_k: int = 1) -> list
     """The ``top_k`` best of ``found`` and of what ties with them by ``pareto``, which is quick."""
     if not found:
         return []
+    if problem.settings.gpus:  # which pareto does not know of
+        return ordered(problem, found)[:top_k]
     count, reached = len(found), min(problem.worth(choice) for choice in found)
     others = pareto.solve_with_ties(problem, count, _MOST_ASKED, reached)
     if others is None:

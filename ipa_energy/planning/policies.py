@@ -83,6 +83,7 @@ def settings_from(
         batching_cap=config.batching_cap,
         prices=config.prices or {},
         capacity=config.capacity or {},
+        gpus=config.gpu_pools,
         weights={
             name: weight
             for name, weight in config.objective_weights.items()
@@ -272,6 +273,10 @@ def _warn_of_unused(config: PipelineConfig, stages: Sequence[Stage]) -> None:
     """Prices and capacities of what nothing in the profile uses: perhaps a slip of the pen."""
     options = [option for stage in stages for option in stage.options]
     held = {name for option in options for name, _ in option.allocation.resources} | {"core"}
+    hardware = {option.hardware for option in options}
+    for name in (pool.name for pool in config.gpu_pools if pool.name not in hardware):
+        known = ", ".join(sorted(hardware))
+        logger.warning("gpus: nothing in the profile runs on %s; it has %s", name, known)
     for key, given in (("prices", config.prices), ("capacity", config.capacity)):
         unused = [resource for resource in given or {} if resource not in held]
         if unused:
