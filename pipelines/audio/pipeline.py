@@ -8,14 +8,19 @@ whatever it hears, because one with random weights would not stop by itself.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
-import pickle
 from collections.abc import Callable
 from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.pipeline_models import Handler, Runner, Variant
+from ipa_energy.torch_networks import (
+    UNLOADABLE,
+    import_all,
+    installed_versions,
+    needs_extra,
+    quickly_random,
+)
 
 from . import serving
 from .serving import requests, signature
@@ -33,6 +38,7 @@ __all__ = [
     "versions",
 ]
 
+EXTRA = "audio"
 REQUIRES = ("torch", "transformers")
 """Packages the networks need; ``pip install ipa-energy[audio]`` brings them."""
 
@@ -44,9 +50,6 @@ PRELOADED = (
     f"{MODELING}.bert.modeling_bert",
 )
 """What a replica's process would import."""
-
-UNLOADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, pickle.UnpicklingError)
-"""What the libraries raise on a file that is missing, torn, or something else altogether."""
 
 NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "s2t-small": ("Speech2TextConfig", "Speech2TextForConditionalGeneration", {}),
@@ -83,11 +86,12 @@ def build(variant: Variant, *, weights: str | None = None, threads: int = 1) -> 
         import torch
         import transformers
     except ImportError as error:
-        raise _needs_extra(error) from error
+        raise needs_extra(error, EXTRA) from error
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     config, network, changes = NETWORKS[variant.name]
-    model = getattr(transformers, network)(getattr(transformers, config)(**changes))
+    with quickly_random():
+        model = getattr(transformers, network)(getattr(transformers, config)(**changes))
     if weights is not None:
         _load(model, variant, weights)
     model = model.eval().requires_grad_(False)
@@ -164,11 +168,7 @@ def preload() -> None:
         UnavailableError: something of it is not installed.
     """
     _set_offline()
-    try:
-        for name in PRELOADED:
-            importlib.import_module(name)
-    except ImportError as error:
-        raise _needs_extra(error) from error
+    import_all(PRELOADED, EXTRA)
 
 
 def sample(variant: Variant, batch: int, seed: int) -> Any:
@@ -184,21 +184,9 @@ def sample(variant: Variant, batch: int, seed: int) -> Any:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that run the networks; those not installed are left out."""
-    found = {}
-    for package in REQUIRES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(REQUIRES)
 
 
 def _set_offline() -> None:
     """Set before the import, which reads it: nothing is downloaded."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-def _needs_extra(error: ImportError) -> UnavailableError:
-    return UnavailableError(
-        f"the audio pipeline's networks need {error.name}; fix: pip install ipa-energy[audio]"
-    )

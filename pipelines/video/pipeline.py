@@ -12,17 +12,20 @@ boxes stay, because what sorts them out runs where they are.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import os
-import pickle
 from typing import Any
 
 from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.pipeline_models import GPU_DEVICE, Handler, Runner, Variant
+from ipa_energy.torch_networks import (
+    UNLOADABLE,
+    import_all,
+    installed_versions,
+    needs_extra,
+    quickly_random,
+)
 
 from . import serving
-from .random_weights import quickly_random
 from .serving import signature
 from .variants import VARIANTS
 
@@ -40,6 +43,7 @@ __all__ = [
     "versions",
 ]
 
+EXTRA = "video"
 REQUIRES = ("torch", "torchvision", "ultralytics")
 """Packages the networks need; ``pip install ipa-energy[video]`` brings them."""
 
@@ -51,9 +55,6 @@ PRELOADED = (
     "ultralytics.nn.tasks",
 )
 """What a replica's process would import."""
-
-UNLOADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, pickle.UnpicklingError)
-"""What the libraries raise on a file that is missing, torn, or something else altogether."""
 
 
 def build(
@@ -80,7 +81,7 @@ def build(
     try:
         import torch
     except ImportError as error:
-        raise _needs_extra(error) from error
+        raise needs_extra(error, EXTRA) from error
     torch.set_num_threads(threads)
     is_detector = variant.stage == "crop"
     model = _detector(variant, weights) if is_detector else _classifier(variant, weights)
@@ -120,7 +121,7 @@ def gpu() -> dict[str, Any]:
     try:
         import torch
     except ImportError as error:
-        raise _needs_extra(error) from error
+        raise needs_extra(error, EXTRA) from error
     if torch.version.cuda is None:
         raise UnavailableError(
             f"PyTorch {torch.__version__} was built without CUDA; "
@@ -161,13 +162,7 @@ def sample(variant: Variant, batch: int, seed: int) -> Any:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that run the networks; those not installed are left out."""
-    found = {}
-    for package in ("torch", "torchvision", "ultralytics"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(REQUIRES)
 
 
 def handler(variant: Variant, *, weights: str | None, threads: int, device: str) -> Handler:
@@ -192,23 +187,13 @@ def preload() -> None:
         UnavailableError: something of it is not installed.
     """
     _set_offline()
-    try:
-        for name in PRELOADED:
-            importlib.import_module(name)
-    except ImportError as error:
-        raise _needs_extra(error) from error
+    import_all(PRELOADED, EXTRA)
 
 
 def _set_offline() -> None:
     """Set before the import, which reads them: no look at the network, no installing."""
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-
-
-def _needs_extra(error: ImportError) -> UnavailableError:
-    return UnavailableError(
-        f"the video pipeline's networks need {error.name}; fix: pip install ipa-energy[video]"
-    )
 
 
 def _detector(variant: Variant, weights: str | None) -> Any:
@@ -218,10 +203,11 @@ def _detector(variant: Variant, weights: str | None) -> Any:
         from ultralytics import YOLO
         from ultralytics.nn.tasks import DetectionModel
     except ImportError as error:
-        raise _needs_extra(error) from error
+        raise needs_extra(error, EXTRA) from error
     if weights is None:
         torch.manual_seed(0)
-        model = DetectionModel(f"{variant.name}.yaml", verbose=False)
+        with quickly_random():
+            model = DetectionModel(f"{variant.name}.yaml", verbose=False)
     else:
         try:
             model = YOLO(weights).model.float()
@@ -243,7 +229,7 @@ def _classifier(variant: Variant, weights: str | None) -> Any:
         import torchvision
         from torch.fx.experimental.optimization import fuse
     except ImportError as error:
-        raise _needs_extra(error) from error
+        raise needs_extra(error, EXTRA) from error
     torch.manual_seed(0)
     with quickly_random():
         model = torchvision.models.get_model(variant.name, weights=None)

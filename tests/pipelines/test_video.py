@@ -211,7 +211,7 @@ def test_the_surest_person_is_cut_out(pipeline, libraries):
 def test_quickly_made_weights_are_spread_as_the_usual_ones(pipeline, libraries):
     from torch.nn import init
 
-    from pipelines.video.random_weights import quickly_random
+    from ipa_energy.torch_networks import quickly_random
 
     usual = init.kaiming_normal_
     fan_out = {"mode": "fan_out", "nonlinearity": "relu"}
