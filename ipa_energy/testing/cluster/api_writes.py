@@ -73,6 +73,7 @@ class Writes:
     def __init__(self, store: Store, resources: dict[tuple[str, str, str], Resource]) -> None:
         self._store = store
         self._resources = resources
+        self._suffixes = itertools.count(secrets.randbelow(2**18))  # names in the order of making
         self._addresses = (f"10.96.{n // 250}.{n % 250 + 1}" for n in itertools.count())
 
     def create(self, request: Request, body: Object) -> Object:
@@ -87,7 +88,7 @@ class Writes:
         made = self._decoded(request, body)
         metadata = made.setdefault("metadata", {})
         if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = f"{metadata['generateName']}{secrets.token_hex(3)[:5]}"
+            metadata["name"] = f"{metadata['generateName']}{next(self._suffixes):05x}"
         owner = Owner("Update", request.manager, request.resource.api_version)
         with self._store.changed:
             name = metadata.get("name", "")
@@ -262,6 +263,7 @@ class Writes:
     ) -> Object:
         """A new object, kept unless this is a dry run."""
         resource = request.resource
+        made = {"kind": resource.kind, "apiVersion": resource.api_version, **made}
         metadata = made["metadata"]
         metadata.pop("resourceVersion", None)
         if resource.namespaced:

@@ -232,7 +232,7 @@ class World:
         wanted = replicas["spec"]["replicas"]
         for _ in range(wanted - len(alive)):
             self._make_pod(replicas)
-        surplus = sorted(alive, key=lambda pod: (is_ready(pod), pod["metadata"]["name"]))
+        surplus = sorted(reversed(alive), key=is_ready)  # the newest of those that do not serve
         for each in surplus[: max(0, len(alive) - wanted)]:
             self._delete("pods", each)
         pods = [
@@ -290,7 +290,11 @@ class World:
                 text = f"0/{len(free)} nodes are available: " + ", ".join(
                     f"1 Insufficient {why}" for why in lacking.values()
                 )
-                said = condition("PodScheduled", "False", "Unschedulable", f"{text}.", ("Probe",))
+                text += (
+                    f". no new claims to deallocate, preemption: 0/{len(free)} nodes are "
+                    f"available: {len(free)} Preemption is not helpful for scheduling."
+                )
+                said = condition("PodScheduled", "False", "Unschedulable", text, ("Probe",))
                 self._put("pods", _with_status(each, conditions=with_condition(each, said)))
                 continue
             _take(free[fitting[0]], each)

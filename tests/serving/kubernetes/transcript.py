@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RECORDING = Path(__file__).parent / "transcript.jsonl.gz"
-PLACEHOLDER = re.compile(r"\$(rv|uid|t|ip|gen|continue)(\d+)")
+PLACEHOLDER = re.compile(r"\$(rv|uid|t|ip|gen|continue|hash)(\d+)")
 VALUES = {
     "rv": r"\d+",
     "uid": r"[0-9a-f-]{36}",
@@ -22,15 +22,27 @@ VALUES = {
     "ip": r"\d+\.\d+\.\d+\.\d+",
     "gen": r"[a-z0-9]+",
     "continue": r"[A-Za-z0-9_=-]+",
+    "hash": r"[0-9a-f]+",
 }
+HASHED = re.compile(r'"pod-template-hash": ?"([0-9a-f]+)"')
+MET_ONCE = re.compile(r"(\$hash\d+)-([a-z0-9]{5})\b")
+"""A pod's name that stands in one answer only, so that the recorder left it as it was."""
+
 MANAGED = ("time", "fieldsType")
 """Left out of the recording's answers."""
 
 
 def exchanges() -> list[dict[str, Any]]:
-    """The lines of the recording, in order; the first is number 1."""
+    """The lines of the recording, in order; the first is number 1.
+
+    The hashes in the names of ReplicaSets are the server's own: ``$hashN`` stands for them.
+    """
     with gzip.open(RECORDING, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        text = lines.read()
+    for n, hashed in enumerate(dict.fromkeys(HASHED.findall(text)), 1):
+        text = text.replace(hashed, f"$hash{n}")
+    text = MET_ONCE.sub(lambda match: f"{match[1]}-$gen{900 + len(match[2])}", text)
+    return [json.loads(line) for line in text.splitlines()]
 
 
 @dataclass
@@ -46,8 +58,15 @@ class Bindings:
         if isinstance(value, list):
             return [self.filled(each) for each in value]
         if isinstance(value, str):
-            return PLACEHOLDER.sub(lambda match: self.values[match[0]], value)
+            return PLACEHOLDER.sub(lambda match: self.value(match[0]), value)
         return value
+
+    def value(self, name: str) -> str:
+        """What a placeholder stands for; a version that was not met: the next older one."""
+        if name not in self.values and name.startswith("$rv"):
+            older = (int(each[3:]) for each in self.values if each.startswith("$rv"))
+            name = f"$rv{max(n for n in older if n < int(name[3:]))}"
+        return self.values[name]
 
     def match(self, expected: str, found: str) -> bool:
         """Whether a text is as recorded; binds what is met for the first time."""
@@ -92,6 +111,8 @@ class Bindings:
                 yield f"{path}: {len(found)} items, {len(expected)} recorded"
             elif path.endswith("managedFields"):
                 expected, found = sorted(expected, key=_owner), sorted(found, key=_owner)
+            elif is_part:
+                found = self._in_order_of(expected, found)
             for n, (one, other) in enumerate(zip(expected, found, strict=False)):
                 place = f"{path}[]" if path.endswith("managedFields") else f"{path}[{n}]"
                 yield from self.differences(one, other, place, is_part=is_part)
@@ -100,6 +121,18 @@ class Bindings:
                 yield f"{path}: {found!r} is not {expected!r}"
         elif expected != found:
             yield f"{path}: {str(found)[:200]!r} is not {str(expected)[:200]!r}"
+
+    def _in_order_of(self, expected: list[Any], found: list[Any]) -> list[Any]:
+        """Items in the recorded order: names with a hash in them are listed in another."""
+        rest = list(found)
+        for n, each in enumerate(expected[: len(rest)]):
+
+            def distance(m: int, each: Any = each) -> int:
+                trial = Bindings(dict(self.values))
+                return len(list(trial.differences(each, rest[m], is_part=True)))
+
+            rest.insert(n, rest.pop(min(range(n, len(rest)), key=distance)))
+        return rest
 
     def disorder(self) -> list[str]:
         """Versions and times that are not in the recording's order."""
