@@ -93,7 +93,9 @@ class ApiServer:
             self.writes.create(Request(namespaces, ""), {"metadata": {"name": name}})
         self._http = _Http(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(POLL_S / 10,), daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> Self:

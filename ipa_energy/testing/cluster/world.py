@@ -232,7 +232,8 @@ class World:
         wanted = replicas["spec"]["replicas"]
         for _ in range(wanted - len(alive)):
             self._make_pod(replicas)
-        surplus = sorted(reversed(alive), key=is_ready)  # the newest of those that do not serve
+        newest = alive[::-1]
+        surplus = sorted(newest, key=is_ready)
         for each in surplus[: max(0, len(alive) - wanted)]:
             self._delete("pods", each)
         pods = [

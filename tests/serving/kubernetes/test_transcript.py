@@ -91,7 +91,8 @@ def _replayed() -> dict[int, list[str]]:
     bindings = Bindings({"$ip4": CLUSTER_IP})
     with ApiServer(TOKENS) as server, ExitStack() as stack:
         port = int(server.url.rsplit(":", 1)[1])
-        for number, exchange in enumerate(exchanges(), 1):
+        for number, recorded in enumerate(exchanges(), 1):
+            exchange = _as_cut(recorded) if number >= CONTROLLED else recorded
             if number == CONTROLLED:
                 found[0] = bindings.disorder()
                 stack.enter_context(_world(server))
@@ -107,7 +108,6 @@ def _replayed() -> dict[int, list[str]]:
             if "$continue4" in str(exchange["query"]):
                 bindings.values["$continue4"] = _from_version_2(bindings.values["$continue1"])
             if number >= CONTROLLED:
-                exchange = _as_cut(exchange)
                 _settle(server)
             if "watch" in exchange["query"]:
                 exchange["query"]["timeoutSeconds"] = str(WATCH_S)
