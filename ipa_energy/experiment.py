@@ -452,7 +452,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
             **({"log_detail": "counts"} if config.log_detail == "counts" else {}),
             **(
-                {"replica_start": replica_start(planner.stages, config.reconfiguration_s)}
+                {"replica_start": replica_start(planner.stages, config.told_s)}
                 if backend == "simulate"
                 else {}
             ),

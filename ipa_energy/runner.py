@@ -21,7 +21,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -435,10 +435,13 @@ class _NoBar:
 
 def _slowest_start_s(planner: Planner) -> float:
     """How long it can take until a decision is what serves."""
-    told_s = planner.config.reconfiguration_s
-    return max(
+    told_s = planner.config.told_s
+    found_s = max(
         ready_after_s(option, told_s) for stage in planner.stages for option in stage.options
     )
+    if not isinstance(told_s, Mapping):
+        return found_s
+    return max(found_s, told_s.get("variant", found_s) + told_s.get("partition", 0.0))
 
 
 def initial_configuration(planner: Planner) -> Deployment:

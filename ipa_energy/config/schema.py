@@ -37,6 +37,7 @@ from ipa_energy.config.fields import (
     optional,
 )
 from ipa_energy.config.gpus import GpusConfig
+from ipa_energy.config.reconfiguration import Reconfiguration, ReconfigurationConfig
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
@@ -268,9 +269,10 @@ class PipelineConfig(UnusedKeys):
         " much better another could be. null: half of adaptation_interval in a run, any time in"
         " optimize.",
     )
-    reconfiguration_s: NonNegative | None = optional(
+    reconfiguration_s: Reconfiguration | None = optional(
         None,
-        "Seconds until a new replica serves, in a simulation; null: the time that the profile"
+        "Seconds until a new replica serves, in a simulation, or a mapping from replicas, variant,"
+        " cores, clock and partition to seconds; null: the time that the profile"
         " measured for each variant, or 8, about what IPA's take, where it measured none.",
     )
     log_detail: Literal["requests", "counts"] = optional(
@@ -301,6 +303,12 @@ class PipelineConfig(UnusedKeys):
         if problems:
             raise ValidationError.from_exception_data("PipelineConfig", problems)
         return self
+
+    @property
+    def told_s(self) -> float | dict[str, float] | None:
+        """``reconfiguration_s``: one time, or knob → time."""
+        told = self.reconfiguration_s
+        return told.told() if isinstance(told, ReconfigurationConfig) else told
 
     @property
     def gpu_pools(self) -> tuple[GpuPool, ...]:

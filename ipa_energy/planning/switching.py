@@ -16,18 +16,21 @@ new configuration itself, and so are no part of this.
 
 Until the new replicas serve, what existed before does: with the same server as many of its replicas
 as stay, else all of the old ones.
+
+Where ``reconfiguration_s`` is told knob by knob, L depends on what changes; cores and clocks that
+change in place load nothing and hold nothing, for as many replicas as there were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ipa_energy.arrays import Floats, Ints
-from ipa_energy.records import Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, ready_after_s
+from ipa_energy.arrays import Floats, Ints, Mask
+from ipa_energy.records import Option, Stage
+from ipa_energy.serving.base import DeployedStage, Deployment, Told, is_in_place, ready_after_s
 from ipa_energy.serving.simulated.replicas import Server, server_of
 
 
@@ -58,7 +61,7 @@ def switches(
     before: Sequence[Deployment],
     after: Sequence[Deployment],
     *,
-    reconfiguration_s: float | None,
+    reconfiguration_s: Told,
     drain_s: float = 0.0,
 ) -> Switches:
     """What it costs to go from each of some configurations to each of others.
@@ -77,7 +80,8 @@ def switches(
         number: dict[Server, int] = {}
         one, from_ = _Side.of([plan[index] for plan in before], number, reconfiguration_s)
         other, to = _Side.of([plan[index] for plan in after], number, reconfiguration_s)
-        loading, holding, ready, capacity_rps = _of_stage(one, other, drain_s)
+        changes = _Changes.of(one, other, reconfiguration_s)
+        loading, holding, ready, capacity_rps = _of_stage(one, other, changes, drain_s)
         pairs = np.ix_(from_, to)
         load_j += loading[pairs]
         held_j += holding[pairs]
@@ -97,10 +101,11 @@ class _Side:
     load_j: Floats
     ready_s: Floats
     throughput_rps: Floats
+    options: tuple[Option, ...]
 
     @classmethod
     def of(
-        cls, runs: Sequence[DeployedStage], number: dict[Server, int], told_s: float | None
+        cls, runs: Sequence[DeployedStage], number: dict[Server, int], told_s: Told
     ) -> tuple[_Side, Ints]:
         """The distinct ones of ``runs``, and which of them each is."""
         places: dict[tuple[int, int, int], int] = {}
@@ -123,19 +128,42 @@ class _Side:
             load_j=np.where(np.isnan(load_j) | (ready_s == 0), 0.0, load_j),
             ready_s=ready_s,
             throughput_rps=np.array([run.option.throughput_rps for run in distinct]),
+            options=tuple(run.option for run in distinct),
         )
         return found, np.array(which, dtype=np.intp)
 
 
-def _of_stage(one: _Side, other: _Side, drain_s: float) -> tuple[Floats, Floats, Floats, Floats]:
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """Of one stage from each configuration to each other: (B, A), or (A,) for every B alike."""
+
+    ready_s: Floats
+    in_place: Mask
+
+    @classmethod
+    def of(cls, one: _Side, other: _Side, told_s: Told) -> _Changes:
+        if not isinstance(told_s, Mapping):
+            return cls(other.ready_s, np.zeros(len(other.server), dtype=bool))
+        pairs = [[(after, told_s, before) for after in other.options] for before in one.options]
+        return cls(
+            np.array([[ready_after_s(*pair) for pair in row] for row in pairs]),
+            np.array([[is_in_place(*pair) for pair in row] for row in pairs]),
+        )
+
+
+def _of_stage(
+    one: _Side, other: _Side, changes: _Changes, drain_s: float
+) -> tuple[Floats, Floats, Floats, Floats]:
     """(loading, held, ready after, meanwhile) from each configuration of a stage to each other."""
     same = one.server[:, None] == other.server
     n, after = one.replicas[:, None], other.replicas
-    starting = np.where(same, np.maximum(after - n, 0.0), after)
-    ready_s = np.where(starting > 0, other.ready_s, 0.0)
+    starting = np.where(same | changes.in_place, np.maximum(after - n, 0.0), after)
+    turned = changes.in_place & (after > 0)
+    ready_s = np.where((starting > 0) | turned, changes.ready_s, 0.0)
+    same = same | changes.in_place
     stopping = np.where(same, np.maximum(n - after, 0.0), n)
     held_s = np.where(same, 0.0, ready_s) + drain_s
     held_j = stopping * one.idle_w[:, None] * held_s
     kept_rps = np.minimum(n, after) * other.throughput_rps
-    meanwhile_rps = np.where(same, kept_rps, n * one.throughput_rps[:, None])
+    meanwhile_rps = np.where(same & ~changes.in_place, kept_rps, n * one.throughput_rps[:, None])
     return starting * other.load_j, held_j, ready_s, meanwhile_rps

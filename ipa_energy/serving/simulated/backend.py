@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +43,7 @@ from ipa_energy.serving.base import (
     Serving,
     Setting,
     StageState,
+    Told,
     VirtualClock,
     replica_start,
 )
@@ -58,14 +59,14 @@ BATCH_TIMEOUT_S = 1.0
 def simulated(setting: Setting) -> Serving:
     """A simulation of ``setting``, its load, and its virtual clock."""
     config = setting.config
-    logger.info("a replica's start: %s", replica_start(setting.stages, config.reconfiguration_s))
+    logger.info("a replica's start: %s", replica_start(setting.stages, config.told_s))
     backend = SimulatedBackend(
         setting.stages,
         setting.start,
         load=setting.load,
         seed=config.seed,
         drop_limit_s=config.drop_limit,
-        reconfiguration_s=config.reconfiguration_s,
+        reconfiguration_s=config.told_s,
         batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
     )
     return Serving(backend, setting.load, VirtualClock())
@@ -102,7 +103,7 @@ class SimulatedBackend:
         load: LoadSource | None = None,
         seed: int,
         drop_limit_s: float | None = None,
-        reconfiguration_s: float | None = None,
+        reconfiguration_s: Told = None,
         batch_timeout_s: Sequence[float | None] | None = None,
     ) -> None:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
@@ -242,7 +243,7 @@ def _check_settings(
     stages: int,
     seed: int,
     drop_limit_s: float | None,
-    reconfiguration_s: float | None,
+    reconfiguration_s: Told,
     batch_timeout_s: Sequence[float | None],
 ) -> None:
     if len(batch_timeout_s) != stages:
@@ -253,10 +254,14 @@ def _check_settings(
         raise ConfigError(f"seed of {seed}", allowed="a whole number from 0")
     if drop_limit_s is not None and not drop_limit_s > 0:
         raise ConfigError(f"drop limit of {drop_limit_s:g} s", allowed="above 0 s, or none")
-    if reconfiguration_s is not None and not (
-        math.isfinite(reconfiguration_s) and reconfiguration_s >= 0
-    ):
-        raise ConfigError(f"reconfiguration of {reconfiguration_s:g} s", allowed="0 s or more")
+    told = (
+        reconfiguration_s.values()
+        if isinstance(reconfiguration_s, Mapping)
+        else [reconfiguration_s]
+    )
+    for seconds in told:
+        if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+            raise ConfigError(f"reconfiguration of {seconds:g} s", allowed="0 s or more")
     for timeout_s in batch_timeout_s:
         if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s >= 0):
             raise ConfigError(f"batch time-out of {timeout_s:g} s", allowed="0 s or more, or none")

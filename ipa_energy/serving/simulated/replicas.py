@@ -13,6 +13,10 @@ stop. Replicas that start, serve or drain all hold their cores and idle watts. T
 spend the joules of loading besides, evenly until they are ready; one that is stopped before has
 spent its share. The time to start is the YAML's ``reconfiguration_s``, or the profile's.
 
+Cores and clocks of the same variant may be changed *in place*, if ``reconfiguration_s`` names them:
+after their time the replicas are the new ones, loading nothing and held once. Those that work
+then finish their batch as they began it. Replicas beyond those that there were start as ever.
+
 Replicas of one server are alike, so a :class:`Fleet` counts them.
 
 **Batches.** A profile has a few batch sizes; a time-out makes batches of any size up to them.
@@ -43,7 +47,7 @@ import numpy as np
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Allocation, Option
-from ipa_energy.serving.base import DeployedStage, ready_after_s
+from ipa_energy.serving.base import DeployedStage, Told, is_in_place, ready_after_s
 
 Z99 = 2.3263478740408408
 """99th percentile of the standard normal distribution."""
@@ -169,20 +173,24 @@ class Cohort:
         replicas: how many.
         ready_after_s: time from their start until they serve.
         power_w: watts above idle of each meanwhile, what loading spends over that time.
+        in_place: they are the old replicas, which still hold what they hold.
     """
 
     replicas: int
     ready_after_s: float = 0.0
     power_w: float = 0.0
+    in_place: bool = False
 
 
-def started(replicas: int, option: Option, reconfiguration_s: float | None) -> Cohort:
-    """Replicas that begin to start now.
+def started(replicas: int, option: Option, told_s: Told, before: Option | None = None) -> Cohort:
+    """Replicas that begin to start now, in the place of those of ``before`` if they are.
 
     Joules of loading that the profile has not measured count as none, and so do those of replicas
     that are told to be ready at once.
     """
-    seconds = ready_after_s(option, reconfiguration_s)
+    seconds = ready_after_s(option, told_s, before)
+    if is_in_place(option, told_s, before):
+        return Cohort(replicas, seconds, in_place=True)
     is_free = math.isnan(option.load_energy_j) or seconds == 0
     return Cohort(replicas, seconds, 0.0 if is_free else option.load_energy_j / seconds)
 
@@ -211,8 +219,13 @@ class Fleet:
 
     @property
     def existing(self) -> int:
-        """Replicas that hold cores and idle watts."""
+        """Replicas that there are, or will be when they have started."""
         return self.free + self.busy + sum(cohort.replicas for cohort in self.starting)
+
+    @property
+    def holding(self) -> int:
+        """Those that hold cores and idle watts, which old replicas hold for those in place."""
+        return self.existing - sum(each.replicas for each in self.starting if each.in_place)
 
     @property
     def loading_w(self) -> float:
@@ -263,7 +276,7 @@ class Replicas:
         self,
         deployed: DeployedStage,
         profiles: BatchProfiles,
-        reconfiguration_s: float | None = None,
+        reconfiguration_s: Told = None,
     ) -> None:
         self._profiles = profiles
         self._reconfiguration_s = reconfiguration_s
@@ -279,12 +292,12 @@ class Replicas:
             yield self._upcoming
         yield from self._draining
 
-    def retarget(self, deployed: DeployedStage) -> tuple[Fleet, Cohort] | None:
+    def retarget(self, deployed: DeployedStage) -> list[tuple[Fleet, Cohort]]:
         """Start moving to ``deployed``.
 
         Returns:
             the replicas that have to start, to be handed to :meth:`become_ready` when they are
-            ready; None if none has to.
+            ready.
         """
         fleet = self._fleet_for(deployed)
         fleet.option, fleet.wait_s = deployed.option, deployed.wait_s
@@ -292,10 +305,18 @@ class Replicas:
         missing = deployed.replicas - fleet.staying
         if missing <= 0:
             fleet.stop(-missing)
-            return None
-        cohort = started(missing, deployed.option, self._reconfiguration_s)
-        fleet.starting.append(cohort)
-        return fleet, cohort
+            return []
+        told_s = self._reconfiguration_s
+        before = None if fleet is self.serving else self.serving.option
+        cohort = started(missing, deployed.option, told_s, before)
+        cohorts = [cohort]
+        more = missing - self.serving.staying
+        if cohort.in_place and more > 0:
+            cohort.replicas -= more
+            cohorts.append(started(more, deployed.option, told_s))
+        cohorts = [each for each in cohorts if each.replicas]
+        fleet.starting += cohorts
+        return [(fleet, each) for each in cohorts]
 
     def become_ready(self, fleet: Fleet, cohort: Cohort) -> bool:
         """Replicas have started; False if they were stopped meanwhile.

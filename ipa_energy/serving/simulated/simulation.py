@@ -19,7 +19,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, StageState
+from ipa_energy.serving.base import DeployedStage, Deployment, StageState, Told
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
 from ipa_energy.serving.simulated.queueing import FanOut, StageQueue
 from ipa_energy.serving.simulated.replicas import (
@@ -61,7 +61,7 @@ class Station:
         deployed: DeployedStage,
         *,
         timeout_s: float | None,
-        reconfiguration_s: float | None,
+        reconfiguration_s: Told,
         seed: int,
     ) -> None:
         times, parts = np.random.SeedSequence([seed, index]).spawn(2)
@@ -79,7 +79,7 @@ class Station:
     def held(self, now_s: float) -> Held:
         """What the replicas hold from now on."""
         return held(
-            now_s, ((fleet.option, fleet.existing, fleet.loading_w) for fleet in self.replicas)
+            now_s, ((fleet.option, fleet.holding, fleet.loading_w) for fleet in self.replicas)
         )
 
 
@@ -98,7 +98,7 @@ class Simulation:
         *,
         seed: int,
         drop_limit_s: float,
-        reconfiguration_s: float | None,
+        reconfiguration_s: Told,
         batch_timeout_s: Sequence[float | None],
     ) -> None:
         self._drop_limit_s = drop_limit_s
@@ -123,10 +123,9 @@ class Simulation:
     def retarget(self, deployment: Deployment, now_s: float) -> None:
         """Start moving every stage to ``deployment``."""
         for station, deployed in zip(self._stations, deployment, strict=True):
-            started = station.replicas.retarget(deployed)
-            if started is not None:
-                ready = partial(self._become_ready, station, *started)
-                self._at(now_s + started[1].ready_after_s, READY, station, ready)
+            for fleet, cohort in station.replicas.retarget(deployed):
+                ready = partial(self._become_ready, station, fleet, cohort)
+                self._at(now_s + cohort.ready_after_s, READY, station, ready)
             self.ledger.hold(station.index, station.held(now_s))
             self._wake(station, now_s)
 

@@ -1,0 +1,104 @@
+"""``reconfiguration_s`` knob by knob: which time a change takes, and what changes in place."""
+
+import dataclasses
+
+import pytest
+from tiny_pipelines import by_id, deployed, option, run, single, stage
+
+from ipa_energy.config.loading import load_config
+from ipa_energy.planning.switching import switches
+from ipa_energy.records import Allocation
+from ipa_energy.serving.base import is_in_place, knob_of, ready_after_s, replica_start
+
+TOLD = {"replicas": 8.0, "variant": 6.0, "cores": 0.5, "clock": 0.25, "partition": 5.0}
+SLOW = option(1, 1.0, variant="v", cores=1.0)
+FAST = option(1, 0.25, variant="v", cores=4.0)
+
+
+def on(allocation: Allocation, variant: str = "v"):
+    return dataclasses.replace(SLOW, variant=variant, allocation=allocation, load_s=3.0)
+
+
+BASE = on(Allocation.of(2, clock_mhz=900.0))
+SLICE = on(Allocation.of(2, resources={"mig-1g.10gb": 1}, hardware="A100-80GB"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "knob", "seconds"),
+    [
+        (None, BASE, "replicas", 8.0),
+        (BASE, BASE, "replicas", 8.0),
+        (BASE, on(Allocation.of(2, clock_mhz=900.0), "w"), "variant", 6.0),
+        (BASE, on(Allocation.of(4, clock_mhz=900.0)), "cores", 0.5),
+        (BASE, on(Allocation.of(2, clock_mhz=600.0)), "clock", 0.25),
+        (BASE, on(Allocation.of(4, power_cap_w=200.0)), "cores", 0.5),
+        (BASE, on(Allocation.of(2, clock_mhz=900.0, precision="int8")), "variant", 6.0),
+        (BASE, on(Allocation.of(2, hardware="other", clock_mhz=900.0)), "variant", 6.0),
+        (BASE, SLICE, "partition", 11.0),
+        (
+            SLICE,
+            on(Allocation.of(2, resources={"mig-3g.40gb": 1}, hardware="A100-80GB"), "w"),
+            "partition",
+            11.0,
+        ),
+    ],
+)
+def test_a_change_takes_the_time_of_its_slowest_knob(before, after, knob, seconds):
+    assert knob_of(before, after) == knob
+    assert ready_after_s(after, TOLD, before) == seconds
+    assert is_in_place(after, TOLD, before) == (knob in {"cores", "clock"})
+
+
+def test_what_is_not_told_is_as_profiled_and_not_in_place():
+    wider = on(Allocation.of(4, clock_mhz=900.0))
+    assert ready_after_s(wider, {"replicas": 1.0}, BASE) == 3.0
+    assert not is_in_place(wider, {"replicas": 1.0}, BASE)
+    assert not is_in_place(wider, 8.0, BASE)
+    assert ready_after_s(SLICE, {"partition": 5.0}, BASE) == 8.0
+    assert replica_start([stage(SLOW)], {"cores": 0.1}).startswith("cores 0.1 s, as reconf")
+
+
+def test_cores_change_in_place_hold_once_and_load_nothing():
+    heavy = dataclasses.replace(FAST, load_energy_j=1000.0)
+    backend = single(SLOW, heavy, reconfiguration_s=TOLD)
+    plans = {10.0: deployed([stage(SLOW, heavy)], (1, 1))}
+    windows = run(backend, [9.0, 12.0], [0.0, 10.0, 20.0], plans)
+    # One core until 10.5 s, four after; nobody loads.
+    assert [*windows[0].cores, *windows[1].cores][9:12] == [1.0, (1.0 + 4.0) / 2, 4.0]
+    idle = windows[1].idle_j[0]
+    assert idle == pytest.approx(10 * heavy.idle_power_w)  # the same watts before and after
+    served = by_id(windows)
+    assert (served.done_s - served.started_s[:, 0]).tolist() == [1.0, 0.25]
+    assert windows[1].dynamic_j[0] < 100
+
+
+def test_more_replicas_than_there_were_start_beside_those_in_place():
+    backend = single(SLOW, FAST, reconfiguration_s=TOLD, replicas=2)
+    plans = {10.0: deployed([stage(SLOW, FAST)], (1, 3))}
+    windows = run(backend, [], [0.0, 10.0, 11.0, 20.0], plans)
+    state = backend.deployed()[0]
+    assert (state.ready, state.starting) == (3, 0)
+    # 2 + the starting third one's 4 until 10.5 s, then 3 × 4.
+    assert windows[1].cores.tolist() == [(6.0 + 12.0) / 2]
+
+
+def test_a_change_in_place_is_counted_to_cost_nothing():
+    stages = [stage(SLOW, FAST)]
+    before, after = deployed(stages, (0, 2)), deployed(stages, (1, 2))
+    found = switches(stages, [before], [after], reconfiguration_s=TOLD)
+    assert (found.load_j[0, 0], found.held_j[0, 0], found.ready_after_s[0, 0]) == (0.0, 0.0, 0.5)
+    plain = switches(stages, [before], [after], reconfiguration_s=8.0)
+    assert plain.ready_after_s[0, 0] == 8.0
+    assert plain.held_j[0, 0] == 2 * SLOW.idle_power_w * 8.0
+
+
+def test_the_yaml_takes_a_number_or_knobs(tmp_path):
+    path = tmp_path / "p.yaml"
+    text = "pipeline_name: p\nnodes: [{node_name: a}]\nalpha: 1\nbeta: 1\nreconfiguration_s: "
+    path.write_text(text + "{cores: 0.1, partition: 4}\n")
+    assert load_config(path).told_s == {"cores": 0.1, "partition": 4.0}
+    path.write_text(text + "2\n")
+    assert load_config(path).told_s == 2
+    path.write_text(text + "{core: 1}\n")
+    with pytest.raises(Exception, match="core"):
+        load_config(path)
