@@ -56,6 +56,9 @@ OBJECTIVE_SETTINGS = (
 SETTINGS_LOGGED = (*OBJECTIVE_SETTINGS, "optimization_method", "predictor_type")
 """Keys of the config in ``run.json``."""
 
+HORIZON_SETTINGS = ("controller", "horizon_s", "switching_price", "lateness_weight")
+"""Further ones of a run that looks ahead."""
+
 NOT_LIVE = LiveOptions()
 
 VERSIONS_OF = ("numpy", "gurobipy", "highspy")
@@ -451,6 +454,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **settings_of(config, SETTINGS_LOGGED),
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
             **({"log_detail": "counts"} if config.log_detail == "counts" else {}),
+            **(settings_of(config, HORIZON_SETTINGS) if config.controller == "horizon" else {}),
             **(
                 {"replica_start": replica_start(planner.stages, config.told_s)}
                 if backend == "simulate"

@@ -28,11 +28,12 @@ from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 from ipa_energy.adaptation.drift import DriftWatch
-from ipa_energy.adaptation.loop import Adapter
+from ipa_energy.adaptation.loop import Observed
 from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.errors import ConfigError, TryAgainError
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.planning.carbon_budget import CarbonBudget
+from ipa_energy.planning.horizon_adapter import adapter_for
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Stage
@@ -133,24 +134,19 @@ class Runner:
         is_live = self.backend.resumes == "adopt"
         self.drift = DriftWatch(planner.stages, corrects=corrects_drift) if is_live else None
         self._unsettled: set[str] = set()
+        self._in_flight = 0
         self._last_decision: Decision | None = None
         self._last_joules: tuple[StageJoules, ...] = ()
-        self.adapter = Adapter(
-            planner.program,
-            make_predictor(
-                config.predictor_type,
-                backup_name=config.backup_predictor_type,
-                backup_duration_min=config.backup_predictor_duration,
-                monitoring_duration_min=config.monitoring_duration,
-                margin_percent=config.predictor_margin,
-                trace=self.load.trace,
-                horizon_s=self.interval_s + math.ceil(_slowest_start_s(planner)),
-            ),
-            method=config.optimization_method,
-            interval_s=self.interval_s,
-            limit_s=config.limit_in_runs_s,
-            signals=self._signals,
+        predictor = make_predictor(
+            config.predictor_type,
+            backup_name=config.backup_predictor_type,
+            backup_duration_min=config.backup_predictor_duration,
+            monitoring_duration_min=config.monitoring_duration,
+            margin_percent=config.predictor_margin,
+            trace=self.load.trace,
+            horizon_s=self.interval_s + math.ceil(_slowest_start_s(planner)),
         )
+        self.adapter = adapter_for(planner, predictor, self._signals)
         self.budget = self._budget()
 
     def intervals(
@@ -261,6 +257,7 @@ class Runner:
     def _collect(self, until_s: float) -> Served:
         """What was served, with its grams where somebody says what a joule emits."""
         served = self._again_if_told(partial(self.backend.collect, until_s))
+        self._in_flight = served.in_flight
         carbon = self.planner.carbon
         if carbon is None:
             return served
@@ -343,11 +340,10 @@ class Runner:
         """What to run from now on; what runs, if nobody can say what arrives."""
         trouble = "taken over" if self.is_fixed else "no load was seen yet"
         try:
-            received_rps = self._again_if_told(
-                partial(self.backend.received_rps, self.monitoring_s)
-            )
+            window_s = max(self.monitoring_s, self.adapter.memory_s)
+            received_rps = self._again_if_told(partial(self.backend.received_rps, window_s))
             if len(received_rps) and not self.is_fixed:
-                return self.adapter.decide(now_s, received_rps, self.running)
+                return self.adapter.decide(now_s, received_rps, self.running, self._observed())
         except TryAgainError as error:
             trouble = str(error)
         return Decision(
@@ -359,6 +355,11 @@ class Runner:
             decision_s=math.nan,
             trouble=trouble,
         )
+
+    def _observed(self) -> Observed:
+        """What runs and how much is under way."""
+        states = self._again_if_told(self.backend.deployed)
+        return Observed(states, self._in_flight)
 
     def _deploy(self, decision: Decision, now_s: int) -> tuple[Plan, Decision]:
         """Move to the decision's plan; (what runs from now on, the decision as it came out)."""

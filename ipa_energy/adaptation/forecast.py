@@ -142,7 +142,7 @@ def with_residuals(
         usual = (came.sum() + room) / (maxima.sum() + room)
         rows = []
         for ahead in range(1, horizon_s // STEP_S + 1):
-            ratios = (came[ahead:] + room) / (made[: len(made) - ahead] + room)
+            ratios = (came[ahead:] + room) / (made[: max(0, len(made) - ahead)] + room)
             prior = usual * np.exp(_PRIOR_Z * PRIOR_SIGMA * math.sqrt(ahead))
             quantiles = np.quantile(np.concatenate([ratios, prior]), LEVELS)
             rows.append(np.maximum(0.0, quantiles * (made[-1] + room) - room))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ipa_energy.adaptation.predictor import Predictor
 from ipa_energy.arrays import Counts
@@ -29,10 +30,32 @@ from ipa_energy.optimizer.quantities import (
     planned_load_rps,
 )
 from ipa_energy.optimizer.solve import Result, decide
-from ipa_energy.serving.base import Decision, Deployment, changed_stages, deployment_of
+from ipa_energy.serving.base import (
+    Decision,
+    Deployment,
+    StageState,
+    changed_stages,
+    deployment_of,
+)
 
 PLANS_COMPARED = 8
 """How many of the best plans are looked at for one as good as the best that changes less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is seen of a pipeline when a decision is due.
+
+    Attributes:
+        states: its replicas; empty where nobody looked.
+        in_pipeline: requests that were sent and have not left.
+    """
+
+    states: tuple[StageState, ...] = ()
+    in_pipeline: int = 0
+
+
+NOT_OBSERVED = Observed()
 
 
 def _no_signals(_: float, __: float) -> Mapping[str, float]:
@@ -75,14 +98,27 @@ class Adapter:
         self.signals = signals
         self.known: dict[str, Result] | None = None
 
-    def decide(self, now_s: int, received_rps: Counts, running: Deployment) -> Decision:
+    @property
+    def memory_s(self) -> int:
+        """Seconds of load before a decision that it looks at, beside those that are logged."""
+        return 0
+
+    def decide(
+        self,
+        now_s: int,
+        received_rps: Counts,
+        running: Deployment,
+        observed: Observed = NOT_OBSERVED,
+    ) -> Decision:
         """The decision at ``now_s``.
 
         Args:
             now_s: seconds since the start of the run.
             received_rps: requests of each of the last seconds before ``now_s``, at least one.
             running: what each stage runs at the moment.
+            observed: what is seen of it, which plays no part here.
         """
+        del observed
         begin = time.perf_counter()
         predicted = self.predictor.predict(received_rps, now_s)
         planned = planned_load_rps(predicted, self.interval_s)

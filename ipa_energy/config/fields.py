@@ -116,6 +116,7 @@ PositiveInteger = Annotated[int, Field(ge=1)]
 NaturalInteger = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+NonNegativeOrInfinite = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 Percent = Annotated[float, Field(gt=-100)]
 """A margin in percent: −100 would make a latency or a load vanish."""
 

@@ -27,6 +27,7 @@ from ipa_energy.config.fields import (
     Name,
     NaturalInteger,
     NonNegative,
+    NonNegativeOrInfinite,
     OneOf,
     Percent,
     Positive,
@@ -268,6 +269,24 @@ class PipelineConfig(UnusedKeys):
         "Seconds that a decision may take: then the best plan found counts, with a bound on how"
         " much better another could be. null: half of adaptation_interval in a run, any time in"
         " optimize.",
+    )
+    controller: Literal["interval", "horizon"] = optional(
+        "interval",
+        "How a run decides. interval: the best plan for the load of the next interval, whatever"
+        " runs; horizon: the best course of plans over horizon_s, every change paid for.",
+    )
+    horizon_s: PositiveInteger = optional(
+        60, "controller: horizon looks so many seconds ahead, in steps of adaptation_interval."
+    )
+    switching_price: NonNegativeOrInfinite = optional(
+        1,
+        "controller: horizon: factor on what a change costs. 0: none is counted; .inf: only what"
+        " cannot carry the load any more changes, and then to the best plan that lasts.",
+    )
+    lateness_weight: NonNegative | None = optional(
+        None,
+        "controller: horizon: what an interval loses of its objective if all requests of it are"
+        " late; null: alpha times the best accuracy, as if late answers were worth nothing.",
     )
     reconfiguration_s: Reconfiguration | None = optional(
         None,

@@ -452,6 +452,36 @@ class Program:
             caps=caps,
         )
 
+    def with_replicas(self, picks: Sequence[tuple[Ints, Ints]]) -> Callable[[Moment], Problem]:
+        """The program with given options on given replicas, whether they carry a load or not.
+
+        Args:
+            picks: of each stage indices into its options, and the replicas of each.
+
+        Returns:
+            the program at a moment, as :meth:`at`, with just these candidates in this order.
+        """
+        replicas = [count.astype(np.float64) for _, count in picks]
+        fixed = [
+            _Columns(stage, rule, self.settings, index).at(count)
+            for stage, rule, (index, _), count in zip(
+                self.stages, self.rules, picks, replicas, strict=True
+            )
+        ]
+
+        def at(moment: Moment) -> Problem:
+            moment = moment.knowing(self.settings.signals)
+            moment.check()
+            caps = caps_at(self.caps, moment)
+            functions = self._amounts if caps is self.caps else self._amounts_of(caps)
+            stages = tuple(
+                self._counted(*parts, moment, functions)
+                for parts in zip(self.stages, fixed, replicas, strict=True)
+            )
+            return Problem(stages, moment, self.settings, self.rules, self.terms, caps)
+
+        return at
+
     def _amounts_of(self, caps: Sequence[Cap]) -> dict[str, Callable[..., Floats]]:
         new = {cap.quantity for cap in caps} - self._amounts.keys()
         return {**self._amounts, **{name: over_all_options(name) for name in new}}
@@ -474,13 +504,25 @@ class Program:
             replicas = np.full(len(columns.allowed), float(limit))
             columns = columns.at(replicas)
             needed = replicas_needed(load_rps, columns.throughput_rps)
+        found = self._counted(stage, columns, replicas, moment, functions)
         (open_,) = (needed <= limit).nonzero()
+        return found if len(open_) == len(needed) else found.select(open_)
+
+    def _counted(
+        self,
+        stage: Stage,
+        columns: _Columns,
+        replicas: Floats,
+        moment: Moment,
+        functions: Mapping[str, Callable[..., Floats]],
+    ) -> Candidates:
+        """The amounts and penalties of options with so many replicas each."""
         amounts = {
             name: amount(columns, replicas, stage, moment) for name, amount in functions.items()
         }
         parts = [term.weight * amounts[term.quantity] for term in self.terms]
         penalty: Floats = sum(parts[1:], start=parts[0])
-        found = Candidates(
+        return Candidates(
             stage=stage,
             option_index=columns.allowed,
             replicas=replicas.astype(np.int64),
@@ -488,7 +530,6 @@ class Program:
             amounts=amounts,
             penalty=penalty,
         )
-        return found if len(open_) == len(needed) else found.select(open_)
 
     def _check_energy(self) -> None:
         if not self.settings.needs_energy:

@@ -22,7 +22,7 @@ from ipa_energy.optimizer.problem import within
 from ipa_energy.records import QUALITIES, Allocation, Option, Quality, weakest_quality
 from ipa_energy.runlog.live_step import LiveStep, decided_live, parse_live, served_live
 from ipa_energy.runlog.record import Interval
-from ipa_energy.serving.base import Served
+from ipa_energy.serving.base import Served, Switching
 from ipa_energy.serving.tally import Tally, merged
 
 NAN = math.nan
@@ -146,6 +146,9 @@ class Step:
             the energy SLA; None without one, or without joules.
         signals: what the plan knew beside the load: ``g_per_kwh`` …
         grams: of CO2 equivalent for ``energy_j``; NaN where nobody said what a joule emits.
+        switching: what the decision expected of its change: ``loading_joules``, ``held_joules``,
+            ``late_s``, ``penalty`` (in the objective's unit), and ``loaded_joules``, what loading
+            replicas took in fact, NaN where nobody knows; empty where changes played no part.
         live: what only a live run has; None for others.
         tally: of the requests that left in it, where their times are not logged; else None.
     """
@@ -175,6 +178,7 @@ class Step:
     in_energy_sla: bool | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
     grams: float = NAN
+    switching: Mapping[str, float] = field(default_factory=dict)
     live: LiveStep | None = None
     tally: Tally | None = None
 
@@ -254,9 +258,20 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         capped = decision.capped_load_rps if decision else None
         planned_at = None if capped is None else round(capped, 6)
         entry["energy_sla"] = {"joules": sla_j, "planned_at_rps": planned_at, "requests": 0}
+    if decision and decision.switching:
+        entry["switching"] = {**_switching(decision.switching), "loaded_joules": 0.0}
     if interval.gap_s:
         entry["gap_s"] = round(interval.gap_s, 6)
     return with_window(decided_live(entry, interval), served)
+
+
+def _switching(expected: Switching) -> dict[str, Any]:
+    return {
+        "loading_joules": _rounded(expected.loading_j),
+        "held_joules": _rounded(expected.held_j),
+        "late_s": _rounded(expected.late_s),
+        "penalty": _rounded(expected.penalty),
+    }
 
 
 def _energy_sla_j(plan: Plan) -> float | None:
@@ -280,6 +295,12 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
     if served.tally is not None:
         parts = [Tally.from_json(entry[TALLY])] if TALLY in entry else []
         entry = entry | {TALLY: merged([*parts, served.tally]).to_json()}
+    if "switching" in entry:
+        loaded_j = _add(
+            entry["switching"]["loaded_joules"],
+            math.nan if served.loading_j is None else served.loading_j,
+        )
+        entry = entry | {"switching": {**entry["switching"], "loaded_joules": loaded_j}}
     if served.grams is not None:
         grams = entry.get("grams", 0.0)
         entry = entry | {
@@ -409,6 +430,7 @@ def parse_entry(
         in_energy_sla=(entry.get("energy_sla") or {}).get("inside"),
         signals={name: number(value) for name, value in (entry.get("signals") or {}).items()},
         grams=number(entry.get("grams")),
+        switching={name: number(value) for name, value in (entry.get("switching") or {}).items()},
         live=parse_live(entry),
         tally=Tally.from_json(entry[TALLY]) if TALLY in entry else None,
     )

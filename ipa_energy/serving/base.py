@@ -227,6 +227,23 @@ def _is_same(one: Option, other: Option) -> bool:
     return mine == (other.variant, other.allocation, other.batch)
 
 
+@dataclass(frozen=True, slots=True)
+class Switching:
+    """What a decision expects of the change that it makes.
+
+    Attributes:
+        loading_j: joules of loading replicas.
+        held_j: idle joules of replicas that wait for their successors.
+        late_s: seconds of arrivals that wait too long until it is done, over all stages.
+        penalty: what all this weighs in the objective.
+    """
+
+    loading_j: float
+    held_j: float
+    late_s: float
+    penalty: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What the adaptation decided at one timestep, and what it knew.
@@ -245,6 +262,7 @@ class Decision:
         capped_load_rps: the low end of the load, at which the energy cap was to hold; None without.
         gap: how much better another plan may be, as a share of the objective, where the time for
             the decision was up; 0 if the plan is proven.
+        switching: what the change to it is expected to take; None if that played no part.
     """
 
     status: Literal["optimal", "feasible", "infeasible", "kept"]
@@ -258,6 +276,7 @@ class Decision:
     trouble: str | None = None
     capped_load_rps: float | None = None
     gap: float = 0.0
+    switching: Switching | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +385,7 @@ class Served:
             says what a joule emits.
         late_s: by how much each request was sent later than intended; empty for a simulation.
         tally: the requests counted, where their times are not kept: then ``requests`` is empty.
+        loading_j: of ``dynamic_j`` what loading replicas took; None where it is not told apart.
     """
 
     start_s: float
@@ -386,6 +406,7 @@ class Served:
     machine_j: float | None = field(default=None, kw_only=True)
     grams: float | None = field(default=None, kw_only=True)
     late_s: Floats = field(default_factory=lambda: np.zeros(0), kw_only=True)
+    loading_j: float | None = field(default=None, kw_only=True)
     tally: Tally | None = field(default=None, kw_only=True)
 
     @property

@@ -202,6 +202,7 @@ class SimulatedBackend:
             in_flight=self._simulation.log.in_flight,
             meter=joined_meters(sorted(spent.meters or ())) or None,
             quality="estimated" if spent.meters else None,
+            loading_j=spent.loading_j if spent.meters else None,
         )
 
     def _check_sending(self, sending_s: Floats, until_s: float) -> None:

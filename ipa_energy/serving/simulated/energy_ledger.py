@@ -71,6 +71,7 @@ class Spent:
     power_w: Floats
     cores: Floats
     meters: frozenset[str] | None
+    loading_j: float
 
 
 class EnergyLedger:
@@ -97,6 +98,7 @@ class EnergyLedger:
         dynamic_j = np.zeros(len(self._stages))
         energy_j, core_seconds = np.zeros(len(edges_s) - 1), np.zeros(len(edges_s) - 1)
         meters: frozenset[str] | None = frozenset()
+        loading_j = 0.0
         for index, ledger in enumerate(self._stages):
             since_s = np.array([entry.since_s for entry in ledger.holding])
             until_s = np.append(since_s[1:], end_s)
@@ -116,11 +118,14 @@ class EnergyLedger:
             dynamic_j[index], by_second_j = _close_batches(ledger, edges_s)
             energy_j += by_second_j
             if loading_w.any():
-                dynamic_j[index] += (loading_w[real] * length_s[real]).sum()
+                stage_loading_j = float((loading_w[real] * length_s[real]).sum())
+                loading_j += stage_loading_j
+                dynamic_j[index] += stage_loading_j
                 energy_j += integrals(since_s, until_s, loading_w, edges_s)
             del ledger.holding[:-1]
         width_s = np.diff(edges_s)
-        return Spent(idle_j, dynamic_j, energy_j / width_s, core_seconds / width_s, meters)
+        spent = (idle_j, dynamic_j, energy_j / width_s, core_seconds / width_s)
+        return Spent(*spent, meters, loading_j)
 
 
 def _close_batches(ledger: _StageLedger, edges_s: Floats) -> tuple[float, Floats]:

@@ -1,0 +1,524 @@
+r"""The best course of plans over the next minute, every change paid for: a dynamic program.
+
+::
+
+    what runs ──change──> plan 0 ──change──> plan 1 ── … ──> plan H − 1
+                          load 0             load 1          load H − 1
+
+With f_t the objective (6) of :mod:`ipa_energy.optimizer.problem` at step *t* and :math:`c_t` what a
+change weighs, the course maximises
+
+.. math::  Σ_t f_t(plan_t) − price·Σ_t c_t(plan_{t-1}, plan_t)
+
+and its first plan is what runs next; the rest is decided again with the next forecast. A change at
+step *t*, of T seconds with λ requests each, weighs in the objective's unit::
+
+    joules     w·(loading + held)/(λ·T)          w: what one more joule a request weighs
+    cores …    what replicas hold that wait for their successors, for that share of the step
+    lateness   lateness·(seconds in which requests would be late)/T
+
+:mod:`.switching` counts the joules. Requests are late while those before them in the queue take
+longer than they have patience: the queue grows while what exists carries less than arrives, until
+the new replicas serve, and then shrinks by what they carry more. So replicas are started before a
+load that is seen coming, and those that exist stay through a short lull: a few joules and cores are
+weighed against lateness. Requests that wait already are the queue's beginning.
+
+Exact over all plans whose replicas carry the load of one of the steps, or are those that run: the
+change of a pipeline is the sum of its stages' changes, so a step of the dynamic program maximises
+over one stage after the other. Candidates that no better course than a known one can have are left
+out first. A pipeline with more plans than :data:`MOST_PLANS` chooses among what runs and what the
+best plans of single steps are made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from ipa_energy.arrays import Floats, Ints, Mask
+from ipa_energy.optimizer.plan import Choice, Plan, build_plan
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem, Program
+from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
+from ipa_energy.optimizer.solve import decide
+from ipa_energy.planning.switching import switches
+from ipa_energy.records import Option, Stage
+from ipa_energy.serving.base import DeployedStage, StageState, Told
+from ipa_energy.serving.simulated.replicas import server_of
+
+MOST_PLANS = 200_000
+"""Plans of a step that are looked at one by one."""
+
+PLANS_A_STEP = 8
+"""Best plans of a step whose options are candidates where there are more."""
+
+Picks = list[tuple[int, int]]
+"""Candidates of a stage: (index of the option, replicas)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What changes weigh.
+
+    Attributes:
+        interval_s: T, length of a step.
+        switching: factor on all that a change costs; infinity: only what cannot go on changes.
+        lateness: what a step weighs in which every request is late.
+        patience_s: longest wait in a queue that makes no request late.
+        reconfiguration_s: until a replica serves; None: as profiled.
+    """
+
+    interval_s: float
+    switching: float
+    lateness: float
+    patience_s: float
+    reconfiguration_s: Told
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a course starts from.
+
+    Attributes:
+        states: of each stage what is observed, at least one state with a replica.
+        waiting: requests in the pipeline's queues.
+    """
+
+    states: Sequence[Sequence[StageState]]
+    waiting: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The best plans of the steps.
+
+    Attributes:
+        plans: one a step; those of the steps from the first on that nothing can carry are missing.
+        value: what it is worth, changes paid.
+        loading_j: joules of loading replicas that its first change takes.
+        held_j: idle joules of replicas that wait for their successors in its first change.
+        late_s: seconds of requests that its first change, and what waits already, make late.
+        penalty: what its first change weighs, price included.
+    """
+
+    plans: tuple[Plan, ...]
+    value: float
+    loading_j: float
+    held_j: float
+    late_s: float
+    penalty: float
+
+
+def best_course(
+    program: Program,
+    moments: Sequence[Moment],
+    start: Start,
+    prices: Prices,
+) -> Course | None:
+    """The best course from what runs; None if nothing carries the load of the first step.
+
+    Args:
+        program: the pipeline's.
+        moments: one a step, each with the mean load that joules are counted at and the peak that
+            has to be carried.
+        start: what is there.
+        prices: of changes.
+    """
+    picks = _candidates(program, moments, start, prices.interval_s)
+    if picks is None:
+        return None
+    steps = _Steps(program, moments, start, prices, picks)
+    if not steps.values:
+        return None
+    return steps.kept(steps.contenders()).course()
+
+
+def _candidates(
+    program: Program,
+    moments: Sequence[Moment],
+    start: Start,
+    interval_s: float,
+) -> list[Picks] | None:
+    """Options and replicas of each stage that a course may choose."""
+    loads_rps = list(dict.fromkeys(moment.peak_rps for moment in moments))
+    if start.waiting:  # what also works off the queue, in an interval or in half of one
+        loads_rps += [loads_rps[0] + start.waiting / s for s in (interval_s, interval_s / 2)]
+    found = [
+        dict.fromkeys(_running(program, index, states)) for index, states in enumerate(start.states)
+    ]
+    kept = [list(stage) for stage in found]
+    for load_rps in loads_rps:
+        for stage, candidates in zip(found, program.at(load_rps).stages, strict=True):
+            pairs = zip(candidates.option_index.tolist(), candidates.replicas.tolist(), strict=True)
+            stage.update(dict.fromkeys(pairs))
+    if math.prod(len(stage) for stage in found) > MOST_PLANS:
+        return _of_best_plans(program, loads_rps, kept)
+    return [list(stage) for stage in found] if all(found) else None
+
+
+def _running(program: Program, index: int, states: Sequence[StageState]) -> Picks:
+    """What a stage runs, with any of its batches, where the rules allow it."""
+    stage, rule, settings = program.stages[index], program.rules[index], program.settings
+    picks = []
+    for state in states:
+        count = state.ready + state.starting
+        fits = count <= settings.scaling_cap if rule.replicas is None else count == rule.replicas
+        for at, option in enumerate(stage.options):
+            is_same = server_of(option) == server_of(state.option)
+            allowed = option.batch <= settings.batching_cap and rule.allows(option)
+            if count and fits and is_same and allowed:
+                picks.append((at, count))
+    return picks
+
+
+def _of_best_plans(
+    program: Program, loads_rps: Sequence[float], running: Sequence[Picks]
+) -> list[Picks] | None:
+    """What the best plans of single loads are made of, and what runs, as many as can be held."""
+    ranked: list[dict[tuple[int, int], None]] = [{} for _ in program.stages]
+    found = [decide(program, load_rps, top_k=PLANS_A_STEP).plans for load_rps in loads_rps]
+    for rank in range(PLANS_A_STEP):
+        for plans in found:
+            for at, stage in enumerate(plans[rank].stages if rank < len(plans) else ()):
+                ranked[at][_index_of(program.stages[at], stage.option), stage.replicas] = None
+        if rank == 0:
+            for picked, mine in zip(ranked, running, strict=True):
+                picked.update(dict.fromkeys(mine))
+    picks = [list(stage) for stage in ranked]
+    while math.prod(len(stage) for stage in picks) > MOST_PLANS:
+        max(picks, key=len).pop()
+    return picks if all(picks) else None
+
+
+def _index_of(stage: Stage, option: Option) -> int:
+    key = (option.variant, option.allocation, option.batch)
+    return [(each.variant, each.allocation, each.batch) for each in stage.options].index(key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What changes of one stage cost, from B configurations to A others: arrays (B, A)."""
+
+    loading_j: Floats
+    held_j: Floats
+    late_s: Floats
+    weighs: Floats
+
+
+class _Steps:
+    """The steps over some candidates of each stage.
+
+    Attributes:
+        picks: each stage's candidates.
+        problems: the program of each step, with these candidates.
+        values: f of each step as an array with an axis a stage; −inf where a plan breaks a limit or
+            does not carry the load. They end before the first step that nothing carries.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        moments: Sequence[Moment],
+        start: Start,
+        prices: Prices,
+        picks: Sequence[Picks],
+    ) -> None:
+        self._program, self._start, self._prices = program, start, prices
+        self._between: dict[tuple[int, bool], _Between] = {}
+        self.picks = list(picks)
+        self._mine = [
+            [DeployedStage(stage.name, stage.options[at].at(n), n) for at, n in chosen]
+            for stage, chosen in zip(program.stages, picks, strict=True)
+        ]
+        arrays = [np.array(chosen, dtype=np.intp).T for chosen in picks]
+        at = program.with_replicas([(options, counts) for options, counts in arrays])
+        self.problems: list[Problem] = []
+        self.values: list[Floats] = []
+        for moment in moments:
+            problem = at(moment)
+            values = self._values_of(problem)
+            if not np.isfinite(values).any():
+                break
+            self.problems.append(problem)
+            self.values.append(values)
+
+    def _values_of(self, problem: Problem) -> Floats:
+        settings = problem.settings
+        combine = np.multiply if settings.accuracy_method == "multiply" else np.add
+        accuracy = reduce(combine.outer, [each.accuracy for each in problem.stages])
+        if settings.accuracy_method == "average":
+            accuracy = accuracy / len(problem.stages)
+        penalties = [
+            np.where(carries, candidates.penalty, np.inf)
+            for candidates, carries in zip(problem.stages, self._carrying(problem), strict=True)
+        ]
+        values: Floats = settings.alpha * accuracy - reduce(np.add.outer, penalties)
+        for cap in problem.caps:
+            total = reduce(np.add.outer, problem.columns(cap.quantity))
+            values[total > cap.limit + CONSTRAINT_RTOL * abs(cap.limit)] = -np.inf
+        return values
+
+    def _carrying(self, problem: Problem) -> list[Mask]:
+        """Of each stage which candidates carry the load of a step."""
+        found = []
+        for stage, mine in zip(self._program.stages, self._mine, strict=True):
+            capacity_rps = np.array([n.replicas * n.option.throughput_rps for n in mine])
+            load_rps = stage.requests_per_input * problem.moment.peak_rps
+            found.append(load_rps <= capacity_rps * (1 + CONSTRAINT_RTOL))
+        return found
+
+    def kept(self, index: Sequence[Ints]) -> _Steps:
+        """The same steps with some of the candidates."""
+        found = copy(self)
+        found._between = {}
+        found.picks = [[p[i] for i in few] for p, few in zip(self.picks, index, strict=True)]
+        found._mine = [[m[i] for i in few] for m, few in zip(self._mine, index, strict=True)]
+        found.values = [values[np.ix_(*index)] for values in self.values]
+        found.problems = []
+        for problem in self.problems:
+            stages = [each.select(i) for each, i in zip(problem.stages, index, strict=True)]
+            found.problems.append(replace(problem, stages=tuple(stages)))
+        return found
+
+    def contenders(self) -> list[Ints]:
+        """Candidates that may be in the best course, of each stage.
+
+        A course is worth no more than the best plans of all steps without any change. What does not
+        even so come up to a known course, that among a few candidates (of the best plan of each
+        step, of the best for all of them, and what runs), is out.
+        """
+        axes = range(len(self.picks))
+        best = [_highest(values) for values in (*self.values, reduce(np.add, self.values))]
+        few = []
+        for axis in axes:
+            runs = _running(self._program, axis, self._start.states[axis])
+            mine = {choice[axis] for choice in best}
+            mine |= {i for i, pick in enumerate(self.picks[axis]) if pick in runs}
+            few.append(np.array(sorted(mine), dtype=np.intp))
+        reached = self.kept(few).worth()
+        tops = [float(values.max()) for values in self.values]
+        least = reached - 1e-9 * max(1.0, abs(reached)) - math.fsum(tops)
+        found = []
+        for axis in axes:
+            others = tuple(other for other in axes if other != axis)
+            gains = [v.max(axis=others) - top for v, top in zip(self.values, tops, strict=True)]
+            found.append(np.flatnonzero(np.max(gains, axis=0) >= least))
+        return found
+
+    def worth(self) -> float:
+        """Of the best course."""
+        return float(self._first(self._onward(), self._changes(0)).max())
+
+    def course(self) -> Course:
+        """The best course."""
+        onward, starts = self._onward(), self._changes(0)
+        first = self._first(onward, starts)
+        choices = [_highest(first)]
+        for step, ahead in enumerate(onward[1:], 1):
+            paid = [c.weighs[i] for c, i in zip(self._changes(step), choices[-1], strict=True)]
+            choices.append(_highest(ahead - reduce(np.add.outer, paid)))
+        taken = list(zip(starts, choices[0], strict=True))
+        plans = zip(self.problems, choices, strict=True)
+        return Course(
+            plans=tuple(build_plan(problem, choice) for problem, choice in plans),
+            value=float(first[choices[0]]),
+            loading_j=math.fsum(float(change.loading_j[0, i]) for change, i in taken),
+            held_j=math.fsum(float(change.held_j[0, i]) for change, i in taken),
+            late_s=math.fsum(float(change.late_s[0, i]) for change, i in taken),
+            penalty=math.fsum(float(change.weighs[0, i]) for change, i in taken),
+        )
+
+    def _onward(self) -> list[Floats]:
+        """What each plan of each step is worth from there on."""
+        onward = [self.values[-1]]
+        for step in range(len(self.values) - 1, 0, -1):
+            ahead = onward[0]
+            for axis, change in enumerate(self._changes(step)):
+                ahead = _best_after(ahead, change.weighs, axis)
+            onward.insert(0, self.values[step - 1] + ahead)
+        return onward
+
+    def _first(self, onward: Sequence[Floats], starts: Sequence[_Change]) -> Floats:
+        """What each plan of the first step is worth, the change to it paid."""
+        paid = onward[0] - reduce(np.add.outer, [change.weighs[0] for change in starts])
+        stays = not math.isinf(self._prices.switching) or bool(np.isfinite(paid).any())
+        return paid if stays else onward[0]  # what cannot go on may become the best
+
+    def _changes(self, step: int) -> list[_Change]:
+        """Of each stage what its changes at a step cost: from what runs, or from candidates."""
+        return [self._changes_of(step, at) for at in range(len(self.picks))]
+
+    def _changes_of(self, step: int, at: int) -> _Change:
+        stage, prices, problem = self._program.stages[at], self._prices, self.problems[step]
+        between = self._between_of(at, is_start=not step)
+        share, moment = stage.requests_per_input, problem.moment
+        late_s = late_seconds(
+            share * moment.peak_rps,
+            between.meanwhile_rps,
+            between.capacity_rps,
+            between.ready_s,
+            waiting=0.0 if step else share * self._start.waiting,
+            patience_s=prices.patience_s,
+            most_s=prices.interval_s * (len(self.problems) - step),
+        )
+        joule = weight_of_a_joule(problem, at) / (moment.mean_rps * prices.interval_s)
+        weighs = (
+            joule * (between.loading_j + between.held_j)
+            + np.array([weight_held(problem, at, each) for each in between.before])[:, None]
+            * (between.overlap_s / prices.interval_s)
+            + prices.lateness * late_s / prices.interval_s
+        )
+        if math.isinf(prices.switching):
+            priced = np.where(between.is_change, np.inf, 0.0)
+        else:
+            priced = prices.switching * weighs
+        return _Change(between.loading_j, between.held_j, late_s, priced)
+
+    def _between_of(self, at: int, *, is_start: bool) -> _Between:
+        """What changes of a stage take, whatever the load."""
+        if (at, is_start) not in self._between:
+            stage, mine = self._program.stages[at], self._mine[at]
+            before = [_largest(stage.name, self._start.states[at])] if is_start else mine
+            told_s = self._prices.reconfiguration_s
+            self._between[at, is_start] = _between(stage, before, mine, told_s)
+        return self._between[at, is_start]
+
+
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """What changes of one stage from B configurations to A others take: arrays (B, A).
+
+    Attributes:
+        before: the B configurations.
+        is_change: True where they are not the same.
+        loading_j, held_j: joules; what nobody measured counts as none.
+        ready_s: until the new replicas serve.
+        overlap_s: for how long all of the old ones are there beside all of the new ones.
+        meanwhile_rps: what is served until then.
+        capacity_rps: (A,) what is served from then on.
+    """
+
+    before: Sequence[DeployedStage]
+    is_change: Mask
+    loading_j: Floats
+    held_j: Floats
+    ready_s: Floats
+    overlap_s: Floats
+    meanwhile_rps: Floats
+    capacity_rps: Floats
+
+
+def _between(
+    stage: Stage,
+    before: Sequence[DeployedStage],
+    after: Sequence[DeployedStage],
+    told_s: Told,
+) -> _Between:
+    found = switches(
+        [stage],
+        [(each,) for each in before],
+        [(each,) for each in after],
+        reconfiguration_s=told_s,
+    )
+    servers = [[server_of(each.option) for each in side] for side in (before, after)]
+    runs = [[(each.option.batch, each.replicas) for each in side] for side in (before, after)]
+    is_other = np.array([[one != other for other in servers[1]] for one in servers[0]])
+    differs = np.array([[one != other for other in runs[1]] for one in runs[0]])
+    return _Between(
+        before,
+        is_other | differs,
+        np.nan_to_num(found.load_j),
+        np.nan_to_num(found.held_j),
+        found.ready_after_s,
+        np.where(is_other & (found.held_j != 0), found.ready_after_s, 0.0),
+        found.meanwhile_rps * stage.requests_per_input,
+        np.array([each.replicas * each.option.throughput_rps for each in after]),
+    )
+
+
+def _largest(stage: str, states: Sequence[StageState]) -> DeployedStage:
+    most = max(states, key=lambda state: state.ready + state.starting)
+    return DeployedStage(stage, most.option, most.ready + most.starting)
+
+
+def _highest(values: Floats) -> Choice:
+    return tuple(int(i) for i in np.unravel_index(int(values.argmax()), values.shape))
+
+
+def _best_after(ahead: Floats, weighs: Floats, axis: int) -> Floats:
+    """Along one axis, from (…, A, …) what the best of A is worth after a change from each of B."""
+    moved = np.moveaxis(ahead, axis, -1)
+    best = np.stack([(moved - row).max(axis=-1) for row in weighs], axis=-1)
+    return np.moveaxis(best, -1, axis)
+
+
+def weight_of_a_joule(problem: Problem, at: int) -> float:
+    """What one joule more a pipeline request weighs in the objective, of all its terms.
+
+    Every quantity that depends on joules is proportional to them.
+    """
+    stage = problem.stages[at].stage
+    option = replace(stage.options[0], at_once=())
+    more = replace(option, dynamic_energy_j=option.dynamic_energy_j + 1.0)
+    found = 0.0
+    for term in problem.terms:
+        amount = amount_of(term.quantity)
+        with_it, without = (amount(o, 1, stage, problem.moment) for o in (more, option))
+        found += term.weight * (with_it - without) / stage.requests_per_input
+    return float(found)
+
+
+def weight_held(problem: Problem, at: int, held: DeployedStage) -> float:
+    """What the cores and other resources of some replicas weigh that are there for a whole step."""
+    stage, moment = problem.stages[at].stage, problem.moment
+    return sum(
+        term.weight * float(amount_of(term.quantity)(held.option, held.replicas, stage, moment))
+        for term in problem.terms
+        if term.quantity == "cost" or term.quantity.startswith(UNITS)
+    )
+
+
+def late_seconds(
+    load_rps: float,
+    meanwhile_rps: Floats,
+    capacity_rps: Floats,
+    ready_s: Floats,
+    *,
+    waiting: float,
+    patience_s: float,
+    most_s: float,
+) -> Floats:
+    """For how long arriving requests wait longer than they have patience.
+
+    A queue of ``waiting`` requests, with ``load_rps`` arriving, is served by ``meanwhile_rps`` for
+    ``ready_s`` and by ``capacity_rps`` from then on; it is looked at as a fluid.
+
+    Args:
+        load_rps: what arrives.
+        meanwhile_rps: (B, A).
+        capacity_rps: (A,).
+        ready_s: (B, A).
+        waiting: requests in the queue at first.
+        patience_s: wait that makes no request late.
+        most_s: how far to look ahead.
+    """
+    grows_rps = load_rps - meanwhile_rps
+    queue = np.maximum(0.0, waiting + grows_rps * ready_s)
+    first_s = _above(waiting, grows_rps, meanwhile_rps * patience_s, ready_s)
+    left_s = np.maximum(0.0, most_s - ready_s)
+    then_s = _above(queue, load_rps - capacity_rps, capacity_rps * patience_s, left_s)
+    return np.minimum(most_s, first_s + then_s)
+
+
+def _above(queue: Floats | float, grows_rps: Floats, limit: Floats, seconds: Floats) -> Floats:
+    """For how much of some seconds a queue that grows or shrinks steadily is above a limit."""
+    room = limit - queue
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crosses = (room * grows_rps > 0) | ((room == 0) & (grows_rps > 0))
+        crossing_s = np.where(crosses, room / grows_rps, np.inf)
+    before_s = np.minimum(crossing_s, seconds)
+    return np.where(room < 0, before_s, seconds - before_s)

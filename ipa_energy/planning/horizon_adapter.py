@@ -1,0 +1,189 @@
+"""A decision that looks ahead: forecast by step, what runs and waits, the best course's first plan.
+
+::
+
+    load received ──> forecast ──> mean and peak of each step ──┐
+    replicas, requests under way ──────────────────────────────>│ best course ──> its first plan
+
+Each step of the horizon is an adaptation interval. Its peak is the upper quantile of the busiest
+*patience* seconds, half the latency SLA: requests that arrive in a busier second may wait so long.
+Joules, caps and waits are those of its mean load, the middle quantile. A forecast speaks of single
+seconds; how much less the busiest seconds in a row have is looked up in the load that came.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ipa_energy.adaptation.forecast import STEP_S, Forecast
+from ipa_energy.adaptation.loop import NOT_OBSERVED, Adapter, Observed
+from ipa_energy.adaptation.predictor import Predictor
+from ipa_energy.arrays import Counts
+from ipa_energy.config import PipelineConfig
+from ipa_energy.optimizer.problem import Program, combine_accuracy
+from ipa_energy.optimizer.quantities import Moment, planned_load_rps
+from ipa_energy.planning.horizon import Prices, Start, best_course
+from ipa_energy.planning.planner import Planner
+from ipa_energy.serving.base import Decision, DeployedStage, Deployment, StageState, Switching
+
+UPPER = 0.9
+"""Level of the quantile that replicas have to carry."""
+
+MIDDLE = 0.5
+"""Level of the quantile of the mean load that joules are counted at."""
+
+Signals = Callable[[float, float], Mapping[str, float]]
+
+
+def adapter_for(planner: Planner, predictor: Predictor, signals: Signals) -> Adapter:
+    """The adapter that the YAML asks for."""
+    config = planner.config
+    if config.controller == "interval":
+        return Adapter(
+            planner.program,
+            predictor,
+            method=config.optimization_method,
+            interval_s=config.adaptation_interval,
+            limit_s=config.limit_in_runs_s,
+            signals=signals,
+        )
+    return HorizonAdapter(planner, predictor, signals)
+
+
+class HorizonAdapter(Adapter):
+    """Decides by the best course over the next intervals.
+
+    Args:
+        planner: config, profile and program.
+        predictor: of the load.
+        signals: as of :class:`Adapter`.
+    """
+
+    def __init__(self, planner: Planner, predictor: Predictor, signals: Signals) -> None:
+        config = planner.config
+        super().__init__(
+            planner.program,
+            predictor,
+            method=config.optimization_method,
+            interval_s=config.adaptation_interval,
+            limit_s=config.limit_in_runs_s,
+            signals=signals,
+        )
+        self.monitoring_s = int(config.monitoring_duration * 60)
+        self.margin = 1 + config.predictor_margin / 100
+        self.steps = max(1, round(config.horizon_s / config.adaptation_interval))
+        self.prices = prices_of(config, planner.program, planner.planned.latency_sla_s)
+
+    @property
+    def memory_s(self) -> int:
+        """What the forecast looks at."""
+        return self.predictor.memory_s
+
+    def decide(
+        self,
+        now_s: int,
+        received_rps: Counts,
+        running: Deployment,
+        observed: Observed = NOT_OBSERVED,
+    ) -> Decision:
+        """See :meth:`Adapter.decide`; what is observed counts, where somebody looked."""
+        begin = time.perf_counter()
+        horizon_s = math.ceil(self.steps * self.interval_s / STEP_S) * STEP_S
+        forecast = self.predictor.forecast(received_rps, now_s, horizon_s)
+        seen = received_rps[-self.monitoring_s :]
+        share = busiest_share(received_rps, self.prices.patience_s)
+        moments = [self._moment(forecast, step, share, now_s, seen) for step in range(self.steps)]
+        states = [
+            _states_of(stage.stage, observed.states) or (_as_state(stage),) for stage in running
+        ]
+        waiting = max(0.0, observed.in_pipeline - self._usually_inside(moments[0], running))
+        course = best_course(self.program, moments, Start(states, waiting), self.prices)
+        first = moments[0]
+        decision = Decision(
+            status="optimal",
+            method=self.method,
+            monitored_load_rps=tuple(seen.tolist()),
+            predicted_load_rps=forecast.peak(UPPER, 0.0, self.interval_s),
+            planned_load_rps=first.peak_rps,
+            capped_load_rps=first.capped_rps,
+            decision_s=time.perf_counter() - begin,
+        )
+        if course is None:
+            return self._without_course(decision, first)
+        paid = Switching(course.loading_j, course.held_j, course.late_s, course.penalty)
+        return replace(decision, plan=course.plans[0], switching=paid)
+
+    def _moment(
+        self, forecast: Forecast, step: int, share: float, now_s: int, seen: Counts
+    ) -> Moment:
+        """Of one step: its mean load, and what its replicas have to carry."""
+        begin_s, end_s = step * self.interval_s, (step + 1) * self.interval_s
+        peak = self.margin * share * forecast.peak(UPPER, begin_s, end_s)
+        mean = min(peak, forecast.mean(MIDDLE, begin_s, end_s))
+        peak_rps, mean_rps = (planned_load_rps(rps, self.interval_s) for rps in (peak, mean))
+        mean_rps = min(mean_rps, peak_rps)
+        signals = self.signals(now_s + begin_s, mean_rps)
+        return Moment(mean_rps, mean_rps, peak_rps, signals, self._low_end_rps(seen, mean_rps))
+
+    def _usually_inside(self, moment: Moment, running: Deployment) -> float:
+        """Requests that are under way although none of them has to wait."""
+        stay_s = math.fsum(
+            stage.option.latency_s + (stage.option.batch - 1) / moment.mean_rps for stage in running
+        )
+        return moment.mean_rps * stay_s
+
+    def _without_course(self, decision: Decision, first: Moment) -> Decision:
+        """Why nothing carries the load."""
+        result = self._best(first)
+        if result.status == "unknown":
+            trouble = f"no plan was found in {self.limit_s:g} s"
+            return replace(decision, status="kept", trouble=trouble)
+        conflict = str(result.conflict) if result.conflict else None
+        plan = result.plans[0] if result.plans else None
+        return replace(decision, status=result.status, plan=plan, conflict=conflict)
+
+
+def prices_of(config: PipelineConfig, program: Program, sla_s: float) -> Prices:
+    """What changes weigh by the YAML."""
+    lateness = config.lateness_weight
+    if lateness is None:
+        best = [float(each.accuracy.max()) for each in program.at(1e-3).stages]
+        lateness = config.alpha * combine_accuracy(best, config.accuracy_method)
+    return Prices(
+        interval_s=config.adaptation_interval,
+        switching=config.switching_price,
+        lateness=lateness,
+        patience_s=sla_s / 2,
+        reconfiguration_s=config.told_s,
+    )
+
+
+def busiest_share(counts: Counts, patience_s: float) -> float:
+    """What the busiest seconds in a row have of the load of the busiest one, by steps.
+
+    Args:
+        counts: requests of each second.
+        patience_s: how many seconds in a row.
+    """
+    length = max(1, min(STEP_S, int(patience_s)))
+    steps = counts[len(counts) % STEP_S :].reshape(-1, STEP_S)
+    if length == 1 or not steps.any():
+        return 1.0
+    windows = np.lib.stride_tricks.sliding_window_view(steps, length, axis=1).mean(axis=2)
+    return float(windows.max(axis=1).sum() / steps.max(axis=1).sum())
+
+
+def _as_state(stage: DeployedStage) -> StageState:
+    return StageState(stage.stage, stage.option, ready=stage.replicas)
+
+
+def _states_of(stage: str, states: Sequence[StageState]) -> tuple[StageState, ...]:
+    """What of a stage is there to go on with."""
+    return tuple(
+        state for state in states if state.stage == stage and state.ready + state.starting > 0
+    )

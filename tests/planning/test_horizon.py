@@ -1,0 +1,290 @@
+"""The best course: against every course of toy traces, and where the answer is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from option_maker import make_option
+
+from ipa_energy.energy import replicas_needed
+from ipa_energy.optimizer.problem import Program
+from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.solve import decide
+from ipa_energy.planning.horizon import Prices, Start, best_course, late_seconds
+from ipa_energy.records import Option, Stage
+from ipa_energy.serving.base import StageState
+
+STEP_S, LOAD_S, LOAD_J = 10.0, 4.0, 20.0
+
+
+def option(variant: str, rate_rps: float, accuracy: float, joules: float, batch: int = 1) -> Option:
+    made = make_option(
+        variant,
+        batch,
+        latency_s=batch / rate_rps,
+        throughput_rps=rate_rps,
+        accuracy=accuracy,
+        dynamic_energy_j=joules,
+        idle_power_w=0.5,
+        ci95_j=0.0,
+    )
+    return Option(**{  # type: ignore[arg-type]
+        **{name: getattr(made, name) for name in Option.__slots__},
+        "load_s": LOAD_S,
+        "load_energy_j": LOAD_J,
+    })  # fmt: skip
+
+
+ONE = Stage(
+    "one",
+    "n1",
+    (option("a", 4.0, 0.5, 1.0), option("b", 2.0, 0.8, 2.0), option("b", 3.0, 0.8, 1.5, 2)),
+)
+TWO = Stage("two", "n2", (option("c", 6.0, 0.7, 0.3), option("d", 3.0, 0.9, 0.9)), 1.5)
+
+
+def program(*stages: Stage, **changes: object) -> Program:
+    values: dict[str, object] = {
+        "alpha": 10.0,
+        "beta": 0.3,
+        "gamma": 0.001,
+        "energy_weight": 0.5,
+        "latency_sla_s": 3.0,
+        "scaling_cap": 10,
+        "batching_cap": 8,
+    }
+    return Program(stages, Settings(**{**values, **changes}))  # type: ignore[arg-type]
+
+
+def prices(switching: float = 1.0, lateness: float = 10.0) -> Prices:
+    return Prices(
+        interval_s=STEP_S,
+        switching=switching,
+        lateness=lateness,
+        patience_s=0.5,
+        reconfiguration_s=None,
+    )
+
+
+def moment(load_rps: float, spread: float = 1.0) -> Moment:
+    return Moment(load_rps, load_rps, load_rps * spread)
+
+
+def runs(*picked: tuple[Stage, int, int]) -> list[list[StageState]]:
+    return [[StageState(stage.name, stage.options[at], ready=count)] for stage, at, count in picked]
+
+
+Picked = tuple[Option, int]
+
+
+def change(
+    before: Picked,
+    after: Picked,
+    *,
+    given: Settings,
+    at: Moment,
+    share: float,
+    waiting: float,
+    left_s: float,
+) -> float:
+    """What a change of one stage weighs, from the words of the module alone."""
+    (old, n), (new, m) = before, after
+    same = old.variant == new.variant
+    starting = max(0, m - n) if same else m
+    ready_s = LOAD_S if starting else 0.0
+    joules = LOAD_J * starting + (0.0 if same else n * old.idle_power_w * ready_s)
+    meanwhile = min(n, m) * new.throughput_rps if same else n * old.throughput_rps
+    late_s = late_seconds(
+        at.peak_rps * share,
+        np.array([[meanwhile]]),
+        np.array([m * new.throughput_rps]),
+        np.array([[ready_s]]),
+        waiting=waiting * share,
+        patience_s=0.5,
+        most_s=left_s,
+    ).item()
+    overlap = 0.0 if same else given.beta * n * ready_s / STEP_S
+    return given.energy_weight * joules / (at.mean_rps * STEP_S) + overlap + 10.0 * late_s / STEP_S
+
+
+def best_by_hand(
+    built: Program, moments: list[Moment], running: list[list[StageState]], waiting: float
+) -> float:
+    """The best worth of all courses, one after the other."""
+    given = built.settings
+    sides = []
+    for stage, states in zip(built.stages, running, strict=True):
+        there = (states[0].option, states[0].ready)
+        counts = {
+            (
+                index,
+                int(
+                    replicas_needed(stage.requests_per_input * load, np.array([o.throughput_rps]))[
+                        0
+                    ]
+                ),
+            )
+            for index, o in enumerate(stage.options)
+            for load in [
+                *(each.peak_rps for each in moments),
+                *([moments[0].peak_rps + waiting / s for s in (10, 5)] if waiting else []),
+            ]
+        }
+        counts |= {
+            (index, there[1])
+            for index, o in enumerate(stage.options)
+            if o.variant == there[0].variant
+        }
+        sides.append([(stage.options[index], n) for index, n in counts])
+    best = -math.inf
+    start = tuple((states[0].option, states[0].ready) for states in running)
+    for course in itertools.product(list(itertools.product(*sides)), repeat=len(moments)):
+        total, before = 0.0, start
+        for index, (plan, at) in enumerate(zip(course, moments, strict=True)):
+            total += worth(built, plan, at)
+            left_s = STEP_S * (len(moments) - index)
+            for stage, old, new in zip(built.stages, before, plan, strict=True):
+                queue = 0.0 if index else waiting
+                total -= change(
+                    old,
+                    new,
+                    given=given,
+                    at=at,
+                    share=stage.requests_per_input,
+                    waiting=queue,
+                    left_s=left_s,
+                )
+            if total == -math.inf:
+                break
+            before = plan
+        best = max(best, total)
+    return best
+
+
+def worth(built: Program, plan: tuple[Picked, ...], at: Moment) -> float:
+    given, total, latency_s = built.settings, 0.0, 0.0
+    for stage, (o, n) in zip(built.stages, plan, strict=True):
+        share = stage.requests_per_input
+        if n * o.throughput_rps * (1 + 1e-9) < share * at.peak_rps:
+            return -math.inf
+        latency_s += o.latency_s + (o.batch - 1) / (share * at.mean_rps)
+        joules = share * o.dynamic_energy_j + n * o.idle_power_w / at.mean_rps
+        total += given.alpha * o.accuracy - given.beta * n - given.gamma * o.batch
+        total -= given.energy_weight * joules
+    sla_s = given.latency_sla_s
+    return total if sla_s is None or latency_s <= sla_s + 1e-9 else -math.inf
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_course_is_the_best_of_all(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    stages = (ONE,) if seed % 3 else (ONE, TWO)
+    built = program(*stages, energy_weight=float(random.uniform(0, 2)))
+    loads = random.uniform(0.5, 9, 3 if seed % 3 else 2)
+    moments = [moment(float(load), float(random.uniform(1, 1.5))) for load in loads]
+    running = runs(
+        *((stage, int(random.integers(2)), int(random.integers(1, 4))) for stage in stages)
+    )
+    waiting = float(random.choice([0.0, 25.0]))
+    found = best_course(built, moments, Start(running, waiting), prices())
+    assert found is not None
+    assert found.value == pytest.approx(best_by_hand(built, moments, running, waiting), rel=1e-9)
+
+
+def test_late_seconds_are_those_of_a_queue_step_by_step() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        load, first, then, ready_s, waiting, patience_s = random.uniform(0.2, 8, 6)
+        waiting = random.choice([0.0, waiting])
+        found = late_seconds(
+            load, np.array([[first]]), np.array([then]), np.array([[ready_s]]),
+            waiting=waiting, patience_s=patience_s, most_s=30.0,
+        ).item()  # fmt: skip
+        queue, late, dt = waiting, 0.0, 1e-3
+        for time_s in np.arange(0, 30, dt):
+            served = first if time_s < ready_s else then
+            late += dt * (queue > served * patience_s)
+            queue = max(0.0, queue + (load - served) * dt)
+        assert found == pytest.approx(late, abs=0.02)
+
+
+@pytest.mark.parametrize("load_rps", [0.7, 3.0, 6.5])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_without_a_price_plans_are_those_of_each_load_alone(load_rps: float, weight: float) -> None:
+    built = program(ONE, TWO, energy_weight=weight)
+    moments = [moment(load_rps, 1.3), moment(8.0), moment(1.0)]
+    found = best_course(built, moments, Start(runs((ONE, 1, 3), (TWO, 1, 2))), prices(0.0))
+    assert found is not None
+    alone = [decide(built, each).best for each in moments]
+    assert [plan.label for plan in found.plans] == [plan.label for plan in alone]
+
+
+def test_at_an_infinite_price_the_best_static_plan_replaces_what_cannot_go_on() -> None:
+    built = program(ONE, TWO)
+    moments = [moment(load) for load in (2.0, 7.0, 1.0, 4.0)]
+    found = best_course(built, moments, Start(runs((ONE, 1, 1), (TWO, 1, 1))), prices(math.inf))
+    assert found is not None
+    assert len({plan.label for plan in found.plans}) == 1
+    best = max(
+        sum(worth(built, plan, at) for at in moments)
+        for plan in itertools.product(
+            *([(o, n) for o in stage.options for n in range(1, 6)] for stage in (ONE, TWO))
+        )
+    )
+    assert found.value == pytest.approx(best, rel=1e-9)
+    stays = best_course(built, moments, Start(runs((ONE, 0, 4), (TWO, 0, 9))), prices(math.inf))
+    assert stays is not None
+    assert {plan.label.split(" x")[-1] for plan in stays.plans} == {"9"}
+
+
+def test_a_load_that_jumps_for_one_interval_does_not_restart_everything() -> None:
+    """Alone, each load has a variant of its own; a jump of one step is not worth the way."""
+    built = program(ONE, alpha=2.0, beta=0.5)
+    quiet, jump = moment(2.0), moment(8.0)
+    variants = [decide(built, each).best.stages[0].option.variant for each in (quiet, jump)]
+    assert variants == ["b", "a"]
+    moments = [quiet, quiet, jump, quiet, quiet]
+    found = best_course(built, moments, Start(runs((ONE, 1, 1))), prices(lateness=1.0))
+    assert found is not None
+    assert {plan.stages[0].option.variant for plan in found.plans} == {"b"}
+    free = best_course(built, moments, Start(runs((ONE, 1, 1))), prices(0.0))
+    assert free is not None
+    assert {plan.stages[0].option.variant for plan in free.plans} == {"a", "b"}
+
+
+def test_a_load_that_is_seen_coming_is_met_before_it_comes_and_lulls_are_sat_out() -> None:
+    built = program(ONE, beta=0.05, energy_weight=0.01)
+    start = Start(runs((ONE, 1, 1)))
+    found = best_course(
+        built, [moment(2.0), moment(8.0), moment(2.0), moment(8.0)], start, prices()
+    )
+    assert found is not None
+    capacities = [plan.stages[0].capacity_rps for plan in found.plans]
+    assert min(capacities) >= 8.0  # from the step before the rise on, and through the lull
+    late = best_course(
+        built, [moment(2.0), moment(8.0), moment(2.0), moment(8.0)], start, prices(lateness=0.0)
+    )
+    assert late is not None
+    assert late.plans[0].stages[0].capacity_rps < 8.0
+
+
+def test_a_backlog_is_worked_off_by_more_replicas_than_the_load_needs() -> None:
+    built = program(ONE, beta=0.05)
+    start = runs((ONE, 0, 1))
+    with_queue = best_course(built, [moment(3.0)] * 3, Start(start, 60.0), prices())
+    without = best_course(built, [moment(3.0)] * 3, Start(start), prices())
+    assert with_queue is not None and without is not None
+    more, usual = (each.plans[0].stages[0].capacity_rps for each in (with_queue, without))
+    assert more >= 9.0 > usual >= 3.0
+    assert with_queue.late_s > without.late_s
+
+
+def test_no_course_where_nothing_carries_the_load() -> None:
+    built = program(ONE, scaling_cap=2)
+    assert best_course(built, [moment(20.0)], Start(runs((ONE, 0, 1))), prices()) is None
+    cut = best_course(built, [moment(2.0), moment(20.0)], Start(runs((ONE, 0, 1))), prices())
+    assert cut is not None and len(cut.plans) == 1
