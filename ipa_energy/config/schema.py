@@ -38,6 +38,7 @@ from ipa_energy.config.fields import (
     optional,
 )
 from ipa_energy.config.gpus import GpusConfig
+from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.config.reconfiguration import Reconfiguration, ReconfigurationConfig
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
@@ -196,6 +197,9 @@ class PipelineConfig(UnusedKeys):
     )
     carbon: CarbonConfig | None = optional(
         None, "What a joule costs the climate, and what that weighs; null: grams are not counted."
+    )
+    kubernetes: KubernetesConfig | None = optional(
+        None, "Where and as what its servers run with --backend kubernetes; null: the defaults."
     )
     energy_estimate: Literal["cpu-time"] | None = optional(
         None,

@@ -1,0 +1,241 @@
+"""Keeps a cluster at a plan: looks, compares, writes, again and again.
+
+:meth:`Reconciler.step` is one round. Nothing is remembered between two rounds but which stages
+cannot be resized in place, so that another adapter goes on where one was killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from ipa_energy.errors import GiveUpError, ServingError, TryAgainError
+from ipa_energy.records import Option
+from ipa_energy.serving.base import Deployment, StageState
+from ipa_energy.serving.kubernetes.changes import (
+    Action,
+    Live,
+    act,
+    check,
+    diff,
+    is_ready,
+    is_rolled_out,
+    kept_cores,
+    look,
+    resize_pending,
+    trouble_of,
+)
+from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, ConflictError, RefusedError
+from ipa_energy.serving.kubernetes.manifests import (
+    ROUTER,
+    SERVER,
+    Object,
+    Rendering,
+    desired,
+    dns_name,
+    server_name,
+    with_cores,
+)
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = 4
+"""Of reading anew and planning again, where somebody else is writing as well."""
+
+DEFERRED_S = 30.0
+"""For so long a node may put off giving a pod its cores; then the pods are replaced."""
+
+RESIZE = "pods/resize"
+
+
+class Reconciler:
+    """What one pipeline is on one cluster.
+
+    Args:
+        api: of the cluster.
+        rendering: of the pipeline.
+        now_s: the clock.
+
+    Attributes:
+        live: what the last round found.
+        kept: stage → cores in the template, where pods are resized in place.
+    """
+
+    def __init__(
+        self,
+        api: ClusterApi,
+        rendering: Rendering,
+        *,
+        now_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._api, self._rendering, self._now_s = api, rendering, now_s
+        self.live = Live({})
+        self.kept: Mapping[str, float] = {}
+        self._resizes: bool | None = None
+        self._refused: dict[str, float] = {}
+        self._deferred_s: dict[str, float] = {}
+
+    def step(self, plan: Deployment) -> int:
+        """Write whatever is not as ``plan`` has it; how many writes that were.
+
+        Raises:
+            GiveUpError: something is refused; everything else has been written.
+            TryAgainError: something did not work now.
+        """
+        written = 0
+        failed: dict[str, ServingError] = {}
+        for _ in range(ROUNDS):
+            actions = self._compared(plan)
+            if not actions:
+                return written
+            failed = act(self._api, actions, self.live)
+            written += len(actions) - len(failed)
+            again = [self._is_mended(actions, plan, *one) for one in failed.items()]
+            if not any(again):
+                break
+        _raise_worst(failed)
+        return written
+
+    def differences(self, plan: Deployment) -> tuple[list[Action], list[str]]:
+        """What :meth:`step` would write, and what the server would say against it."""
+        actions = self._compared(plan)
+        return actions, check(self._api, actions, self.live)
+
+    def unsettled(self, plan: Deployment) -> dict[str, str]:
+        """Stage → what is not as wanted yet, by the last round; empty when all serves."""
+        found = {}
+        for stage in plan:
+            server = self.server_of(plan, stage.stage)
+            pods = self.live.pods_of(stage.stage)
+            ready = sum(
+                is_ready(pod) and not _is_ending(pod) and _server(pod) == server for pod in pods
+            )
+            workload = self.live.workload(stage.stage)
+            is_done = ready == stage.replicas == len(pods)
+            if workload is not None and workload["kind"] == "Deployment":
+                is_done = is_done and is_rolled_out(workload)
+            if not is_done:
+                troubles = [told for pod in pods if (told := trouble_of(pod))]
+                found[stage.stage] = f"{ready} of {stage.replicas} ready" + (
+                    f" ({troubles[0]})" if troubles else ""
+                )
+        return found
+
+    def server_of(self, plan: Deployment, stage: str) -> str:
+        """What the servers of a stage call themselves that run what is wanted."""
+        [wanted] = [one for one in plan if one.stage == stage]
+        option = wanted.option
+        if stage in self.kept:
+            option = with_cores(option, self.kept[stage])
+        return server_name(option)
+
+    def states(
+        self, plan: Deployment, options: Mapping[str, Mapping[str, Option]]
+    ) -> tuple[StageState, ...]:
+        """What exists, pod by pod, as the last round found it.
+
+        Args:
+            plan: what is wanted, whose option stands for pods that run it at any batch.
+            options: stage → name of a server → an option that it runs.
+        """
+        found: list[StageState] = []
+        for stage in plan:
+            mine = self.server_of(plan, stage.stage)
+            states: dict[str, StageState] = {}
+            for pod in self.live.pods_of(stage.stage):
+                name = _server(pod)
+                option = stage.option if name == mine else options[stage.stage].get(name)
+                if option is None:
+                    continue
+                state = states.setdefault(name, StageState(stage.stage, option))
+                phase = _phase(pod)
+                states[name] = replace(state, **{phase: getattr(state, phase) + 1})
+            found += states.values()
+        return tuple(found)
+
+    def delete_all(self) -> None:
+        """Take away everything of the pipeline's."""
+        self.live = look(self._api, self._rendering)
+        _raise_worst(act(self._api, diff(self.live, ()), self.live))
+
+    def router_address(self) -> str | None:
+        """Where the router's pod is; None while it is not ready."""
+        for pod in self.live.pods_of(ROUTER):
+            if is_ready(pod) and not _is_ending(pod):
+                return str(pod["status"]["podIP"])
+        return None
+
+    def _compared(self, plan: Deployment) -> list[Action]:
+        live = self.live = look(self._api, self._rendering)
+        for stage in plan:
+            if self._refused.get(stage.stage, stage.option.cpu_cores) != stage.option.cpu_cores:
+                del self._refused[stage.stage]
+        self.kept = {}
+        if self._offers_resize():
+            self._note_pending(plan)
+            self.kept = kept_cores(live, plan, self._rendering, self._refused)
+        wanted = desired(plan, self._rendering, self.kept)
+        return diff(live, wanted, plan, self.kept)
+
+    def _offers_resize(self) -> bool:
+        if self._resizes is None:
+            served = self._api.get("/api/v1").get("resources", ())
+            self._resizes = any(one.get("name") == RESIZE for one in served)
+        return self._resizes
+
+    def _note_pending(self, plan: Deployment) -> None:
+        """Give up on resizing where a node does not do it."""
+        for stage in plan:
+            pending = {resize_pending(pod) for pod in self.live.pods_of(stage.stage)} - {None}
+            if not pending:
+                self._deferred_s.pop(stage.stage, None)
+                continue
+            since_s = self._deferred_s.setdefault(stage.stage, self._now_s())
+            if "Infeasible" in pending or self._now_s() - since_s > DEFERRED_S:
+                self._refuse(stage.stage, plan, f"the node says {', '.join(map(str, pending))}")
+
+    def _refuse(self, stage: str, plan: Deployment, why: str) -> None:
+        [wanted] = [one for one in plan if one.stage == stage]
+        if stage not in self._refused:
+            logger.warning("stage %s: cores cannot change in place (%s): new pods", stage, why)
+        self._refused[stage] = wanted.option.cpu_cores
+
+    def _is_mended(
+        self, actions: list[Action], plan: Deployment, component: str, error: ServingError
+    ) -> bool:
+        """True if another round may do what this one could not."""
+        resized = any(action.verb == "resize" and action.stage == component for action in actions)
+        if resized and isinstance(error, RefusedError):
+            for stage in self.kept:
+                if component == dns_name(stage):
+                    self._refuse(stage, plan, str(error))
+                    return True
+        return isinstance(error, ConflictError)
+
+
+def _raise_worst(failed: Mapping[str, ServingError]) -> None:
+    """One error for all: to give up outweighs to try again."""
+    if not failed:
+        return
+    worst = next((e for e in failed.values() if isinstance(e, GiveUpError)), None)
+    told = "; ".join(f"stage {stage}: {error}" for stage, error in failed.items())
+    raise (GiveUpError if worst is not None else TryAgainError)(told)
+
+
+def _is_ending(pod: Object) -> bool:
+    return pod["metadata"].get("deletionTimestamp") is not None
+
+
+def _server(pod: Object) -> str:
+    return str(pod["metadata"]["labels"].get(SERVER, ""))
+
+
+def _phase(pod: Object) -> str:
+    if _is_ending(pod):
+        return "draining"
+    if is_ready(pod):
+        return "ready"
+    told = trouble_of(pod)
+    return "failed" if told and not told.startswith("not scheduled") else "starting"

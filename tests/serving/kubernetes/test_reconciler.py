@@ -1,0 +1,199 @@
+"""A cluster is brought to a plan, whatever it was and whoever interferes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+
+import pytest
+from cluster_plans import plan, rendering, stage
+
+from ipa_energy.errors import GiveUpError, TryAgainError
+from ipa_energy.serving.kubernetes.changes import look
+from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
+from ipa_energy.serving.kubernetes.reconciler import Reconciler
+from ipa_energy.testing.cluster.api_server import ApiServer
+from ipa_energy.testing.cluster.faults import Fault
+from ipa_energy.testing.cluster.world import World
+
+CROP = "/apis/apps/v1/namespaces/lab/deployments/video-crop-0"
+
+
+@contextmanager
+def cluster(folder, **world):
+    with ApiServer() as server:
+        api = ClusterApi(server.kubeconfig(folder / "kubeconfig", namespace="lab"), seed=1)
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab"}}
+        api._asked("POST", "/api/v1/namespaces", None, body)
+        with World(server, **world):
+            yield server, api
+        api.close()
+
+
+def settle(reconciler, wanted, timeout_s=20.0):
+    end_s = time.monotonic() + timeout_s
+    while True:
+        written = reconciler.step(wanted)
+        unsettled = reconciler.unsettled(wanted)
+        if not (written or unsettled):
+            return
+        assert time.monotonic() < end_s, unsettled
+        time.sleep(0.02)
+
+
+def cores_of(api):
+    pods = api.list(("v1", "Pod"), "lab", "app.kubernetes.io/component=crop")
+    return sorted(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] for pod in pods)
+
+
+def names_of(api):
+    pods = api.list(("v1", "Pod"), "lab", "app.kubernetes.io/component=crop")
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+def test_a_plan_comes_to_be_and_is_not_written_again(tmp_path):
+    with cluster(tmp_path) as (_, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan(stage(replicas=2)))
+        before = api.writes
+        for _ in range(3):
+            assert reconciler.step(plan(stage(replicas=2, batch=8))) == 0
+        assert api.writes == before
+        assert len(names_of(api)) == 2
+        assert reconciler.router_address() is not None
+
+
+def test_a_new_variant_with_more_replicas_grows_no_old_pods(tmp_path):
+    with cluster(tmp_path, ready_after_s=0.1) as (server, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan())
+        seen = names_of(api)
+        before = len(seen)
+        wanted, end_s = plan(stage(variant="yolov5s", replicas=3)), time.monotonic() + 20
+        while reconciler.step(wanted) or reconciler.unsettled(wanted):
+            seen |= names_of(api)
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        assert len(seen | names_of(api)) == before + 3
+        del server
+
+
+def test_cores_change_in_place_and_the_next_pod_has_them_too(tmp_path):
+    with cluster(tmp_path) as (_, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan(stage(replicas=2)))
+        names = names_of(api)
+        settle(reconciler, plan(stage(replicas=2, cores=2)))
+        assert names_of(api) == names and cores_of(api) == ["2", "2"]
+        template = api.get(CROP)["spec"]["template"]["spec"]["containers"][0]
+        assert template["resources"]["limits"]["cpu"] == "1"
+        pod = api.list(("v1", "Pod"), "lab", "app.kubernetes.io/component=crop")[0]
+        api.delete({"apiVersion": "v1", "kind": "Pod", "metadata": pod["metadata"]})
+        settle(reconciler, plan(stage(replicas=2, cores=2)))
+        assert cores_of(api) == ["2", "2"] and names_of(api) != names
+        settle(reconciler, plan(stage(replicas=3, cores=2)))
+        template = api.get(CROP)["spec"]["template"]["spec"]["containers"][0]
+        assert template["resources"]["limits"]["cpu"] == "2"
+        assert cores_of(api) == ["2", "2", "2"]
+
+
+def test_what_does_not_fit_in_place_rolls_out(tmp_path, caplog):
+    nodes = {"n1": {"cpu": "6", "memory": "64Gi", "pods": "50"}}
+    nodes["n2"] = {"cpu": "32", "memory": "64Gi", "pods": "50"}
+    with cluster(tmp_path, nodes=nodes) as (server, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan())
+        server.faults.next(Fault(code=403), matches=lambda _, path: path.endswith("/resize"))
+        settle(reconciler, plan(stage(cores=2)))
+        assert cores_of(api) == ["2"]
+        template = api.get(CROP)["spec"]["template"]["spec"]["containers"][0]
+        assert template["resources"]["limits"]["cpu"] == "2"
+    assert "cannot change in place" in caplog.text
+
+
+def test_what_somebody_else_changed_is_put_right_and_told(tmp_path, caplog):
+    with cluster(tmp_path) as (_, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan())
+        api._asked(
+            "PATCH",
+            CROP,
+            {"fieldManager": "somebody"},
+            {"spec": {"replicas": 5}},
+            "application/merge-patch+json",
+        )
+        settle(reconciler, plan())
+        assert len(names_of(api)) == 1
+    assert "spec.replicas: 5 → 1" in caplog.text and "somebody" in caplog.text
+
+
+def test_what_is_not_ours_is_neither_changed_nor_deleted(tmp_path):
+    with cluster(tmp_path) as (_, api):
+        theirs = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "video-crop", "namespace": "lab"},
+            "spec": {"ports": [{"port": 80}]},
+        }
+        made = api.create(theirs)
+        with pytest.raises(GiveUpError, match="not of ipa-energy"):
+            Reconciler(api, rendering()).step(plan())
+        Reconciler(api, rendering()).delete_all()
+        found = api.get("/api/v1/namespaces/lab/services/video-crop")
+        assert found["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+def test_an_adapter_killed_between_two_writes_leaves_nothing_to_mend_by_hand(tmp_path):
+    with cluster(tmp_path) as (_, api):
+        for writes in range(1, 6):
+            first = Reconciler(api, rendering())
+            wanted = plan(stage(variant=f"v{writes}", replicas=2))
+            actions = first._compared(wanted)[:writes]
+            from ipa_energy.serving.kubernetes.changes import act
+
+            assert not act(api, actions, first.live)
+            settle(Reconciler(api, rendering()), wanted)
+            labels = look(api, rendering()).pods_of("crop")
+            assert {pod["metadata"]["labels"]["ipa-energy.io/server"][:2] for pod in labels} == {
+                f"v{writes}"
+            }
+
+
+def test_one_stage_that_fails_keeps_no_other_from_its_change(tmp_path):
+    with cluster(tmp_path) as (server, api):
+        api._sleep = lambda _: None
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan())
+        wanted = plan(stage(variant="new"), stage("classification", "newer"))
+        server.faults.next(Fault(code=500), 5, lambda m, path: m == "PATCH" and path == CROP)
+        with pytest.raises(TryAgainError, match="stage crop"):
+            reconciler.step(wanted)
+        look_again = Reconciler(api, rendering())
+        settle(look_again, plan(stage(), stage("classification", "newer")))
+
+
+@pytest.mark.parametrize("drop", ["before", "after"])
+def test_a_lost_answer_is_as_good_as_none(tmp_path, drop):
+    with cluster(tmp_path) as (server, api):
+        server.faults.next(Fault(drop=drop), 2)
+        settle(Reconciler(api, rendering()), plan())
+
+
+def test_retry_after_is_kept_and_bounded(tmp_path):
+    with cluster(tmp_path) as (server, api):
+        waits = []
+        api._sleep = waits.append
+        server.faults.next(Fault(code=429, retry_after_s=3))
+        Reconciler(api, rendering()).step(plan())
+        assert 2.2 < waits[0] < 4
+        server.faults.next(Fault(code=429, retry_after_s=3600), 5)
+        with pytest.raises(TryAgainError, match="5 times"):
+            Reconciler(api, rendering()).step(plan(stage(replicas=2)))
+        assert max(waits) <= 10
+
+
+def test_a_dry_run_changes_nothing(tmp_path):
+    with cluster(tmp_path) as (_, api):
+        actions, troubles = Reconciler(api, rendering()).differences(plan())
+        assert len(actions) == 6 and not troubles
+        assert not look(api, rendering()).objects
