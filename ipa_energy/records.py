@@ -208,6 +208,8 @@ class Option:
             fewest, or those that :meth:`at` chose.
         load_s: time from the start of a replica until it serves; NaN if it was not measured.
         load_energy_j: joules above idle that this takes; NaN if they were not measured.
+        embodied_g_per_hour: grams that making the hardware of one replica comes to, over its life;
+            NaN if nobody says.
     """
 
     variant: str
@@ -224,6 +226,7 @@ class Option:
     at_once: tuple[ReplicaFigures, ...] = ()
     load_s: float = math.nan
     load_energy_j: float = math.nan
+    embodied_g_per_hour: float = math.nan
 
     def at(self, replicas: int) -> Option:
         """Itself, with the figures of ``replicas`` replicas at once.

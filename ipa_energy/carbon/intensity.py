@@ -117,6 +117,10 @@ class IntensitySeries:
         """Every value times ``factor``."""
         return replace(self, g_per_kwh=self.g_per_kwh * factor)
 
+    def held_until(self, end_s: float) -> IntensitySeries:
+        """Its last value held on to a time, if it ends before."""
+        return self if end_s <= self.end_s else replace(self, end_s=end_s)
+
     def check_covers(self, start_s: float, end_s: float) -> None:
         """Refuse a stretch of time that has no intensity.
 

@@ -78,16 +78,18 @@ class RunCarbon:
             power_w: mean watts of its seconds, the last one shorter if the window is no whole
                 number of them: when in the window the joules were spent.
 
-        Raises:
-            ConfigError: the series does not reach over the window.
+        What the last requests of a run spend after its end, and after the series', is counted at
+        its last value.
         """
-        if self.series.is_constant or len(power_w) == 0:
-            return energy.grams(joules, self.mean_g_per_kwh(begin_s, end_s), self.pue)
+        series = self.series.held_until(self.start_s + end_s)
+        if series.is_constant or len(power_w) == 0:
+            mean = series.mean(self.start_s + begin_s, self.start_s + end_s)
+            return energy.grams(joules, mean, self.pue)
         edges_s = np.minimum(begin_s + np.arange(len(power_w) + 1.0), end_s)
-        self.series.check_covers(self.start_s + begin_s, self.start_s + end_s)
+        series.check_covers(self.start_s + begin_s, self.start_s + end_s)
         spent_j = power_w * np.diff(edges_s)
         total_j = float(spent_j.sum())
-        means = self.series.means(self.start_s + edges_s)
+        means = series.means(self.start_s + edges_s)
         intensity = float(spent_j @ means) / total_j if total_j > 0 else float(means.mean())
         return energy.grams(joules, intensity, self.pue)
 

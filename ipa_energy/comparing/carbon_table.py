@@ -20,6 +20,12 @@ IN_CARBON_TABLE = ("grams_per_request", "priced_grams")
 EPA = "US EPA, Greenhouse Gas Equivalencies Calculator, on eGRID 2022"
 
 
+EMBODIED = (
+    " Embodied: the profile's grams of making the hardware, for as long as replicas held it; SCI is"
+    " both, (E·I + M)/R."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Equivalence:
     """What so many grams are as well.
@@ -70,11 +76,17 @@ def carbon_table(comparison: Comparison) -> Table | None:
         Head("intensity", "g/kWh, mean"),
         Head("kind"),
     ]
-    rows = [_row(run, runs[0], comparison.runs.index(run)) for run in runs]
-    return Table("Carbon", "run", heads, rows, note=_note(runs), notes_as="  vs first")
+    has_embodied = any(not math.isnan(run.embodied_g) for run in runs)
+    if has_embodied:
+        heads[2:2] = [Head("embodied", "g/million requests"), Head("SCI", "g/million requests")]
+    rows = [
+        _row(run, runs[0], comparison.runs.index(run), has_embodied=has_embodied) for run in runs
+    ]
+    note = _note(runs, has_embodied=has_embodied)
+    return Table("Carbon", "run", heads, rows, note=note, notes_as="  vs first")
 
 
-def _row(run: RunMetrics, first: RunMetrics, index: int) -> Row:
+def _row(run: RunMetrics, first: RunMetrics, index: int, *, has_embodied: bool) -> Row:
     def cell(value: float, base: float) -> Cell:
         note = "" if run is first else percent(relative(value, base))
         return Cell(significant(value, 4), note=note, key=value)
@@ -86,7 +98,16 @@ def _row(run: RunMetrics, first: RunMetrics, index: int) -> Row:
         Cell(significant(mean_g_per_kwh(run), 4), key=mean_g_per_kwh(run)),
         Cell(kind_in_words(carbon_of_run(run))),
     ]
+    if has_embodied:
+        cells[2:2] = [
+            cell(_embodied_per_million(run), _embodied_per_million(first)),
+            cell(run.sci_g_per_million_requests, first.sci_g_per_million_requests),
+        ]
     return Row(run.name, cells, color=f"run{index}")
+
+
+def _embodied_per_million(run: RunMetrics) -> float:
+    return run.embodied_g / run.served * 1e6 if run.served else math.nan
 
 
 def kind_in_words(carbon: Mapping[str, Any]) -> str:
@@ -101,13 +122,14 @@ def kind_in_words(carbon: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "kind not said"
 
 
-def _note(runs: Sequence[RunMetrics]) -> str:
+def _note(runs: Sequence[RunMetrics], *, has_embodied: bool) -> str:
     sources = dict.fromkeys(str(carbon_of_run(run).get("source")) for run in runs)
     pues = dict.fromkeys(float(carbon_of_run(run).get("pue", 1.0)) for run in runs)
     return (
         "Grams of CO2 equivalent of all joules of a run, each second's at its intensity, with"
         f" a PUE of {', '.join(f'{pue:g}' for pue in pues)}; operation alone, not the making of"
-        f" the hardware. Their quality is that of the joules. Intensities: {'; '.join(sources)}."
+        f" the hardware.{EMBODIED if has_embodied else ''} Their quality is that of the joules."
+        f" Intensities: {'; '.join(sources)}."
     )
 
 

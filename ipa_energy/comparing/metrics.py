@@ -66,6 +66,8 @@ class RunMetrics:
         largest_gap: how much better another plan might have been, at most, of the objective.
         grams: of CO2 equivalent; NaN where nobody said what a joule emits, and then so is the
             next.
+        embodied_g: of making the hardware that was held, in none of ``grams``; NaN where the
+            profile does not say.
         detail: what a baseline runs, for people.
         stages: of its pipeline; 0 if unknown.
         status: of the run; ``complete`` for baselines.
@@ -113,6 +115,7 @@ class RunMetrics:
     failed: int = 0
     grams: float = math.nan
     grams_per_million_requests: float = math.nan
+    embodied_g: float = math.nan
     stages: int = 0
 
     @property
@@ -124,13 +127,23 @@ class RunMetrics:
         """Of a further quantity; NaN if the run has none."""
         return self.amounts.get(name, math.nan)
 
+    @property
+    def sci_g_per_million_requests(self) -> float:
+        """Software Carbon Intensity, (E·I + M)/R, with a million answered requests for R."""
+        grams = self.grams + self.embodied_g
+        return grams / self.served * 1e6 if self.served else math.nan
+
     def called(self, name: str) -> RunMetrics:
         """The same figures under another name."""
         return replace(self, name=name)
 
     def to_json(self) -> dict[str, Any]:
         """The record as ``compare --json`` shows it."""
-        return {**fields_of(self), "energy_quality": self.quality}
+        return {
+            **fields_of(self),
+            "energy_quality": self.quality,
+            "sci_g_per_million_requests": self.sci_g_per_million_requests,
+        }
 
 
 def metrics(run: Run) -> RunMetrics:
@@ -195,6 +208,7 @@ def metrics(run: Run) -> RunMetrics:
         energy_sla_joules=run.info.settings.get("energy_sla_joules"),
         grams=grams,
         grams_per_million_requests=grams / served * 1e6 if served else math.nan,
+        embodied_g=_sum(step.embodied_g for step in run.steps),
         unproven=sum(step.optimality_gap > 0 for step in run.decisions),
         largest_gap=max((step.optimality_gap for step in run.decisions), default=0.0),
         energy_sla_attainment=_mean(

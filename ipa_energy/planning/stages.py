@@ -145,6 +145,7 @@ def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:
         idle_power_w=least.idle_power_w,
         provenance=least.provenance,
         at_once=tuple(figures) if len(figures) > 1 else (),
+        embodied_g_per_hour=alone.embodied_g_per_hour,
     )
 
 

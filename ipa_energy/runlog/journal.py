@@ -103,6 +103,7 @@ def _decode(data: dict[str, Any]) -> Line:
             meter=window["meter"],
             quality=as_quality(window["quality"]),
             grams=window.get("grams"),
+            embodied_g=window.get("embodied_g"),
             tally=Tally.from_json(window["tally"]) if "tally" in window else None,
             **_beside(window),
         ),
@@ -141,6 +142,7 @@ def _window(served: Served) -> dict[str, Any]:
         "in_flight": int(served.in_flight),
         "meter": served.meter,
         "quality": served.quality,
+        **({} if served.embodied_g is None else {"embodied_g": round(served.embodied_g, 9)}),
         **({} if served.grams is None else {"grams": or_none(round(served.grams, 9))}),
         **_logged(served),
     }

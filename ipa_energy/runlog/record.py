@@ -164,6 +164,7 @@ class Totals:
 
     Attributes:
         grams: None where nobody said what a joule emits.
+        embodied_g: of making the hardware; None where the profile does not say.
         failed: requests that were lost for another reason than their age; not among ``dropped``.
         overhead_j: joules of what serves beside the stages, which are in none of theirs.
         further: term of a further quantity → (its sum over requests, these requests).
@@ -180,6 +181,7 @@ class Totals:
     idle_j: float = 0.0
     dynamic_j: float = 0.0
     grams: float | None = None
+    embodied_g: float | None = None
     overhead_j: dict[str, float] = field(default_factory=dict)
     further: dict[str, tuple[float, int]] = field(default_factory=dict)
     late_s: list[float] = field(default_factory=list)
@@ -213,6 +215,8 @@ class Totals:
         self.dynamic_j += float(served.dynamic_j.sum())
         if served.grams is not None:
             self.grams = (self.grams or 0.0) + served.grams
+        if served.embodied_g is not None:
+            self.embodied_g = (self.embodied_g or 0.0) + served.embodied_g
         self.late_s += served.late_s.tolist()
         for name, joules in served.overhead_j.items():
             self.overhead_j[name] = self.overhead_j.get(name, 0.0) + joules
@@ -225,8 +229,9 @@ class Totals:
         late_s = sums.pop("late_s")
         if not self.failed:
             sums.pop("failed")
-        if self.grams is None:
-            sums.pop("grams")
+        for name in ("grams", "embodied_g"):
+            if sums[name] is None:
+                sums.pop(name)
         means = {name: or_none(total / n) for name, (total, n) in sums.pop("further").items() if n}
         if not self.overhead_j:
             sums.pop("overhead_j")
@@ -234,9 +239,16 @@ class Totals:
             **as_json(sums),
             "energy_j": or_none(energy_j),
             "joules_per_request": or_none(energy_j / answered) if answered else None,
+            **self._sci(answered),
             **({"terms": means} if means else {}),
             **({"generator": lateness(late_s)} if late_s else {}),
         }
+
+    def _sci(self, answered: int) -> dict[str, float]:
+        """Software Carbon Intensity of a request, (E·I + M)/R, where both parts are known."""
+        if self.grams is None or self.embodied_g is None or not answered:
+            return {}
+        return {"sci_g_per_request": (self.grams + self.embodied_g) / answered}
 
 
 def lateness(late_s: Sequence[float]) -> dict[str, float]:

@@ -146,6 +146,7 @@ class Step:
             the energy SLA; None without one, or without joules.
         signals: what the plan knew beside the load: ``g_per_kwh`` …
         grams: of CO2 equivalent for ``energy_j``; NaN where nobody said what a joule emits.
+        embodied_g: of making the hardware, while it was held; NaN where the profile has none.
         switching: what the decision expected of its change: ``loading_joules``, ``held_joules``,
             ``late_s``, ``penalty`` (in the objective's unit), and ``loaded_joules``, what loading
             replicas took in fact, NaN where nobody knows; empty where changes played no part.
@@ -178,6 +179,7 @@ class Step:
     in_energy_sla: bool | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
     grams: float = NAN
+    embodied_g: float = NAN
     switching: Mapping[str, float] = field(default_factory=dict)
     live: LiveStep | None = None
     tally: Tally | None = None
@@ -306,6 +308,8 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
         entry = entry | {
             "grams": None if grams is None else or_none(round(grams + served.grams, 9))
         }
+    if served.embodied_g is not None:
+        entry = entry | {"embodied_g": round(entry.get("embodied_g", 0.0) + served.embodied_g, 9)}
     return served_live(entry, served) | {
         "end_s": round(served.end_s, 6),
         "energy": energy,
@@ -430,6 +434,7 @@ def parse_entry(
         in_energy_sla=(entry.get("energy_sla") or {}).get("inside"),
         signals={name: number(value) for name, value in (entry.get("signals") or {}).items()},
         grams=number(entry.get("grams")),
+        embodied_g=number(entry.get("embodied_g")),
         switching={name: number(value) for name, value in (entry.get("switching") or {}).items()},
         live=parse_live(entry),
         tally=Tally.from_json(entry[TALLY]) if TALLY in entry else None,

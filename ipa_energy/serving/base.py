@@ -384,6 +384,8 @@ class Served:
         grams: of CO2 equivalent for the stages' joules, at the site's meter; None where nobody
             says what a joule emits.
         late_s: by how much each request was sent later than intended; empty for a simulation.
+        embodied_g: grams that making the hardware of the replicas comes to while they existed; None
+            where the profile does not say. In none of ``grams``.
         tally: the requests counted, where their times are not kept: then ``requests`` is empty.
         loading_j: of ``dynamic_j`` what loading replicas took; None where it is not told apart.
     """
@@ -407,6 +409,7 @@ class Served:
     grams: float | None = field(default=None, kw_only=True)
     late_s: Floats = field(default_factory=lambda: np.zeros(0), kw_only=True)
     loading_j: float | None = field(default=None, kw_only=True)
+    embodied_g: float | None = field(default=None, kw_only=True)
     tally: Tally | None = field(default=None, kw_only=True)
 
     @property

@@ -145,3 +145,17 @@ def test_the_study_weighs_grams_at_the_intensity_of_the_start(tmp_path: Path) ->
     )
     found = analyse(planner, 10.0)
     assert found.plan.joules_per_request == pytest.approx(plan.joules_per_request)
+
+
+def test_a_run_as_long_as_its_intensities_ends_after_them() -> None:
+    """What the last requests spend after the series' end is counted at its last value."""
+    series = IntensitySeries(
+        time_s=np.array([0.0, 3600.0]), g_per_kwh=np.array([100.0, 400.0]), end_s=7200.0
+    )
+    carbon = RunCarbon(series, None, 0.0, 1.0)
+    carbon.check_covers(7200.0)
+    with pytest.raises(ConfigError):
+        carbon.check_covers(7201.0)
+    watts = np.array([10.0, 10.0])
+    assert carbon.grams(7200.0, 7201.5, 15.0, watts) == pytest.approx(15 * 400 / KWH_J)
+    assert carbon.grams(7199.0, 7201.0, 20.0, watts) == pytest.approx(20 * 400 / KWH_J)

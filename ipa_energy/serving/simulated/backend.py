@@ -203,6 +203,7 @@ class SimulatedBackend:
             meter=joined_meters(sorted(spent.meters or ())) or None,
             quality="estimated" if spent.meters else None,
             loading_j=spent.loading_j if spent.meters else None,
+            embodied_g=None if math.isnan(spent.embodied_g) else spent.embodied_g,
         )
 
     def _check_sending(self, sending_s: Floats, until_s: float) -> None:

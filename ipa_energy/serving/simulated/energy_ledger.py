@@ -26,6 +26,7 @@ class Held:
         cores: cores reserved by all of them.
         meters: meters behind their joules; None if the profile of one has no joules.
         loading_w: watts above idle of those that start.
+        embodied_g_per_h: embodied grams an hour of all of them; NaN if the profile of one has none.
     """
 
     since_s: float
@@ -33,23 +34,25 @@ class Held:
     cores: float
     meters: frozenset[str] | None
     loading_w: float = 0.0
+    embodied_g_per_h: float = math.nan
 
 
 def held(since_s: float, replicas: Iterable[tuple[Option, int, float]]) -> Held:
     """What ``replicas``, (option, count, loading watts of all), hold."""
-    power_w = cores = loading_w = 0.0
+    power_w = cores = loading_w = embodied = 0.0
     meters: frozenset[str] | None = frozenset()
     for option, count, loading in replicas:
         if count == 0:
             continue
         power_w += count * option.idle_power_w
         loading_w += loading
+        embodied += count * option.embodied_g_per_hour
         cores += count * option.cpu_cores
         if not option.has_energy or option.provenance is None:
             meters = None
         elif meters is not None:
             meters |= {option.provenance.meter}
-    return Held(since_s, power_w, cores, meters, loading_w)
+    return Held(since_s, power_w, cores, meters, loading_w, embodied)
 
 
 @dataclass(slots=True)
@@ -72,6 +75,7 @@ class Spent:
     cores: Floats
     meters: frozenset[str] | None
     loading_j: float
+    embodied_g: float
 
 
 class EnergyLedger:
@@ -98,7 +102,7 @@ class EnergyLedger:
         dynamic_j = np.zeros(len(self._stages))
         energy_j, core_seconds = np.zeros(len(edges_s) - 1), np.zeros(len(edges_s) - 1)
         meters: frozenset[str] | None = frozenset()
-        loading_j = 0.0
+        loading_j = embodied_g = 0.0
         for index, ledger in enumerate(self._stages):
             since_s = np.array([entry.since_s for entry in ledger.holding])
             until_s = np.append(since_s[1:], end_s)
@@ -108,6 +112,8 @@ class EnergyLedger:
             length_s = until_s - since_s.clip(min=start_s)
             real = length_s > 0
             idle_j[index] = (power_w[real] * length_s[real]).sum()
+            embodied = np.array([entry.embodied_g_per_h for entry in ledger.holding])
+            embodied_g += float((embodied[real] * length_s[real]).sum()) / 3600.0
             energy_j += integrals(since_s, until_s, power_w, edges_s)
             core_seconds += integrals(since_s, until_s, cores, edges_s)
             for entry, exists in zip(ledger.holding, real, strict=True):
@@ -125,7 +131,7 @@ class EnergyLedger:
             del ledger.holding[:-1]
         width_s = np.diff(edges_s)
         spent = (idle_j, dynamic_j, energy_j / width_s, core_seconds / width_s)
-        return Spent(*spent, meters, loading_j)
+        return Spent(*spent, meters, loading_j, embodied_g)
 
 
 def _close_batches(ledger: _StageLedger, edges_s: Floats) -> tuple[float, Floats]:
