@@ -48,6 +48,8 @@ HELD_OUT_SEEDS = range(20)
 TRACE_S = 1200
 BATCH = 512
 LEARNING_RATE = 8e-3
+TRAINED_ON = {name: SHAPES[name] for name in ("bursty", "steady-low", "steady-high", "fluctuating")}
+"""The shapes of minutes."""
 BASELINES = {"reactive": forecast_reactive, "max": forecast_max, "avg": forecast_avg}
 
 WANDERING = Shape(
@@ -75,7 +77,7 @@ class Windows:
 def windows_of(counts: Ints, offset_s: int = 0) -> Windows:
     """Every window of a trace that begins a multiple of 10 s after ``offset_s``."""
     maxima = window_maxima(counts[offset_s : len(counts) - (len(counts) - offset_s) % STEP_S])
-    ahead = lstm.HORIZON_S // STEP_S
+    ahead = lstm.POINT_HORIZON_S // STEP_S
     seen = np.lib.stride_tricks.sliding_window_view(maxima[:-ahead], lstm.STEPS)
     coming = np.lib.stride_tricks.sliding_window_view(maxima[lstm.STEPS :], ahead)
     return Windows(np.array(seen), coming.max(axis=1))
@@ -94,14 +96,14 @@ def training_windows(seeds: range) -> Windows:
     parts = []
     for seed in seeds:
         random = np.random.default_rng([seed, 2])
-        for shape in [*SHAPES.values(), WANDERING]:
+        for shape in [*TRAINED_ON.values(), WANDERING]:
             scale = np.exp(random.uniform(np.log(0.2), np.log(30)))
             damping = int(random.choice([1, 2, 4, DAMPING_FACTOR, DAMPING_FACTOR, 16]))
             rate_rps = scale * rate_of(shape, seed=seed, duration_s=TRACE_S)
             counts = drawn_counts(rate_rps, damping, random)
             parts.append(windows_of(counts, offset_s=int(random.integers(STEP_S))))
         constant = int(np.exp(random.uniform(0, np.log(1000))))
-        parts.append(windows_of(np.full(lstm.HORIZON_S + 240, constant)))
+        parts.append(windows_of(np.full(lstm.POINT_HORIZON_S + 240, constant)))
     return joined(parts)
 
 
@@ -209,7 +211,7 @@ def held_out(seeds: range = HELD_OUT_SEEDS) -> dict[str, Windows]:
     """Shape → windows of the seeds that training never sees."""
     return {
         name: joined([windows_of(named_workload(name, seed=seed).counts) for seed in seeds])
-        for name in SHAPES
+        for name in TRAINED_ON
     }
 
 
@@ -236,7 +238,7 @@ def train_and_save(out: Path, *, epochs: int, train_seeds: int, seed: int) -> ls
     windows = training_windows(seeds)
     weights = trained(windows, epochs=epochs, seed=seed)
     metadata = weights.metadata | {
-        "trained_on": f"{len(windows)} windows: {', '.join(SHAPES)}, wandering, constant; "
+        "trained_on": f"{len(windows)} windows: {', '.join(TRAINED_ON)}, wandering, constant; "
         f"seeds {seeds.start}..{seeds.stop - 1}, scaled 0.2 to 30 times",
         "loss": f"pinball {QUANTILE}, relative to the largest load of the window",
         "held_out_seeds": f"{HELD_OUT_SEEDS.start}..{HELD_OUT_SEEDS.stop - 1}",

@@ -91,16 +91,31 @@ PREDICTORS: dict[str, Named] = {
     ),
     "lstm": Named("IPA's network, in NumPy", "ipa_energy.adaptation.predictor:forecast_lstm"),
     "max": Named("the largest of the maxima", "ipa_energy.adaptation.predictor:forecast_max"),
+    "seasonal": Named(
+        "what followed the same phase of earlier periods",
+        "ipa_energy.adaptation.predictor:forecast_seasonal",
+    ),
+    "ensemble": Named(
+        "lstm, arima and seasonal, by how good they were lately",
+        "ipa_energy.adaptation.predictor:forecast_ensemble",
+    ),
     "oracle": Named("knows the trace", "ipa_energy.adaptation.predictor:OraclePredictor"),
 }
 """A function ``forecast(maxima) -> load_rps`` of the last minutes' maxima of ten seconds each,
-oldest first, to which backup and margin are added; or a class ``Predictor(trace, horizon_s)`` that
-predicts by itself from the counts of the whole trace, which only a simulation has."""
+oldest first, to which backup and margin are added; a function ``forecast(counts, horizon_s)``,
+marked with :func:`ipa_energy.adaptation.forecast.takes_counts`; or a class
+``Predictor(trace, horizon_s)`` that predicts by itself from the counts of the whole trace, which
+only a simulation has."""
 
 
 def backup_predictors() -> tuple[str, ...]:
-    """Names in :data:`PREDICTORS` that can stand in for another: those that need no trace."""
-    return tuple(name for name, entry in PREDICTORS.items() if not isinstance(entry.load(), type))
+    """Names in :data:`PREDICTORS` that can stand in for another: functions of the maxima."""
+    loaded = {name: entry.load() for name, entry in PREDICTORS.items()}
+    return tuple(
+        name
+        for name, found in loaded.items()
+        if not isinstance(found, type) and not hasattr(found, "takes_counts")
+    )
 
 
 WORKLOADS: dict[str, Named] = {

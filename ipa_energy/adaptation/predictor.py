@@ -26,7 +26,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from ipa_energy.adaptation import lstm
-from ipa_energy.adaptation.forecast import HORIZON_S, STEP_S, Forecast, with_residuals
+from ipa_energy.adaptation.forecast import (
+    HORIZON_S,
+    STEP_S,
+    Forecast,
+    QuantileForecast,
+    takes_counts,
+    with_residuals,
+)
+from ipa_energy.adaptation.seasonal import MEMORY_S, ensemble_of, seasonal
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import PREDICTORS, backup_predictors
@@ -36,6 +44,8 @@ PointForecast = Callable[[Floats], float]
 
 RESIDUALS_S = 600
 """Seconds over which a forecast's own errors are looked at."""
+POINT_LEVEL = 0.8
+"""Level of the quantile that is one number's worth: that of the network's training."""
 ARIMA_LEAST_MAXIMA = 5
 """Fewer points than this cannot carry ARIMA's three parameters."""
 ARIMA_STEPS_AHEAD = 2
@@ -157,6 +167,35 @@ def forecast_lstm(maxima: Floats) -> float:
     return float(lstm.forecast(lstm.padded(maxima)[None], lstm.load_weights())[0])
 
 
+forecast_lstm.quantiles = lstm.forecast_quantiles  # type: ignore[attr-defined]
+
+
+@takes_counts
+def forecast_seasonal(counts: Counts, horizon_s: int = HORIZON_S) -> Forecast:
+    """What followed the same phase of earlier periods: :mod:`.seasonal`."""
+    return seasonal(counts, horizon_s)
+
+
+@takes_counts
+def forecast_ensemble(counts: Counts, horizon_s: int = HORIZON_S) -> Forecast:
+    """The network, ARIMA and the season, by how good they were lately: :mod:`.seasonal`."""
+    return _ENSEMBLE(counts, horizon_s)
+
+
+def _arima_quantiles(counts: Counts, horizon_s: int) -> Forecast:
+    """ARIMA on two minutes, with the spread of its own errors."""
+
+    def point(maxima: Floats) -> float:
+        known = maxima.tobytes()
+        found = _kept(forecast_arima, known) if maxima.any() else 0.0
+        return found if math.isfinite(found) else forecast_max(maxima)
+
+    return with_residuals(point, counts[-RESIDUALS_S:], lstm.STEPS, horizon_s=horizon_s)
+
+
+_ENSEMBLE = ensemble_of([lstm.forecast_quantiles, _arima_quantiles, seasonal])
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryPredictor:
     """A forecast from the history, with IPA's backup and margin.
@@ -168,6 +207,7 @@ class HistoryPredictor:
         backup_maxima: length of history, in maxima, from which ``name`` is used.
         monitoring_s: seconds of history that are looked at.
         margin_percent: added to the forecast, percent.
+        quantiles: the first one's own; None: it has none, so that its own errors are looked at.
     """
 
     name: str
@@ -175,6 +215,7 @@ class HistoryPredictor:
     backup_maxima: int
     monitoring_s: int
     margin_percent: float
+    quantiles: QuantileForecast | None = None
 
     def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
         """See :meth:`Predictor.predict`; the time plays no part."""
@@ -183,9 +224,7 @@ class HistoryPredictor:
             raise ValueError(f"no load was seen before second {now_s}")
         if not maxima.any():
             return 0.0
-        forecast_rps = self._forecast(maxima, now_s)
-        load_rps = max(0.0, forecast_rps * (1 + self.margin_percent / 100))
-        return load_rps if load_rps < 1 else float(round(load_rps))  # IPA's are whole numbers
+        return _with_margin(self._forecast(maxima, now_s), self.margin_percent)
 
     @property
     def memory_s(self) -> int:
@@ -199,6 +238,8 @@ class HistoryPredictor:
         counts = np.asarray(history_rps[-self.memory_s :], dtype=np.int64)
         if not len(counts):
             raise ValueError(f"no load was seen before second {now_s}")
+        if self.quantiles is not None:
+            return self.quantiles(counts, horizon_s)
         windows = math.ceil(self.monitoring_s / STEP_S)
         return with_residuals(self._point, counts, windows, horizon_s=horizon_s)
 
@@ -226,6 +267,42 @@ class HistoryPredictor:
 def _kept(forecast: PointForecast, maxima: bytes) -> float:
     """A forecast of windows that are looked at again, ten seconds later, for its error."""
     return forecast(np.frombuffer(maxima))
+
+
+def _with_margin(load_rps: float, margin_percent: float) -> float:
+    """A load with its margin; IPA's are whole numbers."""
+    planned_rps = max(0.0, load_rps * (1 + margin_percent / 100))
+    return planned_rps if planned_rps < 1 else float(round(planned_rps))
+
+
+@dataclass(frozen=True, slots=True)
+class QuantilePredictor:
+    """A forecast of quantiles from all the load so far, with IPA's margin.
+
+    Attributes:
+        name: of the forecast.
+        quantiles: the forecast.
+        margin_percent: added to the point, percent.
+    """
+
+    name: str
+    quantiles: QuantileForecast
+    margin_percent: float
+    memory_s: int = MEMORY_S
+
+    def predict(self, history_rps: Sequence[int] | Counts, now_s: int) -> float:
+        """See :meth:`Predictor.predict`: a high quantile of the next 20 s, as the network's."""
+        peak_rps = self.forecast(history_rps, now_s).peak(POINT_LEVEL, 0.0, lstm.POINT_HORIZON_S)
+        return _with_margin(peak_rps, self.margin_percent)
+
+    def forecast(
+        self, history_rps: Sequence[int] | Counts, now_s: int, horizon_s: int = HORIZON_S
+    ) -> Forecast:
+        """See :meth:`Predictor.forecast`."""
+        counts = np.asarray(history_rps[-self.memory_s :], dtype=np.int64)
+        if not len(counts):
+            raise ValueError(f"no load was seen before second {now_s}")
+        return self.quantiles(counts, horizon_s)
 
 
 class OraclePredictor:
@@ -300,6 +377,8 @@ def make_predictor(
         )
     if not margin_percent > -100:
         raise ConfigError(f"{margin_percent:g} %", where="predictor_margin", allowed="above -100")
+    if hasattr(first, "takes_counts"):
+        return QuantilePredictor(name, first, margin_percent)
     backup_maxima = int(backup_duration_min * 60 / STEP_S)
     if backup_maxima > math.ceil(monitoring_s / STEP_S):
         logger.warning(
@@ -310,7 +389,8 @@ def make_predictor(
     if "lstm" in (name, backup_name):
         lstm.load_weights()
     forecasts = ((name, first), (backup_name, backup), ("max", forecast_max))
-    return HistoryPredictor(name, forecasts, backup_maxima, monitoring_s, margin_percent)
+    own = getattr(first, "quantiles", None)
+    return HistoryPredictor(name, forecasts, backup_maxima, monitoring_s, margin_percent, own)
 
 
 def _found(key: str, name: str, names: Iterable[str]) -> Any:

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from ipa_energy.adaptation.forecast import LEVELS, Forecast, with_residuals
+from ipa_energy.adaptation.forecast import LEVELS, Forecast, windows_of, with_residuals
 from ipa_energy.adaptation.predictor import forecast_reactive, make_predictor
+from ipa_energy.adaptation.seasonal import period_of
 from ipa_energy.workloads import named_workload
 
 
@@ -44,18 +45,26 @@ def test_nothing_lies_between_a_time_and_itself() -> None:
 
 
 def test_levels_between_two_are_interpolated_and_none_is_beyond_them() -> None:
-    row = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]])
+    row = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]])
     forecast = Forecast(row, row)
     assert forecast.peak(0.5) == 4
     assert forecast.peak(0.825) == pytest.approx(5.5)
-    assert (forecast.peak(0.001), forecast.peak(0.999)) == (1, 7)
+    assert (forecast.peak(0.001), forecast.peak(0.999)) == (1, 8)
 
 
-@pytest.mark.parametrize("name", ["reactive", "max", "avg", "arima", "lstm"])
+def test_the_largest_of_several_steps_is_at_a_higher_level_of_each() -> None:
+    """Two steps stray as 2^⅔ = 1.59 independent ones: 0.5 of both is 0.646 of each."""
+    rows = np.tile(np.arange(1.0, 9.0), (2, 1))
+    forecast = Forecast(rows, rows)
+    assert forecast.peak(0.5, 0, 20) == pytest.approx(4 + (0.5 ** (2 ** (-2 / 3)) - 0.5) / 0.25)
+    assert forecast.mean(0.5, 0, 20) == 4
+
+
+@pytest.mark.parametrize("name", ["reactive", "max", "avg", "arima", "lstm", "ensemble"])
 def test_quantiles_never_cross_and_hold_what_they_say(name: str) -> None:
     """Over many decisions about as many loads stay below a quantile as its level says."""
     below, seen = np.zeros(len(LEVELS)), 0
-    for seed in range(3):
+    for seed in range(1 if name == "ensemble" else 3):
         counts = named_workload("fluctuating", seed=seed).counts
         predictor = make_predictor(name)
         for now_s in range(310, 1190, 40):
@@ -92,3 +101,43 @@ def test_the_oracle_is_certain_of_the_trace_and_of_nothing_after_it() -> None:
 def test_an_idle_history_expects_next_to_nothing() -> None:
     forecast = make_predictor("lstm").forecast([0] * 300, 300)
     assert forecast.peak(0.9) < 0.5
+
+
+def test_a_history_shorter_than_the_horizon_has_a_forecast() -> None:
+    for name in ("reactive", "lstm", "seasonal", "ensemble"):
+        forecast = make_predictor(name).forecast([3], 1)
+        assert forecast.horizon_s == 60
+        assert 1 < forecast.mean(0.5) < 6
+
+
+def square(period_s: int, length_s: int) -> np.ndarray:
+    """Half a period at 2, half at 20 requests a second, with a little noise."""
+    seconds = np.arange(length_s)
+    noise = np.random.default_rng(0).integers(-1, 2, length_s)
+    return np.where(seconds % period_s < period_s // 2, 3, 20) + noise
+
+
+@pytest.mark.parametrize("period_s", [120, 310, 900])
+def test_a_periodic_load_is_met_before_it_comes(period_s: int) -> None:
+    """The jump is in the forecast when nothing of it is in the load yet."""
+    counts = square(period_s, 6 * period_s)
+    jump_s = 5 * period_s + period_s // 2
+    now_s = jump_s - 20
+    assert period_of(windows_of(counts[:now_s])[1]) == period_s // 10
+    forecast = make_predictor("seasonal").forecast(counts[:now_s], now_s)
+    assert forecast.mean(0.5, 0, 10) < 5
+    assert forecast.mean(0.5, 40, 50) > 17
+    blind = make_predictor("reactive").forecast(counts[now_s - 30 : now_s], now_s)
+    assert blind.mean(0.5, 40, 50) < 10
+    both = make_predictor("ensemble").forecast(counts[:now_s], now_s)
+    assert both.mean(0.5, 40, 50) > 10
+
+
+def test_noise_and_a_single_burst_have_no_period() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        assert period_of(random.poisson(10, 360) / 1.0) is None
+    burst = np.full(120, 5.0)
+    burst[50:70] = 25
+    assert period_of(burst) is None
+    assert period_of(np.full(120, 5.0)) is None

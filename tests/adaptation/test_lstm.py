@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from ipa_energy.adaptation import lstm
+from ipa_energy.adaptation.forecast import windows_of
 from ipa_energy.adaptation.predictor import forecast_lstm, make_predictor
 from ipa_energy.errors import ConfigError
 from ipa_energy.workloads import SHAPES, named_workload
+
+OF_MINUTES = [name for name in SHAPES if name != "diurnal"]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +149,7 @@ def test_the_shipped_weights_are_small_and_say_where_they_come_from() -> None:
     metadata = lstm.load_weights().metadata
     assert lstm.WEIGHTS_PATH.stat().st_size < 50_000
     assert {"torch", "epochs", "seed", "trained_on", "loss", "held_out"} <= metadata.keys()
-    assert set(metadata["held_out"]) == set(SHAPES)
+    assert set(metadata["held_out"]) == set(OF_MINUTES)
 
 
 @pytest.mark.parametrize("load_rps", [1, 2, 5, 12, 30, 100, 800])
@@ -159,7 +162,7 @@ def test_a_constant_load_is_predicted(load_rps: int) -> None:
         assert predicted_rps == pytest.approx(load_rps, rel=0.1)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OF_MINUTES)
 def test_better_than_reactive_and_no_worse_than_max_on_unseen_seeds(
     training: ModuleType, shape: str
 ) -> None:
@@ -236,3 +239,60 @@ def test_a_bad_trace_ends_with_a_message(
     weights = str(lstm.WEIGHTS_PATH)
     assert training.main(["--evaluate", weights, "--trace", str(tmp_path / "no.csv")]) == 2
     assert "there is no such trace" in capsys.readouterr().err
+
+
+def quantile_weights() -> lstm.Weights:
+    return lstm.load_weights(lstm.QUANTILES_PATH, has_quantiles=True)
+
+
+def test_the_second_network_is_small_and_says_where_it_comes_from() -> None:
+    assert lstm.QUANTILES_PATH.stat().st_size < 50_000
+    assert {"torch", "epochs", "seed", "trained_on", "loss"} <= quantile_weights().metadata.keys()
+    with pytest.raises(ConfigError, match=r"weight_ih has shape .*train_quantiles"):
+        lstm.load_weights(lstm.WEIGHTS_PATH, has_quantiles=True)
+
+
+def test_without_training_every_quantile_is_what_came_last() -> None:
+    weights = quantile_weights()
+    nothing = replace(
+        weights,
+        head_weight=np.zeros_like(weights.head_weight),
+        head_bias=np.zeros_like(weights.head_bias),
+    )
+    maxima, means = np.arange(12.0)[None], np.arange(12.0)[None] / 2
+    found = lstm.quantiles(maxima, means, nothing)
+    assert (found[0, :, 0] == 11).all()
+    assert (found[0, :, 1] == 5.5).all()
+
+
+@pytest.mark.parametrize("shape", OF_MINUTES)
+def test_quantiles_of_unseen_seeds_cover_what_they_say(shape: str) -> None:
+    """10 % and 90 % of all steps of a minute, peaks and means alike, within six points."""
+    below = []
+    for seed in range(8):
+        counts = named_workload(shape, seed=seed).counts
+        for now_s in range(120, 1140, 20):
+            forecast = lstm.forecast_quantiles(counts[:now_s])
+            came = np.stack(windows_of(counts[now_s : now_s + 60]))
+            found = np.stack([forecast.peak_rps, forecast.mean_rps])[..., [1, 5]]
+            below.append((came[..., None] <= found).mean(axis=(0, 1)))
+    low, high = np.mean(below, axis=0)
+    assert 0.03 < low < 0.18
+    assert 0.84 < high < 0.97
+
+
+def test_training_the_second_network_runs_and_repeats(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    path = Path(__file__).parents[2] / "experiments" / "predictors" / "train_quantiles.py"
+    spec = importlib.util.spec_from_file_location("train_quantiles", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = []
+    for name in ("a.npz", "b.npz"):
+        small = ["--epochs", "1", "--train-seeds", "2"]
+        assert module.main(["--out", str(tmp_path / name), *small]) == 0
+        found.append(lstm.load_weights(tmp_path / name, has_quantiles=True))
+    assert (found[0].head_weight == found[1].head_weight).all()
+    assert np.abs(found[0].head_weight).max() > 0

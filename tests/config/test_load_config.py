@@ -267,7 +267,7 @@ def test_overrides_win_and_none_means_not_given(tmp_path: Path) -> None:
         (
             {"predictor_type": 3},
             "--predictor: predictor_type is 3;"
-            " allowed: reactive | avg | arima | lstm | max | oracle",
+            " allowed: reactive | avg | arima | lstm | max | seasonal | ensemble | oracle",
         ),
         ({"sed": 3}, "--sed: unknown key sed: did you mean seed?"),
     ],
