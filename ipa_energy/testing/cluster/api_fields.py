@@ -98,7 +98,7 @@ def named_fields(value: Any, of: FieldType) -> Fields:
 
     def visit(value: Any, of: FieldType, path: Path) -> None:
         inside = children(value, of)
-        if inside is None or (not inside and path):
+        if inside is None or (not inside and path and of.kind != "list"):
             found.add(path)
             return
         for step, (item, its_type) in inside.items():
@@ -239,12 +239,16 @@ def applied(
     fields = named_fields(named, of)
     last = owners.get(by, frozenset())
     after = {**owners, by: fields}
-    kept = {path[:n] for each in after.values() for path in each for n in range(len(path) + 1)}
-    closed = last | {
-        path[:n] for path in last for n in range(1, len(path)) if path[n - 1].startswith("f:")
-    }
-    gone = {path for path in closed if path not in kept} - _UNMANAGED
+    kept = set[Path]().union(*(_with_parents(each) for each in after.values()))
+    gone = _with_parents(last) - kept - _UNMANAGED
     return _without(_merged(live, named, of), of, gone, ()), after
+
+
+def _with_parents(fields: Fields) -> set[Path]:
+    """The paths and the fields that they are in; items of lists are there only as themselves."""
+    return set(fields) | {
+        path[:n] for path in fields for n in range(1, len(path)) if path[n - 1].startswith("f:")
+    }
 
 
 def conflicts(
@@ -253,14 +257,15 @@ def conflicts(
     """What others own of what ``by`` is about to change."""
     return [
         (owner, path)
-        for owner, fields in sorted(owners.items())
+        for owner, fields in sorted(owners.items(), key=lambda item: item[0].manager)
         if owner != by
         for path in _in_order(fields & change.changed)
     ]
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: (len(path), path))
+    """At each level what is itself owned, then what is inside something else."""
+    return sorted(paths, key=lambda path: [(1, step) for step in path[:-1]] + [(0, path[-1])])
 
 
 def as_text(path: Path) -> str:
@@ -285,13 +290,36 @@ def _merged(live: Any, named: Any, of: FieldType) -> Any:
         return deepcopy(named)
     if of.kind == "list":
         items = {item_step(item, of): item for item in live}
+        order = _interleaved(list(items), list(inside))
         for step, (item, its_type) in inside.items():
             items[step] = _merged(items.get(step), item, its_type)
-        return list(items.values())
+        return [items[step] for step in order]
     merged = dict(live)
     for step, (item, its_type) in inside.items():
         merged[step[2:]] = _merged(live.get(step[2:]), item, its_type)
     return merged
+
+
+def _interleaved(live: list[str], named: list[str]) -> list[str]:
+    """The order of a list's items after an apply: as named, others where they were."""
+    shared = [step for step in named if step in live]
+    order: list[str] = []
+    n = m = 0
+    while n < len(live) or m < len(named):
+        one = live[n] if n < len(live) else ""
+        other = named[m] if m < len(named) else ""
+        is_early = one in shared and other and one not in (other, shared[0])
+        if one and one not in named:
+            order.append(one)
+            n += 1
+        elif other and not is_early:
+            order.append(other)
+            shared = [step for step in shared if step != other]
+            n += one == other
+            m += 1
+        else:  # it comes, or came, where it is named
+            n += 1
+    return order
 
 
 def _without(value: Any, of: FieldType, gone: set[Path], path: Path) -> Any:
@@ -307,5 +335,13 @@ def _without(value: Any, of: FieldType, gone: set[Path], path: Path) -> Any:
         if (*path, step) not in gone
     }
     if of.kind == "list":
-        return list(left.values())
+        return [
+            _with_keys(item, inside[step][0], of.keys) if of.keys else item
+            for step, item in left.items()
+        ]
     return {step[2:]: item for step, item in left.items()}
+
+
+def _with_keys(item: Any, before: Any, keys: tuple[str, ...]) -> Any:
+    """An item that stays keeps what it is found by, whoever owned that."""
+    return {**{key: before[key] for key in keys if key in before}, **item}

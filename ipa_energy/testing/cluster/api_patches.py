@@ -19,7 +19,7 @@ class MergeKeyError(Exception):
 
 
 def json_patched(value: Any, operations: list[dict[str, Any]]) -> Any:
-    """``value`` after the operations, in order.
+    """``value`` after the operations, in order; what is not there is replaced as it is added.
 
     Raises:
         PatchError: one of them cannot be done.
@@ -52,8 +52,6 @@ def _operated(value: Any, operation: dict[str, Any]) -> Any:
     elif not steps:
         return given
     else:
-        if kind == "replace":
-            _at(value, steps)
         _put(value, steps, given, replaces=kind == "replace")
     return value
 
@@ -127,19 +125,24 @@ def strategically_merged(value: Any, patch: Any, of: FieldType) -> Any:
 
 
 def _merged_list(items: list[Any], patch: list[Any], of: FieldType) -> list[Any]:
-    """New items come first, as the server has it."""
+    """Items in the order of the patch, and those that it does not name where they were."""
     key = of.keys[0]
-    found = {item.get(key): item for item in items}
-    new: dict[Any, Any] = {}
+    there = {item.get(key): item for item in items}
+    order = {name: n for n, name in enumerate(there)}
+    named: dict[Any, Any] = {}
     for each in patch:
         if key not in each:
             shown = " ".join(f"{name}:{value}" for name, value in each.items())
             raise MergeKeyError(f"map: map[{shown}] does not contain declared merge key: {key}")
         name = each[key]
         if each.get(DIRECTIVE) == "delete":
-            found.pop(name, None)
-        elif name in found:
-            found[name] = strategically_merged(found[name], each, of.element)
+            there.pop(name, None)
         else:
-            new[name] = strategically_merged({}, each, of.element)
-    return [*new.values(), *found.values()]
+            named[name] = strategically_merged(there.pop(name, {}), each, of.element)
+    result = []
+    others = list(there)
+    for name, item in named.items():
+        while others and name in order and order[others[0]] < order[name]:
+            result.append(there[others.pop(0)])
+        result.append(item)
+    return [*result, *(there[name] for name in others)]

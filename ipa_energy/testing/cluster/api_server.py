@@ -87,6 +87,7 @@ class ApiServer:
         self.faults = FaultScript()
         self.rights = Rights(self.store, self.resources, tokens)
         self.is_closing = threading.Event()
+        self.errors: list[Exception] = []
         self.log: list[tuple[str, str, int]] = []
         for name in ("default", "kube-system"):
             namespaces = self.resources["", "v1", "namespaces"]
@@ -110,13 +111,19 @@ class ApiServer:
         self.close()
 
     def close(self) -> None:
-        """Stop; open watches end."""
+        """Stop; open watches end.
+
+        Raises:
+            Exception: what the stand-in could not cope with meanwhile.
+        """
         self.is_closing.set()
         with self.store.changed:
             self.store.changed.notify_all()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+        for each in self.errors:
+            raise each
 
     def kubeconfig(self, path: Path, token: str = "any", namespace: str = "default") -> Path:
         """Write a kubeconfig that leads here."""
@@ -285,6 +292,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self._worked()
         except ApiError as error:
             return self._send(error.code, error.status, error.headers)
+        except OSError:
+            raise  # the client has gone
+        except Exception as error:  # noqa: BLE001  (raised by close)
+            self.api.errors.append(error)
+            return self._send(500, errors.internal(repr(error)).status)
         if fault is not None and fault.drop == "after":
             return self._hang_up()
         if answer is not None:
@@ -362,7 +374,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "create":
                 return 201, writes.create(request, self._body(resource))
             case "update":
-                return 200, writes.replace(request, self._body(resource))
+                with self.api.store.changed:
+                    there = self.api.store.get(resource, target.namespace, target.name)
+                    made = writes.replace(request, self._body(resource))
+                return 201 if there is None else 200, made
             case "patch":
                 kind = self._patch_kind(resource)
                 with self.api.store.changed:

@@ -37,6 +37,9 @@ SCALED = ("f:spec", "f:replicas")
 ANSWERED_WITH_OBJECT = ("Service", "Pod", "Namespace")
 """Kinds whose deletion is answered with the object instead of a ``Status``."""
 
+MADE_BY_PUT = ("Service", "Role", "RoleBinding", "Lease")
+"""Kinds that a PUT makes if they are not there."""
+
 FOREGROUND = "foregroundDeletion"
 
 
@@ -99,6 +102,9 @@ class Writes:
     def replace(self, request: Request, body: Object) -> Object:
         """PUT of an object or of one of its subresources."""
         with self._store.changed:
+            if request.resource.kind in MADE_BY_PUT and not self._is_there(request):
+                _require_name(request, body)
+                return self.create(request, body)
             old = self._there(request)
             if request.subresource == "scale":
                 return self._scaled(request, old, lambda _: body)
@@ -222,6 +228,10 @@ class Writes:
             "code": 201,
         }
 
+    def _is_there(self, request: Request) -> bool:
+        there = self._store.get(request.resource, request.namespace, request.name)
+        return there is not None or bool(request.subresource)
+
     def _there(self, request: Request) -> Object:
         old = self._store.get(request.resource, request.namespace, request.name)
         if old is None:
@@ -331,7 +341,7 @@ class Writes:
             if found and not request.force:
                 raise _conflict(found)
             after = {
-                each: paths - change.removed - (frozenset() if each == owner else change.changed)
+                each: paths if each == owner else paths - change.removed - change.changed
                 for each, paths in applied.items()
             }
         now = stamp(datetime.now(UTC))

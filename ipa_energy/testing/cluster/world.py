@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import TracebackType
@@ -24,13 +25,14 @@ from ipa_energy.testing.cluster.api_decoding import quantity
 from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.api_store import Object, key_of
 from ipa_energy.testing.cluster.api_types import Resource
-from ipa_energy.testing.cluster.api_writes import FOREGROUND, Request, stamp
+from ipa_energy.testing.cluster.api_writes import APPLY, FOREGROUND, Request, stamp
 from ipa_energy.testing.cluster.rollout import (
     condition,
     deployment_status,
     replica_counts,
     with_condition,
 )
+from ipa_energy.testing.cluster.seldon import PLURAL, deployments_of
 
 CONTROLLER = "kube-controller-manager"
 HASH = "pod-template-hash"
@@ -118,6 +120,9 @@ class World:
 
     def _step(self) -> None:
         """Look at everything once, and do the next thing about each."""
+        for each in self._customs():
+            if each["kind"] == "SeldonDeployment":
+                self._operate(each)
         for each in self._all("deployments"):
             if "deletionTimestamp" not in each["metadata"]:
                 self._roll(each)
@@ -203,6 +208,34 @@ class World:
         wanted = _annotated({**deployment, "status": status}, REVISION, its_revision)
         if wanted != deployment:
             self._server.writes.replace(self._request("deployments", deployment, "status"), wanted)
+
+    def _operate(self, seldon: Object) -> None:
+        """What Seldon's controller does."""
+        wanted = deployments_of(seldon)
+        names = [each["metadata"]["name"] for each in wanted]
+        for each in wanted:
+            self._server.writes.patch(
+                replace(self._request("deployments", each), manager="seldon-controller-manager"),
+                each,
+                APPLY,
+            )
+        made = [
+            each
+            for each in self._all("deployments", seldon["metadata"]["namespace"])
+            if _is_owned(each, seldon["metadata"]["uid"])
+        ]
+        for each in made:
+            if each["metadata"]["name"] not in names:
+                self._delete_once("deployments", each)
+        is_there = all(
+            each["status"].get("updatedReplicas", 0)
+            == each["status"].get("availableReplicas", 0)
+            == each["spec"]["replicas"]
+            for each in made
+        )
+        status = {"state": "Available" if is_there and made else "Creating"}
+        if seldon.get("status") != status:
+            self._put(PLURAL, {**seldon, "status": status})
 
     def _make_replica_set(self, deployment: Object, digest: str, revision: int) -> Object:
         metadata, spec = deployment["metadata"], deepcopy(deployment["spec"])
