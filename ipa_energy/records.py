@@ -7,7 +7,7 @@ All quantities are SI and end in their unit (``latency_s``, ``power_w``, ``load_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -63,6 +63,25 @@ def weakest_quality(qualities: list[Quality]) -> Quality | None:
         if quality in qualities:
             return quality
     return None
+
+
+EVERY_CLASS = ""
+"""Name of the class of all requests, where nobody tells them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestClass:
+    """A kind of requests, e.g. ``translate``.
+
+    Attributes:
+        name: as in the profile's column ``request_class``.
+        share: of all requests, 0..1.
+        latency_sla_s: of its requests; None: that of the pipeline.
+    """
+
+    name: str
+    share: float
+    latency_sla_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +229,9 @@ class Option:
         load_energy_j: joules above idle that this takes; NaN if they were not measured.
         embodied_g_per_hour: grams that making the hardware of one replica comes to, over its life;
             NaN if nobody says.
+        by_class: class of requests → itself with the figures of these requests, of those that it
+            can serve; empty where nobody tells requests apart. The fields above are then means by
+            share, and the longest latency.
     """
 
     variant: str
@@ -227,6 +249,11 @@ class Option:
     load_s: float = math.nan
     load_energy_j: float = math.nan
     embodied_g_per_hour: float = math.nan
+    by_class: tuple[tuple[str, Option], ...] = ()
+
+    def of_class(self, name: str) -> Option | None:
+        """Its figures for requests of one class; None if it cannot serve them."""
+        return dict(self.by_class).get(name) if self.by_class else self
 
     def at(self, replicas: int) -> Option:
         """Itself, with the figures of ``replicas`` replicas at once.
@@ -238,7 +265,8 @@ class Option:
             return self
         found = _figures_at(self.at_once, replicas)
         figures = {name: getattr(found, name) for name in _FIGURES}
-        return replace(self, **figures)
+        classes = tuple((name, option.at(replicas)) for name, option in self.by_class)
+        return replace(self, **figures, by_class=classes)
 
     @property
     def most_measured(self) -> int:
@@ -290,6 +318,7 @@ class Option:
             self,
             dynamic_energy_j=self.dynamic_energy_j + self.energy_ci95_j,
             at_once=tuple(at_once),
+            by_class=tuple((name, option.planned(risk)) for name, option in self.by_class),
         )
 
     @property
@@ -336,6 +365,36 @@ def _both(below: Provenance | None, above: Provenance | None, share: float) -> P
         min(below.trials, above.trials),
         _between(below.ci95_j, above.ci95_j, share),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the options that a stage runs at once: its replicas, and the requests that they get.
+
+    Attributes:
+        option: with the figures of its replicas at once.
+        replicas: at least 1.
+        shares: class of requests → those of it that come here, as a share of *all* requests of the
+            stage; :data:`EVERY_CLASS` where nobody tells them apart.
+        wait_s: longest wait for a batch to fill, which its share fills at least.
+    """
+
+    option: Option
+    replicas: int
+    shares: tuple[tuple[str, float], ...] = ((EVERY_CLASS, 1.0),)
+    wait_s: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the stage's requests, of whatever class."""
+        return sum(share for _, share in self.shares)
+
+    def of_classes(self) -> Iterator[tuple[Option, float]]:
+        """Its option as each class of its requests finds it, and their share."""
+        for name, share in self.shares:
+            option = self.option.of_class(name)
+            if option is not None and share:
+                yield option, share
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,7 +340,7 @@ def relaxations(problem: Problem) -> list[Relaxation]:
     """Every single change that helps, the smallest relative change first."""
     found = [*_larger_caps(problem), *_larger_settings(problem), *_replicas(problem)]
     found += _more_gpus(problem)
-    return sorted(found, key=_relative_change)
+    return sorted(found, key=relative_change)
 
 
 def together(problem: Problem) -> list[Relaxation]:
@@ -378,7 +378,7 @@ def together(problem: Problem) -> list[Relaxation]:
 
 def _total_change(found: Iterable[Relaxation]) -> float:
     """Sum of the relative changes; one from 0 on counts as a very large one."""
-    return sum(min(_relative_change(one), 1e3) for one in found)
+    return sum(min(relative_change(one), 1e3) for one in found)
 
 
 def _from(current: int, values: Iterable[int]) -> list[int]:
@@ -412,7 +412,8 @@ def _raised_caps(problem: Problem, names: Collection[str]) -> list[Relaxation] |
     ]
 
 
-def _relative_change(relaxation: Relaxation) -> float:
+def relative_change(relaxation: Relaxation) -> float:
+    """How far a limit has to give way, on a scale where twice and half are as far."""
     if relaxation.current <= 0 or relaxation.needed <= 0:
         return math.inf
     return abs(math.log(relaxation.needed / relaxation.current))
@@ -449,7 +450,7 @@ def _more_gpus(problem: Problem) -> Iterator[Relaxation]:
             return is_feasible(dataclasses.replace(problem, settings=settings))
 
         most = _gpus_ever_needed(problem, pool)
-        needed = _least(range(pool.gpus + 1, most + 1), helps)
+        needed = least_of(range(pool.gpus + 1, most + 1), helps)
         if needed is not None:
             text = f"{needed} GPUs of {pool.name} instead of {pool.gpus}"
             yield Relaxation(_pool_name(pool), pool.gpus, needed, text)
@@ -497,13 +498,13 @@ def _larger_settings(problem: Problem) -> Iterator[Relaxation]:
             changed = dataclasses.replace(settings, **{name: cap})  # type: ignore[arg-type]
             return is_feasible(_rebuilt(problem, changed, problem.rules))
 
-        needed = _least(sorted(value for value in values if value > current), helps)
+        needed = least_of(sorted(value for value in values if value > current), helps)
         if needed is not None:
             text = f"a {name} of at least {needed}"
             yield Relaxation(name, current, needed, text)
 
 
-def _least(values: Sequence[int], helps: Callable[[int], bool]) -> int | None:
+def least_of(values: Sequence[int], helps: Callable[[int], bool]) -> int | None:
     """The least of ascending values that helps, where all above one that helps do too."""
     if not values or not helps(values[-1]):
         return None

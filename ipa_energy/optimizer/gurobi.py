@@ -20,6 +20,7 @@ from ipa_energy.optimizer.linear import (
     bounded,
     linear_program,
 )
+from ipa_energy.optimizer.mixing import mixes
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 
@@ -174,3 +175,4 @@ def _explained(error: Any, program: LinearProgram) -> Exception:
 
 
 stops_in_time(within)(solve)
+mixes(GurobiSolver)(solve)

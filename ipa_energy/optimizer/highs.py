@@ -22,6 +22,7 @@ from ipa_energy.optimizer.linear import (
     bounded,
     linear_program,
 )
+from ipa_energy.optimizer.mixing import mixes
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 
@@ -183,3 +184,4 @@ def _model(highspy: Any, program: LinearProgram) -> Any:
 
 
 stops_in_time(within)(solve)
+mixes(HighsSolver)(solve)

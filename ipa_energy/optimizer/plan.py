@@ -7,8 +7,8 @@ time on purpose, so that its :class:`Certificate` is a second opinion on every c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipa_energy.as_json import or_none
@@ -20,14 +20,33 @@ from ipa_energy.optimizer.problem import (
     combine_accuracy,
     within,
 )
-from ipa_energy.optimizer.quantities import CAPPED_JOULES, UNITS, Moment, amount_of
+from ipa_energy.optimizer.quantities import (
+    CAPPED_JOULES,
+    LATENCY_OF,
+    UNITS,
+    Moment,
+    amount_of,
+)
 from ipa_energy.optimizer.settings import Cap, Settings, Term, caps_at, caps_of, terms_of
-from ipa_energy.records import EnergyRisk, Option, Quality, Stage, weakest_quality
+from ipa_energy.records import (
+    EVERY_CLASS,
+    EnergyRisk,
+    Option,
+    Part,
+    Quality,
+    Stage,
+    joined_meters,
+    weakest_quality,
+)
 
 _JOULES = "joules_per_request"
 
 Choice = tuple[int, ...]
 """One index into ``problem.stages[s]`` per stage."""
+
+SHARE_RTOL = 1e-9
+"""Shares of a mix come out of a linear program with about so many digits, and what is made of them
+holds to as many."""
 
 EQUAL_OBJECTIVE_RTOL = 1e-9
 """Plans whose objectives differ by less are equal: the promise that all solvers share."""
@@ -40,10 +59,9 @@ class StagePlan:
     Attributes:
         stage: task name of the stage.
         node_name: name of its server in IPA's logs.
-        option: variant, allocation, batch and their profile with ``replicas`` at once.
-        replicas: n.
-        wait_s: q, the time to fill a batch.
-        accuracy: score of the variant in the objective (a rank if normalised).
+        parts: what it runs: one option, or with ``mix`` several at once, the largest share first.
+        accuracy: score in the objective (a rank if normalised), of a mix the mean by share.
+        accuracy_raw: the same of the accuracies as profiled.
         load_rps: λ_s, requests per second this stage sees.
         joules_per_request: J at λ_s, per request of this stage; NaN without energy in the profile.
         planned_joules_per_request: the J that ``energy_risk`` plans with: the same, or the upper
@@ -53,14 +71,45 @@ class StagePlan:
 
     stage: str
     node_name: str
-    option: Option
-    replicas: int
-    wait_s: float
+    parts: tuple[Part, ...]
     accuracy: float
+    accuracy_raw: float
     load_rps: float
     joules_per_request: float
     planned_joules_per_request: float
     requests_per_input: float
+
+    @property
+    def option(self) -> Option:
+        """Variant, allocation, batch and their profile; of a mix those with the largest share."""
+        return self.parts[0].option
+
+    @property
+    def replicas(self) -> int:
+        """n, of all parts."""
+        return sum(part.replicas for part in self.parts)
+
+    @property
+    def wait_s(self) -> float:
+        """q, the time to fill a batch; of a mix that of its largest share."""
+        return self.parts[0].wait_s
+
+    @property
+    def classes(self) -> dict[str, float]:
+        """Class of requests → its latency and wait here, at the slowest part that serves it."""
+        found: dict[str, float] = {}
+        for part in self.parts:
+            for name, share in part.shares:
+                option = part.option.of_class(name)
+                if option is not None and share:
+                    delay_s = option.latency_s + part.wait_s
+                    found[name] = max(found.get(name, 0.0), delay_s)
+        return found
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 1c b4 x3``; of a mix ``yolov5n 1c b4 x3 62% + yolov5s 1c b1 x2 38%``."""
+        return parts_label(self.parts)
 
     @property
     def joules_per_pipeline_request(self) -> float:
@@ -75,17 +124,27 @@ class StagePlan:
     @property
     def cost_cores(self) -> float:
         """Cores reserved by all replicas."""
-        return self.replicas * self.option.cpu_cores
+        return sum(part.replicas * part.option.cpu_cores for part in self.parts)
 
     @property
     def capacity_rps(self) -> float:
-        """n·h, requests per second all replicas sustain."""
-        return self.replicas * self.option.throughput_rps
+        """n·h, requests per second all replicas sustain; of a mix, in these shares."""
+        if len(self.parts) == 1 and not self.option.by_class:
+            return self.replicas * self.option.throughput_rps
+        return 1 / max(_busy_s(part) / part.replicas for part in self.parts)
 
     @property
     def quality(self) -> Quality | None:
         """Quality of the joules, None without energy in the profile."""
-        return self.option.provenance.quality if self.option.provenance else None
+        found = [part.option.provenance for part in self.parts]
+        known = [each.quality for each in found if each]
+        return weakest_quality(known) if len(known) == len(found) else None
+
+    @property
+    def meter(self) -> str | None:
+        """Meters behind the joules, None without energy in the profile."""
+        found = [part.option.provenance for part in self.parts]
+        return joined_meters(each.meter for each in found if each) or None
 
     def to_json(self) -> dict[str, Any]:
         """The stage as ``optimize --json`` shows it."""
@@ -109,8 +168,45 @@ class StagePlan:
             "joules_per_pipeline_request": or_none(self.joules_per_pipeline_request),
             "power_w": or_none(self.power_w),
             "energy_quality": self.quality,
-            "energy_meter": option.provenance.meter if option.provenance else None,
+            "energy_meter": self.meter,
+            **({"parts": [part_json(part) for part in self.parts]} if self.is_wide else {}),
         }
+
+    @property
+    def is_wide(self) -> bool:
+        """True if one option and one number of replicas do not say it all."""
+        return len(self.parts) > 1 or self.parts[0].shares != Part(self.option, 1).shares
+
+
+def _busy_s(part: Part) -> float:
+    """Seconds that one replica would work for a mean request of the stage that comes to it."""
+    return sum(share / option.throughput_rps for option, share in part.of_classes())
+
+
+def part_json(part: Part) -> dict[str, Any]:
+    """A part as ``optimize --json`` and logs show it."""
+    option = part.option
+    classes = {name: share for name, share in part.shares if name != EVERY_CLASS}
+    return {
+        "variant": option.variant,
+        "hardware": option.hardware,
+        "cpu_cores": option.cpu_cores,
+        "gpu_share": option.gpu_share,
+        "allocation": option.allocation.label,
+        "batch": option.batch,
+        "replicas": part.replicas,
+        "share": part.share,
+        "wait_s": part.wait_s,
+        **({"request_classes": classes} if classes else {}),
+    }
+
+
+def parts_label(parts: Sequence[Part]) -> str:
+    """What a stage runs, in a few words."""
+    if len(parts) == 1:
+        return f"{parts[0].option.label} x{parts[0].replicas}"
+    each = [f"{part.option.label} x{part.replicas} {100 * part.share:.3g}%" for part in parts]
+    return " + ".join(each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +302,11 @@ class Plan:
 
     @property
     def latency_s(self) -> float:
-        """Left side of (4): model latency and batch wait, summed over the stages."""
-        return sum(stage.option.latency_s + stage.wait_s for stage in self.stages)
+        """Left side of (4): model latency and batch wait, summed over the stages.
+
+        Of requests in classes it is that of the slowest class.
+        """
+        return _latency_s(self.stages)
 
     @property
     def joules_per_request(self) -> float:
@@ -237,7 +336,7 @@ class Plan:
     @property
     def label(self) -> str:
         """``yolov5n 1c b4 x3 | resnet18 1c b2 x1``."""
-        return " | ".join(f"{stage.option.label} x{stage.replicas}" for stage in self.stages)
+        return " | ".join(stage.label for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as ``optimize --json`` shows it."""
@@ -272,13 +371,39 @@ def build_plan(problem: Problem, choice: Choice) -> Plan:
     picks = []
     for candidates, candidate in zip(problem.stages, choice, strict=True):
         option = candidates.option(candidate)
-        picks.append((candidates.stage, option, int(candidates.replicas[candidate])))
+        picks.append((option, int(candidates.replicas[candidate])))
+    return build_mix(problem, [(one_part(*pick, problem.settings),) for pick in picks])
+
+
+def build_mix(problem: Problem, parts: Sequence[Sequence[Part]]) -> Plan:
+    """The plan of what runs in each stage, everything recomputed from the options' profile."""
+    stages = [candidates.stage for candidates in problem.stages]
+    picks = list(zip(stages, parts, strict=True))
     counted = problem.terms, problem.caps
     return _plan(picks, problem.settings, problem.rules, problem.moment, counted)
 
 
+def one_part(option: Option, replicas: int, settings: Settings) -> Part:
+    """A stage that runs one option for all of its requests."""
+    if not settings.request_classes:
+        return Part(option, replicas)
+    shares = [(each.name, each.share) for each in settings.request_classes]
+    return Part(option, replicas, tuple(shares))
+
+
 def plan_of(
     picks: Sequence[tuple[Stage, Option, int]],
+    settings: Settings,
+    rules: Sequence[StageRules],
+    moment: Moment | float,
+) -> Plan:
+    """:func:`plan_of_parts` with one option a stage: (stage, option, replicas)."""
+    parts = [(stage, [one_part(option, n, settings)]) for stage, option, n in picks]
+    return plan_of_parts(parts, settings, rules, moment)
+
+
+def plan_of_parts(
+    picks: Sequence[tuple[Stage, Sequence[Part]]],
     settings: Settings,
     rules: Sequence[StageRules],
     moment: Moment | float,
@@ -289,7 +414,7 @@ def plan_of(
     certificate says which constraints it breaks.
 
     Args:
-        picks: (stage, option, replicas), first stage first.
+        picks: (stage, what it runs), first stage first.
         settings: weights, caps and SLAs.
         rules: one a stage.
         moment: what it is for, or λ; of changing loads the mean counts.
@@ -301,7 +426,7 @@ def plan_of(
 
 
 def _plan(
-    picks: Sequence[tuple[Stage, Option, int]],
+    picks: Sequence[tuple[Stage, Sequence[Part]]],
     settings: Settings,
     rules: Sequence[StageRules],
     moment: Moment,
@@ -309,18 +434,18 @@ def _plan(
 ) -> Plan:
     """:func:`plan_of` with the terms and caps of its settings, which a problem has at hand."""
     moment = moment.on_average
-    picks = [(stage, option.at(replicas), replicas) for stage, option, replicas in picks]
+    filled = [(stage, _filled(stage, parts, moment.mean_rps)) for stage, parts in picks]
     penalties, caps = counted
-    stages = tuple(_stage_plan(*pick, settings, moment.mean_rps) for pick in picks)
+    stages = tuple(_stage_plan(*pick, settings, moment.mean_rps) for pick in filled)
     accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
-    raw = combine_accuracy([stage.option.accuracy for stage in stages], settings.accuracy_method)
+    raw = combine_accuracy([stage.accuracy_raw for stage in stages], settings.accuracy_method)
     totals = _known_totals(stages, moment)
     amounts: dict[str, float] = {}
     for quantity in [*(term.quantity for term in penalties), *(cap.quantity for cap in caps)]:
         if quantity not in totals:
-            amounts[quantity] = _total(quantity, picks, settings, moment)
+            amounts[quantity] = _total(quantity, stages, filled, settings, moment)
     totals.update(amounts)
-    running = [(option, replicas) for _, option, replicas in picks]
+    running = [(part.option, part.replicas) for _, parts in filled for part in parts]
     cuts = cuts_of(settings.gpus, running)
     terms = {"accuracy": settings.alpha * accuracy, "cost": 0.0, "batch": 0.0, "energy": 0.0}
     for term in penalties:
@@ -351,9 +476,17 @@ def _pool_checks(
         yield Check(f"gpus:{pool.name}", used, pool.gpus, used <= pool.gpus)
 
 
-def _kept(cap: Cap, totals: Mapping[str, float]) -> Check:
+def _kept(cap: Cap, totals: Mapping[str, float], *, wide: bool) -> Check:
     total = totals[cap.quantity]
-    return Check(cap.name, cap.shown(total), cap.shown(cap.limit), within(total, cap.limit))
+    holds = _holds(total, cap.limit, wide=wide)
+    return Check(cap.name, cap.shown(total), cap.shown(cap.limit), holds)
+
+
+def _holds(total: float, limit: float, *, wide: bool) -> bool:
+    """Whether a total is within a limit; shares of a mix are known to so many digits only."""
+    return within(total, limit) or (
+        wide and total <= limit + SHARE_RTOL * max(abs(limit), abs(total))
+    )
 
 
 def _planned_joules(stages: Sequence[StagePlan]) -> float:
@@ -365,8 +498,8 @@ def _known_totals(stages: Sequence[StagePlan], moment: Moment) -> dict[str, floa
     joules = _planned_joules(stages)
     totals = {
         "cost": sum(stage.cost_cores for stage in stages),
-        "batch": sum(stage.option.batch for stage in stages),
-        "latency_s": sum(stage.option.latency_s + stage.wait_s for stage in stages),
+        "batch": sum(part.option.batch for stage in stages for part in stage.parts),
+        "latency_s": _latency_s(stages),
         "joules_per_request": joules,
         "watts": moment.mean_rps * joules,
     }
@@ -377,50 +510,98 @@ def _known_totals(stages: Sequence[StagePlan], moment: Moment) -> dict[str, floa
 
 def _more_idle_j(stage: StagePlan, moment: Moment) -> float:
     """Joules a pipeline request waits for more at the low end of the load than at its mean."""
-    held_w = stage.replicas * stage.option.idle_power_w
+    held_w = _idle_w(stage.parts)
     return held_w / moment.energy_cap_rps - held_w / moment.mean_rps
 
 
 def _total(
     quantity: str,
-    picks: Sequence[tuple[Stage, Option, int]],
+    stages: Sequence[StagePlan],
+    picks: Sequence[tuple[Stage, tuple[Part, ...]]],
     settings: Settings,
     moment: Moment,
 ) -> float:
-    """A further quantity of a plan, stage by stage: its amount is the truth about itself."""
+    """A further quantity of a plan, part by part: its amount is the truth about itself."""
+    held = [part for _, parts in picks for part in parts]
     if quantity.startswith(UNITS):
         resource = quantity.removeprefix(UNITS)
-        return sum(replicas * option.allocation.units(resource) for _, option, replicas in picks)
+        return sum(part.replicas * part.option.allocation.units(resource) for part in held)
+    if quantity.startswith(LATENCY_OF):
+        return _latency_s(stages, quantity.removeprefix(LATENCY_OF))
     amount = amount_of(quantity)
     return sum(
-        amount(option.planned(settings.energy_risk), replicas, stage, moment)
-        for stage, option, replicas in picks
+        _amount_of_part(amount, replace(part, option=part.option.planned(risk)), stage, moment)
+        for risk in [settings.energy_risk]
+        for stage, parts in picks
+        for part in parts
     )
+
+
+def _amount_of_part(
+    amount: Callable[..., float], part: Part, stage: Stage, moment: Moment
+) -> float:
+    """What a part has of a quantity: by its share of the requests, and by its replicas."""
+    count = part.replicas
+    if part.shares == Part(part.option, count).shares:
+        return amount(part.option, count, stage, moment)
+    by_option = getattr(amount, "per_option", False)
+    total = 0.0
+    for option, share in part.of_classes():
+        here = amount(option, count, stage, moment)
+        of_replica = amount(option, count + 1, stage, moment) - here
+        of_request = here - count * of_replica
+        if by_option:
+            return of_request + count * of_replica
+        total += share * of_request + count * of_replica * share / part.share
+    return total
+
+
+def _filled(stage: Stage, parts: Sequence[Part], load_rps: float) -> tuple[Part, ...]:
+    """Parts with the figures of so many replicas, and with the waits that this load makes."""
+    stage_load_rps = stage.requests_per_input * load_rps
+    return tuple(
+        replace(
+            part,
+            option=part.option.at(part.replicas),
+            wait_s=(part.option.batch - 1) / (part.share * stage_load_rps),
+        )
+        for part in sorted(parts, key=lambda part: part.share, reverse=True)
+    )
+
+
+def _idle_w(parts: Sequence[Part]) -> float:
+    return sum(part.replicas * part.option.idle_power_w for part in parts)
+
+
+def _latency_s(stages: Sequence[StagePlan], request_class: str | None = None) -> float:
+    """Of a class of requests, or of the slowest one."""
+    delays = [stage.classes for stage in stages]
+    names = list(delays[0]) if request_class is None else [request_class]
+    return max((sum(each.get(name, 0.0) for each in delays) for name in names), default=0.0)
 
 
 def _stage_plan(
-    stage: Stage, option: Option, replicas: int, settings: Settings, load_rps: float
+    stage: Stage, parts: tuple[Part, ...], settings: Settings, load_rps: float
 ) -> StagePlan:
     stage_load_rps = stage.requests_per_input * load_rps
-    joules = option.dynamic_energy_j + replicas * option.idle_power_w / stage_load_rps
+    served = [each for part in parts for each in part.of_classes()]
+    dynamic_j = sum(share * option.dynamic_energy_j for option, share in served)
+    joules = dynamic_j + _idle_w(parts) / stage_load_rps
     upper = settings.energy_risk == "upper"
+    more_j = sum(share * option.energy_ci95_j for option, share in served) if upper else 0.0
+    raw = sum(share * option.accuracy for option, share in served)
+    ranks = accuracy_ranks(stage) if settings.normalize_accuracy else {}
     return StagePlan(
         stage=stage.name,
         node_name=stage.node_name,
-        option=option,
-        replicas=replicas,
-        wait_s=(option.batch - 1) / stage_load_rps,
-        accuracy=_accuracy(stage, option, settings),
+        parts=parts,
+        accuracy=sum(share * ranks[o.variant] for o, share in served) if ranks else raw,
+        accuracy_raw=raw,
         load_rps=stage_load_rps,
         joules_per_request=joules,
-        planned_joules_per_request=joules + option.energy_ci95_j if upper else joules,
+        planned_joules_per_request=joules + more_j if upper else joules,
         requests_per_input=stage.requests_per_input,
     )
-
-
-def _accuracy(stage: Stage, option: Option, settings: Settings) -> float:
-    ranked = settings.normalize_accuracy
-    return accuracy_ranks(stage)[option.variant] if ranked else option.accuracy
 
 
 def _certificate(
@@ -432,19 +613,25 @@ def _certificate(
 ) -> Certificate:
     checks = []
     for plan, rule in zip(stages, rules, strict=True):
-        capacity, batch = plan.capacity_rps, plan.option.batch
+        capacity = plan.capacity_rps
+        batch = max(part.option.batch for part in plan.parts)
         name, load_rps = plan.stage, plan.load_rps
         most = settings.scaling_cap if rule.replicas is None else rule.replicas
-        checks.append(Check(f"throughput:{name}", capacity, load_rps, within(load_rps, capacity)))
+        carries = _holds(load_rps, capacity, wide=plan.is_wide)
+        checks.append(Check(f"throughput:{name}", capacity, load_rps, carries))
+        if len(plan.parts) > 1:
+            share = sum(part.share for part in plan.parts)
+            checks.append(Check(f"shares:{name}", share, 1.0, abs(share - 1) <= SHARE_RTOL))
         few = 1 <= plan.replicas <= most
         checks.append(Check(f"scaling_cap:{name}", plan.replicas, most, few))
         largest = settings.batching_cap
         checks.append(Check(f"batching_cap:{name}", batch, largest, batch <= largest))
+    wide = any(plan.is_wide for plan in stages)
     shown = {cap.name: cap for cap in caps}
     for name, quantity in (("latency_sla_s", "latency_s"), ("energy_sla_joules", _JOULES)):
         if name not in shown:  # both are shown with no limit, too
             checks.append(Check(name, totals[quantity], None, holds=True))
         else:
-            checks.append(_kept(shown.pop(name), totals))
-    checks += [_kept(cap, totals) for cap in shown.values()]
+            checks.append(_kept(shown.pop(name), totals, wide=wide))
+    checks += [_kept(cap, totals, wide=wide) for cap in shown.values()]
     return Certificate(tuple(checks))

@@ -8,14 +8,22 @@ are bad at, stay with ``pareto``, and GPUs to be cut, which it does not know of,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+import numpy.typing as npt
+
+from ipa_energy.arrays import Ints
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.optimizer import gurobi, highs, pareto
 from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
+from ipa_energy.optimizer.linear import LinearProgram, Solver, TimedAnswer
+from ipa_energy.optimizer.mixing import mixes
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.ties import ordered
+
+Answer = TypeVar("Answer")
 
 PARETO_SHARE = 0.6
 """Of the time to a deadline."""
@@ -64,4 +72,41 @@ def _by_a_solver(problem: Problem, deadline: Deadline, start: Choice | None) -> 
     return Bounded([], math.inf)
 
 
+class _Either:
+    """A linear program in Gurobi, or in HiGHS where that cannot take it (``linear.Solver``)."""
+
+    def __init__(self, program: LinearProgram) -> None:
+        self._program = program
+        self._solver: Solver | None = None
+
+    def best(self) -> npt.ArrayLike | None:
+        """See :class:`~.linear.Solver`."""
+        return self._first(lambda solver: solver.best())
+
+    def best_within(self, seconds: float, start: Ints | None) -> TimedAnswer:
+        """See :class:`~.linear.Solver`."""
+        return self._first(lambda solver: solver.best_within(seconds, start))
+
+    def exclude(self, binaries: Ints) -> None:
+        """See :class:`~.linear.Solver`."""
+        if self._solver is not None:
+            self._solver.exclude(binaries)
+
+    def close(self) -> None:
+        """Free the program."""
+        if self._solver is not None:
+            self._solver.close()
+
+    def _first(self, ask: Callable[[Solver], Answer]) -> Answer:
+        if self._solver is None:
+            try:
+                self._solver = gurobi.GurobiSolver(self._program)
+                return ask(self._solver)
+            except IpaEnergyError:  # not installed, no licence, or one that is too small
+                self.close()
+                self._solver = highs.HighsSolver(self._program)
+        return ask(self._solver)
+
+
 stops_in_time(within)(solve)
+mixes(_Either)(solve)

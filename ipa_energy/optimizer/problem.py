@@ -235,7 +235,7 @@ class Problem:
         for candidates in self.stages:
             stage, index = candidates.stage, candidates.option_index
             replicas = candidates.replicas.astype(np.float64)
-            columns = _Columns(stage, StageRules(), self.settings, index).at(replicas)
+            columns = StageColumns(stage, StageRules(), self.settings, index).at(replicas)
             found.append(amount(columns, replicas, stage, self.moment))
         return tuple(found)
 
@@ -317,7 +317,7 @@ def _by_replicas(figure: str, options: Sequence[Option]) -> Floats:
     return np.array(rows, dtype=np.float64)
 
 
-class _Columns:
+class StageColumns:
     """Everything about a stage's allowed options that no moment changes.
 
     Its arrays are named as the figures of an option, so that amounts take it for one; those of so
@@ -346,7 +346,7 @@ class _Columns:
         if self.throughput_rps.ndim == 1:
             self._take(self._figures)
 
-    def at(self, replicas: Floats) -> _Columns:
+    def at(self, replicas: Floats) -> StageColumns:
         """The columns while ``replicas`` of each option work at once."""
         if self.throughput_rps.ndim == 1:
             return self
@@ -380,9 +380,19 @@ def _allowed(stage: Stage, rules: StageRules, settings: Settings) -> Ints:
         [
             index
             for index, option in enumerate(stage.options)
-            if option.batch <= settings.batching_cap and rules.allows(option)
+            if option.batch <= settings.batching_cap
+            and rules.allows(option)
+            and serves_all(option, settings)
         ],
         dtype=np.intp,
+    )
+
+
+def serves_all(option: Option, settings: Settings) -> bool:
+    """True if an option alone can be all that a stage runs: it serves every class of requests."""
+    return not option.by_class or all(
+        option.of_class(each.name) is not None or each.share == 0
+        for each in settings.request_classes
     )
 
 
@@ -416,6 +426,7 @@ class Program:
         self._check_energy()
         self._check_product()
         require_slices(settings.gpus, self.stages)
+        _check_mix(settings)
         _check_prices(settings)
         _check_weights(settings)
         self.terms, self.caps = terms_of(settings), caps_of(settings, len(self.stages))
@@ -424,7 +435,7 @@ class Program:
         counted += [cap.quantity for cap in self.caps]
         self._amounts = {name: over_all_options(name) for name in dict.fromkeys(counted)}
         self._columns = tuple(
-            _Columns(stage, rule, settings)
+            StageColumns(stage, rule, settings)
             for stage, rule in zip(self.stages, self.rules, strict=True)
         )
 
@@ -463,7 +474,7 @@ class Program:
         """
         replicas = [count.astype(np.float64) for _, count in picks]
         fixed = [
-            _Columns(stage, rule, self.settings, index).at(count)
+            StageColumns(stage, rule, self.settings, index).at(count)
             for stage, rule, (index, _), count in zip(
                 self.stages, self.rules, picks, replicas, strict=True
             )
@@ -490,7 +501,7 @@ class Program:
         self,
         stage: Stage,
         rule: StageRules,
-        columns: _Columns,
+        columns: StageColumns,
         moment: Moment,
         functions: Mapping[str, Callable[..., Floats]],
     ) -> Candidates:
@@ -511,7 +522,7 @@ class Program:
     def _counted(
         self,
         stage: Stage,
-        columns: _Columns,
+        columns: StageColumns,
         replicas: Floats,
         moment: Moment,
         functions: Mapping[str, Callable[..., Floats]],
@@ -568,6 +579,16 @@ def _check_weights(settings: Settings) -> None:
     for key, weight in {**weights, **settings.prices, **settings.weights}.items():
         if abs(weight) > LARGEST_WEIGHT:
             raise ConfigError(f"{weight:g}", where=key, allowed=f"at most {LARGEST_WEIGHT:g}")
+
+
+def _check_mix(settings: Settings) -> None:
+    if settings.mix and settings.accuracy_method == "multiply":
+        raise ConfigError(
+            "accuracy_method: multiply with mix: true: a product of means by share is no linear"
+            " program",
+            where="accuracy_method",
+            allowed="sum or average, or mix: false",
+        )
 
 
 def _check_prices(settings: Settings) -> None:

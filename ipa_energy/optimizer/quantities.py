@@ -131,6 +131,15 @@ def over_arrays(amount: _Function) -> _Function:
     return amount
 
 
+def per_option(amount: _Function) -> _Function:
+    """Mark an amount of which an option in use has its constant part, whatever its share of load.
+
+    Other amounts belong to requests: where a stage runs several options, each has its share.
+    """
+    amount.per_option = True  # type: ignore[attr-defined]
+    return amount
+
+
 def over_all_options(quantity: str) -> Callable[..., Floats]:
     """The same for all options of a stage at once, as arrays of one length.
 
@@ -160,13 +169,15 @@ def over_all_options(quantity: str) -> Callable[..., Floats]:
 
 
 def amount_of(quantity: str) -> Amount:
-    """The function of a quantity's name; ``units:RESOURCE`` is that of a resource's units.
+    """The function of a quantity's name, ``units:RESOURCE`` and ``latency_s:CLASS`` among them.
 
     Raises:
         ConfigError: there is no such quantity.
     """
     if quantity.startswith(UNITS):
         return units_of(quantity.removeprefix(UNITS))
+    if quantity.startswith(LATENCY_OF):
+        return latency_of(quantity.removeprefix(LATENCY_OF))
     if quantity in _CAPPED:
         return _CAPPED[quantity]
     if quantity not in QUANTITIES:
@@ -177,6 +188,9 @@ def amount_of(quantity: str) -> Amount:
 
 UNITS = "units:"
 """Before a resource's name: the quantity of its units that all replicas hold."""
+
+LATENCY_OF = "latency_s:"
+"""Before a class's name: the quantity of the latency of its requests."""
 
 BUILT_IN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
 """Quantities with keys of their own in the YAML and in :class:`.settings.Settings`."""
@@ -211,6 +225,24 @@ def units_of(resource: str) -> Amount:
     return units
 
 
+def latency_of(request_class: str) -> Amount:
+    """L + q of the requests of a class; infinity where the option cannot serve them."""
+
+    def latency_s(option: Any, replicas: Any, stage: Stage, moment: Moment) -> float:
+        del replicas
+        served = option.of_class(request_class)
+        if served is None:
+            return NEVER_S
+        load_rps = stage.requests_per_input * moment.lowest_rps
+        return float(served.latency_s + energy.fill_wait_s(served.batch, load_rps))
+
+    return latency_s
+
+
+NEVER_S = 1e12
+"""Stands for the latency of requests that are not served."""
+
+
 @over_arrays
 def cores(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     """n·c: cores reserved by all replicas, IPA's cost."""
@@ -218,6 +250,7 @@ def cores(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     return replicas * option.cpu_cores
 
 
+@per_option
 @over_arrays
 def batches(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     """B."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,12 +11,13 @@ from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer.quantities import (
     ACCURACY_LOSS,
     AT_LOW_END,
+    LATENCY_OF,
     LEAST_ACCURACY,
     LOG_ACCURACY_LOSS,
     UNITS,
     Moment,
 )
-from ipa_energy.records import EnergyRisk
+from ipa_energy.records import EnergyRisk, RequestClass
 from ipa_energy.registries import QUANTITIES
 
 AccuracyMethod = Literal["sum", "average", "multiply"]
@@ -40,6 +41,8 @@ class Settings:
         energy_sla_joules: cap of equation (5), joules per pipeline request, None for none.
         accuracy_floor: least accuracy of the pipeline, as profiled, combined by
             ``accuracy_method``; None for none.
+        mix: True if a stage may run several options at once.
+        request_classes: kinds of requests; empty where nobody tells them apart.
         scaling_cap: most replicas of a stage.
         batching_cap: largest batch of a stage.
         prices: resource → weight of one unit of it in the objective; ``beta`` is that of a core.
@@ -61,6 +64,8 @@ class Settings:
     latency_sla_s: float | None = None
     energy_sla_joules: float | None = None
     accuracy_floor: float | None = None
+    mix: bool = False
+    request_classes: tuple[RequestClass, ...] = ()
     scaling_cap: int
     batching_cap: int
     prices: Mapping[str, float] = field(default_factory=dict)
@@ -171,9 +176,10 @@ def terms_of(settings: Settings) -> tuple[Term, ...]:
 def caps_of(settings: Settings, stages: int = 1) -> tuple[Cap, ...]:
     """Everything that a sum over the stages, so many of them, must stay within."""
     found = []
-    if settings.latency_sla_s is not None:
+    if settings.latency_sla_s is not None and not settings.request_classes:
         sla_s = settings.latency_sla_s
         found.append(Cap("latency_sla_s", sla_s, "latency_s", "s", "a latency SLA"))
+    found += _latency_of_classes(settings)
     if settings.energy_sla_joules is not None:
         sla_j = settings.energy_sla_joules
         found.append(Cap("energy_sla_joules", sla_j, "joules_per_request", "J", "an energy SLA"))
@@ -187,6 +193,16 @@ def caps_of(settings: Settings, stages: int = 1) -> tuple[Cap, ...]:
         key = QUANTITIES[name].cap_key or name
         found.append(Cap(key, limit, name, _unit(name), f"a {key}"))
     return tuple(found)
+
+
+def _latency_of_classes(settings: Settings) -> Iterator[Cap]:
+    """One latency SLA a class that has requests: its own, or that of the pipeline."""
+    for each in settings.request_classes:
+        own, name = each.latency_sla_s, each.name
+        sla_s = settings.latency_sla_s if own is None else own
+        if sla_s is not None and each.share > 0:
+            quantity, noun = LATENCY_OF + name, f"a latency SLA for class {name}"
+            yield Cap(f"latency_sla_s:{name}", sla_s, quantity, "s", noun)
 
 
 def caps_at(caps: tuple[Cap, ...], moment: Moment) -> tuple[Cap, ...]:

@@ -12,7 +12,15 @@ from ipa_energy.as_json import or_none
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.conflict import Conflict, find_conflict
 from ipa_energy.optimizer.deadline import Bounded, Deadline, gap_of
-from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, Plan, build_plan
+from ipa_energy.optimizer.mix_conflict import find_mix_conflict
+from ipa_energy.optimizer.mixing import mixer_of, solve_mixed
+from ipa_energy.optimizer.plan import (
+    EQUAL_OBJECTIVE_RTOL,
+    Choice,
+    Plan,
+    build_mix,
+    build_plan,
+)
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.ties import Solver, ordered, settled, with_ties
@@ -165,6 +173,8 @@ def _timed(
 ) -> Result:
     if top_k < 1:
         raise ConfigError(f"{top_k} plans asked for", where="top_k", allowed="1 or more")
+    if problem.settings.mix:
+        return _mixed(problem, solver, method, limit_s=limit_s, start=start)
     within = getattr(solver, "within", None)
     if limit_s is None or within is None:
         choices, bound = _settled(problem, solver, method, top_k), None
@@ -192,6 +202,34 @@ def _timed(
     )
 
 
+def _mixed(
+    problem: Problem, solver: Solver, method: str, *, limit_s: float | None, start: float
+) -> Result:
+    """The best mix; the next best ones differ from it by as little as one likes."""
+    make = mixer_of(solver, method)
+    deadline = None if limit_s is None else Deadline(start + limit_s)
+    found = solve_mixed(make, problem, deadline)
+    plans = () if found.parts is None else _checked([build_mix(problem, found.parts)], method)
+    decision_s = time.perf_counter() - start
+    bound = None if found.finished else found.bound
+    status = _status(plans, bound)
+    conflict = None
+    if status == "infeasible":
+        limit = None if limit_s is None else Deadline.after(limit_s)
+        conflict = find_mix_conflict(problem, limit)
+    objective = plans[0].objective if plans else math.nan
+    return Result(
+        status=status,
+        method=method,
+        load_rps=problem.load_rps,
+        plans=plans,
+        decision_s=decision_s,
+        conflict=conflict,
+        limit_s=limit_s,
+        bound=objective if bound is None else max(bound, objective),
+    )
+
+
 def _status(plans: Sequence[Plan], bound: float | None) -> Status:
     """What these plans are, given a bound on all; None: nothing was left open."""
     if not plans:
@@ -214,9 +252,12 @@ def checked_plans(problem: Problem, choices: Sequence[Choice], method: str) -> t
     Raises:
         IpaEnergyError: a solver returned an infeasible choice, which is a defect of that solver.
     """
-    plans = tuple(build_plan(problem, choice) for choice in choices)
+    return _checked([build_plan(problem, choice) for choice in choices], method)
+
+
+def _checked(plans: Sequence[Plan], method: str) -> tuple[Plan, ...]:
     for plan in plans:
         if not plan.certificate.holds:
             broken = [check for check in plan.certificate.checks if not check.holds]
             raise IpaEnergyError(f"{method} returned a plan that breaks {broken}: {plan.label}")
-    return plans
+    return tuple(plans)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
+from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.dominance import undominated
 from ipa_energy.optimizer.pools import SliceUse
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
@@ -91,7 +92,17 @@ class Table:
 
     @classmethod
     def of(cls, problem: Problem) -> Table:
-        """The table of a problem none of whose stages is empty."""
+        """The table of a problem none of whose stages is empty.
+
+        Raises:
+            ConfigError: stages may run several options at once, which is no table of choices.
+        """
+        if problem.settings.mix:
+            raise ConfigError(
+                "this looks at one option a stage",
+                where="mix",
+                allowed="mix: false, or the methods highs, gurobi and auto",
+            )
         settings, stages = problem.settings, problem.stages
         product = settings.accuracy_method == "multiply" and settings.alpha != 0
         if product or settings.alpha == 0:

@@ -1,0 +1,198 @@
+"""Why no mix is feasible, and the nearest way out: :mod:`.conflict` for ``mix: true``.
+
+The same names and the same promise: nothing can be left out of the conflict, and a relaxation is
+found by solving the changed program, one in which a cap is elastic. HiGHS does it for all methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Collection, Iterator
+
+import numpy as np
+
+from ipa_energy.arrays import Floats
+from ipa_energy.energy import replicas_needed
+from ipa_energy.optimizer.conflict import (
+    Conflict,
+    Relaxation,
+    least_of,
+    other_limit,
+    relative_change,
+)
+from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
+from ipa_energy.optimizer.highs import HighsSolver
+from ipa_energy.optimizer.mixing import MixProgram
+from ipa_energy.optimizer.problem import Problem, throughputs
+
+_MOST_GPUS = 1024
+"""More of them are not looked for in a pool."""
+
+_MOST_SETS = 120
+"""Sets of one and two constraints that are tried before others are left out one by one."""
+
+
+def find_mix_conflict(problem: Problem, deadline: Deadline | None = None) -> Conflict:
+    """The conflict of an infeasible problem and its relaxations, smallest change first.
+
+    With a deadline what is not known by then is left out.
+    """
+    unserved = tuple(_unserved(problem))
+    if unserved:
+        names = tuple(dict.fromkeys(way.constraint for way in unserved))
+        return Conflict(names, unserved) if len(names) == 1 else Conflict(names, (), unserved)
+    search = _Search(problem, deadline)
+    constraints: tuple[str, ...] = ()
+    single: list[Relaxation] = []
+    together: tuple[Relaxation, ...] = ()
+    try:
+        constraints = tuple(search.conflict())
+        single.extend(search.relaxations())
+        if not single:
+            together = tuple(search.elastic([cap.name for cap in problem.caps]))
+    except OutOfTimeError:
+        pass
+    return Conflict(constraints, tuple(sorted(single, key=relative_change)), together)
+
+
+def _unserved(problem: Problem) -> Iterator[Relaxation]:
+    """Classes of requests that no option of some stage serves, whatever the limits."""
+    free = MixProgram(problem, lambda name: False)
+    for index, each in free.unserved:
+        stage = free.stages[index].name
+        text = (
+            f"an option of stage {stage} that is profiled for class {each.name}, or a share of 0"
+            f" for that class instead of {each.share:g}"
+        )
+        yield Relaxation(f"request_classes:{each.name}", each.share, 0.0, text)
+
+
+class _Search:
+    """Programs with other limits, until a deadline."""
+
+    def __init__(self, problem: Problem, deadline: Deadline | None) -> None:
+        self.problem, self.deadline = problem, deadline
+
+    def conflict(self) -> list[str]:
+        """Constraints that no mix meets together, none of which can be left out."""
+        names = list(_names(self.problem))
+        small = itertools.chain(itertools.combinations(names, 1), itertools.combinations(names, 2))
+        for few in itertools.islice(small, _MOST_SETS):
+            if not self._is_feasible(few):
+                return list(few)
+        known = names
+        for name in names:
+            without = [other for other in known if other != name]
+            if not self._is_feasible(without):
+                known = without
+        return known
+
+    def relaxations(self) -> Iterator[Relaxation]:
+        """Every single change that helps."""
+        problem, settings = self.problem, self.problem.settings
+        for cap in problem.caps:
+            yield from self.elastic([cap.name])
+        batches = {option.batch for each in problem.stages for option in each.stage.options}
+        for key, values in (("scaling_cap", _replicas(problem)), ("batching_cap", batches)):
+            current = getattr(settings, key)
+            found = least_of(sorted(v for v in values if v > current), self._helps(key))
+            if found is not None:
+                yield Relaxation(key, current, found, f"a {key} of at least {found}")
+        for index, pool in enumerate(settings.gpus):
+            found = least_of(range(pool.gpus + 1, _MOST_GPUS + 1), self._more_gpus(index))
+            if found is not None:
+                text = f"{found} GPUs of {pool.name} instead of {pool.gpus}"
+                yield Relaxation(f"gpus:{pool.name}", pool.gpus, found, text)
+        for index, rules in enumerate(problem.rules):
+            yield from () if rules.replicas is None else self._fixed(index, rules.replicas)
+
+    def elastic(self, names: Collection[str]) -> list[Relaxation]:
+        """What these caps have to be, together by the least sum of shares of their limits."""
+        program = MixProgram(self.problem, elastic=tuple(names))
+        values = self._values(program)
+        if values is None:
+            return []
+        needed = program.exceeded(values)
+        caps = [cap for cap in self.problem.caps if cap.name in needed]
+        return [other_limit(self.problem, cap, needed[cap.name]) for cap in caps]
+
+    def _helps(self, key: str) -> Callable[[int], bool]:
+        def helps(value: int) -> bool:
+            settings = dataclasses.replace(self.problem.settings, **{key: value})  # type: ignore[arg-type]
+            changed = dataclasses.replace(self.problem, settings=settings)
+            return self._values(MixProgram(changed)) is not None
+
+        return helps
+
+    def _more_gpus(self, index: int) -> Callable[[int], bool]:
+        def helps(gpus: int) -> bool:
+            pools = list(self.problem.settings.gpus)
+            pools[index] = dataclasses.replace(pools[index], gpus=gpus)
+            settings = dataclasses.replace(self.problem.settings, gpus=tuple(pools))
+            changed = dataclasses.replace(self.problem, settings=settings)
+            return self._values(MixProgram(changed)) is not None
+
+        return helps
+
+    def _fixed(self, index: int, current: int) -> Iterator[Relaxation]:
+        """The nearest number of replicas of a stage that helps."""
+        name = self.problem.stages[index].stage.name
+        most = max(_replicas(self.problem), default=current) + 1
+        for count in sorted(range(1, most + 1), key=lambda n: (abs(n - current), n)):
+            rules = list(self.problem.rules)
+            rules[index] = dataclasses.replace(rules[index], replicas=count)
+            changed = dataclasses.replace(self.problem, rules=tuple(rules))
+            if self._values(MixProgram(changed)) is not None:
+                text = f"{count} replicas of stage {name} instead of {current}"
+                yield Relaxation(f"replicas:{name}", current, count, text)
+                return
+
+    def _is_feasible(self, names: Collection[str]) -> bool:
+        program = MixProgram(self.problem, lambda name: name in names)
+        return self._values(program) is not None
+
+    def _values(self, program: MixProgram) -> Floats | None:
+        """Of a program that asks for feasibility, or for the least excess of its elastic caps."""
+        if self.deadline is not None:
+            self.deadline.check()
+        made = program.linear()
+        if made is None:
+            return None
+        solver = HighsSolver(made)
+        try:
+            if self.deadline is None:
+                values = solver.best()
+            else:
+                answer = solver.best_within(self.deadline.left_s, None)
+                values = answer.values
+                if values is None and not answer.finished:
+                    raise OutOfTimeError
+        finally:
+            solver.close()
+        return None if values is None else np.asarray(values)
+
+
+def _names(problem: Problem) -> Iterator[str]:
+    """Everything that may take part in a conflict."""
+    yield from (cap.name for cap in problem.caps)
+    yield from (f"gpus:{pool.name}" for pool in problem.settings.gpus)
+    for candidates, rules in zip(problem.stages, problem.rules, strict=True):
+        name = candidates.stage.name
+        yield f"batching_cap:{name}"
+        yield f"{'scaling_cap' if rules.replicas is None else 'replicas'}:{name}"
+        if rules.variants is not None:
+            yield f"variants:{name}"
+        if rules.allocations is not None:
+            yield f"allocations:{name}"
+
+
+def _replicas(problem: Problem) -> set[int]:
+    """Replicas that single options need; a mix needs no more than the most of them."""
+    found: set[int] = set()
+    for candidates in problem.stages:
+        stage = candidates.stage
+        load_rps = stage.requests_per_input * problem.moment.peak_rps
+        needed = replicas_needed(load_rps, throughputs(stage.options))
+        found.update(range(1, int(needed.max()) + 2))
+    return found

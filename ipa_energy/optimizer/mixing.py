@@ -1,0 +1,628 @@
+r"""Several options of a stage at once: a mixed-integer linear program, for ``mix: true``.
+
+A stage splits its requests among *uses*: options with the number of replicas that run them. Of use
+*u* of stage *s*, :math:`x_{uk}` is the share of the stage's requests that are of class *k* and come
+to it, :math:`n_u` its replicas, :math:`z_u ∈ \{0, 1\}` whether it is in use. With
+:math:`λ_s = m_sλ` the load of the stage and :math:`w_k` the share of class *k* in all requests::
+
+    (1') split         Σ_u x_uk = w_k                        every stage and class; x_uk ≤ w_k·z_u
+    (2') throughput    λ_s·Σ_k x_uk / h_uk ≤ n_u,  z_u ≤ n_u ≤ scaling_cap·z_u
+                       Σ_u n_u ≤ scaling_cap                 all replicas of the stage
+    (3') latency       D_sk ≥ (l_uk + q_u)·[u serves k],  Σ_s D_sk ≤ latency SLA of class k
+         batches       Σ_k x_uk ≥ z_u·(b_u − 1) / (λ_s·q_u)  its share fills a batch within q_u
+    (4') caps          Σ_u [ n_u·g_u + Σ_k x_uk·f_uk + z_u·c_u ] ≤ limit
+    (6') GPUs          as in :mod:`.pools`
+
+    maximise           alpha·A − Σ weight·(the same sum of each term),   A = Σ x_uk·a_uk
+
+Whatever quantity a cap or a term counts (:mod:`.quantities`), its amount is linear in the replicas:
+:math:`g_u` is what one replica adds, and the rest belongs to the requests, by their share
+(:math:`f_{uk}`), or to the option in use, as its batch does (:math:`c_u`). Joules are thus
+:math:`Σ x·e + Σ n·p/λ`, units of a resource :math:`Σ n·units`, and an accuracy floor caps
+:math:`Σ x·(1 − a)`.
+
+Requests are dealt out to the parts as they come, by share, so each part fills its batches alone.
+The longest wait :math:`q_u` is one of :data:`FILL` times that of a part with all requests; an
+option with batches is a use for each, which has a least share. An option whose figures depend on
+how many of its replicas work at once is a use for each number that was measured. A stage with a
+fixed number of replicas (RIM) runs one option on all of them.
+
+Where no floor, cap or capacity binds, one option a stage is optimal up to whole replicas: the
+program is then a choice among ratios, and its best vertex has one option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa_energy.arrays import Floats, Ints
+from ipa_energy.energy import ROUNDING_RTOL
+from ipa_energy.errors import ConfigError
+from ipa_energy.gpu_partitions import GpuPool
+from ipa_energy.optimizer import pareto
+from ipa_energy.optimizer.deadline import Deadline
+from ipa_energy.optimizer.linear import SCALE, LinearProgram, Solver
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan, build_plan
+from ipa_energy.optimizer.pools import held
+from ipa_energy.optimizer.problem import Problem, StageColumns, StageRules, accuracy_scores
+from ipa_energy.optimizer.quantities import (
+    LATENCY_OF,
+    amount_of,
+    over_all_options,
+)
+from ipa_energy.optimizer.settings import Cap
+from ipa_energy.records import EVERY_CLASS, Option, Part, RequestClass, Stage
+from ipa_energy.registries import SOLVERS
+
+Solve = TypeVar("Solve", bound=Callable[..., Any])
+Make = Callable[[LinearProgram], Solver]
+
+FILL = (1, 2, 4, 8)
+"""How many times the wait of a part that gets all requests a batch may take to fill; the part then
+gets at least so small a share."""
+
+_ROOM = 0.2 * SHARE_RTOL
+"""Relative, granted to caps: a mix on a cap must not be lost to rounding."""
+
+_LEAST_SHARE = 1e-9
+
+
+def mixes(make: Make) -> Callable[[Solve], Solve]:
+    """Mark a solver as one that can mix options, and what solves its linear programs."""
+
+    def marked(solve: Solve) -> Solve:
+        solve.mixes_by = make  # type: ignore[attr-defined]
+        return solve
+
+    return marked
+
+
+def mixer_of(solver: Callable[..., Any], method: str) -> Make:
+    """What solves the linear programs of a method.
+
+    Raises:
+        ConfigError: the method cannot mix.
+    """
+    make: Make | None = getattr(solver, "mixes_by", None)
+    if make is None:
+        able = [name for name, one in SOLVERS.items() if hasattr(one.load(), "mixes_by")]
+        raise ConfigError(
+            f"method {method} runs one option a stage and cannot mix",
+            where="optimization_method",
+            allowed=f"{', '.join(able)}; or mix: false",
+        )
+    return make
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A way of a stage to run one of its options.
+
+    Attributes:
+        stage: its position in the pipeline.
+        option_index: position in ``stage.options``.
+        option: with the figures of its replicas at once, and of no other number.
+        least, most: replicas.
+        wait_s: longest wait for a batch to fill.
+        least_share: of the stage's requests, so that a batch fills within it.
+    """
+
+    stage: int
+    option_index: int
+    option: Option
+    least: int
+    most: int
+    wait_s: float
+    least_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """What a solver found.
+
+    Attributes:
+        parts: what each stage runs; None if nothing was found.
+        bound: no mix is worth more; −inf if there is none.
+        finished: False if its time was up.
+    """
+
+    parts: tuple[tuple[Part, ...], ...] | None
+    bound: float
+    finished: bool = True
+
+
+def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) -> Mixed:
+    """The best mix of a problem; exact without a deadline, within :data:`SHARE_RTOL`."""
+    program = MixProgram(problem)
+    made = program.linear(program.objective())
+    if made is None:
+        return Mixed(None, -np.inf)
+    solver = make(made)
+    try:
+        if deadline is None:
+            values = solver.best()
+            bound, finished = np.inf, True
+        else:
+            answer = solver.best_within(deadline.left_s, None)
+            values, bound, finished = answer.values, answer.bound, answer.finished
+    finally:
+        solver.close()
+    if values is None:
+        return Mixed(None, -np.inf if finished else np.inf, finished)
+    found = np.asarray(values)
+    worth = made.worth(float(made.cost @ found))
+    bound = worth if finished else max(worth, made.worth(bound))
+    return Mixed(program.parts(found), bound, finished)
+
+
+class MixProgram:
+    """The rows of a problem's linear program; its objective is still open.
+
+    Args:
+        problem: with ``mix`` in its settings.
+        enforced: whether a limit of this name holds (as in :mod:`.conflict`); all do by default.
+        elastic: caps that may be exceeded, by as little as can be.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        enforced: Callable[[str], bool] = lambda name: True,
+        elastic: Sequence[str] = (),
+    ) -> None:
+        self.problem = problem
+        self.stages: tuple[Stage, ...] = tuple(each.stage for each in problem.stages)
+        self.classes = problem.settings.request_classes or (RequestClass(EVERY_CLASS, 1.0),)
+        self.classes = tuple(each for each in self.classes if each.share > 0)
+        self._enforced, self.elastic = enforced, tuple(elastic)
+        self.caps = tuple(cap for cap in problem.caps if enforced(cap.name))
+        gpus = problem.settings.gpus
+        self.pools = tuple(pool for pool in gpus if enforced(f"gpus:{pool.name}"))
+        delays = [cap for cap in self.caps if _is_latency(cap)]
+        self._slas_s = {_class_of(cap): cap.limit for cap in delays}
+        self.uses = [use for s in range(len(self.stages)) for use in self._uses_of(s)]
+        self.shares = np.array([each.share for each in self.classes])
+        self._options = self._options_by_class()
+        self.serves = np.array(
+            [[option is not None for option in row] for row in self._options], dtype=bool
+        ).reshape(len(self.uses), len(self.classes))
+        self._drop_late()
+        self.stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
+        self._amounts: dict[str, tuple[Floats, Floats, Floats]] = {}
+
+    @property
+    def unserved(self) -> list[tuple[int, RequestClass]]:
+        """(stage, class) that none of the uses serves."""
+        return [
+            (stage, each)
+            for stage in range(len(self.stages))
+            for k, each in enumerate(self.classes)
+            if not self.serves[self.stage_of == stage, k].any()
+        ]
+
+    def objective(self) -> tuple[Floats, Floats, Floats]:
+        """Worth of a replica (U,), of a share (U, K), and of a use (U,)."""
+        settings = self.problem.settings
+        count = len(self.stages) if settings.accuracy_method == "average" else 1
+        replica, use = np.zeros(len(self.uses)), np.zeros(len(self.uses))
+        share = settings.alpha / count * self._scores()
+        for term in self.problem.terms:
+            g, f, c = self.amounts(term.quantity)
+            replica, share, use = (
+                replica - term.weight * g,
+                share - term.weight * f,
+                use - term.weight * c,
+            )
+        return replica, share, use
+
+    def amounts(self, quantity: str) -> tuple[Floats, Floats, Floats]:
+        """Of a quantity: what a replica adds (U,), a share (U, K), and being in use (U,)."""
+        if quantity not in self._amounts:
+            self._amounts[quantity] = self._amounts_of(quantity)
+        return self._amounts[quantity]
+
+    def _amounts_of(self, quantity: str) -> tuple[Floats, Floats, Floats]:
+        amount = over_all_options(quantity)
+        by_option = getattr(amount_of(quantity), "per_option", False)
+        width = len(self.classes)
+        g, c = np.zeros(len(self.uses)), np.zeros(len(self.uses))
+        f = np.zeros((len(self.uses), width))
+        for s, stage in enumerate(self.stages):
+            mine = np.flatnonzero(self.stage_of == s)
+            for k in range(width):
+                options = [self._options[u][k] or self.uses[u].option for u in mine]
+                shown = replace(stage, options=tuple(options))
+                every = np.arange(len(mine))
+                columns = StageColumns(shown, StageRules(), self.problem.settings, every)
+                one, two = (
+                    amount(columns, np.full(len(mine), count), stage, self.problem.moment)
+                    for count in (1.0, 2.0)
+                )
+                g[mine] = two - one
+                rest = 2 * one - two
+                if by_option:
+                    c[mine] = rest
+                else:
+                    f[mine, k] = rest
+        return g, f, c
+
+    def _scores(self) -> Floats:
+        """(U, K) what a share adds to the accuracy of the objective."""
+        normalize = self.problem.settings.normalize_accuracy
+        ranks = [accuracy_scores(stage, normalize=True) for stage in self.stages]
+        return np.array(
+            [
+                [
+                    ranks[use.stage][use.option_index]
+                    if normalize
+                    else (option or use.option).accuracy
+                    for option in row
+                ]
+                for use, row in zip(self.uses, self._options, strict=True)
+            ]
+        ).reshape(len(self.uses), len(self.classes))
+
+    def _uses_of(self, s: int) -> Iterator[Use]:
+        stage, rules = self.stages[s], self.problem.rules[s]
+        settings = self.problem.settings
+        most = settings.scaling_cap if rules.replicas is None else rules.replicas
+        if not self._enforced(f"scaling_cap:{stage.name}") and rules.replicas is None:
+            most = _MOST_REPLICAS
+        load_rps = stage.requests_per_input * self.problem.moment.lowest_rps
+        for index, option in enumerate(stage.options):
+            if self._enforced(f"batching_cap:{stage.name}") and (
+                option.batch > settings.batching_cap
+            ):
+                continue
+            narrowed = self._enforced(f"variants:{stage.name}") and rules.variants is not None
+            if narrowed and option.variant not in (rules.variants or ()):
+                continue
+            if self._enforced(f"allocations:{stage.name}") and not rules.allows_allocation(option):
+                continue
+            fills = FILL if option.batch > 1 else (1,)
+            if option.batch > 1 and not self._slas_s:
+                fills = FILL[-1:]  # a longer wait costs nothing
+            for low, high in _bands(option, most):
+                figures = _of_one_number(option, low)
+                for times in fills:
+                    wait_s = times * (option.batch - 1) / load_rps
+                    share = 1 / times if option.batch > 1 else 0.0
+                    yield Use(s, index, figures, low, high, wait_s, share)
+
+    def _options_by_class(self) -> list[list[Option | None]]:
+        return [[use.option.of_class(each.name) for each in self.classes] for use in self.uses]
+
+    def _delays_s(self) -> Floats:
+        """(U, K) latency and wait."""
+        return np.array(
+            [
+                [(option or use.option).latency_s + use.wait_s for option in row]
+                for use, row in zip(self.uses, self._options, strict=True)
+            ]
+        ).reshape(len(self.uses), len(self.classes))
+
+    def _drop_late(self) -> None:
+        """Forget what would break a latency SLA even with the fastest of all other stages."""
+        delays_s = self._delays_s()
+        stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
+        for k, each in enumerate(self.classes):
+            sla_s = self._slas_s.get(each.name)
+            elastic = f"latency_sla_s:{each.name}".rstrip(":") in self.elastic
+            if sla_s is None or elastic:
+                continue
+            serving = np.where(self.serves[:, k], delays_s[:, k], np.inf)
+            fastest = np.array(
+                [serving[stage_of == s].min(initial=np.inf) for s in range(len(self.stages))]
+            )
+            fastest[np.isinf(fastest)] = 0.0  # nobody serves the class there in any case
+            room = sla_s * (1 + _ROOM) - fastest.sum() + fastest[stage_of]
+            self.serves[:, k] &= serving <= room
+        kept = np.flatnonzero(self.serves.any(axis=1))
+        self.uses = [self.uses[u] for u in kept]
+        self._options = [self._options[u] for u in kept]
+        self.serves = self.serves[kept]
+
+    def linear(
+        self, objective: tuple[Floats, Floats, Floats] | None = None
+    ) -> LinearProgram | None:
+        """The program with an objective; None if it is plainly infeasible.
+
+        Args:
+            objective: worth of a replica, of a share, and of a use; None: what the elastic caps are
+                exceeded by, each as a share of its limit.
+        """
+        if self.unserved:
+            return None
+        rows = _Rows(self)
+        rows.split()
+        rows.replicas(self._enforced)
+        delays_s = self._delays_s()
+        for cap in self.caps:
+            if _is_latency(cap):
+                rows.delays(cap, delays_s)
+            else:
+                rows.cap(cap, self.amounts(cap.quantity))
+        for index, pool in enumerate(self.pools):
+            rows.pool(index, pool)
+        return rows.program(objective)
+
+    def exceeded(self, values: Floats) -> dict[str, float]:
+        """Elastic cap → its total in a solution, of those that are exceeded."""
+        over = values[_Layout(self).over]
+        limits = {cap.name: cap.limit for cap in self.caps}
+        return {
+            name: limits[name] + share * (abs(limits[name]) or 1.0)
+            for name, share in zip(self.elastic, over.tolist(), strict=True)
+            if share > SHARE_RTOL
+        }
+
+    def parts(self, values: Floats) -> tuple[tuple[Part, ...], ...]:
+        """What the stages run by a solution, with shares that add up."""
+        layout = _Layout(self)
+        x = np.where(self.serves, values[layout.x], 0.0)
+        x[x < _LEAST_SHARE * self.shares] = 0.0
+        n = np.round(values[layout.n]).astype(int)
+        found = []
+        for s in range(len(self.stages)):
+            mine = np.flatnonzero(self.stage_of == s)
+            x[mine] *= self.shares / x[mine].sum(axis=0)
+            used = [int(u) for u in mine if x[u].any()]
+            counts = {u: self._fewest(u, x[u]) for u in used}
+            fixed = self.problem.rules[s].replicas
+            if fixed is not None:  # all of them run, needed or not
+                counts = {u: int(n[u]) for u in used}
+            found.append(tuple(self._part(u, x[u], counts[u]) for u in used))
+        return tuple(found)
+
+    def _fewest(self, u: int, x: Floats) -> int:
+        use = self.uses[u]
+        busy = float((x * self.per_share(u)).sum())
+        return max(use.least, int(np.ceil(busy * (1 - SHARE_RTOL))))
+
+    def per_share(self, u: int) -> Floats:
+        """(K,) replicas that all requests of the stage would need."""
+        use = self.uses[u]
+        load_rps = self.stages[use.stage].requests_per_input * self.problem.moment.peak_rps
+        return load_rps / np.array(
+            [(option or use.option).throughput_rps for option in self._options[u]]
+        )
+
+    def _part(self, u: int, x: Floats, replicas: int) -> Part:
+        use = self.uses[u]
+        shares = [(each.name, float(x[k])) for k, each in enumerate(self.classes) if x[k]]
+        option = self.stages[use.stage].options[use.option_index]
+        return Part(option.at(replicas), replicas, tuple(shares), use.wait_s)
+
+
+_MOST_REPLICAS = 10_000
+"""Stands for as many as one likes."""
+
+
+def _is_latency(cap: Cap) -> bool:
+    return cap.quantity == "latency_s" or cap.quantity.startswith(LATENCY_OF)
+
+
+def _class_of(cap: Cap) -> str:
+    return cap.quantity.removeprefix(LATENCY_OF) if cap.quantity != "latency_s" else EVERY_CLASS
+
+
+def _bands(option: Option, most: int) -> Iterator[tuple[int, int]]:
+    """Numbers of replicas of which the figures are the same: (fewest, most)."""
+    last = option.most_measured
+    for count in range(1, min(last, most + 1)):
+        yield count, count
+    if most >= last:
+        yield last, most
+
+
+def _of_one_number(option: Option, replicas: int) -> Option:
+    """The option as if its figures of so many replicas were all there are."""
+    classes = tuple((name, _of_one_number(each, replicas)) for name, each in option.by_class)
+    return replace(option.at(replicas), at_once=(), by_class=classes)
+
+
+class _Layout:
+    """Where the variables of a program are: z (U,), y (U, K), n (U,), x (U, K), D (S, K).
+
+    ``over`` are what the elastic caps are exceeded by.
+    """
+
+    def __init__(self, program: MixProgram) -> None:
+        uses, classes = len(program.uses), len(program.classes)
+        self.z = np.arange(uses)
+        width = uses
+        self.y = np.repeat(self.z[:, None], classes, axis=1)
+        if classes > 1 and program._slas_s:  # else what is in use is all that matters
+            self.y = (width + np.arange(uses * classes)).reshape(uses, classes)
+            width += uses * classes
+        self.binaries = width
+        self.n = width + np.arange(uses)
+        width += uses
+        self.cuts = []
+        for pool in program.pools:
+            self.cuts.append(width + np.arange(len(pool.partitions)))
+            width += len(pool.partitions)
+        self.integers = width
+        self.x = (self.integers + np.arange(uses * classes)).reshape(uses, classes)
+        width = self.integers + uses * classes
+        stages = len(program.stages)
+        self.d = (width + np.arange(stages * classes)).reshape(stages, classes)
+        width += stages * classes
+        self.over = width + np.arange(len(program.elastic))
+        self.width = width + len(program.elastic)
+
+
+class _Rows:
+    """The rows of a program under construction."""
+
+    def __init__(self, mix: MixProgram) -> None:
+        self._mix, self._at = mix, _Layout(mix)
+        self._rows: list[Ints] = []
+        self._columns: list[Ints] = []
+        self._values: list[Floats] = []
+        self._low: list[float] = []
+        self._high: list[float] = []
+        self._upper = np.ones(self._at.width)
+        self._upper[self._at.n] = [use.most for use in mix.uses]
+        self._upper[self._at.over] = self._upper[self._at.d] = np.inf
+        self._upper[self._at.x] = np.where(mix.serves, mix.shares, 0.0)
+
+    def split(self) -> None:
+        """(1'), and the least shares of (3')."""
+        mix, at = self._mix, self._at
+        for s in range(len(mix.stages)):
+            mine = np.flatnonzero(mix.stage_of == s)
+            for k, share in enumerate(mix.shares):
+                self._add(at.x[mine, k], np.ones(len(mine)), share, share)
+        for u, use in enumerate(mix.uses):
+            if use.least_share == 1.0:  # all or nothing
+                self._upper[at.z[u]] = float(mix.serves[u].all())
+                for k, share in enumerate(mix.shares):
+                    self._add([at.x[u, k], at.z[u]], [1.0, -share], 0.0, 0.0)
+            for k in np.flatnonzero(mix.serves[u]).tolist():
+                self._add([at.x[u, k], at.y[u, k]], [1.0, -mix.shares[k]], -np.inf, 0.0)
+                if at.y[u, k] != at.z[u]:
+                    self._add([at.y[u, k], at.z[u]], [1.0, -1.0], -np.inf, 0.0)
+            if 0 < use.least_share < 1:
+                ones = [1.0] * len(mix.classes)
+                self._add([*at.x[u], at.z[u]], [*ones, -use.least_share], -SHARE_RTOL, np.inf)
+
+    def replicas(self, enforced: Callable[[str], bool]) -> None:
+        """(2'), with one use an option."""
+        mix, at = self._mix, self._at
+        settings = mix.problem.settings
+        for u, use in enumerate(mix.uses):
+            # The fewest replicas that carry a load are whole but for rounding.
+            need = mix.per_share(u) * (1 - ROUNDING_RTOL)
+            self._add([*at.x[u], at.n[u]], [*need, -1.0], -np.inf, 0.0)
+            self._add([at.n[u], at.z[u]], [1.0, -float(use.most)], -np.inf, 0.0)
+            self._add([at.n[u], at.z[u]], [1.0, -float(use.least)], 0.0, np.inf)
+        for s, stage in enumerate(mix.stages):
+            mine = np.flatnonzero(mix.stage_of == s)
+            fixed = mix.problem.rules[s].replicas
+            if fixed is not None and enforced(f"replicas:{stage.name}"):
+                self._add(at.n[mine], np.ones(len(mine)), fixed, fixed)
+                self._add(at.z[mine], np.ones(len(mine)), -np.inf, 1.0)
+            elif fixed is None and enforced(f"scaling_cap:{stage.name}"):
+                self._add(at.n[mine], np.ones(len(mine)), -np.inf, settings.scaling_cap)
+            for index in {mix.uses[u].option_index for u in mine}:
+                same = [u for u in mine if mix.uses[u].option_index == index]
+                if len(same) > 1:
+                    self._add(at.z[same], np.ones(len(same)), -np.inf, 1.0)
+
+    def delays(self, cap: Cap, delays_s: Floats) -> None:
+        """(3'), in units of the SLA; a stage alone has nothing to add up."""
+        mix, at = self._mix, self._at
+        over = self._over(cap, 1.0)
+        if len(mix.stages) == 1 and not over[0]:
+            return  # what is late has gone
+        k = [each.name for each in mix.classes].index(_class_of(cap))
+        for u in np.flatnonzero(mix.serves[:, k]).tolist():
+            columns = [at.d[mix.uses[u].stage, k], at.y[u, k]]
+            self._add(columns, [1.0, -delays_s[u, k] / cap.limit], 0.0, np.inf)
+        ones = np.ones(len(mix.stages))
+        self._add([*at.d[:, k], *over[0]], [*ones, *over[1]], -np.inf, 1 + _ROOM)
+
+    def cap(self, cap: Cap, amounts: tuple[Floats, Floats, Floats]) -> None:
+        """(4')."""
+        at, limit = self._at, cap.limit
+        g, f, c = amounts
+        columns = np.concatenate([at.n, at.x.ravel(), at.z])
+        values = np.concatenate([g, np.where(self._mix.serves, f, 0.0).ravel(), c])
+        largest = float(np.abs(values).max(initial=0.0)) or 1.0
+        over = self._over(cap, abs(limit) or 1.0)
+        columns, values = np.append(columns, over[0]), np.append(values, over[1])
+        room = _ROOM * abs(limit)
+        scale = SCALE / largest
+        self._add(columns, values * scale, -np.inf, (limit + room) * scale)
+
+    def pool(self, index: int, pool: GpuPool) -> None:
+        """(6') of :mod:`.pools`."""
+        at, mix = self._at, self._mix
+        cuts = at.cuts[index]
+        self._upper[cuts] = pool.gpus
+        for name in pool.slices:
+            used = [float(held(pool, name, use.option)) for use in mix.uses]
+            made = [-float(part.count(name)) for part in pool.partitions]
+            self._add([*at.n, *cuts], [*used, *made], -np.inf, 0.0)
+        self._add(cuts, np.ones(len(cuts)), -np.inf, float(pool.gpus))
+
+    def _over(self, cap: Cap, unit: float) -> tuple[list[int], list[float]]:
+        """Column and coefficient of what an elastic cap is exceeded by; of others nothing."""
+        if cap.name not in self._mix.elastic:
+            return [], []
+        return [int(self._at.over[self._mix.elastic.index(cap.name)])], [-unit]
+
+    def program(self, objective: tuple[Floats, Floats, Floats] | None) -> LinearProgram:
+        """All of them, with an objective."""
+        at = self._at
+        cost = np.zeros(at.width)
+        if objective is None:
+            cost[at.over] = -1.0
+        else:
+            cost[at.n], cost[at.x], cost[at.z] = objective
+        largest = float(np.abs(cost).max())
+        scale = SCALE / largest if largest > 0 else 1.0
+        empty = np.zeros(0, dtype=np.intp)
+        return LinearProgram(
+            cost=cost * scale,
+            rows=np.concatenate(self._rows),
+            columns=np.concatenate(self._columns),
+            values=np.concatenate(self._values),
+            row_low=np.array(self._low),
+            row_high=np.array(self._high),
+            binaries=at.binaries,
+            integers=at.integers,
+            upper=self._upper,
+            stage=empty,
+            candidate=empty,
+            scale=scale,
+            constant=0.0,
+        )
+
+    def _add(self, columns: npt.ArrayLike, values: npt.ArrayLike, low: float, high: float) -> None:
+        columns = np.asarray(columns, dtype=np.intp)
+        self._rows.append(np.full(len(columns), len(self._low)))
+        self._columns.append(columns)
+        self._values.append(np.asarray(values, dtype=np.float64))
+        self._low.append(low)
+        self._high.append(high)
+
+
+def what_mixing_does(problem: Problem, plan: Plan) -> str:
+    """What a mix is worth beside the best plan with one option a stage, in words."""
+    alone = problem.under(replace(problem.settings, mix=False))
+    found = [] if alone.is_empty() else pareto.solve(alone)
+    if not found:
+        return "no plan with one option a stage is feasible"
+    best = build_plan(alone, found[0])
+    gain = plan.objective - best.objective
+    if gain > EQUAL_OBJECTIVE_RTOL * max(1.0, abs(best.objective)) * 10:
+        saved_j = best.joules_per_request - plan.joules_per_request
+        if saved_j > 0:
+            share = 100 * saved_j / best.joules_per_request
+            return f"mixing saves {share:.3g} % of the joules that one option a stage needs at best"
+        return f"mixing makes the objective better by {gain:.4g} than one option a stage can"
+    if not _binding(plan):
+        return (
+            "mixing cannot help here: no floor, cap or capacity binds, and one option a stage is"
+            " optimal up to whole replicas"
+        )
+    return "mixing does not help here: one option a stage is as good"
+
+
+def _binding(plan: Plan) -> list[str]:
+    """Limits that a plan meets with nothing to spare."""
+    own = ("throughput", "shares", "batching_cap")
+    return [
+        check.constraint
+        for check in plan.certificate.checks
+        if check.limit is not None
+        and check.constraint.split(":")[0] not in own
+        and abs(check.value - check.limit) <= 1e-6 * abs(check.limit)
+    ]

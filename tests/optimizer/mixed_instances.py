@@ -1,0 +1,287 @@
+"""Small seeded random programs with mixes, classes, floors, capacities, and their referee."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from option_maker import make_option
+from scipy.optimize import linprog
+
+from ipa_energy.optimizer.mixing import FILL
+from ipa_energy.optimizer.problem import Problem, Program, StageRules
+from ipa_energy.optimizer.settings import Settings
+from ipa_energy.records import Allocation, Option, RequestClass, Stage
+
+WIDENINGS = ("classes", "capacity", "floor", "energy")
+
+
+def random_option(rng: np.random.Generator, name: str, batch: int) -> Option:
+    latency_s = float(rng.uniform(0.05, 0.5)) * (1 + 0.3 * batch)
+    option = make_option(
+        name,
+        batch,
+        latency_s=latency_s,
+        throughput_rps=batch / latency_s,
+        accuracy=float(rng.uniform(0.2, 1)),
+        dynamic_energy_j=float(rng.uniform(0.2, 5)),
+        idle_power_w=float(rng.choice([0.1, 1, 6])),
+        cpu_cores=float(rng.integers(1, 3)),
+    )
+    boards = {"board": 1.0} if rng.random() < 0.5 else {}
+    return dataclasses.replace(option, allocation=Allocation.of(option.cpu_cores, resources=boards))
+
+
+def with_classes(rng: np.random.Generator, option: Option, names: list[str]) -> Option:
+    """Figures by class; some options cannot serve some classes."""
+    served = [name for name in names if rng.random() < 0.85] or names[:1]
+    return dataclasses.replace(
+        option,
+        by_class=tuple(
+            (
+                name,
+                dataclasses.replace(
+                    option,
+                    latency_s=option.latency_s * float(rng.uniform(0.5, 1.5)),
+                    throughput_rps=option.throughput_rps * float(rng.uniform(0.6, 1.4)),
+                    dynamic_energy_j=option.dynamic_energy_j * float(rng.uniform(0.3, 2)),
+                    accuracy=float(rng.uniform(0.2, 1)),
+                ),
+            )
+            for name in served
+        ),
+    )
+
+
+def mixed_problem(seed: int, widenings: tuple[str, ...]) -> Problem:
+    """A program with these widenings; limits lie where they often bind and sometimes exclude."""
+    rng = np.random.default_rng([seed, *map(len, widenings)])
+    names = ["a", "b"] if "classes" in widenings else []
+    stages = []
+    for number in range(int(rng.integers(1, 3))):
+        options = []
+        for variant in range(int(rng.integers(2, 4))):
+            batch = int(rng.choice([1, 1, 2, 4]))
+            option = random_option(rng, f"s{number}v{variant}", batch)
+            options.append(with_classes(rng, option, names) if names else option)
+        share = float(rng.choice([1.0, 1.0, 0.5]))
+        stages.append(Stage(f"s{number}", f"n{number}", tuple(options), share))
+    first = float(rng.uniform(0.2, 0.8))
+    classes = [RequestClass("a", first), RequestClass("b", 1 - first, float(rng.uniform(0.3, 3)))]
+    settings = Settings(
+        alpha=float(rng.choice([0, 0, 5] if "floor" in widenings else [0.5, 5, 20])),
+        beta=float(rng.choice([0, 0.2, 1])),
+        gamma=float(rng.choice([0, 1e-6, 0.1])),
+        energy_weight=float(rng.choice([0.1, 1])),
+        energy_metric=str(rng.choice(["joules_per_request", "watts"])),
+        accuracy_method=("sum", "average")[seed % 2],  # type: ignore[arg-type]
+        normalize_accuracy=bool(rng.random() < 0.3),
+        latency_sla_s=float(rng.uniform(0.3, 3)) if rng.random() < 0.7 else None,
+        energy_sla_joules=float(rng.uniform(2, 12)) if "energy" in widenings else None,
+        accuracy_floor=None,
+        mix=True,
+        request_classes=tuple(classes) if names else (),
+        scaling_cap=int(rng.choice([2, 3, 4])),
+        batching_cap=4,
+        prices={"board": float(rng.choice([0.0, 0.5]))},
+        capacity={"board": float(rng.integers(1, 6))} if "capacity" in widenings else {},
+    )
+    if "floor" in widenings:
+        ends = [[option.accuracy for option in stage.options] for stage in stages]
+        low, high = sum(map(min, ends)), sum(map(max, ends))
+        floor = low + float(rng.uniform(0.1, 1.02)) * (high - low)
+        floor /= len(stages) if settings.accuracy_method == "average" else 1
+        settings = dataclasses.replace(settings, accuracy_floor=floor)
+    fixed = StageRules(replicas=2) if rng.random() < 0.1 else StageRules()
+    rules = [fixed, *[StageRules() for _ in stages[1:]]]
+    return Program(stages, settings, rules).at(float(rng.uniform(1, 8)))
+
+
+@dataclass
+class Choice:
+    """Replicas and batch waits of one stage: (option, replicas, times the wait of all requests)."""
+
+    parts: list[tuple[Option, int, int]]
+
+
+def referee(problem: Problem) -> float | None:
+    """The best objective: all replicas and waits tried, shares by a linear program each."""
+    settings, load_rps = problem.settings, problem.load_rps
+    classes = settings.request_classes or (RequestClass("", 1.0),)
+    bounded = any("latency" in cap.name for cap in problem.caps)
+    by_stage = []
+    for candidates, rules in zip(problem.stages, problem.rules, strict=True):
+        stage = candidates.stage
+        rows = []
+        for parts in _choices(stage, settings, rules, load_rps, bounded=bounded):
+            found = _shares(problem, [(stage, parts)], classes, coupled=False)
+            if found is not None:
+                rows.append((found, parts))
+        by_stage.append((stage, rows))
+    combinations = [
+        (sum(bound for bound, _ in rows), [parts for _, parts in rows])
+        for rows in itertools.product(*(rows for _, rows in by_stage))
+    ]
+    best: float | None = None
+    for bound, chosen in sorted(combinations, key=lambda one: -one[0]):
+        if best is not None and bound <= best + 1e-12:
+            break
+        stages = [(stage, parts) for (stage, _), parts in zip(by_stage, chosen, strict=True)]
+        found = _shares(problem, stages, classes, coupled=True)
+        if found is not None and (best is None or found > best):
+            best = found
+    return best
+
+
+def _choices(
+    stage: Stage, settings: Settings, rules: StageRules, load_rps: float, *, bounded: bool
+) -> Iterator[list[tuple[Option, int, int]]]:
+    most = rules.replicas or settings.scaling_cap
+    ways = []
+    for option in stage.options:
+        fills = (1,) if option.batch == 1 else (FILL if bounded else FILL[-1:])
+        ways.append([(option, 0, 1), *((option, n, f) for n in range(1, most + 1) for f in fills)])
+    for parts in itertools.product(*ways):
+        used = [part for part in parts if part[1]]
+        total = sum(n for _, n, _ in used)
+        if rules.replicas and (total != rules.replicas or len(used) > 1):
+            continue
+        if total > most or total == 0:
+            continue
+        if sum(1 / f for o, _, f in used if o.batch > 1) > 1 + 1e-9:
+            continue
+        fastest = [max(o.throughput_rps, *(c.throughput_rps for _, c in o.by_class), 0.0)
+                   if o.by_class else o.throughput_rps for o, _, _ in used]  # fmt: skip
+        carried = sum(n * h for (_, n, _), h in zip(used, fastest, strict=True))
+        if carried >= stage.requests_per_input * load_rps * (1 - 1e-12):
+            yield used
+
+
+def _shares(problem, stages, classes, *, coupled):  # type: ignore[no-untyped-def]
+    """Best objective with these replicas; only the stage's own limits unless ``coupled``."""
+    settings, load_rps = problem.settings, problem.load_rps
+    watts = load_rps if settings.energy_metric == "watts" else 1.0
+    count = len(problem.stages)
+    of_stage = 1 / count if settings.accuracy_method == "average" else 1.0
+    columns = []  # (stage, part, class, option of the class, delay)
+    constant = idle_j = boards = 0.0
+    for s, (stage, parts) in enumerate(stages):
+        stage_rps = stage.requests_per_input * load_rps
+        for p, (option, n, times) in enumerate(parts):
+            delay = times * (option.batch - 1) / stage_rps
+            idle_j += n * option.idle_power_w / load_rps
+            boards += n * option.units("board")
+            constant += settings.beta * n * option.cpu_cores + settings.gamma * option.batch
+            for k, each in enumerate(classes):
+                one = option.of_class(each.name)
+                if one is not None:
+                    columns.append((s, p, k, one, one.latency_s + delay))
+    constant += settings.prices["board"] * boards + settings.energy_weight * watts * idle_j
+    if "board" in settings.capacity and boards > settings.capacity["board"] + 1e-9:
+        return None
+    best = None
+    for late in _allowed_delays(problem, stages, classes, columns) if coupled else [None]:
+        found = _linear(
+            problem,
+            stages,
+            classes,
+            columns,
+            late=late,
+            idle_j=idle_j,
+            of_stage=of_stage,
+            watts=watts,
+            coupled=coupled,
+        )
+        if found is not None and (best is None or found > best):
+            best = found
+    return None if best is None else best - constant
+
+
+def _allowed_delays(problem, stages, classes, columns):  # type: ignore[no-untyped-def]
+    """Longest delay of each (stage, class), every combination that meets the class's SLA."""
+    per_class = []
+    for k, each in enumerate(classes):
+        sla = each.latency_sla_s or problem.settings.latency_sla_s
+        delays = [
+            sorted({d for s, _, kk, _, d in columns if s == stage and kk == k})
+            for stage in range(len(stages))
+        ]
+        if sla is None:
+            per_class.append([tuple(row[-1] if row else 0.0 for row in delays)])
+        else:
+            fitting = [c for c in itertools.product(*delays) if sum(c) <= sla * (1 + 1e-10)]
+            per_class.append(
+                [
+                    c
+                    for c in fitting
+                    if not any(
+                        o != c and all(a >= b for a, b in zip(o, c, strict=True)) for o in fitting
+                    )
+                ]
+            )
+    return itertools.product(*per_class)
+
+
+def _linear(problem, stages, classes, columns, *, late, idle_j, of_stage, watts, coupled):  # type: ignore[no-untyped-def]
+    settings, load_rps = problem.settings, problem.load_rps
+    ranks = [
+        dict(zip([o.variant for o in c.stage.options], _scores(c.stage), strict=True))
+        for c in problem.stages
+    ]
+    names = {c.stage.name: i for i, c in enumerate(problem.stages)}
+    gain, joules, raw, upper = [], [], [], []
+    for s, _, k, one, delay in columns:
+        stage = stages[s][0]
+        score = (
+            ranks[names[stage.name]][one.variant] if settings.normalize_accuracy else one.accuracy
+        )
+        m = stage.requests_per_input
+        joules.append(m * one.dynamic_energy_j)
+        raw.append(one.accuracy)
+        gain.append(
+            settings.alpha * of_stage * score
+            - settings.energy_weight * watts * m * one.dynamic_energy_j
+        )
+        upper.append(
+            0.0 if late is not None and delay > late[k][s] * (1 + 1e-12) else classes[k].share
+        )
+    a_eq, b_eq, a_ub, b_ub = [], [], [], []
+    for s, (stage, parts) in enumerate(stages):
+        for k, each in enumerate(classes):
+            a_eq.append([float(c[0] == s and c[2] == k) for c in columns])
+            b_eq.append(each.share)
+        for p, (option, n, times) in enumerate(parts):
+            mine = [c[0] == s and c[1] == p for c in columns]
+            rate = stage.requests_per_input * load_rps
+            a_ub.append(
+                [own * rate / c[3].throughput_rps for own, c in zip(mine, columns, strict=True)]
+            )
+            b_ub.append(n)
+            if option.batch > 1:
+                a_ub.append([-float(one) for one in mine])
+                b_ub.append(-1 / times)
+    if coupled and settings.accuracy_floor is not None:
+        a_ub.append([-of_stage * a for a in raw])
+        b_ub.append(-settings.accuracy_floor)
+    if coupled and settings.energy_sla_joules is not None:
+        a_ub.append(joules)
+        b_ub.append(settings.energy_sla_joules - idle_j)
+    solved = linprog(
+        -np.array(gain), A_ub=a_ub, b_ub=b_ub, A_eq=a_eq, b_eq=b_eq,
+        bounds=[(0, u) for u in upper], method="highs",
+    )  # fmt: skip
+    return -float(solved.fun) if solved.status == 0 else None
+
+
+def _scores(stage: Stage) -> list[float]:
+    ordered = sorted(stage.options, key=lambda o: (o.accuracy, o.variant))
+    rank = {o.variant: i / max(1, len(ordered) - 1) for i, o in enumerate(ordered)}
+    return [1.0 if len(ordered) == 1 else rank[o.variant] for o in stage.options]
+
+
+def is_close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-7, abs_tol=1e-7)

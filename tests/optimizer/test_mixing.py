@@ -1,0 +1,197 @@
+"""Mixes: equal to brute force, alone and with every pair of widenings; what cannot mix says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+from mixed_instances import WIDENINGS, is_close, mixed_problem, referee
+from option_maker import make_option
+from seeds import seeds
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.mixing import what_mixing_does
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.solve import solve
+from ipa_energy.records import Allocation, RequestClass, Stage
+
+PAIRS = [(), *itertools.combinations(WIDENINGS, 1), *itertools.combinations(WIDENINGS, 2)]
+
+
+@pytest.mark.parametrize("widenings", PAIRS, ids="+".join)
+def test_mixes_equal_brute_force(widenings: tuple[str, ...]) -> None:
+    feasible = mixed = 0
+    for seed in seeds(28):
+        problem = mixed_problem(seed, widenings)
+        best = referee(problem)
+        for method in ("highs", "gurobi") if seed % 3 == 0 else ("highs",):
+            result = solve(problem, method, limit_s=30)
+            assert bool(result.plans) == (best is not None), (seed, method)
+            if best is None:
+                continue
+            plan = result.best
+            assert is_close(plan.objective, best), (seed, method, plan.objective, best)
+            assert plan.certificate.holds, (seed, method, plan.label)
+            feasible += 1
+            mixed += any(len(stage.parts) > 1 for stage in plan.stages)
+    assert feasible > 5
+    assert mixed > 0
+
+
+def program(*options, load_rps: float = 10.0, **settings) -> Problem:  # type: ignore[no-untyped-def]
+    """One stage under plain settings, which only count joules."""
+    known = {"alpha": 0.0, "beta": 0.0, "gamma": 0.0, "energy_weight": 1.0, "mix": True}
+    known |= {"scaling_cap": 20, "batching_cap": 8, **settings}
+    return Program([Stage("s", "node", options)], Settings(**known)).at(load_rps)  # type: ignore[arg-type]
+
+
+FRUGAL = make_option("frugal", accuracy=0.6, dynamic_energy_j=1.0, idle_power_w=0.0)
+EXACT = make_option("exact", accuracy=0.9, dynamic_energy_j=4.0, idle_power_w=0.0)
+
+
+def test_a_floor_between_two_options_is_met_by_shares_of_both() -> None:
+    plan = solve(program(FRUGAL, EXACT, accuracy_floor=0.7), "highs").best
+    shares = {part.option.variant: part.share for part in plan.stages[0].parts}
+    assert shares == pytest.approx({"frugal": 2 / 3, "exact": 1 / 3})
+    assert plan.joules_per_request == pytest.approx(2.0)  # one option alone would need 4 J
+    assert plan.accuracy_raw == pytest.approx(0.7)
+    assert {part.option.variant: part.replicas for part in plan.stages[0].parts} == {
+        "frugal": 1, "exact": 1,
+    }  # fmt: skip
+    assert plan.label == "frugal 1c b1 x1 66.7% + exact 1c b1 x1 33.3%"
+    shown = plan.to_json()["stages"][0]["parts"]
+    assert [(part["variant"], part["replicas"]) for part in shown] == [("frugal", 1), ("exact", 1)]
+
+
+def test_a_batch_is_only_taken_by_a_share_that_fills_it_in_time() -> None:
+    """Four requests of a tenth of 10 rps take 3 s to come, with an SLA of 0.6 s."""
+    batched = make_option("exact", 4, accuracy=0.9, latency_s=0.1, dynamic_energy_j=2.0)
+    alone = solve(program(FRUGAL, batched, accuracy_floor=0.63, latency_sla_s=0.6), "highs").best
+    assert alone.latency_s <= 0.6
+    for part in alone.stages[0].parts:
+        assert part.share * 10 * part.wait_s >= (part.option.batch - 1) * (1 - 1e-9)
+    assert {p.option.batch: p.share for p in alone.stages[0].parts}[4] >= 0.5  # more than 0.1
+    late = solve(program(FRUGAL, batched, accuracy_floor=0.63), "highs").best
+    assert late.joules_per_request < alone.joules_per_request
+
+
+def test_classes_go_where_they_are_served_best() -> None:
+    easy = dataclasses.replace(FRUGAL, accuracy=0.9)
+    options = [
+        dataclasses.replace(FRUGAL, by_class=(("easy", easy), ("hard", FRUGAL))),
+        dataclasses.replace(EXACT, by_class=(("easy", EXACT), ("hard", EXACT))),
+    ]
+    classes = (RequestClass("easy", 0.75), RequestClass("hard", 0.25))
+    problem = program(*options, request_classes=classes, accuracy_floor=0.9)
+    plan = solve(problem, "highs").best
+    assert {part.option.variant: dict(part.shares) for part in plan.stages[0].parts} == {
+        "frugal": pytest.approx({"easy": 0.75}),
+        "exact": pytest.approx({"hard": 0.25}),
+    }
+    assert plan.joules_per_request == pytest.approx(0.75 * 1 + 0.25 * 4)
+
+
+@pytest.mark.parametrize("method", ["pareto", "brute-force"])
+def test_methods_that_cannot_mix_name_those_that_can(method: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot mix.*gurobi, highs, auto; or mix: false"):
+        solve(program(FRUGAL, EXACT), method)
+
+
+def test_auto_takes_a_solver_that_can() -> None:
+    assert len(solve(program(FRUGAL, EXACT, accuracy_floor=0.7), "auto").best.stages[0].parts) == 2
+
+
+def test_products_are_refused() -> None:
+    with pytest.raises(ConfigError, match="multiply with mix"):
+        program(FRUGAL, accuracy_method="multiply")
+
+
+def ways(problem: Problem) -> tuple[tuple[str, ...], dict[str, float]]:
+    conflict = solve(problem, "highs").conflict
+    assert conflict is not None
+    return conflict.constraints, {w.constraint: w.needed for w in conflict.relaxations}
+
+
+def test_a_floor_out_of_reach_is_told_with_the_highest_that_is_not() -> None:
+    assert ways(program(FRUGAL, EXACT, accuracy_floor=0.95)) == (
+        ("accuracy_floor",), {"accuracy_floor": pytest.approx(0.9)},
+    )  # fmt: skip
+
+
+def test_a_floor_and_an_energy_sla_exclude_each_other_by_as_much_as_mixing_leaves() -> None:
+    constraints, needed = ways(program(FRUGAL, EXACT, accuracy_floor=0.8, energy_sla_joules=2.5))
+    assert set(constraints) == {"accuracy_floor", "energy_sla_joules"}
+    assert needed == pytest.approx({"accuracy_floor": 0.75, "energy_sla_joules": 3.0})
+
+
+def test_a_capacity_below_one_replica() -> None:
+    gpu = dataclasses.replace(EXACT, allocation=Allocation.of(1.0, 0.5))
+    assert ways(program(gpu, capacity={"gpu": 0.2})) == (
+        ("capacity:gpu",), {"capacity:gpu": pytest.approx(0.5)},
+    )  # fmt: skip
+
+
+def test_too_few_replicas() -> None:
+    assert ways(program(FRUGAL, load_rps=35.0, scaling_cap=3)) == (
+        ("scaling_cap:s",), {"scaling_cap": 4},
+    )  # fmt: skip
+
+
+def test_a_class_that_no_option_serves() -> None:
+    only = dataclasses.replace(FRUGAL, by_class=(("easy", FRUGAL),))
+    classes = (RequestClass("easy", 0.75), RequestClass("hard", 0.25))
+    conflict = solve(program(only, request_classes=classes), "highs").conflict
+    assert conflict is not None
+    assert conflict.constraints == ("request_classes:hard",)
+    assert "an option of stage s that is profiled for class hard, or a share of 0" in str(conflict)
+
+
+def test_relaxations_of_mixes_help() -> None:
+    helped = 0
+    for seed in seeds(40):
+        problem = mixed_problem(seed, ("floor", "energy"))
+        result = solve(problem, "highs")
+        for way in result.conflict.relaxations if result.conflict else ():
+            name = way.constraint
+            room = 1 - 1e-6 if name == "accuracy_floor" else 1 + 1e-6
+            value = way.needed if isinstance(way.needed, int) else way.needed * room
+            settings = dataclasses.replace(problem.settings, **{name: value})  # type: ignore[arg-type]
+            stages = [candidates.stage for candidates in problem.stages]
+            again = Program(stages, settings, problem.rules).at(problem.load_rps)
+            assert solve(again, "highs").plans, (seed, way)
+            helped += 1
+    assert helped > 5
+
+
+def single(problem: Problem) -> Plan:
+    settings = dataclasses.replace(problem.settings, mix=False)
+    stages = [candidates.stage for candidates in problem.stages]
+    return solve(Program(stages, settings, problem.rules).at(problem.load_rps)).best
+
+
+def test_where_nothing_binds_one_option_a_stage_is_said_to_do() -> None:
+    problem = program(FRUGAL, EXACT)
+    plan = solve(problem, "highs").best
+    assert plan.objective == pytest.approx(single(problem).objective)
+    assert "cannot help" in what_mixing_does(problem, plan)
+    bound = program(FRUGAL, EXACT, accuracy_floor=0.7)
+    said = what_mixing_does(bound, solve(bound, "highs").best)
+    assert said == "mixing saves 50 % of the joules that one option a stage needs at best"
+
+
+def test_a_mix_is_never_worse_than_one_option_a_stage() -> None:
+    better = 0
+    for seed in seeds(20):
+        problem = mixed_problem(seed, ("floor",))
+        settings = dataclasses.replace(problem.settings, mix=False)
+        stages = [candidates.stage for candidates in problem.stages]
+        alone = solve(Program(stages, settings, problem.rules).at(problem.load_rps))
+        if alone.plans:
+            mixed = solve(problem, "highs").best.objective
+            assert mixed >= alone.best.objective - 1e-8 * max(1.0, abs(alone.best.objective))
+            better += not math.isclose(mixed, alone.best.objective, rel_tol=1e-6)
+    assert better > 0
