@@ -16,7 +16,8 @@ from ipa_energy.comparing import Comparison, numbered
 from ipa_energy.comparing import compare as compare_runs
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
-from ipa_energy.experiment import Experiment, run_experiment, yardsticks_of
+from ipa_energy.experiment import Experiment, run_experiment
+from ipa_energy.frontier.yardsticks import yardsticks_of
 from ipa_energy.optimizer.solve import Result, decide
 from ipa_energy.pipeline_models import find_pipeline
 from ipa_energy.planning.planner import Planner, load_planner
@@ -268,17 +269,23 @@ def compare(*runs: Run | str | Path, hindsight: bool = False) -> Comparison:
 
     Args:
         runs: runs, or their folders.
-        hindsight: also simulate the best plan that never changes and an oracle that knows the
-            load, for each run that stands in a folder.
+        hindsight: also simulate the best plan that never changes and the best course of plans that
+            knew the load, for each run that stands in a folder, and say what each got of it.
 
     Raises:
         ConfigError: no runs, or a folder that holds none.
     """
     read = numbered([one if isinstance(one, Run) else read_run(Path(one)) for one in runs])
-    found = {one.name: yardsticks_of(one) for one in read} if hindsight else {}
+    found = {}
+    if hindsight:
+        firsts = [None, *read[:1] * (len(read) - 1)]
+        found = {
+            one.name: yardsticks_of(one, first) for one, first in zip(read, firsts, strict=True)
+        }
     yards = {name: yard for name, yard in found.items() if yard is not None}
     return compare_runs(
         read,
         static_best={name: y.static_best for name, y in yards.items() if y.static_best},
-        oracle={name: y.oracle for name, y in yards.items()},
+        hindsight={name: y.hindsight for name, y in yards.items() if y.hindsight},
+        shares={name: y.share for name, y in yards.items() if y.share},
     )

@@ -1,4 +1,4 @@
-"""A run from its files to its folder: read, run or resume, write, and the yardsticks beside it."""
+"""A run from its files to its folder: read, run or resume, write."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 import ipa_energy
-from ipa_energy.comparing import RunMetrics, metrics
 from ipa_energy.config import CsvWorkload, PipelineConfig, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.optimizer.solve import decide
-from ipa_energy.planning.hindsight import best_static_plan
+from ipa_energy.planning.follower import Schedule
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.planning.policies import program_for
 from ipa_energy.records import Allocation, joined_meters
@@ -34,7 +33,6 @@ from ipa_energy.serving.base import (
     Deployment,
     LiveOptions,
     Setting,
-    deployment_of,
     replica_start,
 )
 from ipa_energy.serving.load import TraceLoad
@@ -109,6 +107,7 @@ def run_experiment(
     live: LiveOptions = NOT_LIVE,
     view: View | None = None,
     decisions: Sequence[Step] = (),
+    course: Schedule = (),
 ) -> Run:
     """Run to the end and return the run, which stands in a folder too if one is named.
 
@@ -125,6 +124,7 @@ def run_experiment(
         view: shows the run while it goes on, instead of the progress bar.
         decisions: of another run over the same load, one an interval, to simulate instead of
             deciding: what would the simulation have made of them?
+        course: what to run from which second on, instead of deciding.
 
     Raises:
         ConfigError: the folder is taken, holds another run, or cannot be written; there is no
@@ -140,7 +140,7 @@ def run_experiment(
     called = name or (out.name if out else "run")
     if not called.isprintable():
         raise ConfigError(f"{called!r}", where="--name", allowed="printable text")
-    if not resume and fixed is None:
+    if not resume and fixed is None and not course:
         check_feasible(experiment)
     log: RunLog | RunInMemory
     if resume and out is not None:
@@ -166,6 +166,7 @@ def run_experiment(
                     fixed=fixed,
                     corrects_drift=live.corrects_drift,
                     view=view,
+                    course=course,
                 )
                 _go(runner, log, show_progress and view is None, decisions)
         except IpaEnergyError as error:
@@ -271,19 +272,6 @@ def check_feasible(experiment: Experiment) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Yardsticks:
-    """What a run could have been with the load known in advance (:mod:`.hindsight`).
-
-    Attributes:
-        static_best: the best plan that never changes; None if no plan fits the whole trace.
-        oracle: the same adaptation with a predictor that knows the trace.
-    """
-
-    static_best: RunMetrics | None
-    oracle: RunMetrics
-
-
 def experiment_of(run: Run) -> Experiment | None:
     """What a run was made from: the copies of config, profile and trace in its folder.
 
@@ -293,42 +281,6 @@ def experiment_of(run: Run) -> Experiment | None:
     if run.path is None or not all((run.path / name).exists() for name in needed):
         return None
     return load_experiment(run.path / CONFIG_FILE)
-
-
-def yardsticks_of(run: Run, *, show_progress: bool = False) -> Yardsticks | None:
-    """Simulate a run's yardsticks from the copies of config, profile and trace in its folder.
-
-    None if the folder does not hold them, as IPA's own do not.
-    """
-    experiment = experiment_of(run)
-    if experiment is None:
-        return None
-    return yardsticks(experiment, run.name, show_progress=show_progress)
-
-
-def yardsticks(experiment: Experiment, name: str, *, show_progress: bool = False) -> Yardsticks:
-    """Simulate the yardsticks of the run ``name`` that was made from an experiment."""
-    config = experiment.planner.config.model_copy(update={"predictor_type": "oracle"})
-    knowing = replace(experiment, planner=replace(experiment.planner, config=config))
-    plan, conflict = best_static_plan(
-        experiment.planner.program,
-        experiment.workload.counts,
-        experiment.planner.config.adaptation_interval,
-        experiment.planner.mean_signals(experiment.workload.duration_s),
-    )
-    static_best = None
-    if plan is None:
-        logger.warning("%s: there is no best static plan: %s", name, conflict)
-    else:
-        static = run_experiment(
-            experiment,
-            name=f"best static plan of {name}",
-            fixed=deployment_of(plan),
-            show_progress=show_progress,
-        )
-        static_best = replace(metrics(static), detail=plan.label)
-    oracle = run_experiment(knowing, name=f"oracle of {name}", show_progress=show_progress)
-    return Yardsticks(static_best, metrics(oracle))
 
 
 def _created(experiment: Experiment, out: Path, info: RunInfo) -> RunLog:

@@ -33,6 +33,7 @@ from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.errors import ConfigError, TryAgainError
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.planning.carbon_budget import CarbonBudget
+from ipa_energy.planning.follower import Follower, Schedule
 from ipa_energy.planning.horizon_adapter import adapter_for
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
@@ -105,6 +106,7 @@ class Runner:
             adaptive system.
         corrects_drift: True to decide with rescaled joules once live ones differ for long.
         view: shows the run while it goes on.
+        course: what to run from which second on, instead of deciding; the first runs from second 0.
 
     Attributes:
         running: what is deployed, or being deployed.
@@ -119,6 +121,7 @@ class Runner:
         fixed: Deployment | None = None,
         corrects_drift: bool = True,
         view: View | None = None,
+        course: Schedule = (),
     ) -> None:
         config = planner.config
         self.view = view
@@ -147,6 +150,8 @@ class Runner:
             horizon_s=self.interval_s + math.ceil(_slowest_start_s(planner)),
         )
         self.adapter = adapter_for(planner, predictor, self._signals)
+        if course:
+            self.adapter = Follower(planner, self.adapter, course)
         self.budget = self._budget()
 
     def intervals(
@@ -416,8 +421,7 @@ class Runner:
         )
 
     def _configuration_of(self, step: Step) -> Deployment:
-        stages = zip(self.planner.stages, step.stages, strict=True)
-        return tuple(_deployed(stage, logged) for stage, logged in stages)
+        return configuration_of(self.planner, step)
 
     def _progress(self, *, show: bool) -> AbstractContextManager[Any]:
         if not (show and sys.stderr.isatty() and math.isfinite(self.load.duration_s)):
@@ -452,6 +456,16 @@ def initial_configuration(planner: Planner) -> Deployment:
         DeployedStage(stage.name, option.at(replicas), replicas)
         for stage, (option, replicas) in zip(planner.stages, picks, strict=True)
     )
+
+
+def configuration_of(planner: Planner, step: Step) -> Deployment:
+    """What a logged step had in force.
+
+    Raises:
+        ConfigError: the profile does not have it.
+    """
+    stages = zip(planner.stages, step.stages, strict=True)
+    return tuple(_deployed(stage, logged) for stage, logged in stages)
 
 
 def _deployed(stage: Stage, logged: StageStep) -> DeployedStage:

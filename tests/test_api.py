@@ -84,7 +84,7 @@ def test_runs_with_and_without_a_folder_are_one(small_pipeline: Path, tmp_path: 
     found = ie.compare(without, tmp_path / "a", ie.read_run(tmp_path / "b"), hindsight=True)
     first, second, third = found.runs
     assert first.energy_j == second.energy_j > third.energy_j
-    assert set(found.oracle) == {"a (2)", "b"}  # as the rows are called
+    assert set(found.hindsight) == {"a (2)", "b"}  # as the rows are called
 
 
 def test_profile_measures_a_pipelines_models_into_a_table(

@@ -92,7 +92,7 @@ def test_figures_of_a_run_by_hand(runs: list[Run]) -> None:
 
 
 def test_shape_of_the_json(runs: list[Run]) -> None:
-    data = as_json(compare(runs, static_best=metrics(runs[0]), oracle=metrics(runs[1])))
+    data = as_json(compare(runs, static_best=metrics(runs[0]), hindsight=metrics(runs[1])))
     keys = {
         "name",
         "requests",
@@ -109,7 +109,7 @@ def test_shape_of_the_json(runs: list[Run]) -> None:
         "meter",
         "quality",
     }
-    for record in (*data["runs"], data["static_best"], data["oracle"]):
+    for record in (*data["runs"], data["static_best"], data["hindsight"]):
         assert keys <= set(record)
     json.dumps(data, allow_nan=False)
     first, second = data["runs"]
@@ -123,7 +123,7 @@ def test_baselines_by_run(runs: list[Run]) -> None:
     assert data["static_best"]["joules_per_request"] == found.joules_per_request
     assert set(data["static_best"]) == set(data["runs"][0]), "runs nested in a run"
     assert set(data["static_best_per_run"]) == {"a", "b"}
-    assert (data["oracle"], data["oracle_per_run"]) == (None, {})
+    assert (data["hindsight"], data["hindsight_per_run"]) == (None, {})
 
 
 def test_runs_of_one_name_are_told_apart(runs: list[Run]) -> None:
@@ -249,14 +249,14 @@ def test_energy_sla_has_a_column_where_a_run_has_one(runs: list[Run]) -> None:
 
 def test_table_shows_differences_and_quality(runs: list[Run]) -> None:
     first, second = pair(runs)
-    oracle = replace(second, name="oracle", joules_per_request=7.0)
-    lines = comparison_table(compare([first, second], oracle=oracle)).splitlines()
+    known = replace(second, name="hindsight", joules_per_request=7.0)
+    lines = comparison_table(compare([first, second], hindsight=known)).splitlines()
     assert lines[0].split()[:2] == ["energy", "quality"]
     assert lines[1].split()[0] == "J/request"
     assert lines[3].split()[3:5] == ["10.00", "estimated"]
     assert "−23.1 %" in lines[5]
-    (last,) = [line for line in lines if line.startswith("oracle")]
-    assert last.split()[:3] == ["oracle", "7.000", "estimated"]
+    (last,) = [line for line in lines if line.startswith("hindsight")]
+    assert last.split()[:3] == ["hindsight", "7.000", "estimated"]
     assert "know the load beforehand" in lines[-1]
     ends = {len(line.rstrip()) for line in lines if "estimated" in line}
     assert len(ends) == 1  # aligned
@@ -393,11 +393,11 @@ def test_many_savings_are_one_sentence_and_a_table_has_them_all(runs: list[Run])
 def test_hindsight_of_many_runs_has_a_table_of_its_own(runs: list[Run]) -> None:
     found = many(runs, 5)
     static = {run.name: replace(run, name=f"static of {run.name}", detail="v") for run in found}
-    oracle = {run.name: replace(run, name=f"oracle of {run.name}") for run in found}
-    comparison = compare(found, static_best=static, oracle=oracle)
+    known = {run.name: replace(run, name=f"hindsight of {run.name}") for run in found}
+    comparison = compare(found, static_best=static, hindsight=known)
     first, hindsight = tables_of(comparison)
     assert [row.name for row in first.rows] == [run.name for run in found]
-    assert [row.name for row in hindsight.rows][2:4] == ["static of r1", "oracle of r1"]
+    assert [row.name for row in hindsight.rows][2:4] == ["static of r1", "hindsight of r1"]
     assert cell_of(hindsight.rows[2].cells[0]).note == "±0.0 %", "held against its own run"
     assert "static of energy weight 0, static of r1, static" in comparison_table(comparison)
     (few,) = tables_of(compare(found[:3], static_best=dict(list(static.items())[:3])))

@@ -18,7 +18,7 @@ import pytest
 
 from ipa_energy.comparing import metrics
 from ipa_energy.errors import ConfigError
-from ipa_energy.experiment import load_experiment, run_experiment, yardsticks_of
+from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.records import Option
 from ipa_energy.registries import QUANTITIES, Quantity
 from ipa_energy.runlog import Run, read_run
@@ -376,22 +376,6 @@ def test_existing_folder_is_refused_and_left_alone(small_pipeline: Path, tmp_pat
     with pytest.raises(ConfigError, match="not empty"):
         run(small_pipeline, out)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
-
-
-def test_yardsticks_bracket_the_run(small_pipeline: Path, tmp_path: Path) -> None:
-    finished = run(small_pipeline, tmp_path / "run", energy_weight=2.0)
-    found = yardsticks_of(finished)
-    assert found is not None
-    assert found.static_best is not None
-    assert found.static_best.reconfigurations == 0
-    assert found.static_best.requests == found.oracle.requests == metrics(finished).requests
-    assert found.static_best.detail
-
-
-def test_folder_without_its_inputs_has_no_yardsticks(small_pipeline: Path, tmp_path: Path) -> None:
-    finished = run(small_pipeline, tmp_path / "run")
-    (tmp_path / "run" / "profile.csv").unlink()
-    assert yardsticks_of(finished) is None
 
 
 @pytest.mark.parametrize(("second", "predicted_rps"), [(27, 9.0), (28, 2.0)])

@@ -40,7 +40,8 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     parser.add_argument(
         "--no-hindsight",
         action="store_true",
-        help="leave out the best static plan and the oracle, which have to be simulated",
+        help="leave out what a plan that knew the load would have done, for which the pipeline is"
+        " simulated (what was found is kept for the next time)",
     )
     parser.add_argument(
         "--no-yardstick",
@@ -61,7 +62,8 @@ def compare(args: argparse.Namespace) -> int:
     from ipa_energy.comparing import compare as compare_runs
     from ipa_energy.comparing import comparison_table, headline, metrics, numbered
     from ipa_energy.comparing.carbon_table import equivalences
-    from ipa_energy.experiment import experiment_of, yardsticks
+    from ipa_energy.experiment import experiment_of
+    from ipa_energy.frontier.yardsticks import yardsticks
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
     from ipa_energy.tables import wrapped
@@ -77,9 +79,11 @@ def compare(args: argparse.Namespace) -> int:
     found = {}
     if not args.no_hindsight:
         found = {
-            name: yardsticks(experiment, name, show_progress=show_progress)
-            for name, experiment in made_from.items()
-            if experiment is not None
+            run.name: yardsticks(
+                experiment, run, runs[0] if index else None, show_progress=show_progress
+            )
+            for index, run in enumerate(runs)
+            if (experiment := made_from[run.name]) is not None
         }
     savings = {}
     if not args.no_yardstick:
@@ -88,7 +92,8 @@ def compare(args: argparse.Namespace) -> int:
         figures,
         savings=savings,
         static_best={name: yard.static_best for name, yard in found.items() if yard.static_best},
-        oracle={name: yard.oracle for name, yard in found.items()},
+        hindsight={name: yard.hindsight for name, yard in found.items() if yard.hindsight},
+        shares={name: yard.share for name, yard in found.items() if yard.share},
     )
 
     def write() -> None:
@@ -103,6 +108,8 @@ def compare(args: argparse.Namespace) -> int:
         return status
     width = terminal_width()
     print(wrapped(headline(comparison), width))
+    for told in comparison.shares.values():
+        print(wrapped(f"{told.sentence()}.", width))
     print()
     print(comparison_table(comparison, width=width))
     for sentence in equivalences(comparison.runs) if args.equivalences else ():

@@ -2,7 +2,7 @@
 
 ::
 
-    comparison = compare([read_run(a), read_run(b)], static_best=…, oracle=…)
+    comparison = compare([read_run(a), read_run(b)], static_best=…, hindsight=…)
     print(comparison_table(comparison))
     as_json(comparison)
 

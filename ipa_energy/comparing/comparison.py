@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ipa_energy.comparing.hindsight_share import HindsightShare
 from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
@@ -37,33 +38,36 @@ class Comparison:
         runs: one a run, the first is what the others are held against; names are unique.
         static_best: the best plan that never changes, in hindsight; run name → metrics, or ``""``
             for one that stands for all.
-        oracle: the same for an adaptation that knows the load.
+        hindsight: the same for the best course of plans that knew the load.
         warnings: why these runs do not tell what their difference seems to tell.
         savings: run name → what its energy saves at equal accuracy and SLA attainment against the
             best weights without; runs without energy in the objective are not in it.
+        shares: run name → how much of what was possible it got.
     """
 
     runs: tuple[RunMetrics, ...]
     static_best: Mapping[str, RunMetrics]
-    oracle: Mapping[str, RunMetrics]
+    hindsight: Mapping[str, RunMetrics]
     warnings: tuple[str, ...]
     savings: Mapping[str, Saving] = field(default_factory=dict)
+    shares: Mapping[str, HindsightShare] = field(default_factory=dict)
 
     @property
     def baselines(self) -> tuple[RunMetrics, ...]:
-        """Every static best, then every oracle."""
-        return (*self.static_best.values(), *self.oracle.values())
+        """Every static best, then every hindsight plan."""
+        return (*self.static_best.values(), *self.hindsight.values())
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as ``compare --json`` shows it.
 
         With baselines by run, ``static_best`` is that of the last run that has one, and
-        ``static_best_per_run`` has all of them; likewise ``oracle``.
+        ``static_best_per_run`` has all of them; likewise ``hindsight``.
         """
         return {
             "runs": self.runs,
             **_baseline_json("static_best", self.static_best),
-            **_baseline_json("oracle", self.oracle),
+            **_baseline_json("hindsight", self.hindsight),
+            "hindsight_share": self.shares,
             "difference": [self.difference(run) for run in self.runs[1:]],
             "warnings": self.warnings,
             "yardstick": {
@@ -116,17 +120,20 @@ def compare(
     runs: Sequence[Run | RunMetrics],
     *,
     static_best: Baselines = None,
-    oracle: Baselines = None,
+    hindsight: Baselines = None,
     savings: Mapping[str, Saving] | None = None,
+    shares: Mapping[str, HindsightShare] | None = None,
 ) -> Comparison:
     """Runs side by side.
 
     Args:
         runs: at least one; the others are held against the first. Runs of one name get a number.
         static_best: the best static plan in hindsight, as metrics of having run it.
-        oracle: an adaptation that knows the load, as metrics of having run it.
+        hindsight: the best course that knew the load, as metrics of having run it.
         savings: run name → against the best weights without energy
             (:func:`ipa_energy.frontier.sweep.saving_study`).
+        shares: run name → what it got of what was possible
+            (:func:`ipa_energy.frontier.yardsticks.yardsticks_of`).
 
     Raises:
         ConfigError: there are no runs.
@@ -137,9 +144,10 @@ def compare(
     return Comparison(
         runs=tuple(found),
         static_best=_by_run(static_best),
-        oracle=_by_run(oracle),
+        hindsight=_by_run(hindsight),
         warnings=tuple(_warnings(found)),
         savings=dict(savings or {}),
+        shares=dict(shares or {}),
     )
 
 

@@ -122,9 +122,10 @@ ENERGY_SLA = _as_share("in energy SLA", "% intervals", "energy_sla_attainment")
 """Only where a run has one."""
 
 HINDSIGHT = (
-    "In hindsight: the best static plan is one plan for the whole trace, the oracle adapts; both"
-    " know the load beforehand. They maximise the run's own objective, in which joules are one term"
-    " of several: fewer joules may come with less accuracy, and more joules with more."
+    "In hindsight: the best static plan is one plan for the whole trace, the hindsight plan the"
+    " best course of plans with every change paid for; both know the load beforehand. They maximise"
+    " the run's own objective, in which joules are one term of several: fewer joules may come with"
+    " less accuracy, and more joules with more."
 )
 
 
@@ -134,6 +135,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
         run_table(comparison),
         yardstick_table(comparison),
         hindsight_table(comparison),
+        share_table(comparison),
         carbon_table(comparison),
     ]
     return [table for table in found if table is not None]
@@ -218,17 +220,64 @@ def hindsight_table(comparison: Comparison) -> Table | None:
     rows = [
         _row(found, columns, run, f"run{index}")
         for index, run in enumerate(comparison.runs)
-        for baselines in (comparison.static_best, comparison.oracle)
+        for baselines in (comparison.static_best, comparison.hindsight)
         if (found := baselines.get(run.name) or (baselines.get("") if index == 0 else None))
     ]
     return Table(
-        "Best static plans and oracles",
+        "Best static plans and hindsight",
         "baseline",
         _heads(columns),
         rows,
         note=f"{HINDSIGHT} Small figures are differences to the run itself.",
         notes_as="  vs the run",
         together=TOGETHER,
+    )
+
+
+def share_table(comparison: Comparison) -> Table | None:
+    """What each run got of what was possible, a row a run; None if nobody asked."""
+    colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
+    if not comparison.shares:
+        return None
+
+    def in_percent(value: float) -> Cell:
+        return Cell(fixed(100 * value, 1), key=None if math.isnan(value) else 100 * value)
+
+    rows = [
+        Row(
+            name,
+            [
+                in_percent(told.of_hindsight),
+                in_percent(told.of_bound),
+                told.objective,
+                told.first_objective,
+                told.static_objective,
+                told.hindsight_objective,
+                told.bound,
+                told.missed_j,
+            ],
+            color=colors.get(name, ""),
+        )
+        for name, told in comparison.shares.items()
+    ]
+    heads = [
+        Head("got", "% of hindsight's gain"),
+        Head("of the bound's", "%"),
+        Head("objective", "of the run", 5),
+        Head("first run's", "", 5),
+        Head("best static", "", 5),
+        Head("hindsight", "", 5),
+        Head("bound", "", 5),
+        Head("missed", "J/request", 3),
+    ]
+    note = (
+        "The objective of each run as the whole run comes to it, at its own weights: joules and"
+        " core seconds that were spent, starting and draining replicas included; it says nothing of"
+        " lateness. Gains are over the first run. Nothing that answers as promptly exceeds the"
+        " bound. Missed: what the hindsight plan is better by, in joules at equal accuracy."
+    )
+    return Table(
+        "What knowing the load would have gained", "run", heads, rows, note=note, together=3
     )
 
 

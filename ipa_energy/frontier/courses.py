@@ -187,8 +187,47 @@ def alike(weightings: Sequence[Weighting]) -> list[list[Weighting]]:
     return list(groups.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Outturn:
+    """What a simulation of a course comes to, drain included.
+
+    Attributes:
+        energy_j: of the run.
+        core_s: core seconds reserved.
+        grams: of CO2 equivalent; NaN where nobody says what a joule emits.
+        sent: requests.
+        answered: not dropped.
+        in_time: answered within the latency SLA.
+        latency_p99_s: of the answered; NaN without any.
+    """
+
+    energy_j: float
+    core_s: float
+    grams: float
+    sent: int
+    answered: int
+    in_time: int
+    latency_p99_s: float
+
+    @property
+    def joules_per_request(self) -> float:
+        """All joules over answered requests; NaN without any."""
+        return self.energy_j / self.answered if self.answered else math.nan
+
+    @property
+    def attainment(self) -> float:
+        """Share of the requests that were answered in time; NaN without any."""
+        return self.in_time / self.sent if self.sent else math.nan
+
+
 def served(experiment: Experiment, course: Course, seed: int) -> tuple[float, float]:
-    """(joules per answered request, share of the requests answered in time) of a simulation.
+    """(joules per answered request, share of the requests answered in time) of a simulation."""
+    found = outturn(experiment, course, seed)
+    return found.joules_per_request, found.attainment
+
+
+def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
+    """What serving a course over the trace comes to.
 
     The definitions are those of :mod:`ipa_energy.comparing.metrics`.
     """
@@ -204,15 +243,37 @@ def served(experiment: Experiment, course: Course, seed: int) -> tuple[float, fl
             backend.deploy(deployment)
         windows.append(backend.collect(float(end_s)))
     windows.append(backend.collect(math.inf))
-    energy_j = math.fsum(float(one.idle_j.sum() + one.dynamic_j.sum()) for one in windows)
-    answered = [one.requests.dropped_at < 0 for one in windows]
-    late_s = planner.planned.latency_sla_s + LOG_RESOLUTION_S
-    in_time = sum(
-        int(((one.requests.done_s - one.requests.sending_s)[kept] <= late_s).sum())
-        for one, kept in zip(windows, answered, strict=True)
+    latency_s = np.concatenate(
+        [
+            (one.requests.done_s - one.requests.sending_s)[one.requests.dropped_at < 0]
+            for one in windows
+        ]
     )
-    count, total = sum(int(kept.sum()) for kept in answered), sum(len(kept) for kept in answered)
-    return (energy_j / count if count else math.nan, in_time / total if total else math.nan)
+    late_s = planner.planned.latency_sla_s + LOG_RESOLUTION_S
+    return Outturn(
+        energy_j=math.fsum(float(one.idle_j.sum() + one.dynamic_j.sum()) for one in windows),
+        core_s=math.fsum(_core_seconds(one) for one in windows),
+        grams=math.fsum(_grams(planner, one) for one in windows),
+        sent=sum(len(one.requests) for one in windows),
+        answered=len(latency_s),
+        in_time=int((latency_s <= late_s).sum()),
+        latency_p99_s=float(np.percentile(latency_s, 99)) if len(latency_s) else math.nan,
+    )
+
+
+def _core_seconds(window: Served) -> float:
+    """Core seconds of a window, whose last second may be shorter."""
+    if not len(window.cores):
+        return 0.0
+    rest_s = window.end_s - window.start_s - (len(window.cores) - 1)
+    return float(window.cores[:-1].sum() + window.cores[-1] * rest_s)
+
+
+def _grams(planner: Planner, window: Served) -> float:
+    if planner.carbon is None:
+        return math.nan
+    joules = float(window.idle_j.sum() + window.dynamic_j.sum())
+    return planner.carbon.grams(window.start_s, window.end_s, joules, window.power_w)
 
 
 def _only_used(stage: Stage, course: Course) -> Stage:

@@ -280,20 +280,33 @@ def saving_study(
     return SavingStudy(experiment, figures, range(first, first + seeds))
 
 
-def _kept(path: Path) -> list[Outcome] | None:
-    """The outcomes of an earlier call; None if there is none, or its file was damaged since."""
+def kept_in_cache(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
+    """What :func:`make` gave at an earlier call with this name, or gives now; plain JSON.
+
+    Made anew if there is no such file or it was damaged since; not kept where it cannot be written.
+
+    Args:
+        folder: of the cache; None: ``$XDG_CACHE_HOME/ipa-energy``, else ``~/.cache/ipa-energy``.
+        name: of the file.
+        make: what is asked if there is none.
+    """
+    path = (folder or _cache_folder()) / name
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["sha256"] != _digest(data["outcomes"]):
             raise ValueError("its checksum is another")
-        return [
-            Outcome(**{**entry, "joules_per_request": _number(entry)}) for entry in data["outcomes"]
-        ]
+        return data["outcomes"]
     except FileNotFoundError:
-        return None
+        pass
     except (OSError, KeyError, TypeError, ValueError) as error:
-        logger.info("%s: swept anew: %s", path, in_words(error))
-        return None
+        logger.info("%s: computed anew: %s", path, in_words(error))
+    found = as_json(make())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"outcomes": found, "sha256": _digest(found)})
+    except (OSError, IpaEnergyError) as error:
+        logger.info("%s: not kept: %s", path, error)
+    return found
 
 
 def _digest(entries: object) -> str:
@@ -317,21 +330,18 @@ def cached_sweep(
         seeds: of the runs.
         workers: processes.
         ran: called after each run; not for those that were kept.
-        folder: of the cache; None: ``$XDG_CACHE_HOME/ipa-energy``, else ``~/.cache/ipa-energy``. A
-            cache that cannot be written is done without.
+        folder: of the cache, as :func:`kept_in_cache` takes it.
     """
-    path = (folder or _cache_folder()) / f"sweep-{_key(experiment, weightings, seeds)}.json"
-    kept = _kept(path)
-    if kept is not None:
-        return kept
-    outcomes = sweep(experiment, weightings, seeds, workers=workers, ran=ran)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        entries = as_json([asdict(outcome) for outcome in outcomes])
-        write_json(path, {"outcomes": entries, "sha256": _digest(entries)})
-    except (OSError, IpaEnergyError) as error:
-        logger.info("%s: the sweep is not kept: %s", path, error)
-    return outcomes
+
+    def swept() -> list[dict[str, Any]]:
+        outcomes = sweep(experiment, weightings, seeds, workers=workers, ran=ran)
+        return [asdict(outcome) for outcome in outcomes]
+
+    name = f"sweep-{cache_key(experiment, weightings, seeds)}.json"
+    return [
+        Outcome(**{**entry, "joules_per_request": _number(entry)})
+        for entry in kept_in_cache(folder, name, swept)
+    ]
 
 
 def _number(entry: Mapping[str, Any]) -> float:
@@ -344,7 +354,7 @@ def _cache_folder() -> Path:
     return Path(base).expanduser() / "ipa-energy"
 
 
-def _key(experiment: Experiment, weightings: Sequence[Weighting], seeds: Sequence[int]) -> str:
+def cache_key(experiment: Experiment, weightings: Sequence[Weighting], seeds: Sequence[int]) -> str:
     """Digest of the pipeline, its profile, the trace, the sweep, and the program that answers."""
     planner = experiment.planner
     digest = hashlib.sha256()

@@ -43,12 +43,16 @@ class Switches:
         held_j: idle joules of replicas that are not wanted any more.
         ready_after_s: until the new configuration serves; 0 where no replica has to start.
         meanwhile_rps: pipeline requests per second that are sustained until then.
+        meanwhile_j: dynamic joules of a pipeline request until then.
+        held_core_s: core seconds of replicas that are not wanted any more.
     """
 
     load_j: Floats
     held_j: Floats
     ready_after_s: Floats
     meanwhile_rps: Floats
+    meanwhile_j: Floats
+    held_core_s: Floats
 
     @property
     def joules(self) -> Floats:
@@ -74,21 +78,23 @@ def switches(
         drain_s: how long a stopped replica stays.
     """
     shape = (len(before), len(after))
-    load_j, held_j, ready_s = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    meanwhile_rps = np.full(shape, np.inf)
+    found = Switches(*(np.zeros(shape) for _ in range(6)))
+    found.meanwhile_rps.fill(np.inf)
     for index, stage in enumerate(stages):
         number: dict[Server, int] = {}
         one, from_ = _Side.of([plan[index] for plan in before], number, reconfiguration_s)
         other, to = _Side.of([plan[index] for plan in after], number, reconfiguration_s)
         changes = _Changes.of(one, other, reconfiguration_s)
-        loading, holding, ready, capacity_rps = _of_stage(one, other, changes, drain_s)
-        pairs = np.ix_(from_, to)
-        load_j += loading[pairs]
-        held_j += holding[pairs]
-        np.maximum(ready_s, ready[pairs], out=ready_s)
-        capacity_rps /= stage.requests_per_input
-        np.minimum(meanwhile_rps, capacity_rps[pairs], out=meanwhile_rps)
-    return Switches(load_j, held_j, ready_s, meanwhile_rps)
+        pairs, mine = np.ix_(from_, to), _of_stage(one, other, changes, drain_s)
+        np.add(found.load_j, mine.load_j[pairs], out=found.load_j)
+        np.add(found.held_j, mine.held_j[pairs], out=found.held_j)
+        np.add(found.held_core_s, mine.held_core_s[pairs], out=found.held_core_s)
+        ready_s, share = mine.ready_after_s[pairs], stage.requests_per_input
+        np.maximum(found.ready_after_s, ready_s, out=found.ready_after_s)
+        meanwhile_rps = mine.meanwhile_rps[pairs] / share
+        np.minimum(found.meanwhile_rps, meanwhile_rps, out=found.meanwhile_rps)
+        np.add(found.meanwhile_j, share * mine.meanwhile_j[pairs], out=found.meanwhile_j)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ class _Side:
     load_j: Floats
     ready_s: Floats
     throughput_rps: Floats
+    dynamic_j: Floats
+    cores: Floats
     options: tuple[Option, ...]
 
     @classmethod
@@ -128,6 +136,8 @@ class _Side:
             load_j=np.where(np.isnan(load_j) | (ready_s == 0), 0.0, load_j),
             ready_s=ready_s,
             throughput_rps=np.array([run.option.throughput_rps for run in distinct]),
+            dynamic_j=np.array([run.option.dynamic_energy_j for run in distinct]),
+            cores=np.array([run.option.cpu_cores for run in distinct]),
             options=tuple(run.option for run in distinct),
         )
         return found, np.array(which, dtype=np.intp)
@@ -151,19 +161,23 @@ class _Changes:
         )
 
 
-def _of_stage(
-    one: _Side, other: _Side, changes: _Changes, drain_s: float
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """(loading, held, ready after, meanwhile) from each configuration of a stage to each other."""
+def _of_stage(one: _Side, other: _Side, changes: _Changes, drain_s: float) -> Switches:
+    """From each configuration of one stage to each other, in requests of the stage."""
     same = one.server[:, None] == other.server
     n, after = one.replicas[:, None], other.replicas
     starting = np.where(same | changes.in_place, np.maximum(after - n, 0.0), after)
     turned = changes.in_place & (after > 0)
     ready_s = np.where((starting > 0) | turned, changes.ready_s, 0.0)
-    same = same | changes.in_place
-    stopping = np.where(same, np.maximum(n - after, 0.0), n)
-    held_s = np.where(same, 0.0, ready_s) + drain_s
-    held_j = stopping * one.idle_w[:, None] * held_s
+    stays = same | changes.in_place
+    stopping = np.where(stays, np.maximum(n - after, 0.0), n)
+    held_s = stopping * (np.where(stays, 0.0, ready_s) + drain_s)
+    serves = stays & ~changes.in_place
     kept_rps = np.minimum(n, after) * other.throughput_rps
-    meanwhile_rps = np.where(same & ~changes.in_place, kept_rps, n * one.throughput_rps[:, None])
-    return starting * other.load_j, held_j, ready_s, meanwhile_rps
+    return Switches(
+        load_j=starting * other.load_j,
+        held_j=held_s * one.idle_w[:, None],
+        ready_after_s=ready_s,
+        meanwhile_rps=np.where(serves, kept_rps, n * one.throughput_rps[:, None]),
+        meanwhile_j=np.where(serves, other.dynamic_j, one.dynamic_j[:, None]),
+        held_core_s=held_s * one.cores[:, None],
+    )

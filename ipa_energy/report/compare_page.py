@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ipa_energy.comparing import Comparison, headline
 from ipa_energy.comparing.carbon_table import carbon_table
-from ipa_energy.comparing.run_table import hindsight_table, run_table, yardstick_table
+from ipa_energy.comparing.run_table import hindsight_table, run_table, share_table, yardstick_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.carbon_figure import carbon_figures
 from ipa_energy.report.figure import Figure
@@ -118,7 +118,8 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     warnings = Section(title="Before you compare", points=comparison.warnings, kind="warning")
     qualities = {run.quality for run in (*comparison.runs, *comparison.baselines)}
     numbers = (run_table(comparison), yardstick_table(comparison), carbon_table(comparison))
-    hindsight = hindsight_table(comparison)
+    knowing = [hindsight_table(comparison), share_table(comparison)]
+    hindsight = [table for table in knowing if table is not None]
     sections = [
         Section(
             title="In numbers",
@@ -127,7 +128,7 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
         ),
         Section(title="In pictures", figures=_run_figures(comparison, runs)),
         *live_sections(runs),
-        *([Section(title="In hindsight", tables=[hindsight])] if hindsight else []),
+        *([Section(title="In hindsight", tables=hindsight)] if hindsight else []),
         Section(
             title="Provenance",
             text=meanings(qualities),

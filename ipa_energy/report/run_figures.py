@@ -112,7 +112,7 @@ def trade_figure(comparison: Comparison) -> Figure:
         marks.append(_point(run, index, 13, numbered=several))
     kinds: tuple[tuple[Mapping[str, RunMetrics], str, Symbol], ...] = (
         (comparison.static_best, "best static plan", "diamond"),
-        (comparison.oracle, "oracle", "star"),
+        (comparison.hindsight, "hindsight", "star"),
     )
     for baselines, kind, symbol in kinds:
         for name, run in baselines.items():
@@ -125,9 +125,9 @@ def trade_figure(comparison: Comparison) -> Figure:
         key="trade",
         title="What was traded",
         caption="Mean accuracy against joules per request: up and to the left is better. Circles"
-        " are the runs; of the same colour, diamonds are the best plan that never changes, stars an"
-        " adaptation that knew the load. Hollow marks are estimated joules, filled ones measured"
-        f" or imported.{numbers}",
+        " are the runs; of the same colour, diamonds are the best plan that never changes, stars"
+        " the best course of plans that knew the load. Hollow marks are estimated joules, filled"
+        f" ones measured or imported.{numbers}",
         marks=marks,
         x=Axis("energy (J/request)"),
         y=Axis(f"mean accuracy{summed}"),

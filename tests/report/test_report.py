@@ -48,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 @pytest.fixture(scope="module")
 def comparison(runs: list[Run]) -> Comparison:
     best = replace(metrics(runs[0]), name="best static plan", detail="<b>v 1c b1 x2</b>")
-    return compare(runs, static_best=best, oracle=replace(best, name="oracle", detail=None))
+    return compare(runs, static_best=best, hindsight=replace(best, name="hindsight", detail=None))
 
 
 @pytest.fixture(scope="module")
