@@ -1,0 +1,218 @@
+"""``ipa-energy profile-endpoint``: a language model that an OpenAI-compatible server serves."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from ipa_energy.as_json import as_json
+from ipa_energy.cli.meters import (
+    add_meter_option,
+    add_place_options,
+    chosen_meter,
+    places_of,
+    require_used,
+)
+from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.path import named_path
+from ipa_energy.errors import EXIT_DONE, ConfigError
+
+if TYPE_CHECKING:
+    from ipa_energy.profile_table.profile_row import ProfileRow
+    from ipa_energy.profiling.endpoint import LlmEntry
+
+KEY = "OPENAI_API_KEY"
+"""Environment variable with the endpoint's bearer token, if it wants one."""
+
+
+def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "profile-endpoint",
+        parents=[common],
+        allow_abbrev=False,
+        help="joules per request and token of a served language model",
+        description="Send requests to an OpenAI-compatible endpoint, so many at once, and add a "
+        "row to a profile for each such number: joules from the meter, tokens from the answers. "
+        "The endpoint has to run on what the meter measures, and nothing else meanwhile. One call "
+        f"a variant: a model, or a directive of one. A bearer token is read from {KEY}.",
+    )
+    parser.add_argument("url", metavar="URL", help="of the API, e.g. http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", required=True, help="its name at the endpoint")
+    parser.add_argument("--stage", required=True, metavar="NAME", help="stage of the rows")
+    parser.add_argument("--variant", metavar="NAME", help="name of the rows (default: the model)")
+    parser.add_argument(
+        "--accuracy", type=float, required=True, metavar="A", help="its accuracy, a ratio"
+    )
+    parser.add_argument(
+        "--directive", default="", metavar="TEXT", help="system message: how to answer"
+    )
+    parser.add_argument(
+        "--at-once", default="1", metavar="N,N", help="requests under way at once: batches"
+    )
+    parser.add_argument("--requests", type=int, default=32, metavar="N", help="of each window")
+    parser.add_argument("--trials", type=int, default=3, metavar="N", help="windows a row")
+    parser.add_argument("--prompt-words", type=int, default=100, metavar="N")
+    parser.add_argument("--tokens", type=int, default=128, metavar="N", help="longest answer")
+    parser.add_argument(
+        "--natural-length", action="store_true", help="let answers end where the model ends them"
+    )
+    parser.add_argument("--stream", action="store_true", help="answers token by token")
+    parser.add_argument("--idle", type=float, default=2.0, metavar="S", help="idle windows")
+    parser.add_argument("--hardware", default="gpu", metavar="NAME", help="what it runs on")
+    parser.add_argument("--cores", type=float, default=0.0, metavar="N", help="of a replica")
+    parser.add_argument(
+        "--resource",
+        default="gpu",
+        metavar="NAME",
+        help="what a replica holds: gpu, mig-1g.10gb …",
+    )
+    parser.add_argument("--units", type=float, default=1.0, metavar="N", help="how many of it")
+    parser.add_argument("--precision", default="", metavar="NAME", help="of the weights")
+    parser.add_argument("--out", type=named_path, required=True, metavar="PROFILE.csv")
+    add_meter_option(parser)
+    add_place_options(parser)
+    parser.set_defaults(verb_function=profile_endpoint)
+
+
+def profile_endpoint(args: argparse.Namespace) -> int:
+    """Measure and append; what was measured stays if a later number fails."""
+    from ipa_energy.meters.discovery import close_meter, open_meter
+    from ipa_energy.profile_table.profile_csv import append_rows
+    from ipa_energy.profiling.endpoint import (
+        Client,
+        Endpoint,
+        llm_entry,
+        measure_window,
+        require_counter,
+    )
+    from ipa_energy.profiling.trial_windows import TrialSettings
+
+    endpoint = Endpoint(
+        args.url,
+        args.model,
+        args.directive,
+        prompt_words=args.prompt_words,
+        max_tokens=args.tokens,
+        forced=not args.natural_length,
+        stream=args.stream,
+        key=os.environ.get(KEY, ""),
+    )
+    empty = [_empty_row(args, at_once) for at_once in _numbers(args)]
+    _require_new(args, empty)
+    require_used(args)
+    meter = open_meter(chosen_meter(args), places_of(args))
+    entries = []
+    try:
+        require_counter(meter)
+        with closing(Client(endpoint)) as client:
+            client.ask(0)  # loads what is loaded with the first request
+        settings = TrialSettings(idle_s=args.idle)
+        for row in empty:
+            windows = [
+                measure_window(
+                    endpoint, meter, at_once=row.batch, requests=args.requests, settings=settings
+                )
+                for _ in range(args.trials)
+            ]
+            entries.append(llm_entry(row, windows, meter))
+            append_rows(args.out, [entries[-1].row])
+    finally:
+        close_meter(meter)
+    _show(args, entries)
+    return EXIT_DONE
+
+
+def _numbers(args: argparse.Namespace) -> list[int]:
+    try:
+        found = [int(word) for word in args.at_once.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise ConfigError(args.at_once, where="--at-once", allowed="numbers from 1: 1,4,16")
+    for name in ("requests", "trials", "prompt_words", "tokens"):
+        if getattr(args, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{getattr(args, name)}", where=option, allowed="1 or more")
+    if args.requests < max(found):
+        raise ConfigError(
+            f"{args.requests} requests a window, {max(found)} of them at once",
+            where="--requests",
+            allowed="at least as many as are under way at once",
+        )
+    return found
+
+
+def _empty_row(args: argparse.Namespace, at_once: int) -> ProfileRow:
+    import math
+
+    from ipa_energy.profile_table.profile_row import ProfileRow
+
+    nan = math.nan
+    is_share = args.resource == "gpu" and args.units <= 1
+    return ProfileRow(
+        stage=args.stage,
+        variant=args.variant or args.model,
+        hardware=args.hardware,
+        cpu_cores=args.cores,
+        gpu_share=args.units if is_share else 0.0,
+        batch=at_once,
+        replicas=1,
+        load_rps=nan,
+        latency_avg_s=nan,
+        latency_p99_s=nan,
+        throughput_rps=nan,
+        accuracy=args.accuracy,
+        dynamic_energy_j=nan,
+        idle_power_w=nan,
+        joules_per_request=nan,
+        energy_ci95_j=nan,
+        trials=1,
+        meter="",
+        quality=None,
+        resource="" if is_share else "gpus" if args.resource == "gpu" else args.resource,
+        resource_units=nan if is_share else args.units,
+        precision=args.precision,
+    )
+
+
+def _require_new(args: argparse.Namespace, rows: list[ProfileRow]) -> None:
+    """Refuse to measure what the profile has already."""
+    from ipa_energy.profile_table.profile_csv import read_profile
+
+    if not args.out.exists():
+        return
+    known = {row.option_key for row in read_profile(args.out, partial=True)}
+    for row in rows:
+        if row.option_key in known:
+            raise ConfigError(
+                f"{row.label} is in it already",
+                where=args.out,
+                fix="another --variant, or another --out",
+            )
+
+
+def _show(args: argparse.Namespace, entries: list[LlmEntry]) -> None:
+    if args.json:
+        print_json({"entries": [as_json(entry) for entry in entries]})
+        return
+    head = ["at once", "J a request", "± J", "J a token", "tokens", "tokens/s", "p99 s", "first s"]
+    table = [
+        [
+            str(entry.row.batch),
+            f"{entry.row.joules_per_request:.4g}",
+            f"{entry.row.energy_ci95_j:.2g}",
+            f"{entry.joules_per_token:.4g}",
+            f"{entry.tokens:.1f}",
+            f"{entry.tokens_per_s:.4g}",
+            f"{entry.row.latency_p99_s:.4g}",
+            f"{entry.first_token_s:.3g}",
+        ]
+        for entry in entries
+    ]
+    print(text_table(head, table))
+    quality = entries[0].row.quality
+    print(f"{quality} by {entries[0].row.meter}; added to {args.out}", file=sys.stderr)

@@ -1,0 +1,333 @@
+"""Entries of a language model that a server elsewhere answers with: an OpenAI-compatible endpoint.
+
+::
+
+    idle │ c clients, one request after the other each ........ │ idle
+         │ start ──── all requests of a window ──────────── end │
+
+Joules are the meter's over the window, tokens are the endpoint's own count (``usage``), and a batch
+is the number *c* of requests that are under way at once: what batching makes of them is the
+server's affair. Idle watts are those before and after with the model loaded. The endpoint must be
+served by what the meter measures, and by nothing else that works meanwhile.
+
+Lengths are forced by ``max_tokens``, with ``min_tokens`` and ``ignore_eos`` as vLLM has them; an
+endpoint without those stops where the model does, and the tokens that came are what is told. A
+generation directive is the system message.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import math
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from ipa_energy.energy import joules_per_request
+from ipa_energy.errors import ConfigError, MeterUnavailableError, ServingError
+from ipa_energy.interval import half_width_95
+from ipa_energy.measuring.command import energy_of
+from ipa_energy.meters.base import Meter
+from ipa_energy.profile_table.profile_row import ProfileRow, rounded
+from ipa_energy.profiling.trial_windows import TrialSettings, idle_window
+from ipa_energy.records import meters_in
+
+WORDS = ("energy", "pipeline", "latency", "model", "request", "carbon", "batch", "cluster")
+"""Prompts are made of these: no text of anybody, and no two alike, so that no cache answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go and what they say.
+
+    Attributes:
+        url: of the API: ``http://127.0.0.1:8000/v1``.
+        model: name by which the endpoint knows the model.
+        directive: system message; "" for none.
+        prompt_words: of the user's message.
+        max_tokens: longest answer.
+        forced: True to ask for exactly so many.
+        stream: True to have tokens one by one, which shows the time to the first.
+        key: bearer token; "" for none.
+        timeout_s: longest silence.
+    """
+
+    url: str
+    model: str
+    directive: str = ""
+    prompt_words: int = 100
+    max_tokens: int = 128
+    forced: bool = True
+    stream: bool = False
+    key: str = ""
+    timeout_s: float = 300.0
+
+    def body(self, number: int) -> dict[str, Any]:
+        """The request of a number."""
+        words = [WORDS[(number * 31 + at * (1 + number % 7)) % len(WORDS)] for at in range(20_000)]
+        text = f"Request {number}: " + " ".join(words[: self.prompt_words])
+        system = [{"role": "system", "content": self.directive}] if self.directive else []
+        forced = {"min_tokens": self.max_tokens, "ignore_eos": True} if self.forced else {}
+        streamed = {"stream": True, "stream_options": {"include_usage": True}}
+        return {
+            "model": self.model,
+            "messages": [*system, {"role": "user", "content": text}],
+            "max_tokens": self.max_tokens,
+            **forced,
+            **(streamed if self.stream else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answered request.
+
+    Attributes:
+        latency_s: from sending to the last byte.
+        first_token_s: to the first token of a stream; NaN without.
+        prompt_tokens, tokens: as the endpoint counts them.
+    """
+
+    latency_s: float
+    first_token_s: float
+    prompt_tokens: int
+    tokens: int
+
+
+class Client:
+    """One connection, kept open; not for several threads.
+
+    Args:
+        endpoint: whom to ask.
+
+    Raises:
+        ConfigError: its URL is none.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        parts = urlsplit(endpoint.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"no endpoint: {endpoint.url}", allowed="http://HOST:PORT/v1, or https"
+            )
+        secure = parts.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=endpoint.timeout_s)
+        self._path = parts.path.rstrip("/") + "/chat/completions"
+        self._endpoint = endpoint
+
+    def ask(self, number: int) -> Answer:
+        """Send one request and wait for all of its answer.
+
+        Raises:
+            ServingError: no answer, or one that says an error or no count of tokens.
+        """
+        headers = {"Content-Type": "application/json"}
+        if self._endpoint.key:
+            headers["Authorization"] = f"Bearer {self._endpoint.key}"
+        body = json.dumps(self._endpoint.body(number))
+        start_s = time.perf_counter()
+        try:
+            self._connection.request("POST", self._path, body, headers)
+            response = self._connection.getresponse()
+            if response.status != http.client.OK:
+                said = response.read(300).decode(errors="replace").strip()
+                raise ServingError(f"{self._endpoint.url} answers {response.status}: {said}")
+            first_s, usage = self._read(response)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise ServingError(f"{self._endpoint.url} does not answer: {error}") from error
+        end_s = time.perf_counter()
+        try:
+            counts = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServingError(
+                f"{self._endpoint.url} does not say how many tokens its answers have (usage)"
+            ) from error
+        return Answer(end_s - start_s, first_s - start_s, *counts)
+
+    def _read(self, response: http.client.HTTPResponse) -> tuple[float, Any]:
+        """When the first token came (NaN if nobody can say), and the count of tokens."""
+        if not self._endpoint.stream:
+            return math.nan, _object(response.read()).get("usage")
+        first_s, usage = math.nan, None
+        for line in response:
+            data = line.strip().removeprefix(b"data:").strip()
+            if not line.startswith(b"data:") or data == b"[DONE]":
+                continue
+            event = _object(data)
+            if event.get("choices") and math.isnan(first_s):
+                first_s = time.perf_counter()
+            usage = event.get("usage") or usage
+        response.read()  # else the connection is not free for the next request
+        return first_s, usage
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ServingError(f"an answer is no JSON: {text[:80]!r}") from error
+    if not isinstance(found, dict):
+        raise ServingError(f"an answer is no object: {text[:80]!r}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Requests of one window and its joules."""
+
+    answers: tuple[Answer, ...]
+    duration_s: float
+    energy_j: float
+    idle_power_w: float
+
+    @property
+    def dynamic_energy_j(self) -> float:
+        """Joules above idle."""
+        return self.energy_j - self.idle_power_w * self.duration_s
+
+
+@dataclass(frozen=True, slots=True)
+class LlmEntry:
+    """What was measured of one variant at one number of requests at once.
+
+    Attributes:
+        row: of the profile.
+        tokens, prompt_tokens: of a request, mean.
+        tokens_per_s: of the endpoint.
+        first_token_s: mean time to the first token; NaN without streaming.
+        joules_per_token: dynamic and waiting, of a token of the answers.
+    """
+
+    row: ProfileRow
+    tokens: float
+    prompt_tokens: float
+    tokens_per_s: float
+    first_token_s: float
+    joules_per_token: float
+
+
+def measure_window(
+    endpoint: Endpoint, meter: Meter, *, at_once: int, requests: int, settings: TrialSettings
+) -> Window:
+    """Send requests, so many at once, between two idle windows.
+
+    Raises:
+        ServingError: a request failed.
+        MeterUnavailableError: the meter cannot be read or stood still.
+        ConfigError: the window was too short for the meter.
+    """
+    numbers = itertools.count(int(time.time() * 1000) % 1_000_000)
+    lock = threading.Lock()
+    left = [requests]
+
+    def work() -> list[Answer]:
+        client = Client(endpoint)
+        found: list[Answer] = []
+        try:
+            while True:
+                with lock:
+                    if left[0] == 0:
+                        return found
+                    left[0] -= 1
+                    number = next(numbers)
+                found.append(client.ask(number))
+        finally:
+            client.close()
+
+    before_w = idle_window(meter, settings, settle=False).energy.power_w
+    start = meter.read()
+    with ThreadPoolExecutor(at_once) as pool:
+        answers = [
+            one for done in [pool.submit(work) for _ in range(at_once)] for one in done.result()
+        ]
+    end = meter.read()
+    after_w = idle_window(meter, settings, settle=False).energy.power_w
+    energy = energy_of(meter, start, end)
+    if energy is None:
+        raise ConfigError(
+            f"{requests} requests took {end.time_s - start.time_s:.3g} s",
+            allowed=f"windows of {meter.min_window_s:g} s and more, which {meter.name} needs",
+            fix="more requests a window",
+        )
+    idle_w = fmean([before_w, after_w])
+    return Window(tuple(answers), energy.duration_s, energy.energy_j, idle_w)
+
+
+def llm_entry(row: ProfileRow, windows: Sequence[Window], meter: Meter) -> LlmEntry:
+    """The entry of some windows.
+
+    Args:
+        row: its key and accuracy; the figures are put in.
+        windows: one a trial.
+        meter: that measured them.
+
+    Raises:
+        MeterUnavailableError: the joules are not above idle, so what works is not what is metered.
+    """
+    answers = [one for window in windows for one in window.answers]
+    joules = [window.dynamic_energy_j / len(window.answers) for window in windows]
+    dynamic_j = fmean(joules)
+    if not dynamic_j > 0:
+        raise MeterUnavailableError(
+            f"{meter.name} shows {dynamic_j:.3g} J a request above idle: the endpoint does not run"
+            " on what this meter measures, or its counter is dead"
+        )
+    latencies_s = np.array([one.latency_s for one in answers])
+    busy_s = sum(window.duration_s for window in windows)
+    throughput_rps = len(answers) / busy_s
+    idle_w = fmean([window.idle_power_w for window in windows])
+    whole_j = joules_per_request(dynamic_j, idle_w, 1, throughput_rps)
+    tokens = fmean([one.tokens for one in answers])
+    average_s = float(latencies_s.mean())
+    filled = replace(
+        row,
+        load_rps=rounded(throughput_rps),
+        latency_avg_s=rounded(average_s),
+        latency_p99_s=rounded(max(float(np.percentile(latencies_s, 99)), average_s)),
+        throughput_rps=rounded(throughput_rps),
+        dynamic_energy_j=rounded(dynamic_j),
+        idle_power_w=rounded(idle_w),
+        joules_per_request=rounded(
+            joules_per_request(rounded(dynamic_j), rounded(idle_w), 1, rounded(throughput_rps))
+        ),
+        energy_ci95_j=rounded(half_width_95(joules)),
+        trials=len(windows),
+        meter=meter.name,
+        quality=meter.quality,
+    )
+    return LlmEntry(
+        row=filled,
+        tokens=tokens,
+        prompt_tokens=fmean([one.prompt_tokens for one in answers]),
+        tokens_per_s=sum(one.tokens for one in answers) / busy_s,
+        first_token_s=fmean([one.first_token_s for one in answers]),
+        joules_per_token=whole_j / tokens if tokens else math.nan,
+    )
+
+
+def require_counter(meter: Meter) -> None:
+    """Refuse a meter that sees this process alone: the endpoint is another one.
+
+    Raises:
+        MeterUnavailableError: it counts CPU time.
+    """
+    if "cpu-time" in meters_in(meter.name):
+        raise MeterUnavailableError(
+            "cpu-time counts what this process and its children use, and the endpoint is neither;"
+            " fix: a meter of the machine that serves it (--meter nvml, rapl, dcgm, prometheus)"
+        )

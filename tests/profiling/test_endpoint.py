@@ -1,0 +1,165 @@
+"""Joules a request and a token of a served language model, against a stub with known ones."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from ipa_energy.cli import main
+from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, ConfigError, ServingError
+from ipa_energy.meters import discovery
+from ipa_energy.meters.base import Energy, Reading
+from ipa_energy.profile_table.profile_csv import read_profile
+from ipa_energy.profiling.endpoint import Client, Endpoint
+
+IDLE_W, TOKEN_J, TOKEN_S = 50.0, 0.5, 0.002
+
+
+class Stub(http.server.ThreadingHTTPServer):
+    """Answers like vLLM, a token each two milliseconds; counts what it made."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.tokens = 0
+        self.bodies: list[dict] = []
+        self.lock = threading.Lock()
+        self.says_usage = True
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Stub
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        count = body["max_tokens"] if body.get("ignore_eos") else 3
+        if body["model"] != "tiny":
+            return self.answer(404, b'{"error": "no such model"}')
+        words = sum(len(each["content"].split()) for each in body["messages"])
+        usage = {"prompt_tokens": words, "completion_tokens": count}
+        events = []
+        for _ in range(count):
+            time.sleep(TOKEN_S)
+            events.append({"choices": [{"delta": {"content": "x"}}]})
+        with self.server.lock:
+            self.server.tokens += count
+            self.server.bodies.append(body)
+        told = {"usage": usage} if self.server.says_usage else {}
+        if not body.get("stream"):
+            return self.answer(200, json.dumps({"choices": [{}], **told}).encode())
+        lines = [*events, {"choices": [], **told}]
+        text = "".join(f"data: {json.dumps(one)}\n\n" for one in lines) + "data: [DONE]\n\n"
+        return self.answer(200, text.encode())
+
+    def answer(self, status: int, text: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+class TokenMeter:
+    """Fifty watts, and half a joule for each token that the stub made."""
+
+    name, quality, min_window_s, update_period_s = "tokens", "measured", 0.01, 0.001
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+
+    def read(self) -> Reading:
+        now_s = time.perf_counter()
+        return Reading(now_s, {"j": IDLE_W * now_s + TOKEN_J * self._stub.tokens})
+
+    def energy_between(self, start: Reading, end: Reading) -> Energy:
+        energy_j = end.counters["j"] - start.counters["j"]
+        seconds = end.time_s - start.time_s
+        return Energy(energy_j, seconds, {"gpu-0": energy_j}, self.name, "measured")
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    server = Stub()
+    monkeypatch.setattr(discovery, "open_meter", lambda *_: TokenMeter(server))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def run(stub: Stub, path, *more: str) -> int:
+    given = ["--model", "tiny", "--stage", "chat", "--accuracy", "0.7", "--idle", "0.05"]
+    short = ["--requests", "8", "--trials", "2", "--tokens", "10", "--prompt-words", "12"]
+    return main(["profile-endpoint", stub.url, *given, *short, "--out", str(path), *more])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_row_has_the_joules_of_its_tokens(stub, tmp_path, capsys, stream):
+    out = tmp_path / "llm.csv"
+    how = ["--stream"] if stream else []
+    assert run(stub, out, "--at-once", "1,4", "--json", *how) == EXIT_DONE
+    told = json.loads(capsys.readouterr().out)["entries"]
+    rows = read_profile(out)
+    assert [row.batch for row in rows] == [1, 4]
+    for row, entry in zip(rows, told, strict=True):
+        assert row.dynamic_energy_j == pytest.approx(10 * TOKEN_J, rel=1e-3)
+        assert row.idle_power_w == pytest.approx(IDLE_W, rel=1e-3)
+        assert entry["tokens"] == 10
+        assert entry["prompt_tokens"] == 14  # "Request N:" and twelve words
+        assert entry["joules_per_token"] == pytest.approx(row.joules_per_request / 10, rel=1e-3)
+        assert (entry["first_token_s"] is not None) == stream
+        assert (row.meter, row.quality, row.trials) == ("tokens", "measured", 2)
+    assert rows[1].throughput_rps > 2 * rows[0].throughput_rps  # four at once, not in turn
+    prompts = [json.dumps(body["messages"]) for body in stub.bodies]
+    assert len(set(prompts)) > 0.9 * len(prompts)
+
+
+def test_a_directive_is_a_variant_of_its_own_and_lengths_may_be_natural(stub, tmp_path):
+    out = tmp_path / "llm.csv"
+    assert run(stub, out, "--variant", "tiny L0") == EXIT_DONE
+    brief = ["--variant", "tiny L1", "--directive", "Be brief.", "--natural-length"]
+    assert run(stub, out, *brief) == EXIT_DONE
+    long, short = read_profile(out)
+    assert (long.variant, short.variant) == ("tiny L0", "tiny L1")
+    assert short.dynamic_energy_j == pytest.approx(3 * TOKEN_J, rel=1e-3)
+    assert stub.bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert run(stub, out, "--variant", "tiny L1") == EXIT_BAD_INPUT  # it is there already
+    assert len(read_profile(out)) == 2
+
+
+def test_what_is_wrong_with_an_endpoint_is_said(stub):
+    def asked(url: str, model: str) -> None:
+        with closing(Client(Endpoint(url, model, max_tokens=1))) as client:
+            client.ask(1)
+
+    with pytest.raises(ServingError, match=r"answers 404: .*no such model"):
+        asked(stub.url, "other")
+    stub.says_usage = False
+    with pytest.raises(ServingError, match="how many tokens"):
+        asked(stub.url, "tiny")
+    with pytest.raises(ServingError, match="does not answer"):
+        asked("http://127.0.0.1:9/v1", "tiny")
+    with pytest.raises(ConfigError, match="no endpoint"):
+        Client(Endpoint("localhost:8000", "tiny"))
+
+
+def test_the_meter_must_see_the_server(stub, tmp_path, monkeypatch, capsys):
+    meter = TokenMeter(stub)
+    meter.name = "cpu-time"
+    monkeypatch.setattr(discovery, "open_meter", lambda *_: meter)
+    assert run(stub, tmp_path / "llm.csv") == 4
+    assert "cpu-time counts what this process" in capsys.readouterr().err
