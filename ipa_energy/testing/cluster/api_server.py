@@ -16,6 +16,7 @@ import contextlib
 import json
 import re
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -248,6 +249,11 @@ def _subresource(resource: Resource, name: str) -> Object:
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing for a client that has gone, which is what ends up here."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:

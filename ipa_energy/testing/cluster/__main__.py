@@ -1,0 +1,70 @@
+"""A cluster on this machine, to try ``--backend kubernetes`` without one.
+
+::
+
+    python -m ipa_energy.testing.cluster --kubeconfig /tmp/kubeconfig &
+    ipa-energy run video --backend kubernetes-stub --kubeconfig /tmp/kubeconfig --out runs/cluster
+
+Pods are processes of this machine; with ``--pretend`` they are only said to run. It says where it
+listens once it does, and ends with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import threading
+from pathlib import Path
+
+from kubernetes import client as kubernetes
+
+from ipa_energy.testing.cluster.api_server import ApiServer
+from ipa_energy.testing.cluster.api_writes import Request
+from ipa_energy.testing.cluster.node_agent import NodeAgent, as_command
+from ipa_energy.testing.cluster.pod_stub import stub_command
+from ipa_energy.testing.cluster.seldon import DEFINITION
+from ipa_energy.testing.cluster.world import World
+
+NODE = "this-machine"
+PRETENDED = {"cpu": "10000", "memory": "100Ti", "pods": "10000"}
+
+
+def main() -> None:
+    """Run until told to stop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ipa_energy.testing.cluster",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="file to write")
+    parser.add_argument("--namespace", default="default", help="of the kubeconfig; it is made")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--pretend", action="store_true", help="start nothing: pods are said to run")
+    how.add_argument("--stubs", action="store_true", help="light stubs in the place of MLServer")
+    args = parser.parse_args()
+    program = stub_command if args.stubs else None if args.pretend else as_command
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ApiServer())
+        definitions = server.resources["apiextensions.k8s.io", "v1", "customresourcedefinitions"]
+        server.writes.create(Request(definitions, ""), dict(DEFINITION))
+        if args.namespace not in ("default", "kube-system"):
+            namespaces = server.resources["", "v1", "namespaces"]
+            server.writes.create(Request(namespaces, ""), {"metadata": {"name": args.namespace}})
+        path = server.kubeconfig(args.kubeconfig, namespace=args.namespace)
+        if program is None:
+            stack.enter_context(World(server, nodes={NODE: PRETENDED}))
+        else:
+            stack.enter_context(World(server, nodes={}, starts_pods=False))
+            client = kubernetes.ApiClient(kubernetes.Configuration(host=server.url))
+            environment = {"KUBECONFIG": str(path.resolve())}
+            stack.enter_context(NodeAgent(client, NODE, program, environment=environment))
+        print(f"{server.url} KUBECONFIG={path}", flush=True)
+        stop.wait()
+
+
+if __name__ == "__main__":
+    main()
