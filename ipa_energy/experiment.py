@@ -154,7 +154,7 @@ def run_experiment(
     with log:
         try:
             setting = replace(
-                _setting(experiment, fixed, log.elapsed_s if resume else 0.0, live),
+                setting_of(experiment, fixed, log.elapsed_s if resume else 0.0, live),
                 folder=out,
                 logged_until_s=log.finished[-1].end_s if log.finished else 0.0,
                 next_request_id=log.next_request_id,
@@ -208,9 +208,10 @@ def _fitted(experiment: Experiment, fixed: Deployment | None) -> Experiment:
     return replace(experiment, planner=planner)
 
 
-def _setting(
+def setting_of(
     experiment: Experiment, fixed: Deployment | None, resumed_at_s: float, live: LiveOptions
 ) -> Setting:
+    """What the roles of a run are made from; no folder yet."""
     planner, config = experiment.planner, experiment.planner.config
     load = TraceLoad(experiment.workload.counts, mode=config.mode, seed=config.seed)
     start = fixed or initial_configuration(planner)

@@ -158,6 +158,10 @@ BACKENDS: dict[str, Named] = {
         "ipa_energy.serving.local:local_stub",
         on_this_machine=True,
     ),
+    "kubernetes": Named("its models on a cluster", "ipa_energy.serving.kubernetes:kubernetes"),
+    "kubernetes-stub": Named(
+        "the same with stubs", "ipa_energy.serving.kubernetes:kubernetes_stub"
+    ),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and
 the clock that it runs by."""

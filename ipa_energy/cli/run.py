@@ -14,7 +14,7 @@ from ipa_energy.cli.meters import add_powercap_option
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, add_weights, chosen_overrides
 from ipa_energy.cli.path import add_pipeline, named_path
-from ipa_energy.errors import EXIT_DONE
+from ipa_energy.errors import EXIT_DONE, ConfigError, require
 from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
 
@@ -73,6 +73,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
     group.add_argument("--predictor", choices=tuple(PREDICTORS), help="of the load")
     group.add_argument("--seed", type=int, metavar="N", help="of everything random")
     _add_live_options(parser)
+    _add_cluster_options(parser)
     parser.set_defaults(verb_function=run)
 
 
@@ -122,6 +123,24 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Which cluster a run on one goes to."""
+    group = parser.add_argument_group("runs on a cluster (--backend kubernetes)")
+    group.add_argument(
+        "--kubeconfig",
+        type=named_path,
+        metavar="FILE",
+        help="default: $KUBECONFIG, in a pod its service account",
+    )
+    group.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+    group.add_argument("--namespace", metavar="NAME", help="key: kubernetes.namespace")
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the objects of the first configuration and what they would change; write none",
+    )
+
+
 def _count(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -141,6 +160,9 @@ def _live_options(args: argparse.Namespace) -> LiveOptions:
         exporter_port=0 if args.exporter is None and args.prometheus else args.exporter,
         prometheus=args.out / "prometheus" if args.prometheus is True else args.prometheus,
         overcommits=args.overcommit,
+        kubeconfig=args.kubeconfig,
+        context=args.context,
+        namespace=args.namespace,
     )
 
 
@@ -159,6 +181,9 @@ def run(args: argparse.Namespace) -> int:
         ipa_home=Path(home) if home else None,
     )
     experiment.planner.warn_of_excluded()
+    if args.dry_run:
+        print(_dry_run(experiment, args), end="")
+        return EXIT_DONE
     with _shown(experiment, args) as view:
         finished = run_experiment(
             experiment,
@@ -182,6 +207,22 @@ def run(args: argparse.Namespace) -> int:
             print(f"beside the stages: {sum(overhead_j.values()):.3g} J ({parts})")
         print(_generator_words(args.out), end="")
     return EXIT_DONE
+
+
+def _dry_run(experiment: Experiment, args: argparse.Namespace) -> str:
+    from ipa_energy.experiment import setting_of
+
+    if not args.backend.startswith("kubernetes"):
+        raise ConfigError(
+            f"--backend {args.backend} writes nothing anywhere",
+            where="--dry-run",
+            allowed="--backend kubernetes, kubernetes-stub",
+        )
+    require("kubernetes", what="--backend kubernetes", extra="kubernetes")
+    from ipa_energy.serving.kubernetes.backend import dry_run
+
+    setting = setting_of(experiment, None, 0.0, _live_options(args))
+    return dry_run(setting, is_stub=args.backend.endswith("-stub"))
 
 
 @contextmanager

@@ -566,6 +566,7 @@ class LiveOptions:
         exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
         prometheus: folder for a Prometheus that is started; or the URL of one to look at; None:
             neither.
+        kubeconfig, context, namespace: which cluster, and where in it; None: as the client has it.
     """
 
     meter: str = "auto"
@@ -576,6 +577,9 @@ class LiveOptions:
     stubs_work: bool = False
     exporter_port: int | None = None
     prometheus: Path | str | None = None
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

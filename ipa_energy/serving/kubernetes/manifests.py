@@ -18,9 +18,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import yaml
 
 from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.errors import ConfigError
@@ -138,6 +140,18 @@ def desired(
         objects.append(stage_service(stage.stage, rendering))
         objects.append(stage_workload(stage, rendering, kept.get(stage.stage)))
     return tuple(objects)
+
+
+def as_yaml(objects: Sequence[Object]) -> str:
+    """Objects as ``kubectl apply -f -`` reads them."""
+    return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, width=100)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what occurs twice twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def stage_workload(

@@ -98,6 +98,10 @@ class Reconciler:
         _raise_worst(failed)
         return written
 
+    def look(self) -> None:
+        """See what is there, and write nothing."""
+        self.live = look(self._api, self._rendering)
+
     def differences(self, plan: Deployment) -> tuple[list[Action], list[str]]:
         """What :meth:`step` would write, and what the server would say against it."""
         actions = self._compared(plan)
@@ -157,7 +161,7 @@ class Reconciler:
 
     def delete_all(self) -> None:
         """Take away everything of the pipeline's."""
-        self.live = look(self._api, self._rendering)
+        self.look()
         _raise_worst(act(self._api, diff(self.live, ()), self.live))
 
     def router_address(self) -> str | None:
@@ -166,6 +170,11 @@ class Reconciler:
             if is_ready(pod) and not _is_ending(pod):
                 return str(pod["status"]["podIP"])
         return None
+
+    def router_trouble(self) -> str | None:
+        """Why the router's pod does not become ready; None if nothing is known."""
+        told = (trouble_of(pod) for pod in self.live.pods_of(ROUTER))
+        return next((trouble for trouble in told if trouble), None)
 
     def _compared(self, plan: Deployment) -> list[Action]:
         live = self.live = look(self._api, self._rendering)

@@ -73,11 +73,17 @@ class RunClock(WallClock):
 def served(setting: Setting, models: ServedModels) -> Serving:
     """See :func:`ipa_energy.serving.local.local`."""
     clock = RunClock(setting.resumed_at_s)
-    backend = LocalBackend(setting, models, clock)
+    return serving_of(LocalBackend(setting, models, clock), setting, models, clock)
+
+
+def serving_of(
+    backend: LocalBackend, setting: Setting, models: ServedModels, clock: RunClock
+) -> Serving:
+    """The three roles of a run, once the backend serves what it begins with."""
     try:
         if not backend.is_taken_over:
             backend.deploy(setting.start)
-            backend.plane.wait(START_TIMEOUT_S)
+            backend.wait_ready()
         # Not before: the generator asks whether every stage has a replica.
         backend.load = PlaneLoad(
             setting.load,
@@ -113,19 +119,23 @@ class LocalBackend:
     resumes: Resumes = "adopt"
 
     def __init__(self, setting: Setting, models: ServedModels, clock: RunClock) -> None:
-        config, folder = setting.config, setting.folder
         self.name = models.backend
         self._setting, self._clock = setting, clock
         self.load: PlaneLoad | None = None
         self._beside_s = 0.0
         self._samples: list[Sample] = []
         self._prometheus: PrometheusProcess | None = None
+        self.plane, self.is_taken_over = self._found_or_begun(models)
+        resumed = self.is_taken_over
+        self._collected_s = setting.logged_until_s if resumed else setting.resumed_at_s
+
+    def _found_or_begun(self, models: ServedModels) -> tuple[Plane, bool]:
+        """A plane, and whether it serves the run already."""
+        setting, config, folder = self._setting, self._setting.config, self._setting.folder
         taken_over = Plane.taken_over(folder, setting.logged_until_s) if folder else None
         if taken_over is not None and taken_over.standing.zero_s is None:
             taken_over.close()  # whoever began it was gone before anything was sent
             taken_over = None
-        self.is_taken_over = taken_over is not None
-        self._collected_s = setting.logged_until_s if taken_over else setting.resumed_at_s
         limit_s, lease_s = config.drop_limit, setting.live.lease * config.adaptation_interval
         others = planes_running() - {taken_over.pid if taken_over else 0}
         if others:
@@ -133,7 +143,7 @@ class LocalBackend:
                 "another pipeline is served on this machine (process %d): both share its CPUs",
                 min(others),
             )
-        self.plane = taken_over or Plane(
+        plane = taken_over or Plane(
             Job(
                 config.pipeline_name,
                 models.launches,
@@ -146,6 +156,11 @@ class LocalBackend:
                 energy_sla_j=config.energy_sla_joules,
             )
         )
+        return plane, taken_over is not None
+
+    def wait_ready(self) -> None:
+        """Return when what was deployed serves, and nothing else."""
+        self.plane.wait(START_TIMEOUT_S)
 
     def begin(self, zero_s: float) -> None:
         """The run's second 0 was at ``zero_s``: what was spent before is not the run's."""
@@ -235,7 +250,8 @@ class LocalBackend:
 
     @property
     def _zero_s(self) -> float:
-        return time.perf_counter() - self._clock.now_s
+        """Second 0 of the run by the plane's ``perf_counter``."""
+        return time.perf_counter() - self._clock.now_s + self.plane.clock_ahead_s
 
     def _served(
         self, requests: Requests, collected: Collected, start_s: float, end_s: float

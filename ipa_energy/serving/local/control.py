@@ -13,6 +13,7 @@ run folder, ours alone to use: an adapter that was killed finds the pipeline the
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import json
@@ -97,6 +98,19 @@ def parsed(data: bytes) -> Mapping[str, Any]:
     if not isinstance(message, dict):
         raise GiveUpError("a message over the control socket is no object")
     return message
+
+
+async def next_message(reader: asyncio.StreamReader) -> Mapping[str, Any]:
+    """The next message that comes.
+
+    Raises:
+        GiveUpError: it is none.
+        asyncio.IncompleteReadError: the other end has hung up.
+    """
+    size = LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]
+    if size > MAX_FRAME_BYTES:
+        raise GiveUpError(f"a message of {size} bytes")
+    return parsed(await reader.readexactly(size))
 
 
 def error_in(error: IpaEnergyError) -> dict[str, str]:

@@ -157,15 +157,15 @@ class Exporter:
         self.cpu_s += time.thread_time() - begin_s
         return text
 
-    async def listen(self, port: int) -> int:
-        """Serve ``/metrics`` on this machine; the port, which the kernel chooses for 0.
+    async def listen(self, port: int, host: str = "127.0.0.1") -> int:
+        """Serve ``/metrics``; the port, which the kernel chooses for 0.
 
         Raises:
             ServingError: the port is taken.
         """
         try:
             self._server = await asyncio.start_server(
-                self._answer, "127.0.0.1", port, limit=MAX_REQUEST_BYTES
+                self._answer, host, port, limit=MAX_REQUEST_BYTES
             )
         except OSError as error:
             told = (error.strerror or str(error)).lower()

@@ -210,7 +210,12 @@ class Plane:
 
     Attributes:
         standing: what it served when it was begun or taken over.
+        clock_ahead_s: by how much its ``perf_counter`` is ahead of ours: on this machine there is
+            one.
     """
+
+    asks = ASKS
+    clock_ahead_s = 0.0
 
     def __init__(self, job: Job) -> None:
         self._process: subprocess.Popen[bytes] | None
@@ -285,7 +290,7 @@ class Plane:
 
     def begin(self, zero_s: float) -> None:
         """Second 0 of the run was at ``zero_s`` by ``perf_counter``: send what is to be sent."""
-        self._ask("begin", zero_s)
+        self._ask("begin", zero_s + self.clock_ahead_s)
 
     def collect(self, until_s: float) -> Collected:
         """What left before ``until_s`` seconds of the run; infinity: all, when it has.
@@ -324,7 +329,7 @@ class Plane:
                 (self._folder / control.SOCKET_FILE).unlink(missing_ok=True)
 
     def _ask(self, what: str, value: object = None, *, timeout_s: float | None = None) -> Any:
-        takes, gives = ASKS[what]
+        takes, gives = self.asks[what]
         message = {"ask": what, "with": control.dumped(takes, value)}
         if timeout_s is None and what != "collect":
             timeout_s = ANSWER_TIMEOUT_S

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,8 +53,10 @@ FOREIGN_TRIP_S = 300.0
 """After so long a trip that none of our own requests made is forgotten."""
 
 
-class _Pipeline:
+class PlanePipeline:
     """What is served, and what is asked about it."""
+
+    listens_at = "127.0.0.1:0"
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -197,17 +199,10 @@ class _Pipeline:
 
     async def _serve(self) -> str:
         job = self.job
-        prices = prices_for(job.live.meter, job.live.powercap, job.power)
-        self._prices = prices
+        prices = self._prices = self._prices_now()
         await prices.begin()
-        cpus = Cpus()
-        if job.models is not None:
-            self._template = Template(job.models)
-        queues = []
-        for stage, launches in job.stages.items():
-            queue = StageQueue(stage, drop_limit_s=job.drop_limit_s)
-            queues.append(queue)
-            self._sets[stage] = ReplicaSet(queue, _launcher(launches), cpus, self._template)
+        queues = [StageQueue(stage, drop_limit_s=job.drop_limit_s) for stage in job.stages]
+        self._sets = self._fleets(queues)
         self._router = Router(job.pipeline, queues)
         self._ledger = CpuLedger(
             prices,
@@ -220,9 +215,24 @@ class _Pipeline:
             self._ledger.add_overhead("meter", lambda: prices.cpu_s)
         if job.live.exporter_port is not None:
             await self._export(self._ledger, prices, job.live.exporter_port)
-        self._front, port = await start_server(self._router)
+        self._front, port = await start_server(self._router, self.listens_at)
         self._sampling = asyncio.create_task(self._sample_for_ever())
-        return f"127.0.0.1:{port}"
+        return f"{self.listens_at.rpartition(':')[0]}:{port}"
+
+    def _prices_now(self) -> Prices:
+        """What CPU time costs."""
+        live = self.job.live
+        return prices_for(live.meter, live.powercap, self.job.power)
+
+    def _fleets(self, queues: Sequence[StageQueue]) -> dict[str, ReplicaSet]:
+        """The replicas of each stage: processes of this machine."""
+        job, cpus = self.job, Cpus()
+        if job.models is not None:
+            self._template = Template(job.models)
+        return {
+            queue.stage: ReplicaSet(queue, _launcher(job.stages[queue.stage]), cpus, self._template)
+            for queue in queues
+        }
 
     async def _export(self, ledger: CpuLedger, prices: Prices, port: int) -> None:
         """Offer figures to Prometheus."""
@@ -236,7 +246,8 @@ class _Pipeline:
             energy_sla_j=self.job.energy_sla_j,
             meter=prices.meter,
         )
-        self._exporter_port = await exporter.listen(port)
+        host = self.listens_at.rpartition(":")[0]
+        self._exporter_port = await exporter.listen(port, host)
         self._exporter, self._router.on_left = exporter, exporter.left
         ledger.add_overhead("exporter", lambda: exporter.cpu_s)
 
@@ -298,10 +309,12 @@ class _Pipeline:
                 self._exporter.sampled(sample)
 
 
-class _Control:
+class PlaneControl:
     """The sockets at which the pipeline is asked, and the lease."""
 
-    def __init__(self, pipeline: _Pipeline) -> None:
+    asks = ASKS
+
+    def __init__(self, pipeline: PlanePipeline) -> None:
         self._pipeline = pipeline
         self._over = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -329,10 +342,9 @@ class _Control:
             task.cancel()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_busy = self._writer is not None
-        if is_busy or not control.is_ours(writer.get_extra_info("socket")):
+        if not await self._admits(reader, writer) or self._writer is not None:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, GiveUpError):
-                await _next_message(reader)
+                await control.next_message(reader)
                 busy = GiveUpError("another process decides what this pipeline runs")
                 writer.write(control.frame(control.error_in(busy)))
                 await writer.drain()
@@ -341,12 +353,17 @@ class _Control:
         self._writer = writer
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, GiveUpError):
             while True:
-                message = await _next_message(reader)
+                message = await control.next_message(reader)
                 task = asyncio.create_task(self._answer(message, writer))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         self._writer = None
         writer.close()
+
+    async def _admits(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """True if the other end may tell this pipeline what to do."""
+        del reader
+        return control.is_ours(writer.get_extra_info("socket"))
 
     async def _answer(self, message: Mapping[str, Any], writer: asyncio.StreamWriter) -> None:
         what = str(message.get("ask"))
@@ -356,9 +373,9 @@ class _Control:
             return
         self._asking += 1
         try:
-            if what not in ASKS:
+            if what not in self.asks:
                 raise GiveUpError(f"nobody can be asked for {what!r}")
-            takes, gives = ASKS[what]
+            takes, gives = self.asks[what]
             value = control.loaded(takes, message.get("with"))
             answer = await getattr(self._pipeline, f"on_{what}")(value)
             told: Mapping[str, Any] = {"answer": control.dumped(gives, answer)}
@@ -392,13 +409,6 @@ class _Control:
                 (lease.folder / control.SOCKET_FILE).unlink()
 
 
-async def _next_message(reader: asyncio.StreamReader) -> Mapping[str, Any]:
-    size = control.LENGTH.unpack(await reader.readexactly(control.LENGTH.size))[0]
-    if size > control.MAX_FRAME_BYTES:
-        raise GiveUpError(f"a message of {size} bytes")
-    return control.parsed(await reader.readexactly(size))
-
-
 def _row(line: Line, trip: Trip | None, stages: int) -> list[float]:
     number, sent_s, done_s, trouble = line
     stopped_at = -1 if trouble is None else max(0, trip.stopped_at) if trip else 0
@@ -422,7 +432,7 @@ def _launcher(launches: Mapping[Server, Launch]) -> Callable[[Option], Launch]:
 async def _main() -> None:
     job: Job = pickle.load(sys.stdin.buffer)
     first, *others = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
-    await _Control(_Pipeline(job)).serve(first, others[0] if others else None)
+    await PlaneControl(PlanePipeline(job)).serve(first, others[0] if others else None)
 
 
 if __name__ == "__main__":

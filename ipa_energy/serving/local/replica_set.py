@@ -92,6 +92,7 @@ class Wanted:
         replicas: how many.
         batch_timeout_s, call_timeout_s: see :class:`.stage_queue.Replica`.
         slow_after_s: a batch that took longer was a slow one.
+        server: what the servers that run it call themselves, where others start them; empty here.
     """
 
     option: Option
@@ -99,6 +100,7 @@ class Wanted:
     batch_timeout_s: float = 0.0
     call_timeout_s: float = 60.0
     slow_after_s: float = math.inf
+    server: str = ""
 
 
 class ReplicaSet:

@@ -153,6 +153,7 @@ class RemoteReplica:
         call_timeout_s: float = 60.0,
     ) -> None:
         self.name = name
+        self.address = address
         self.model = model
         self.batch = batch
         self.batch_timeout_s = batch_timeout_s
@@ -161,6 +162,7 @@ class RemoteReplica:
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
         self._model_ready = self._method("ModelReady")
         self._metadata = self._method("ModelMetadata")
+        self._server_metadata = self._method("ServerMetadata")
 
     def _method(self, name: str) -> Any:
         return self._channel.unary_unary(
@@ -206,6 +208,16 @@ class RemoteReplica:
         except grpc.aio.AioRpcError:  # the protocol's part that many servers leave out
             return INPUT
         return str(answer.inputs[0].name) if answer.inputs else INPUT
+
+    async def server_name(self, timeout_s: float) -> str | None:
+        """What the server there calls itself; None if it does not say so within the time."""
+        request = MESSAGES["ServerMetadataRequest"]()
+        try:
+            asked = self._server_metadata(request, timeout=timeout_s, wait_for_ready=True)
+            answer = await asked
+        except grpc.aio.AioRpcError:
+            return None
+        return str(answer.name)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -63,7 +63,7 @@ class ServedModels:
 
 def stub_models(setting: Setting) -> ServedModels:
     """Stubs that take the profile's times."""
-    _check_fan_out(setting, "local-stub")
+    check_fan_out(setting, "local-stub")
     launches = {stage.name: _stubs(stage, setting.live.stubs_work) for stage in setting.stages}
     payloads = images_of(setting.config) or (STUB_PAYLOAD,)
     return ServedModels("local-stub", launches, payloads)
@@ -78,10 +78,10 @@ def real_models(setting: Setting) -> ServedModels:
         UnavailableError: something is not installed.
     """
     require("mlserver", what="--backend local", extra="serve", instead="--backend local-stub")
-    _check_fan_out(setting, "local")
+    check_fan_out(setting, "local")
     _check_whole_cores(setting)
     config = setting.config
-    reference = _reference(config)
+    reference = reference_of(config)
     pipeline = load_pipeline(reference)
     served = served_pipeline(pipeline, where="--backend local")
     check_requirements(pipeline)
@@ -121,7 +121,12 @@ def images_in(folder: Path) -> tuple[bytes, ...]:
     return images
 
 
-def _check_fan_out(setting: Setting, backend: str) -> None:
+def check_fan_out(setting: Setting, backend: str) -> None:
+    """See that every stage is asked once for each request.
+
+    Raises:
+        ConfigError: one is not.
+    """
     for stage in setting.stages:
         if stage.requests_per_input != 1:
             raise ConfigError(
@@ -158,7 +163,8 @@ def _stubs(stage: Stage, works: bool) -> dict[Server, Launch]:
     return launches
 
 
-def _reference(config: PipelineConfig) -> str:
+def reference_of(config: PipelineConfig) -> str:
+    """The pipeline's folder, file or module."""
     name = config.pipeline_folder_name or config.pipeline_name
     near = [Path.cwd()]
     if config.profile is not None:

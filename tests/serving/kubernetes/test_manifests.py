@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from cluster_plans import model_of, plan, rendering, stage
 from option_maker import make_option
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Allocation
 from ipa_energy.serving.base import DeployedStage
-from ipa_energy.serving.kubernetes.manifests import cores_text, desired, dns_name, server_name
+from ipa_energy.serving.kubernetes.manifests import (
+    as_yaml,
+    cores_text,
+    desired,
+    dns_name,
+    server_name,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = {
@@ -39,7 +44,7 @@ def _plan(name):
 def test_objects_are_those_of_the_golden_file(name):
     """``WRITE_GOLDEN=1`` writes the files anew."""
     made = list(desired(_plan(name), rendering(**SETTINGS[name])))
-    text = yaml.safe_dump_all(made, sort_keys=False, width=100)
+    text = as_yaml(made)
     path = GOLDEN / f"{name}.yaml"
     if os.environ.get("WRITE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
