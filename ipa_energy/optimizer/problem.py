@@ -346,6 +346,19 @@ class StageColumns:
         if self.throughput_rps.ndim == 1:
             self._take(self._figures)
 
+    def of(self, options: Ints) -> StageColumns:
+        """Those of some of the allowed options, in the order given, each as often as it is."""
+        at = np.searchsorted(self.allowed, options)
+        found = copy.copy(self)
+        for name in ("allowed", "scores", "accuracy", "batch", "cpu_cores", "throughput_rps"):
+            setattr(found, name, getattr(self, name)[at])
+        found._options = [self._options[index] for index in at]
+        found._figures = {figure: values[at] for figure, values in self._figures.items()}
+        found._units = {}
+        if found.throughput_rps.ndim == 1:
+            found._take(found._figures)
+        return found
+
     def at(self, replicas: Floats) -> StageColumns:
         """The columns while ``replicas`` of each option work at once."""
         if self.throughput_rps.ndim == 1:
@@ -474,10 +487,8 @@ class Program:
         """
         replicas = [count.astype(np.float64) for _, count in picks]
         fixed = [
-            StageColumns(stage, rule, self.settings, index).at(count)
-            for stage, rule, (index, _), count in zip(
-                self.stages, self.rules, picks, replicas, strict=True
-            )
+            columns.of(index).at(count)
+            for columns, (index, _), count in zip(self._columns, picks, replicas, strict=True)
         ]
 
         def at(moment: Moment) -> Problem:

@@ -17,6 +17,10 @@ step *t*, of T seconds with λ requests each, weighs in the objective's unit::
     cores …    what replicas hold that wait for their successors, for that share of the step
     lateness   lateness·(seconds in which requests would be late)/T
 
+A run's objective has the mean accuracy and cores over *time* and the joules over all *requests*. So
+what counts by request, and lateness, weighs by the requests that a step has beside a usual one: a
+quiet minute's joules are few, whatever they are by request.
+
 :mod:`.switching` counts the joules. Requests are late while those before them in the queue take
 longer than they have patience: the queue grows while what exists carries less than arrives, until
 the new replicas serve, and then shrinks by what they carry more. So replicas are started before a
@@ -42,9 +46,9 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.optimizer.plan import Choice, Plan, build_plan
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem, Program
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem, Program
 from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
-from ipa_energy.optimizer.solve import decide
+from ipa_energy.optimizer.solve import DEFAULT_METHOD, decide
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import DeployedStage, StageState, Told
@@ -53,8 +57,14 @@ from ipa_energy.serving.simulated.replicas import server_of
 MOST_PLANS = 200_000
 """Plans of a step that are looked at one by one."""
 
-PLANS_A_STEP = 8
-"""Best plans of a step whose options are candidates where there are more."""
+MOST_OF_THE_BEST = 20_000
+"""The same where they are put together from the best plans of the steps."""
+
+PLANS_A_STEP = 4
+"""Best plans of a step whose options are candidates where there are too many plans."""
+
+PER_REQUEST = ("joules_per_request", "grams_per_request", "priced_grams")
+"""Quantities of one request, which weigh more the more requests there are."""
 
 Picks = list[tuple[int, int]]
 """Candidates of a stage: (index of the option, replicas)."""
@@ -86,10 +96,12 @@ class Start:
     Attributes:
         states: of each stage what is observed, at least one state with a replica.
         waiting: requests in the pipeline's queues.
+        usual_rps: mean load of the time that the objective is meant for; None: every step's own.
     """
 
     states: Sequence[Sequence[StageState]]
     waiting: float = 0.0
+    usual_rps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +130,9 @@ def best_course(
     moments: Sequence[Moment],
     start: Start,
     prices: Prices,
+    *,
+    method: str = DEFAULT_METHOD,
+    limit_s: float | None = None,
 ) -> Course | None:
     """The best course from what runs; None if nothing carries the load of the first step.
 
@@ -127,9 +142,14 @@ def best_course(
             has to be carried.
         start: what is there.
         prices: of changes.
+        method: finds the best plans of single steps, where there are too many plans.
+        limit_s: for all of these; None: as long as it takes.
     """
-    picks = _candidates(program, moments, start, prices.interval_s)
-    if picks is None:
+    needed = _moments(moments, start, prices.interval_s)
+    picks = _candidates(program, needed, start)
+    if math.prod(len(stage) for stage in picks) > MOST_PLANS:
+        picks = _of_best_plans(program, needed, start, method, limit_s)
+    if not all(picks):
         return None
     steps = _Steps(program, moments, start, prices, picks)
     if not steps.values:
@@ -137,27 +157,24 @@ def best_course(
     return steps.kept(steps.contenders()).course()
 
 
-def _candidates(
-    program: Program,
-    moments: Sequence[Moment],
-    start: Start,
-    interval_s: float,
-) -> list[Picks] | None:
-    """Options and replicas of each stage that a course may choose."""
-    loads_rps = list(dict.fromkeys(moment.peak_rps for moment in moments))
+def _moments(moments: Sequence[Moment], start: Start, interval_s: float) -> list[Moment]:
+    """What replicas are needed for, in one step or another."""
+    ahead = list({moment.peak_rps: moment for moment in moments}.values())
     if start.waiting:  # what also works off the queue, in an interval or in half of one
-        loads_rps += [loads_rps[0] + start.waiting / s for s in (interval_s, interval_s / 2)]
-    found = [
-        dict.fromkeys(_running(program, index, states)) for index, states in enumerate(start.states)
-    ]
-    kept = [list(stage) for stage in found]
-    for load_rps in loads_rps:
-        for stage, candidates in zip(found, program.at(load_rps).stages, strict=True):
+        more_rps = [start.waiting / seconds for seconds in (interval_s, interval_s / 2)]
+        first = moments[0]
+        ahead += [replace(first, peak_rps=first.peak_rps + more) for more in more_rps]
+    return ahead
+
+
+def _candidates(program: Program, moments: Sequence[Moment], start: Start) -> list[Picks]:
+    """Options and replicas of each stage that a course may choose."""
+    found = [dict.fromkeys(_running(program, at, each)) for at, each in enumerate(start.states)]
+    for moment in moments:
+        for stage, candidates in zip(found, program.at(moment).stages, strict=True):
             pairs = zip(candidates.option_index.tolist(), candidates.replicas.tolist(), strict=True)
             stage.update(dict.fromkeys(pairs))
-    if math.prod(len(stage) for stage in found) > MOST_PLANS:
-        return _of_best_plans(program, loads_rps, kept)
-    return [list(stage) for stage in found] if all(found) else None
+    return [list(stage) for stage in found]
 
 
 def _running(program: Program, index: int, states: Sequence[StageState]) -> Picks:
@@ -176,22 +193,27 @@ def _running(program: Program, index: int, states: Sequence[StageState]) -> Pick
 
 
 def _of_best_plans(
-    program: Program, loads_rps: Sequence[float], running: Sequence[Picks]
-) -> list[Picks] | None:
-    """What the best plans of single loads are made of, and what runs, as many as can be held."""
+    program: Program,
+    moments: Sequence[Moment],
+    start: Start,
+    method: str,
+    limit_s: float | None,
+) -> list[Picks]:
+    """What the best plans of single moments are made of, and what runs, as many as can be held."""
+    share_s = None if limit_s is None else limit_s / len(moments)
+    found = [decide(program, moment, method, PLANS_A_STEP, share_s).plans for moment in moments]
     ranked: list[dict[tuple[int, int], None]] = [{} for _ in program.stages]
-    found = [decide(program, load_rps, top_k=PLANS_A_STEP).plans for load_rps in loads_rps]
     for rank in range(PLANS_A_STEP):
         for plans in found:
             for at, stage in enumerate(plans[rank].stages if rank < len(plans) else ()):
                 ranked[at][_index_of(program.stages[at], stage.option), stage.replicas] = None
         if rank == 0:
-            for picked, mine in zip(ranked, running, strict=True):
-                picked.update(dict.fromkeys(mine))
+            for at, states in enumerate(start.states):
+                ranked[at].update(dict.fromkeys(_running(program, at, states)))
     picks = [list(stage) for stage in ranked]
-    while math.prod(len(stage) for stage in picks) > MOST_PLANS:
+    while math.prod(len(stage) for stage in picks) > MOST_OF_THE_BEST:
         max(picks, key=len).pop()
-    return picks if all(picks) else None
+    return picks
 
 
 def _index_of(stage: Stage, option: Option) -> int:
@@ -229,6 +251,7 @@ class _Steps:
     ) -> None:
         self._program, self._start, self._prices = program, start, prices
         self._between: dict[tuple[int, bool], _Between] = {}
+        self._costs: dict[int, list[_Change]] = {}
         self.picks = list(picks)
         self._mine = [
             [DeployedStage(stage.name, stage.options[at].at(n), n) for at, n in chosen]
@@ -253,7 +276,7 @@ class _Steps:
         if settings.accuracy_method == "average":
             accuracy = accuracy / len(problem.stages)
         penalties = [
-            np.where(carries, candidates.penalty, np.inf)
+            np.where(carries, self._penalty(problem, candidates), np.inf)
             for candidates, carries in zip(problem.stages, self._carrying(problem), strict=True)
         ]
         values: Floats = settings.alpha * accuracy - reduce(np.add.outer, penalties)
@@ -261,6 +284,23 @@ class _Steps:
             total = reduce(np.add.outer, problem.columns(cap.quantity))
             values[total > cap.limit + CONSTRAINT_RTOL * abs(cap.limit)] = -np.inf
         return values
+
+    def _penalty(self, problem: Problem, candidates: Candidates) -> Floats:
+        """A stage's part of (6) but A, with what counts by request counted by usual requests."""
+        busier = self._requests(problem.moment) - 1
+        if not busier:
+            return candidates.penalty
+        more = [
+            term.weight * busier * candidates.amounts[term.quantity]
+            for term in problem.terms
+            if term.quantity in PER_REQUEST
+        ]
+        return reduce(np.add, more, candidates.penalty)
+
+    def _requests(self, moment: Moment) -> float:
+        """How many requests come in a step for each of a usual one."""
+        usual_rps = self._start.usual_rps
+        return 1.0 if usual_rps is None else moment.mean_rps / usual_rps
 
     def _carrying(self, problem: Problem) -> list[Mask]:
         """Of each stage which candidates carry the load of a step."""
@@ -274,7 +314,7 @@ class _Steps:
     def kept(self, index: Sequence[Ints]) -> _Steps:
         """The same steps with some of the candidates."""
         found = copy(self)
-        found._between = {}
+        found._between, found._costs = {}, {}
         found.picks = [[p[i] for i in few] for p, few in zip(self.picks, index, strict=True)]
         found._mine = [[m[i] for i in few] for m, few in zip(self._mine, index, strict=True)]
         found.values = [values[np.ix_(*index)] for values in self.values]
@@ -350,7 +390,9 @@ class _Steps:
 
     def _changes(self, step: int) -> list[_Change]:
         """Of each stage what its changes at a step cost: from what runs, or from candidates."""
-        return [self._changes_of(step, at) for at in range(len(self.picks))]
+        if step not in self._costs:
+            self._costs[step] = [self._changes_of(step, at) for at in range(len(self.picks))]
+        return self._costs[step]
 
     def _changes_of(self, step: int, at: int) -> _Change:
         stage, prices, problem = self._program.stages[at], self._prices, self.problems[step]
@@ -365,18 +407,33 @@ class _Steps:
             patience_s=prices.patience_s,
             most_s=prices.interval_s * (len(self.problems) - step),
         )
+        requests = self._requests(moment)
         joule = weight_of_a_joule(problem, at) / (moment.mean_rps * prices.interval_s)
         weighs = (
-            joule * (between.loading_j + between.held_j)
-            + np.array([weight_held(problem, at, each) for each in between.before])[:, None]
-            * (between.overlap_s / prices.interval_s)
-            + prices.lateness * late_s / prices.interval_s
+            requests * joule * (between.loading_j + between.held_j)
+            + self._held(step, at)[:, None] * (between.overlap_s / prices.interval_s)
+            + requests * prices.lateness * late_s / prices.interval_s
         )
         if math.isinf(prices.switching):
             priced = np.where(between.is_change, np.inf, 0.0)
         else:
             priced = prices.switching * weighs
         return _Change(between.loading_j, between.held_j, late_s, priced)
+
+    def _held(self, step: int, at: int) -> Floats:
+        """What cores and other resources weigh of those that run before a change, a whole step."""
+        problem = self.problems[step]
+        terms = [each for each in problem.terms if each.quantity.startswith(("cost", UNITS))]
+        if step:
+            amounts = problem.stages[at].amounts
+            return sum((each.weight * amounts[each.quantity] for each in terms), np.zeros(1))
+        stage, held = self._program.stages[at], self._between_of(at, is_start=True).before[0]
+        found = [
+            each.weight
+            * amount_of(each.quantity)(held.option, held.replicas, stage, problem.moment)
+            for each in terms
+        ]
+        return np.array([sum(found)], dtype=np.float64)
 
     def _between_of(self, at: int, *, is_start: bool) -> _Between:
         """What changes of a stage take, whatever the load."""
@@ -470,16 +527,6 @@ def weight_of_a_joule(problem: Problem, at: int) -> float:
         with_it, without = (amount(o, 1, stage, problem.moment) for o in (more, option))
         found += term.weight * (with_it - without) / stage.requests_per_input
     return float(found)
-
-
-def weight_held(problem: Problem, at: int, held: DeployedStage) -> float:
-    """What the cores and other resources of some replicas weigh that are there for a whole step."""
-    stage, moment = problem.stages[at].stage, problem.moment
-    return sum(
-        term.weight * float(amount_of(term.quantity)(held.option, held.replicas, stage, moment))
-        for term in problem.terms
-        if term.quantity == "cost" or term.quantity.startswith(UNITS)
-    )
 
 
 def late_seconds(

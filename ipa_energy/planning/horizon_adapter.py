@@ -31,7 +31,7 @@ from ipa_energy.planning.horizon import Prices, Start, best_course
 from ipa_energy.planning.planner import Planner
 from ipa_energy.serving.base import Decision, DeployedStage, Deployment, StageState, Switching
 
-UPPER = 0.9
+UPPER = 0.75
 """Level of the quantile that replicas have to carry."""
 
 MIDDLE = 0.5
@@ -102,7 +102,15 @@ class HorizonAdapter(Adapter):
             _states_of(stage.stage, observed.states) or (_as_state(stage),) for stage in running
         ]
         waiting = max(0.0, observed.in_pipeline - self._usually_inside(moments[0], running))
-        course = best_course(self.program, moments, Start(states, waiting), self.prices)
+        start = Start(states, waiting, self._usual_rps(received_rps, moments))
+        course = best_course(
+            self.program,
+            moments,
+            start,
+            self.prices,
+            method=self.method,
+            limit_s=None if self.limit_s is None else self.limit_s / 2,
+        )
         first = moments[0]
         decision = Decision(
             status="optimal",
@@ -129,6 +137,14 @@ class HorizonAdapter(Adapter):
         mean_rps = min(mean_rps, peak_rps)
         signals = self.signals(now_s + begin_s, mean_rps)
         return Moment(mean_rps, mean_rps, peak_rps, signals, self._low_end_rps(seen, mean_rps))
+
+    def _usual_rps(self, received_rps: Counts, moments: Sequence[Moment]) -> float | None:
+        """The mean load of the time that was seen and that is looked ahead to."""
+        if not self.prices.switching:
+            return None  # every interval for itself
+        ahead = math.fsum(each.mean_rps for each in moments) * self.interval_s
+        length_s = len(received_rps) + len(moments) * self.interval_s
+        return (float(received_rps.sum()) + ahead) / length_s
 
     def _usually_inside(self, moment: Moment, running: Deployment) -> float:
         """Requests that are under way although none of them has to wait."""
