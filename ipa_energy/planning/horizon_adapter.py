@@ -25,8 +25,10 @@ from ipa_energy.adaptation.loop import NOT_OBSERVED, Adapter, Observed
 from ipa_energy.adaptation.predictor import Predictor
 from ipa_energy.arrays import Counts
 from ipa_energy.config import PipelineConfig
+from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Program, combine_accuracy
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.planning.horizon import Prices, Start, best_course
 from ipa_energy.planning.planner import Planner
 from ipa_energy.serving.base import Decision, DeployedStage, Deployment, StageState, Switching
@@ -52,7 +54,19 @@ def adapter_for(planner: Planner, predictor: Predictor, signals: Signals) -> Ada
             limit_s=config.limit_in_runs_s,
             signals=signals,
         )
+    _refuse_what_cannot_look_ahead(planner.program.settings)
     return HorizonAdapter(planner, predictor, signals)
+
+
+def _refuse_what_cannot_look_ahead(settings: Settings) -> None:
+    for key, is_set in (("mix: true", settings.mix), ("gpus", bool(settings.gpus))):
+        if is_set:
+            raise ConfigError(
+                f"controller: horizon does not know {key}",
+                where="controller",
+                allowed="interval",
+                fix="leave one of them out",
+            )
 
 
 class HorizonAdapter(Adapter):
