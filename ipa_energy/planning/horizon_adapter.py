@@ -33,7 +33,7 @@ from ipa_energy.planning.horizon import Prices, Start, best_course
 from ipa_energy.planning.planner import Planner
 from ipa_energy.serving.base import Decision, DeployedStage, Deployment, StageState, Switching
 
-UPPER = 0.75
+UPPER = 0.9
 """Level of the quantile that replicas have to carry."""
 
 MIDDLE = 0.5
