@@ -233,6 +233,12 @@ class PipelineConfig(UnusedKeys):
         "scale: initial variants for good (FA2); switch: initial replicas for good"
         " (RIM); switch-scale: no restriction, as in IPA; null: none.",
     )
+    latency_model: Literal["service", "queue"] = optional(
+        "service",
+        "What latency_sla_s holds of: the time to fill a batch and to serve it, or the wait"
+        " for a free replica too, of which 99 % of the requests wait less; then more replicas than"
+        " the load needs are open to a plan.",
+    )
     accuracy_method: Literal["sum", "average", "multiply"] = optional(
         "sum", "How stage accuracies combine."
     )

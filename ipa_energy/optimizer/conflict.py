@@ -38,6 +38,7 @@ from ipa_energy.optimizer.problem import (
     within,
 )
 from ipa_energy.optimizer.quantities import CAPPED_JOULES
+from ipa_energy.optimizer.queue_wait import EXTRA_REPLICAS
 from ipa_energy.optimizer.settings import Cap, Settings
 
 _MOST_TRIALS = 300
@@ -205,6 +206,10 @@ class StageLimits:
         self._free = Program(stages, unlimited, free).at(problem.moment).stages
         self._fixed = Program(stages, unlimited, fixed).at(problem.moment).stages
         self._allowed: list[dict[str, Mask]] = []
+        self._kept_of_fixed = [
+            _allowed(candidates, rules, problem.settings)
+            for candidates, rules in zip(self._fixed, problem.rules, strict=True)
+        ]
         self.names: list[tuple[str, ...]] = []
         for candidates, rules in zip(self._free, problem.rules, strict=True):
             allowed = _allowed(candidates, rules, problem.settings)
@@ -217,12 +222,11 @@ class StageLimits:
         """What a stage has left under these limits (names of other stages' limits are ignored)."""
         fixed = f"replicas:{self._free[stage].stage.name}" in limits
         base = self._fixed[stage] if fixed else self._free[stage]
-        kept = np.ones(len(self._free[stage]), dtype=bool)
-        for name, allowed in self._allowed[stage].items():
+        kept = np.ones(len(base), dtype=bool)
+        for name, allowed in (self._kept_of_fixed if fixed else self._allowed)[stage].items():
             if name in limits:
                 kept &= allowed
-        # Every option is in the free table, in order: its position is the option's index.
-        return base.select(np.flatnonzero(kept[base.option_index]))
+        return base.select(np.flatnonzero(kept))
 
     def enforced(self, names: Collection[str]) -> Problem:
         """The problem with only these limits, caps and pools."""
@@ -243,7 +247,7 @@ def _pool_name(pool: GpuPool) -> str:
 
 def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> dict[str, Mask]:
     stage = candidates.stage
-    options = stage.options
+    options = [stage.options[index] for index in candidates.option_index]
     allowed = {
         f"batching_cap:{stage.name}": np.array([o.batch <= settings.batching_cap for o in options])
     }
@@ -559,7 +563,10 @@ def _needed_by(problem: Problem, index: int) -> set[int]:
     stage = problem.stages[index].stage
     load_rps = stage.requests_per_input * problem.moment.peak_rps
     needed = replicas_needed(load_rps, throughputs(stage.options))
-    return {int(n) for n in (*needed, *problem.stages[index].replicas)}
+    queues = problem.settings.latency_model == "queue"
+    more = range(EXTRA_REPLICAS + 1 if queues else 1)
+    found = {int(n) + extra for n in needed for extra in more}
+    return found.union(int(n) for n in problem.stages[index].replicas)
 
 
 def _replicas_needed(problem: Problem) -> set[int]:

@@ -27,6 +27,7 @@ from ipa_energy.optimizer.quantities import (
     Moment,
     amount_of,
 )
+from ipa_energy.optimizer.queue_wait import planned_wait_s
 from ipa_energy.optimizer.settings import Cap, Settings, Term, caps_at, caps_of, terms_of
 from ipa_energy.records import (
     EVERY_CLASS,
@@ -67,6 +68,7 @@ class StagePlan:
         planned_joules_per_request: the J that ``energy_risk`` plans with: the same, or the upper
             end of its 95 % interval, NaN if that is unknown.
         requests_per_input: m_s.
+        queue_s: the wait for a replica under ``latency_model: queue``; None: it is not planned.
     """
 
     stage: str
@@ -78,6 +80,7 @@ class StagePlan:
     joules_per_request: float
     planned_joules_per_request: float
     requests_per_input: float
+    queue_s: float | None = None
 
     @property
     def option(self) -> Option:
@@ -102,7 +105,7 @@ class StagePlan:
             for name, share in part.shares:
                 option = part.option.of_class(name)
                 if option is not None and share:
-                    delay_s = option.latency_s + part.wait_s
+                    delay_s = option.latency_s + part.wait_s + (self.queue_s or 0.0)
                     found[name] = max(found.get(name, 0.0), delay_s)
         return found
 
@@ -160,6 +163,7 @@ class StagePlan:
             "replicas": self.replicas,
             "latency_s": option.latency_s,
             "wait_s": self.wait_s,
+            **({} if self.queue_s is None else {"queue_s": self.queue_s}),
             "throughput_rps": option.throughput_rps,
             "accuracy": self.accuracy,
             "joules_per_request": or_none(self.joules_per_request),
@@ -580,6 +584,13 @@ def _latency_s(stages: Sequence[StagePlan], request_class: str | None = None) ->
     return max((sum(each.get(name, 0.0) for each in delays) for name in names), default=0.0)
 
 
+def _queue_s(parts: Sequence[Part], stage_load_rps: float) -> float:
+    """The wait for a replica, of the part where it is longest."""
+    return max(
+        planned_wait_s(part.option, part.replicas, part.share * stage_load_rps) for part in parts
+    )
+
+
 def _stage_plan(
     stage: Stage, parts: tuple[Part, ...], settings: Settings, load_rps: float
 ) -> StagePlan:
@@ -601,6 +612,7 @@ def _stage_plan(
         joules_per_request=joules,
         planned_joules_per_request=joules + more_j if upper else joules,
         requests_per_input=stage.requests_per_input,
+        queue_s=_queue_s(parts, stage_load_rps) if settings.latency_model == "queue" else None,
     )
 
 

@@ -42,6 +42,10 @@ such ends is at least as cautious as the upper end of the sum. What is left is a
 knapsack: every solver of this package gets the same :class:`Problem`, a table of candidates per
 stage, and returns one candidate a stage.
 
+Under ``latency_model: queue`` (4) has the time that requests wait for a replica beside
+:math:`q_{so}` (:mod:`.queue_wait`). It falls with n, so an option is a candidate on each of a few
+numbers of replicas from :math:`n_{so}` on.
+
 Plans of equal objective (up to rounding) are ordered by joules per request, if they are
 known, then by latency, the least first, then as in the profile, whichever the solver
 (:mod:`.ties`).
@@ -54,7 +58,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,7 +68,8 @@ from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import ROUNDING_RTOL, replicas_needed
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.pools import require_slices
-from ipa_energy.optimizer.quantities import Moment, over_all_options
+from ipa_energy.optimizer.quantities import Moment, over_all_options, queued_latency_s
+from ipa_energy.optimizer.queue_wait import EXTRA_REPLICAS
 from ipa_energy.optimizer.settings import (
     AccuracyMethod,
     Cap,
@@ -300,6 +305,7 @@ def require_intervals(
 
 
 _OF_REPLICAS = ("latency_s", "throughput_rps", "dynamic_energy_j", "idle_power_w")
+_OF_QUEUES = ("latency_avg_s", "latency_p99_s")
 """Figures of an option that may depend on how many replicas work at once."""
 
 
@@ -325,6 +331,8 @@ class StageColumns:
     """
 
     latency_s: Floats
+    latency_avg_s: Floats
+    latency_p99_s: Floats
     dynamic_energy_j: Floats
     idle_power_w: Floats
 
@@ -341,7 +349,8 @@ class StageColumns:
         self.batch = _column(option.batch for option in self._options)
         self.cpu_cores = _column(option.cpu_cores for option in self._options)
         self.throughput_rps = throughputs(self._options)
-        self._figures = {figure: _by_replicas(figure, self._options) for figure in _OF_REPLICAS}
+        figures = _OF_REPLICAS + (_OF_QUEUES if settings.latency_model == "queue" else ())
+        self._figures = {figure: _by_replicas(figure, self._options) for figure in figures}
         self._units: dict[str, Floats] = {}
         if self.throughput_rps.ndim == 1:
             self._take(self._figures)
@@ -413,6 +422,22 @@ def _column(values: Iterable[float]) -> Floats:
     return np.array(list(values), dtype=np.float64)
 
 
+def _joined(parts: Sequence[Candidates]) -> Candidates:
+    """Candidates of one stage as one, in the order of the profile, then by replicas."""
+    first = parts[0]
+    both = Candidates(
+        stage=first.stage,
+        option_index=np.concatenate([part.option_index for part in parts]),
+        replicas=np.concatenate([part.replicas for part in parts]),
+        accuracy=np.concatenate([part.accuracy for part in parts]),
+        amounts={
+            name: np.concatenate([part.amounts[name] for part in parts]) for name in first.amounts
+        },
+        penalty=np.concatenate([part.penalty for part in parts]),
+    )
+    return both.select(np.lexsort((both.replicas, both.option_index)))
+
+
 class Program:
     """A pipeline's program with the moment still open; built once, asked at every moment.
 
@@ -447,6 +472,8 @@ class Program:
         counted += [term.quantity for term in self.terms]
         counted += [cap.quantity for cap in self.caps]
         self._amounts = {name: over_all_options(name) for name in dict.fromkeys(counted)}
+        if settings.latency_model == "queue":
+            self._amounts["latency_s"] = queued_latency_s
         self._columns = tuple(
             StageColumns(stage, rule, settings)
             for stage, rule in zip(self.stages, self.rules, strict=True)
@@ -517,6 +544,7 @@ class Program:
         functions: Mapping[str, Callable[..., Floats]],
     ) -> Candidates:
         load_rps = stage.requests_per_input * moment.peak_rps
+        profiled = columns
         if rule.replicas is None:
             limit = self.settings.scaling_cap
             needed = replicas = replicas_needed(load_rps, columns.throughput_rps)
@@ -527,8 +555,29 @@ class Program:
             columns = columns.at(replicas)
             needed = replicas_needed(load_rps, columns.throughput_rps)
         found = self._counted(stage, columns, replicas, moment, functions)
+        if self.settings.latency_model == "queue" and rule.replicas is None:
+            more = self._with_more_replicas(stage, profiled, replicas, moment, functions)
+            found = _joined([found, *more])
+            needed = found.replicas.astype(np.float64)
         (open_,) = (needed <= limit).nonzero()
         return found if len(open_) == len(needed) else found.select(open_)
+
+    def _with_more_replicas(
+        self,
+        stage: Stage,
+        profiled: StageColumns,
+        least: Floats,
+        moment: Moment,
+        functions: Mapping[str, Callable[..., Floats]],
+    ) -> Iterator[Candidates]:
+        """The options on more replicas than they need, which shorten the wait for one."""
+        load_rps = stage.requests_per_input * moment.peak_rps
+        for extra in range(1, EXTRA_REPLICAS + 1):
+            replicas = least + extra
+            there = profiled.at(replicas)
+            carries = load_rps <= replicas * there.throughput_rps * (1 + CONSTRAINT_RTOL)
+            found = self._counted(stage, there, replicas, moment, functions)
+            yield found.select(np.flatnonzero(carries))
 
     def _counted(
         self,
@@ -593,6 +642,13 @@ def _check_weights(settings: Settings) -> None:
 
 
 def _check_mix(settings: Settings) -> None:
+    if settings.latency_model == "queue" and (settings.mix or settings.request_classes):
+        raise ConfigError(
+            "latency_model: queue with mix: true or classes of requests: the wait of a part of the"
+            " load is no linear matter",
+            where="latency_model",
+            allowed="latency_model: service, or one option a stage for all requests",
+        )
     if settings.mix and settings.accuracy_method == "multiply":
         raise ConfigError(
             "accuracy_method: multiply with mix: true: a product of means by share is no linear"

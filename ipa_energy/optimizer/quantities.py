@@ -25,6 +25,7 @@ import numpy as np
 from ipa_energy import energy
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer.queue_wait import wait_s
 from ipa_energy.records import Stage
 from ipa_energy.registries import QUANTITIES
 
@@ -264,6 +265,13 @@ def latency_s(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     del replicas
     load_rps = stage.requests_per_input * moment.lowest_rps
     return option.latency_s + energy.fill_wait_s(option.batch, load_rps)
+
+
+def queued_latency_s(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
+    """The same and the wait for a replica at the load that is carried: ``latency_model: queue``."""
+    share = stage.requests_per_input
+    loads_rps = share * moment.peak_rps, share * moment.lowest_rps
+    return latency_s(option, replicas, stage, moment) + wait_s(option, replicas, *loads_rps)
 
 
 @over_arrays

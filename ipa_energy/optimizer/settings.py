@@ -20,6 +20,7 @@ from ipa_energy.optimizer.quantities import (
 from ipa_energy.records import EnergyRisk, RequestClass
 from ipa_energy.registries import QUANTITIES
 
+LatencyModel = Literal["service", "queue"]
 AccuracyMethod = Literal["sum", "average", "multiply"]
 
 
@@ -38,6 +39,8 @@ class Settings:
         accuracy_method: how stage accuracies combine.
         normalize_accuracy: rank-normalise accuracies within each stage to 0..1 first.
         latency_sla_s: cap of equation (4), None for none.
+        latency_model: what (4) counts: the time to fill a batch and to serve it, or the wait for a
+            replica too (:mod:`.queue_wait`).
         energy_sla_joules: cap of equation (5), joules per pipeline request, None for none.
         accuracy_floor: least accuracy of the pipeline, as profiled, combined by
             ``accuracy_method``; None for none.
@@ -62,6 +65,7 @@ class Settings:
     accuracy_method: AccuracyMethod = "sum"
     normalize_accuracy: bool = False
     latency_sla_s: float | None = None
+    latency_model: LatencyModel = "service"
     energy_sla_joules: float | None = None
     accuracy_floor: float | None = None
     mix: bool = False

@@ -77,6 +77,7 @@ def settings_from(
         accuracy_method=config.accuracy_method,
         normalize_accuracy=config.normalize_accuracy,
         latency_sla_s=latency_sla_s,
+        latency_model=config.latency_model,
         energy_sla_joules=config.energy_sla_joules,
         accuracy_floor=config.accuracy_floor,
         scaling_cap=config.scaling_cap,

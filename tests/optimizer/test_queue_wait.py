@@ -1,0 +1,154 @@
+"""``latency_model: queue``: the formula, and that every solver keeps the SLA by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from instances import objective, random_program
+from option_maker import make_option
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer import exhaustive
+from ipa_energy.optimizer.conflict import find_conflict
+from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.queue_wait import (
+    EXTRA_REPLICAS,
+    delay_probability,
+    fill_quantile,
+    planned_wait_s,
+)
+from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.solve import solve
+from ipa_energy.records import Stage
+
+
+@pytest.mark.parametrize(
+    ("replicas", "busy", "expected"),
+    [
+        (1, 0.3, 0.3),
+        (1, 0.9, 0.9),
+        (2, 0.5, 1 / 3),  # C(2, a) = a² / (2 + a)
+        (2, 0.9, 1.8**2 / 3.8),
+        (3, 2 / 3, 4 / 9),  # a = 2: (8/6)·3 / (1 + 2 + 2 + (8/6)·3)
+    ],
+)
+def test_erlangs_delay_formula(replicas: int, busy: float, expected: float) -> None:
+    found = delay_probability(np.array([float(replicas), 7.0]), np.array([busy, 0.1]))
+    assert found[0] == pytest.approx(expected)
+
+
+def test_one_replica_and_no_scatter_waits_as_pollaczek_and_khinchine_have_it() -> None:
+    """M/D/1: E[W] = ρ·s / (2·(1 − ρ)); the 99 % quantile is E[W]/ρ · ln(100·ρ)."""
+    option = make_option(latency_s=0.1, throughput_rps=10)
+    expected = 0.1 / (2 * 0.2) * math.log(80)
+    assert planned_wait_s(option, 1, 8) == pytest.approx(expected)
+
+
+def test_a_few_requests_and_many_replicas_do_not_wait() -> None:
+    assert planned_wait_s(make_option(latency_s=0.1, throughput_rps=10), 20, 10) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 8, 32])
+def test_one_in_a_hundred_waits_longer_for_its_batch(batch: int) -> None:
+    random = np.random.default_rng(batch)
+    gaps = random.exponential(size=(40_000, batch - 1)) if batch > 1 else np.zeros((40_000, 0))
+    later = np.cumsum(gaps[:, ::-1], axis=1)  # of the last but one, …, of the first
+    waits = np.concatenate([np.zeros(40_000), later.ravel()])
+    assert np.mean(waits > fill_quantile(batch)) == pytest.approx(
+        0.01 if batch > 1 else 0, abs=1e-3
+    )
+
+
+def queued(seed: int) -> Problem:
+    """A random problem whose latency SLA, if there is one, holds of the queue too."""
+    program, load_rps = random_program(seed, stages=1 + seed % 3)
+    settings = dataclasses.replace(program.settings, latency_model="queue")
+    return Program(program.stages, settings, program.rules).at(load_rps)
+
+
+def test_options_are_there_on_more_replicas_and_each_carries_the_load() -> None:
+    seen = 0
+    for seed in range(60):
+        problem = queued(seed)
+        for stage, rules in zip(problem.stages, problem.rules, strict=True):
+            load_rps = stage.stage.requests_per_input * problem.load_rps
+            pairs = list(zip(stage.option_index.tolist(), stage.replicas.tolist(), strict=True))
+            assert pairs == sorted(set(pairs))
+            most = rules.replicas or problem.settings.scaling_cap
+            assert all(n <= most for _, n in pairs)
+            for index in set(stage.option_index.tolist()):
+                of_option = [n for option, n in pairs if option == index]
+                seen += len(of_option) > EXTRA_REPLICAS
+                option = stage.stage.options[index]
+                assert of_option[0] * option.throughput_rps >= load_rps * (1 - 1e-9)
+                delays = [stage.delay_s[pairs.index((index, n))] for n in of_option]
+                assert (np.diff(delays) <= 1e-12).all()
+                wait_s = planned_wait_s(option, of_option[-1], load_rps)
+                fill_s = (option.batch - 1) / load_rps
+                assert delays[-1] == pytest.approx(option.latency_s + fill_s + wait_s)
+    assert seen > 50
+
+
+@pytest.mark.parametrize("method", ["pareto", "highs", "gurobi", "auto"])
+def test_every_solver_finds_the_best_plan_that_keeps_the_sla_with_its_queue(method: str) -> None:
+    found = infeasible = 0
+    for seed in range(120):
+        problem = queued(seed)
+        best = exhaustive.solve(problem, 1)
+        result = solve(problem, method=method, top_k=1)
+        if not best:
+            infeasible += 1
+            assert not result.plans
+            continue
+        found += 1
+        plan = result.plans[0]
+        assert plan.certificate.holds
+        assert plan.objective == pytest.approx(objective(problem, best[0]), rel=1e-9, abs=1e-9)
+        assert all(stage.queue_s is not None for stage in plan.stages)
+        assert "queue_s" in plan.to_json()["stages"][0]
+    assert found > 40
+    assert infeasible > 10
+
+
+def pipeline_of(scaling_cap: int, sla_s: float) -> Problem:
+    """One option of 10 requests a second, whose batches of one take 0.1 s, at 18 a second."""
+    stage = Stage("only", "node", (make_option(latency_s=0.1, throughput_rps=10),))
+    settings = Settings(
+        alpha=1, beta=0.1, gamma=0, scaling_cap=scaling_cap, batching_cap=1,
+        latency_sla_s=sla_s, latency_model="queue",
+    )  # fmt: skip
+    return Program([stage], settings).at(18.0)
+
+
+def test_a_tight_sla_takes_the_replica_more_that_it_needs() -> None:
+    """Two replicas carry the load at ρ = 0.9; a wait of 0.1 s needs a third."""
+    replicas = {
+        sla_s: solve(pipeline_of(10, sla_s), method="pareto").plans[0].stages[0].replicas
+        for sla_s in (2.0, 0.25, 0.12)
+    }
+    assert replicas == {2.0: 2, 0.25: 3, 0.12: 6}
+
+
+def test_a_conflict_says_how_many_replicas_the_queue_needs() -> None:
+    conflict = find_conflict(pipeline_of(2, 0.25))
+    assert "a scaling_cap of at least 3" in str(conflict)
+    assert "latency SLA" in str(conflict)
+
+
+def test_without_it_nothing_of_a_queue_is_told() -> None:
+    program, load_rps = random_program(4)
+    plans = solve(program.at(load_rps), method="pareto").plans
+    for plan in plans:
+        assert "queue_s" not in plan.to_json()["stages"][0]
+
+
+def test_parts_of_the_load_have_no_queue_of_their_own() -> None:
+    program, _ = random_program(4)
+    settings = dataclasses.replace(
+        program.settings, latency_model="queue", mix=True, accuracy_method="sum"
+    )
+    with pytest.raises(ConfigError, match="latency_model: queue with mix"):
+        Program(program.stages, settings)
