@@ -406,6 +406,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         settings={
             **settings_of(config, SETTINGS_LOGGED),
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
+            **({"latency_sla_s": config.sla_steps.to_json()} if config.sla_steps else {}),
             **({"log_detail": "counts"} if config.log_detail == "counts" else {}),
             **(settings_of(config, HORIZON_SETTINGS) if config.controller == "horizon" else {}),
             **(

@@ -179,7 +179,10 @@ def _warnings(runs: Sequence[RunMetrics]) -> list[str]:
     first = runs[0]
     found = []
     checks: tuple[tuple[Callable[[RunMetrics], Any], str], ...] = (
-        (lambda run: run.latency_sla_s, "a different latency SLA"),
+        (
+            lambda run: run.settings.get("latency_sla_s") or run.latency_sla_s,
+            "a different latency SLA",
+        ),
         (lambda run: run.workload or None, "a different workload"),
         (lambda run: run.profile or None, "a different profile"),
         (lambda run: run.hardware or None, "a profile of different hardware"),

@@ -232,7 +232,7 @@ class _Outcome:
 
 def _outcome(run: Run) -> _Outcome:
     """By their times, or as the log has counted them."""
-    tally, requests, sla_s = run.tally, run.requests, run.info.latency_sla_s
+    tally, requests = run.tally, run.requests
     if tally is not None:
         return _Outcome(
             total=len(tally),
@@ -245,7 +245,9 @@ def _outcome(run: Run) -> _Outcome:
         )
     answered = requests.dropped_at < 0
     latency_s = (requests.done_s - requests.sending_s)[answered]
-    within = latency_s <= (math.inf if sla_s is None else sla_s + LOG_RESOLUTION_S)
+    sla_s = run.info.sla_s(requests.sending_s)
+    limit_s = np.broadcast_to(math.inf if sla_s is None else sla_s, answered.shape)
+    within = latency_s <= limit_s[answered] + LOG_RESOLUTION_S
     return _Outcome(
         total=len(requests),
         answered=int(answered.sum()),

@@ -53,6 +53,7 @@ from ipa_energy.registries import (
     backup_predictors,
     energy_metrics,
 )
+from ipa_energy.sla_steps import SlaSteps
 
 T = TypeVar("T")
 EnergyMetric = Annotated[str, OneOf(energy_metrics)]
@@ -212,8 +213,11 @@ class PipelineConfig(UnusedKeys):
         "In a patched IPA: charge the wait to fill the chosen batch, which IPA's own"
         " constraint loses. Not used here: always so.",
     )
-    latency_sla_s: Positive | None = optional(
-        None, "Hard cap on seconds per pipeline request; null: IPA's sla_factor rule."
+    latency_sla_s: Positive | dict[NaturalInteger, Positive] | None = optional(
+        None,
+        "Hard cap on seconds per pipeline request; or a mapping from seconds of the run, 0 first,"
+        " to the cap of what is sent from then on, e.g. {0: 1.0, 600: 0.5}; null: IPA's sla_factor"
+        " rule.",
     )
     sla_factor: Positive = optional(
         5, "A stage's SLA is 5 × this × the mean smallest-batch latency of its variants."
@@ -334,6 +338,18 @@ class PipelineConfig(UnusedKeys):
         return self
 
     @property
+    def sla_steps(self) -> SlaSteps | None:
+        """``latency_sla_s`` where it changes along the run."""
+        sla_s = self.latency_sla_s
+        return SlaSteps.of(sla_s) if isinstance(sla_s, dict) else None
+
+    @property
+    def tightest_sla_s(self) -> float | None:
+        """``latency_sla_s``, the least of it; None: IPA's rule."""
+        sla_s = self.latency_sla_s
+        return min(sla_s.values()) if isinstance(sla_s, dict) else sla_s
+
+    @property
     def told_s(self) -> float | dict[str, float] | None:
         """``reconfiguration_s``: one time, or knob → time."""
         told = self.reconfiguration_s
@@ -452,6 +468,7 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
         *_beginning(config),
         *_carbon(config),
         *_gpus(config),
+        *_sla(config),
     ]
 
 
@@ -516,6 +533,15 @@ def _gpus(config: PipelineConfig) -> Iterator[InitErrorDetails]:
                 f"gpus: nothing says how {name} can be cut",
                 allowed=f"a kind ({', '.join(KINDS)}) or partitions",
             )
+
+
+def _sla(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    if isinstance(config.latency_sla_s, dict) and 0 not in config.latency_sla_s:
+        yield _problem(
+            ("latency_sla_s",),
+            "latency_sla_s: nothing says what holds at second 0",
+            allowed="a mapping with 0, such as {0: 1.0, 600: 0.5}",
+        )
 
 
 def _names(config: PipelineConfig) -> Iterator[InitErrorDetails]:

@@ -243,13 +243,20 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
             backend.deploy(deployment)
         windows.append(backend.collect(float(end_s)))
     windows.append(backend.collect(math.inf))
-    latency_s = np.concatenate(
-        [
-            (one.requests.done_s - one.requests.sending_s)[one.requests.dropped_at < 0]
-            for one in windows
-        ]
+    answered = [one.requests.dropped_at < 0 for one in windows]
+    sent_s, done_s = (
+        np.concatenate(
+            [
+                getattr(one.requests, name)[there]
+                for one, there in zip(windows, answered, strict=True)
+            ]
+        )
+        for name in ("sending_s", "done_s")
     )
-    late_s = planner.planned.latency_sla_s + LOG_RESOLUTION_S
+    latency_s = done_s - sent_s
+    steps = planner.config.sla_steps
+    sla_s = planner.planned.latency_sla_s if steps is None else steps.at(sent_s)
+    late_s = sla_s + LOG_RESOLUTION_S
     return Outturn(
         energy_j=math.fsum(float(one.idle_j.sum() + one.dynamic_j.sum()) for one in windows),
         core_s=math.fsum(_core_seconds(one) for one in windows),

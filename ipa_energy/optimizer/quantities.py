@@ -293,6 +293,9 @@ def grams_per_request(option: Any, replicas: Any, stage: Stage, moment: Moment) 
     return energy.grams(joules, *_electricity(moment))
 
 
+LATENCY_SLA = "latency_sla_s"
+"""Signal of a moment: the latency SLA now, where it changes along a run."""
+
 PRICE_PER_GRAM = "price_per_gram"
 """Signal of a moment: what a gram weighs, where a budget of grams is kept by a price."""
 

@@ -12,6 +12,7 @@ from ipa_energy.optimizer.quantities import (
     ACCURACY_LOSS,
     AT_LOW_END,
     LATENCY_OF,
+    LATENCY_SLA,
     LEAST_ACCURACY,
     LOG_ACCURACY_LOSS,
     UNITS,
@@ -210,7 +211,13 @@ def _latency_of_classes(settings: Settings) -> Iterator[Cap]:
 
 
 def caps_at(caps: tuple[Cap, ...], moment: Moment) -> tuple[Cap, ...]:
-    """The caps at a moment: that of joules holds at the low end of its load."""
+    """The caps at a moment: that of joules holds at the low end of its load.
+
+    A latency SLA that changes along a run is that of the moment.
+    """
+    now_s = moment.signals.get(LATENCY_SLA)
+    if now_s is not None:
+        caps = tuple(replace(cap, limit=now_s) if cap.name == LATENCY_SLA else cap for cap in caps)
     if moment.energy_cap_rps == moment.mean_rps:
         return caps
     return tuple(replace(cap, quantity=AT_LOW_END.get(cap.quantity, cap.quantity)) for cap in caps)

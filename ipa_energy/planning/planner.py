@@ -12,7 +12,7 @@ from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, plan_of
 from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.quantities import Moment, planned_load_rps
+from ipa_energy.optimizer.quantities import LATENCY_SLA, Moment, planned_load_rps
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
 from ipa_energy.planning.stages import stages_from_rows
 from ipa_energy.profile_table.profile_csv import check_joules, read_profile
@@ -57,15 +57,20 @@ class Planner:
 
     def signals(self, now_s: float = 0.0) -> Mapping[str, float]:
         """What a decision at a second of the run knows beside the load."""
-        if self.carbon is None:
-            return {}
-        return self.carbon.signals(now_s, self.config.adaptation_interval)
+        interval_s = self.config.adaptation_interval
+        found = {} if self.carbon is None else dict(self.carbon.signals(now_s, interval_s))
+        steps = self.config.sla_steps
+        if steps is not None:  # the plan must keep what comes before the next decision, too
+            found[LATENCY_SLA] = steps.tightest(now_s, now_s + interval_s)
+        return found
 
     def mean_signals(self, duration_s: float) -> Mapping[str, float]:
         """The same as means over the first seconds of the run."""
+        steps = self.config.sla_steps
+        told = {} if steps is None else {LATENCY_SLA: steps.tightest(0.0, duration_s)}
         if self.carbon is None:
-            return {}
-        return {**self.signals(), G_PER_KWH: self.carbon.mean_g_per_kwh(0.0, duration_s)}
+            return told
+        return {**self.signals(), **told, G_PER_KWH: self.carbon.mean_g_per_kwh(0.0, duration_s)}
 
     def moment(self, load_rps: float, now_s: float = 0.0) -> Moment:
         """A load at a second of the run; none is planned for as one request an interval."""

@@ -43,7 +43,8 @@ class PlannedProgram:
 
     Attributes:
         program: to be asked at every load.
-        latency_sla_s: the pipeline's latency SLA, from the config or by IPA's rule.
+        latency_sla_s: the pipeline's latency SLA, from the config or by IPA's rule; the least of
+            one that changes along the run.
         stage_slas_s: stage → IPA's stage SLA, seconds.
         base_allocations: stage → variant → its allocations, one a kind of hardware; None unless
             allocation_mode is base.
@@ -118,7 +119,7 @@ def program_for(
         _rules(config, stage_config, stage, found)
         for stage_config, stage, found in zip(config.stages, stages, allowed, strict=True)
     ]
-    latency_sla_s = config.latency_sla_s
+    latency_sla_s = config.tightest_sla_s
     if latency_sla_s is None:
         latency_sla_s = sum(slas_s.values())
     named = list(zip(stages, allowed, strict=True))

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ipa_energy.arrays import Floats
 from ipa_energy.as_json import as_json, fields_of, or_none
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.optimizer.plan import Plan
@@ -30,6 +31,7 @@ from ipa_energy.runlog.folder import RUN_FILE
 from ipa_energy.serving.base import Decision, Requests, Served
 from ipa_energy.serving.observed import Correction, Scale, StageJoules
 from ipa_energy.serving.tally import tally
+from ipa_energy.sla_steps import SlaSteps
 
 MICROSECONDS = 1_000_000
 
@@ -78,7 +80,8 @@ class RunInfo:
         start_time_s: wall clock at second 0 of the run, seconds since the epoch.
         duration_s: length of the workload.
         interval_s: adaptation interval.
-        latency_sla_s: latency SLA of the pipeline; None if it has none.
+        latency_sla_s: latency SLA of the pipeline; None if it has none; the least of one that
+            changes along the run, which is then in ``settings``.
         stage_slas_s: stage name → its share of the SLA by IPA's rule.
         base_allocations: stage name → variant → allocation, as IPA logs it.
         backend: ``simulate``, ``local`` or ``kubernetes``.
@@ -116,6 +119,11 @@ class RunInfo:
         """True if its log counts requests interval by interval in the place of their times."""
         return self.settings.get("log_detail") == "counts"
 
+    def sla_s(self, sending_s: Floats) -> Floats | float | None:
+        """The latency SLA of requests sent then: one for all, unless it changes along the run."""
+        steps = self.settings.get("latency_sla_s")
+        return SlaSteps.of(steps).at(sending_s) if steps else self.latency_sla_s
+
     def counted(self, interval: Interval) -> Interval:
         """The interval as it is logged: its requests counted, if that is how this run logs them."""
         if not self.counts_requests:
@@ -128,7 +136,7 @@ class RunInfo:
             requests.dropped_at,
             requests.failed,
             stages=stages,
-            sla_s=self.latency_sla_s,
+            sla_s=self.sla_s(requests.sending_s),
         )
         return replace(interval, served=replace(served, requests=no_requests(stages), tally=counts))
 

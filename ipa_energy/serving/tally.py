@@ -111,7 +111,7 @@ def tally(
     failed: Any,
     *,
     stages: int,
-    sla_s: float | None,
+    sla_s: Floats | float | None,
 ) -> Tally:
     """Requests counted.
 
@@ -121,12 +121,13 @@ def tally(
         dropped_at: (R,) stage at which it was lost, −1 if it was answered.
         failed: (R,) mask of those lost for another reason than their age.
         stages: of the pipeline.
-        sla_s: latency SLA; None without one.
+        sla_s: latency SLA, or (R,) that of each; None without one.
     """
     second = np.floor(sending_s).astype(np.int64)
     first_s = int(second.min()) if len(second) else 0
     answered = latency_s[dropped_at < 0]
-    within = answered <= (math.inf if sla_s is None else sla_s + LOG_RESOLUTION_S)
+    limit_s = np.broadcast_to(math.inf if sla_s is None else sla_s, latency_s.shape)
+    within = answered <= limit_s[dropped_at < 0] + LOG_RESOLUTION_S
     bins, counts = np.unique(
         np.floor(np.log(np.maximum(answered, SHORTEST_S)) * BINS_PER_E).astype(np.int64),
         return_counts=True,

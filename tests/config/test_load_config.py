@@ -257,7 +257,8 @@ def test_overrides_win_and_none_means_not_given(tmp_path: Path) -> None:
         ),
         (
             {"latency_sla_s": float("nan")},
-            "--latency-sla: latency_sla_s is nan; allowed: a finite number > 0 or null",
+            "--latency-sla: latency_sla_s is nan; allowed: a finite number > 0 or a mapping or"
+            " null",
         ),
         (
             {"optimization_method": "cplex"},
@@ -335,7 +336,7 @@ BAD = [
     (MINIMAL + "energy_sla_joules: 0\n", 7, ["energy_sla_joules is 0", "> 0 or null"]),
     (MINIMAL + "energy_metric: joules\n", 7, ["the text 'joules'", "joules_per_request | watts"]),
     (MINIMAL + "energy_risk: max\n", 7, ["energy_risk is the text 'max'", "mean | upper"]),
-    (MINIMAL + "latency_sla_s: -1\n", 7, ["latency_sla_s is -1", "> 0 or null"]),
+    (MINIMAL + "latency_sla_s: -1\n", 7, ["latency_sla_s is -1", "> 0 or a mapping or null"]),
     (MINIMAL + "scaling_cap: 0\n", 7, ["scaling_cap is 0", "an integer ≥ 1"]),
     (MINIMAL + "scaling_cap: 2.5\n", 7, ["scaling_cap is 2.5", "an integer ≥ 1"]),
     (MINIMAL + "batching_cap: true\n", 7, ["batching_cap is true", "an integer ≥ 1"]),
