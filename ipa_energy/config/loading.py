@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,8 @@ from ipa_energy.config.source import (
 from ipa_energy.config.workload import MODELS, CsvWorkload
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import PREDICTORS, SOLVERS, WORKLOADS, energy_metrics
+
+logger = logging.getLogger(__name__)
 
 Schema = dict[str, Any]
 
@@ -153,6 +156,15 @@ def _workload_keys(workload: str, source: YamlSource) -> dict[str, Any]:
         return {"workload_type": workload, "workload_config": in_file if same else None}
     first = in_file[0] if isinstance(in_file, list) and in_file else in_file
     damping = first.get("damping_factor") if isinstance(first, dict) else None
+    if damping not in (None, 1):
+        logger.warning(
+            "%s: its requests are divided by %s, the damping_factor of %s; --set workload_type=csv"
+            " --set 'workload_config={path: %s}' takes them as they are",
+            workload,
+            damping,
+            source.path,
+            workload,
+        )
     return {
         "workload_type": "csv",
         "workload_config": {"path": workload, "damping_factor": damping},

@@ -36,6 +36,8 @@ FEWEST = 3
 """Two points always lie on a line."""
 
 _ROUNDING = 1e-12
+_RANKED_DIGITS = 10
+"""Digits of the largest figure of a column that ranks see."""
 """Relative spread under which a column is one value, and room to 1 under which |r| is 1."""
 
 _QUANTILE = NormalDist().inv_cdf(0.975)
@@ -110,7 +112,9 @@ def _scored(column: Floats, method: Method) -> Floats:
         return column
     from scipy.stats import rankdata
 
-    ranks: Floats = rankdata(column)
+    scale = float(np.abs(column).max()) or 1.0
+    # Figures that are equal but for the rounding of their sums share a rank.
+    ranks: Floats = rankdata(np.round(column / scale, _RANKED_DIGITS))
     return ranks
 
 

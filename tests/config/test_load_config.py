@@ -308,7 +308,9 @@ def test_a_bad_set_is_told_by_its_key(
     assert message(write(tmp_path, MINIMAL), overrides).startswith(told)
 
 
-def test_workload_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workload_override(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path, IPA_STYLE)
     named = load_config(path, {"workload": "steady-low"})
@@ -317,6 +319,11 @@ def test_workload_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert same.workload_config == load_config(path).workload_config
     of_file = load_config(path, {"workload": "trace.csv"}).workload_config
     assert of_file == CsvWorkload(path=tmp_path / "trace.csv", damping_factor=8)
+    assert "trace.csv: its requests are divided by 8" in caplog.text, "not in silence"
+    caplog.clear()
+    whole = {"set": ["workload_type=csv", "workload_config={path: trace.csv}"]}
+    assert load_config(path, whole).workload_config == CsvWorkload(path=tmp_path / "trace.csv")
+    assert "divided" not in caplog.text
     text = message(write(tmp_path, MINIMAL), {"workload": "twitter"})
     assert text.startswith("--workload: workload_type: twitter needs a workload_config")
 

@@ -50,6 +50,15 @@ def test_spearman_shares_the_ranks_of_ties() -> None:
     assert found(columns, "cost_cores", method="spearman").value == pytest.approx(expected)
 
 
+def test_spearman_does_not_see_the_rounding_of_sums() -> None:
+    tied = [0.1 + 0.2, 0.3, 0.7 + 0.1, 0.8, 1.0]
+    columns = {"cost_cores": tied, "joules_per_request": [2.0, 1, 3, 4, 5]}
+    exact = {**columns, "cost_cores": [0.3, 0.3, 0.8, 0.8, 1.0]}
+    assert tied[0] != tied[1] and tied[2] != tied[3]
+    mine = found(columns, "cost_cores", method="spearman").value
+    assert mine == found(exact, "cost_cores", method="spearman").value
+
+
 def test_partial_correlation_takes_out_what_latency_explains() -> None:
     latency = np.array([1.0, 1, 2, 2, 3, 3, 4, 4])
     apart = np.array([1.0, -1, -1, 1, 1, -1, -1, 1])  # orthogonal to latency and to `other`

@@ -1,0 +1,188 @@
+"""What a controller saves at equal accuracy and punctuality, of what knowing the load would save.
+
+For each workload the pipeline is run over a range of energy weights by each controller, and once
+without energy by today's loop. Of the runs of a controller that keep at least 99 % of that run's
+accuracy and answer as many requests in time (a tenth of a point less at most), the one that needs
+fewest joules counts. The plans that knew the load are held to the same, and the bound is the least
+joules that any run may need at that accuracy: (bound − objective) of the run without energy, at each
+weight, in joules.
+
+    python experiments/controller/study.py configs/video.yaml > experiments/controller/result.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ipa_energy.comparing import metrics
+from ipa_energy.experiment import Experiment, load_experiment, run_experiment
+from ipa_energy.frontier.worth import bound_of, outturn_of_run
+from ipa_energy.frontier.yardsticks import Judge, best_in_hindsight, best_static
+from ipa_energy.planning.follower import Schedule
+from ipa_energy.registries import POLICIES
+
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
+WORKLOADS = ("bursty", "fluctuating", "steady-low", "steady-high")
+LEAST_ACCURACY = 0.99
+ROOM = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one way of deciding came to at one weight."""
+
+    joules: float
+    accuracy: float
+    attainment: float
+
+
+def run_row(experiment: Experiment) -> Row:
+    """A whole run."""
+    found = metrics(run_experiment(experiment))
+    return Row(found.joules_per_request, found.accuracy_mean, found.sla_attainment)
+
+
+def course_row(experiment: Experiment, schedule: Schedule) -> Row:
+    """A run of plans that were decided in advance."""
+    found = metrics(run_experiment(experiment, course=schedule))
+    return Row(found.joules_per_request, found.accuracy_mean, found.sla_attainment)
+
+
+def hindsight_row(experiment: Experiment) -> Row:
+    """The best course of plans that knew the load."""
+    judge = Judge(experiment)
+    return course_row(experiment, best_in_hindsight(judge, None).course.deployments)
+
+
+def static_row(experiment: Experiment) -> Row:
+    """The best plan that never changes."""
+    found = best_static(Judge(experiment))
+    if found is None:
+        return Row(math.nan, math.nan, math.nan)
+    ((_, plan),) = found.course.deployments
+    done = metrics(run_experiment(experiment, fixed=plan))
+    return Row(done.joules_per_request, done.accuracy_mean, done.sla_attainment)
+
+
+def controlled(controller: str) -> Callable[[Experiment], Row]:
+    """A run by one of the values of the YAML's key ``controller``."""
+
+    def row(experiment: Experiment) -> Row:
+        planner = experiment.planner
+        config = planner.config.model_copy(update={"controller": controller})
+        return run_row(replace(experiment, planner=replace(planner, config=config)))
+
+    return row
+
+
+WAYS: dict[str, Callable[[Experiment], Row]] = {
+    "interval": controlled("interval"),
+    "horizon": controlled("horizon"),
+    "best static": static_row,
+    "hindsight": hindsight_row,
+}
+
+
+def least(rows: Sequence[Row], base: Row) -> Row | None:
+    """The row of fewest joules that is as accurate and punctual; None if none is."""
+    good = [
+        row
+        for row in rows
+        if row.accuracy >= LEAST_ACCURACY * base.accuracy
+        and row.attainment >= base.attainment - ROOM
+    ]
+    return min(good, key=lambda row: row.joules, default=None)
+
+
+def bound_joules(experiments: Sequence[Experiment], base: Experiment, accuracy: float) -> float:
+    """Least joules per request at an accuracy, by the bounds at all weights.
+
+    With accuracy alone and joules in the objective nothing exceeds alpha·A − w·J, so J is at least
+    (alpha·A − bound)/w at every w.
+    """
+    run = metrics(run_experiment(base))
+    found = outturn_of_run(run)
+    least_j = 0.0
+    for experiment in experiments:
+        settings = experiment.planner.program.settings
+        if settings.energy_weight == 0:
+            continue
+        alone = load_alone(experiment)
+        bound = bound_of(alone, found)
+        least_j = max(least_j, (settings.alpha * accuracy - bound) / settings.energy_weight)
+    return least_j
+
+
+def load_alone(experiment: Experiment) -> Experiment:
+    """The same with nothing but accuracy and joules in the objective."""
+    from ipa_energy.planning.planner import planner_of
+
+    planner = experiment.planner
+    changes = {"beta": 0.0, "gamma": 0.0, "prices": None, "normalize_accuracy": False}
+    config = planner.config.model_copy(update=changes)
+    alone = planner_of(config, planner.stages, planner.profile_path, planner.carbon)
+    return replace(experiment, planner=alone)
+
+
+def section(pipeline: Path, workload: str, baselines: Sequence[str]) -> list[str]:
+    """The table of one workload."""
+    asked = {} if workload == "as it says" else {"workload": workload}
+    experiments = [
+        load_experiment(pipeline, {**asked, "energy_weight": weight}) for weight in WEIGHTS
+    ]
+    base = run_row(experiments[0])
+    lines = [
+        f"## {pipeline.stem}, {experiments[0].workload.name}",
+        "",
+        f"Without energy, by intervals: {base.joules:.4f} J a request, accuracy"
+        f" {base.accuracy:.4f}, {100 * base.attainment:.1f} % in time.",
+        "",
+        "| way | J/request | saving | accuracy | in time |",
+        "|---|---|---|---|---|",
+    ]
+    for name, way in WAYS.items():
+        best = least([way(experiment) for experiment in experiments], base)
+        lines.append(_line(name, best, base))
+    for policy in baselines:
+        try:
+            row = run_row(load_experiment(pipeline, asked, policy=policy))
+        except Exception as error:  # a baseline that cannot run says so in its row
+            lines.append(f"| {policy} | {error} | | | |")
+            continue
+        lines.append(_line(policy, row, base))
+    bound_j = bound_joules(experiments[1:], experiments[0], LEAST_ACCURACY * base.accuracy)
+    lines.append(f"| bound | {bound_j:.4f} | {_saved(bound_j, base)} | | |")
+    return [*lines, ""]
+
+
+def _line(name: str, row: Row | None, base: Row) -> str:
+    if row is None:
+        return f"| {name} | none is as accurate and punctual | | | |"
+    return (
+        f"| {name} | {row.joules:.4f} | {_saved(row.joules, base)} |"
+        f" {row.accuracy:.4f} | {100 * row.attainment:.2f} % |"
+    )
+
+
+def _saved(joules: float, base: Row) -> str:
+    return f"{100 * (1 - joules / base.joules):.1f} %"
+
+
+def main() -> None:
+    """Print a table a workload."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pipeline", type=Path, nargs="+")
+    parser.add_argument("--workload", nargs="+", default=list(WORKLOADS))
+    options = parser.parse_args()
+    baselines = [name for name in POLICIES if name != "ipa"]
+    for pipeline in options.pipeline:
+        for workload in options.workload:
+            print("\n".join(section(pipeline, workload, baselines)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
