@@ -175,6 +175,22 @@ PIPELINES: dict[str, Named] = {
 Not imported here but by each replica's own process (:mod:`ipa_energy.pipeline_models`).
 """
 
+_LITERATURE = "ipa_energy.planning.literature"
+CONTROLLERS: dict[str, Named] = {
+    "interval": Named(
+        "the best plan for the load of the next interval, whatever runs",
+        f"{_LITERATURE}:interval_adapter",
+    ),
+    "horizon": Named(
+        "the best course of plans over horizon_s, every change paid for",
+        "ipa_energy.planning.horizon_adapter:HorizonAdapter",
+    ),
+    "ipa": Named("interval, with IPA's choice among equals", f"{_LITERATURE}:ipa_adapter"),
+    "hpa": Named("Kubernetes' HPA on utilisation", f"{_LITERATURE}:HpaAdapter"),
+    "inferline": Named("InferLine's planner and tuner", f"{_LITERATURE}:InferlineAdapter"),
+}
+"""``make(planner, predictor, signals) -> Adapter``: how a run decides, ``controller`` in a YAML."""
+
 _POLICY = "ipa_energy.planning.policies"
 POLICIES: dict[str, Named] = {
     "ipa": Named("IPA itself", f"{_POLICY}:unrestricted"),
@@ -182,6 +198,11 @@ POLICIES: dict[str, Named] = {
     "fa2-high": Named("FA2 on the most accurate variants", f"{_POLICY}:fa2_high"),
     "rim-low": Named("RIM on 1 replica", f"{_POLICY}:rim_low"),
     "rim-high": Named("RIM on 3 replicas", f"{_POLICY}:rim_high"),
+    "ipa-switch": Named("IPA with its own switching rule", f"{_POLICY}:ipa_switch"),
+    "hpa-low": Named("Kubernetes' HPA on the least accurate variants", f"{_POLICY}:hpa_low"),
+    "hpa-high": Named("Kubernetes' HPA on the most accurate variants", f"{_POLICY}:hpa_high"),
+    "inferline-low": Named("InferLine on the least accurate", f"{_POLICY}:inferline_low"),
+    "inferline-high": Named("InferLine on the most accurate", f"{_POLICY}:inferline_high"),
 }
 """``policy(config, stages) -> config``: a preset of modes laid over the YAML."""
 

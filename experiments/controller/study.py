@@ -3,9 +3,9 @@
 For each workload the pipeline is run over a range of energy weights by each controller, and once
 without energy by today's loop. Of the runs of a controller that keep at least 99 % of that run's
 accuracy and answer as many requests in time (a tenth of a point less at most), the one that needs
-fewest joules counts. The plans that knew the load are held to the same, and the bound is the least
-joules that any run may need at that accuracy: (bound − objective) of the run without energy, at each
-weight, in joules.
+fewest joules counts. The plans that knew the load are held to the same. The bound is the least
+joules that any run needs at that accuracy, promptness and load: J ≥ (alpha·A − bound)/w at every
+weight w of an objective of accuracy and joules alone.
 
     python experiments/controller/study.py configs/video.yaml > experiments/controller/result.md
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipa_energy.comparing import metrics
+from ipa_energy.errors import IpaEnergyError
 from ipa_energy.experiment import Experiment, load_experiment, run_experiment
 from ipa_energy.frontier.worth import bound_of, outturn_of_run
 from ipa_energy.frontier.yardsticks import Judge, best_in_hindsight, best_static
@@ -150,7 +151,7 @@ def section(pipeline: Path, workload: str, baselines: Sequence[str]) -> list[str
     for policy in baselines:
         try:
             row = run_row(load_experiment(pipeline, asked, policy=policy))
-        except Exception as error:  # a baseline that cannot run says so in its row
+        except IpaEnergyError as error:  # a baseline that cannot run says so in its row
             lines.append(f"| {policy} | {error} | | | |")
             continue
         lines.append(_line(policy, row, base))

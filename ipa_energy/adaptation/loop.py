@@ -127,7 +127,7 @@ class Adapter:
         result = self._best(moment)
         plan = min(
             result.equally_good,
-            key=lambda candidate: _preference(candidate, running),
+            key=lambda candidate: self.preference(candidate, running),
             default=None,
         )
         late = result.status == "unknown"
@@ -144,6 +144,12 @@ class Adapter:
             trouble=f"no plan was found in {self.limit_s:g} s" if late else None,
             gap=result.gap if plan else 0.0,
         )
+
+    def preference(self, plan: Plan, running: Deployment) -> tuple[float, ...]:
+        """Order of equally good plans: fewest changes, then least joules (if known), then speed."""
+        joules = plan.joules_per_request
+        known_j = 0.0 if math.isnan(joules) else joules
+        return (len(changed_stages(deployment_of(plan), running)), known_j, plan.latency_s)
 
     def _best(self, moment: Moment) -> Result:
         """The best plans at a moment."""
@@ -170,10 +176,3 @@ class Adapter:
             return None
         quietest_rps = lowest_load_rps(received_rps, self.interval_s)
         return min(planned_rps, planned_load_rps(quietest_rps, self.interval_s))
-
-
-def _preference(plan: Plan, running: Deployment) -> tuple[float, float, float]:
-    """Order of equally good plans: fewest changes, then least joules (if known), then fastest."""
-    joules = plan.joules_per_request
-    known_j = 0.0 if math.isnan(joules) else joules
-    return (len(changed_stages(deployment_of(plan), running)), known_j, plan.latency_s)

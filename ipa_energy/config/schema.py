@@ -46,6 +46,7 @@ from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_work
 from ipa_energy.gpu_partitions import KINDS, GpuPool
 from ipa_energy.records import EnergyRisk
 from ipa_energy.registries import (
+    CONTROLLERS,
     PREDICTORS,
     QUANTITIES,
     SOLVERS,
@@ -59,6 +60,7 @@ T = TypeVar("T")
 EnergyMetric = Annotated[str, OneOf(energy_metrics)]
 Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
 BackupPredictor = Annotated[str, OneOf(backup_predictors)]
+Controller = Annotated[str, OneOf(lambda: CONTROLLERS)]
 WorkloadType = Annotated[str, OneOf(lambda: WORKLOADS)]
 OptimizationMethod = Annotated[str, OneOf(lambda: [*SOLVERS, "ipa-energy"])]
 AllocationMode = Literal["base", "variable", "fix"]
@@ -284,10 +286,12 @@ class PipelineConfig(UnusedKeys):
         " much better another could be. null: half of adaptation_interval in a run, any time in"
         " optimize.",
     )
-    controller: Literal["interval", "horizon"] = optional(
+    controller: Controller = optional(
         "interval",
         "How a run decides. interval: the best plan for the load of the next interval, whatever"
-        " runs; horizon: the best course of plans over horizon_s, every change paid for.",
+        " runs; horizon: the best course of plans over horizon_s, every change paid for; ipa: as"
+        " interval, with IPA's choice among equally good plans; hpa, inferline: replicas by"
+        " Kubernetes' autoscaler, or by InferLine, of the initial variants.",
     )
     horizon_s: PositiveInteger = optional(
         60, "controller: horizon looks so many seconds ahead, in steps of adaptation_interval."

@@ -37,8 +37,10 @@ def is_known(settings: Settings) -> bool:
     """True if an objective counts nothing but what a run is known to spend.
 
     Not with a budget of grams, whose price follows what was emitted so far, nor with quantities of
-    one's own.
+    one's own; nor are mixes of options and slices of GPUs known to those who plan over time.
     """
+    if settings.mix or settings.gpus:
+        return False
     metrics = ("joules_per_request", "watts", GRAMS)
     return settings.energy_metric in metrics and set(settings.weights) <= {GRAMS}
 

@@ -31,6 +31,7 @@ from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.planning.horizon import Prices, Start, best_course
 from ipa_energy.planning.planner import Planner
+from ipa_energy.registries import CONTROLLERS, named
 from ipa_energy.serving.base import Decision, DeployedStage, Deployment, StageState, Switching
 
 UPPER = 0.9
@@ -44,18 +45,9 @@ Signals = Callable[[float, float], Mapping[str, float]]
 
 def adapter_for(planner: Planner, predictor: Predictor, signals: Signals) -> Adapter:
     """The adapter that the YAML asks for."""
-    config = planner.config
-    if config.controller == "interval":
-        return Adapter(
-            planner.program,
-            predictor,
-            method=config.optimization_method,
-            interval_s=config.adaptation_interval,
-            limit_s=config.limit_in_runs_s,
-            signals=signals,
-        )
-    _refuse_what_cannot_look_ahead(planner.program.settings)
-    return HorizonAdapter(planner, predictor, signals)
+    make = named(CONTROLLERS, planner.config.controller, kind="controller", where="controller")
+    adapter: Adapter = make(planner, predictor, signals)
+    return adapter
 
 
 def _refuse_what_cannot_look_ahead(settings: Settings) -> None:
@@ -79,6 +71,7 @@ class HorizonAdapter(Adapter):
     """
 
     def __init__(self, planner: Planner, predictor: Predictor, signals: Signals) -> None:
+        _refuse_what_cannot_look_ahead(planner.program.settings)
         config = planner.config
         super().__init__(
             planner.program,

@@ -10,7 +10,8 @@ IPA's modes end here as :class:`~.problem.StageRules`::
 
 and the four baselines of IPA's study are presets of these (``POLICIES`` of
 :mod:`ipa_energy.registries`): FA2, after Razavi et al. 2022, scales one fixed variant; RIM, after
-Hu et al. 2021, switches variants on fixed replicas. SLA, weights and caps stay.
+Hu et al. 2021, switches variants on fixed replicas. SLA, weights and caps stay. Kubernetes' HPA and
+InferLine (:mod:`.literature`) fix the variants as FA2 does.
 """
 
 from __future__ import annotations
@@ -197,6 +198,35 @@ def rim_low(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
 def rim_high(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
     """Three replicas of each stage for good, as in IPA's rim-high files."""
     return _fixed_replicas(config, stages, 3)
+
+
+def ipa_switch(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """IPA itself, and its choice among equally good plans."""
+    return _controlled(unrestricted(config, stages), "ipa")
+
+
+def hpa_low(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """Replicas by Kubernetes' autoscaler, of the least accurate variants."""
+    return _controlled(_fixed_variants(config, stages, most=False), "hpa")
+
+
+def hpa_high(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """Replicas by Kubernetes' autoscaler, of the most accurate variants."""
+    return _controlled(_fixed_variants(config, stages, most=True), "hpa")
+
+
+def inferline_low(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """InferLine on the least accurate variants."""
+    return _controlled(_fixed_variants(config, stages, most=False), "inferline")
+
+
+def inferline_high(config: PipelineConfig, stages: Sequence[Stage]) -> PipelineConfig:
+    """InferLine on the most accurate variants."""
+    return _controlled(_fixed_variants(config, stages, most=True), "inferline")
+
+
+def _controlled(config: PipelineConfig, controller: str) -> PipelineConfig:
+    return config.model_copy(update={"controller": controller})
 
 
 def _fixed_replicas(
