@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import print_json, text_table
@@ -94,11 +95,22 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
     ]
     if result.conflict is not None:
         lines.append(str(result.conflict))
+    lines += _mixing_lines(result, planner)
     for rank, plan in enumerate(result.plans, start=1):
         lines += ["", f"{f'plan {rank}' if rank > 1 else 'best plan'}: {plan.label}"]
         lines += [f"({NOTATION})"] if rank == 1 else []
         lines += _plan_lines(plan, planner)
     return "\n".join(lines)
+
+
+def _mixing_lines(result: Result, planner: Planner) -> list[str]:
+    """What ``mix: true`` is worth at this load."""
+    from ipa_energy.optimizer.mixing import what_mixing_does
+
+    if not (planner.config.mix and result.plans):
+        return []
+    problem = planner.program.at(result.best.moment)
+    return [what_mixing_does(problem, result.best)]
 
 
 def _gap_text(result: Result) -> str:
@@ -107,6 +119,11 @@ def _gap_text(result: Result) -> str:
     if result.status == "unknown":
         return f": no plan was found in {result.limit_s:g} s, nor that there is none"
     return ""
+
+
+def _each(texts: Iterable[str]) -> str:
+    """A cell with the figure of each part of a stage."""
+    return " + ".join(texts)
 
 
 def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
@@ -118,12 +135,12 @@ def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
     rows = [
         [
             stage.stage,
-            stage.option.variant,
-            f"{stage.option.cpu_cores:g}",
-            str(stage.option.batch),
-            str(stage.replicas),
-            f"{stage.option.latency_s:.3f}",
-            f"{stage.wait_s:.3f}",
+            " + ".join(part.option.variant for part in stage.parts),
+            _each(f"{part.option.cpu_cores:g}" for part in stage.parts),
+            _each(str(part.option.batch) for part in stage.parts),
+            _each(str(part.replicas) for part in stage.parts),
+            _each(f"{part.option.latency_s:.3f}" for part in stage.parts),
+            _each(f"{part.wait_s:.3f}" for part in stage.parts),
             f"{stage.capacity_rps:.2f}",
             f"{stage.load_rps:g}",
             *([fixed(stage.joules_per_request, 3)] if fans_out else []),

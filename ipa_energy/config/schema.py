@@ -40,11 +40,12 @@ from ipa_energy.config.fields import (
 from ipa_energy.config.gpus import GpusConfig
 from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.config.reconfiguration import Reconfiguration, ReconfigurationConfig
+from ipa_energy.config.request_classes import RequestClassConfig, classes_of, wrong_shares
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
 from ipa_energy.gpu_partitions import KINDS, GpuPool
-from ipa_energy.records import EnergyRisk
+from ipa_energy.records import EnergyRisk, RequestClass
 from ipa_energy.registries import (
     CONTROLLERS,
     PREDICTORS,
@@ -175,6 +176,17 @@ class PipelineConfig(UnusedKeys):
         "GPUs that all stages share and that may be cut into slices, by the hardware that the"
         " profile's rows name, e.g. {A100-80GB: {count: 4}}; how each is cut is part of a plan."
         " null: slices are resources like others.",
+    )
+    mix: bool = optional(
+        False,
+        "true: a stage may run several options at once, each with a share of the requests, by the"
+        " methods highs, gurobi and auto; false: one option a stage.",
+    )
+    request_classes: dict[Name, NonNegative | RequestClassConfig] | None = optional(
+        None,
+        "Kinds of requests that the profile tells apart in its column request_class, each with its"
+        " share of all requests, e.g. {translate: 0.3, summarize: 0.7}, or with {share: 0.3,"
+        " latency_sla_s: 2}. null: all requests are alike.",
     )
     energy_weight: NonNegative = optional(
         0, "Weight of the energy term; 0: every decision is IPA's."
@@ -360,6 +372,11 @@ class PipelineConfig(UnusedKeys):
         return told.told() if isinstance(told, ReconfigurationConfig) else told
 
     @property
+    def classes(self) -> tuple[RequestClass, ...]:
+        """``request_classes`` as records; empty where all requests are alike."""
+        return classes_of(self.request_classes)
+
+    @property
     def gpu_pools(self) -> tuple[GpuPool, ...]:
         """The GPUs that stages share."""
         return tuple(gpus.pool(name) for name, gpus in (self.gpus or {}).items())
@@ -473,6 +490,7 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
         *_carbon(config),
         *_gpus(config),
         *_sla(config),
+        *_mix(config),
     ]
 
 
@@ -526,6 +544,18 @@ def _carbon(config: PipelineConfig) -> Iterator[InitErrorDetails]:
             ("carbon", "weight"),
             "carbon.weight and carbon.budget_grams_per_day exclude each other",
             fix="leave weight out: the budget finds the price of a gram",
+        )
+
+
+def _mix(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    wrong = wrong_shares(config.classes)
+    if wrong:
+        yield _problem(("request_classes",), wrong, allowed="shares that add up to 1")
+    if config.mix and config.accuracy_method == "multiply":
+        yield _problem(
+            ("accuracy_method",),
+            "accuracy_method: multiply with mix: true",
+            allowed="sum or average, or mix: false",
         )
 
 

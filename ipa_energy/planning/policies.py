@@ -82,6 +82,8 @@ def settings_from(
         latency_model=config.latency_model,
         energy_sla_joules=config.energy_sla_joules,
         accuracy_floor=config.accuracy_floor,
+        mix=config.mix,
+        request_classes=config.classes,
         scaling_cap=config.scaling_cap,
         batching_cap=config.batching_cap,
         prices=config.prices or {},

@@ -20,12 +20,14 @@ from statistics import median
 from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
+from ipa_energy.planning.class_options import by_class
 from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.records import (
     Allocation,
     Option,
     Provenance,
     ReplicaFigures,
+    RequestClass,
     Stage,
     joined_meters,
     weakest_quality,
@@ -53,12 +55,13 @@ def stages_from_rows(
     """
     grouped: dict[str, dict[tuple[object, ...], list[ProfileRow]]] = {}
     for row in rows:
-        grouped.setdefault(row.stage, {}).setdefault(row.option_key, []).append(row)
+        key = replace(row, request_class="").option_key if config.classes else row.option_key
+        grouped.setdefault(row.stage, {}).setdefault(key, []).append(row)
     problems = []
     stages = []
     for stage_config in config.stages:
         groups = list(grouped.get(stage_config.name, {}).values())
-        found = _no_options(stage_config.name, groups, grouped, where)
+        found = _no_options(stage_config.name, groups, grouped, where, known=config.classes)
         if found is not None:
             problems.append(found)
             continue
@@ -78,31 +81,33 @@ def stages_from_rows(
 def _no_options(
     name: str,
     groups: Sequence[Sequence[ProfileRow]],
-    known: Iterable[str],
+    stages: Iterable[str],
     where: str | Path | None,
+    *,
+    known: Sequence[RequestClass],
 ) -> ConfigError | None:
     """Why these rows are no options of a stage; None if they are."""
     if not groups:
         return ConfigError(
             f"the profile has no stage {name}",
             where=where,
-            allowed=f"a profile with that stage; this one has {_listed(known)}",
+            allowed=f"a profile with that stage; this one has {_listed(stages)}",
             fix="name the stages in task_name as the profile does",
         )
     classes = sorted({row.request_class for group in groups for row in group})
-    if len(classes) > 1:
+    if len(classes) > 1 and not known:
         return ConfigError(
             f"stage {name}: figures by class: {_listed(each or 'none' for each in classes)}",
             where=where,
             allowed="figures of one class, which are taken for all requests",
-            fix="keep the rows of one class",
+            fix="set request_classes: {NAME: share}, or keep the rows of one class",
         )
     return None
 
 
 def _options(groups: Sequence[Sequence[ProfileRow]], config: PipelineConfig) -> tuple[Option, ...]:
     """The options of a stage's groups, each with the load of its variant and allocation."""
-    options = [_option(group, config) for group in groups]
+    options = [_option_of(group, config) for group in groups]
     loads: dict[tuple[str, Allocation], list[ProfileRow]] = {}
     for option, group in zip(options, groups, strict=True):
         loads.setdefault((option.variant, option.allocation), []).extend(group)
@@ -116,6 +121,12 @@ def _options(groups: Sequence[Sequence[ProfileRow]], config: PipelineConfig) -> 
         )
         for option in options
     )
+
+
+def _option_of(group: Sequence[ProfileRow], config: PipelineConfig) -> Option:
+    if not config.classes:
+        return _option(group, config)
+    return by_class(group, config.classes, lambda rows: _option(rows, config))
 
 
 def _median(values: Iterable[float]) -> float:
