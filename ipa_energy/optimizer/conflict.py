@@ -34,6 +34,7 @@ from ipa_energy.optimizer.problem import (
     Problem,
     Program,
     StageRules,
+    serves_all,
     throughputs,
     within,
 )
@@ -201,8 +202,8 @@ class StageLimits:
         unlimited = dataclasses.replace(
             problem.settings, scaling_cap=sys.maxsize, batching_cap=sys.maxsize
         )
-        free = [StageRules() for _ in stages]
-        fixed = [StageRules(replicas=rules.replicas) for rules in problem.rules]
+        free = [StageRules(any_class=True) for _ in stages]
+        fixed = [StageRules(replicas=each.replicas, any_class=True) for each in problem.rules]
         self._free = Program(stages, unlimited, free).at(problem.moment).stages
         self._fixed = Program(stages, unlimited, fixed).at(problem.moment).stages
         self._allowed: list[dict[str, Mask]] = []
@@ -253,6 +254,9 @@ def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> d
     }
     if rules.replicas is None:
         allowed[f"scaling_cap:{stage.name}"] = candidates.replicas <= settings.scaling_cap
+    if settings.request_classes:
+        serving = [serves_all(option, settings) for option in options]
+        allowed[f"request_classes:{stage.name}"] = np.array(serving)
     if rules.variants is not None:
         allowed[f"variants:{stage.name}"] = np.array([o.variant in rules.variants for o in options])
     if rules.allocations is not None:

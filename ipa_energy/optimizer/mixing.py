@@ -194,6 +194,8 @@ class MixProgram:
         self._drop_late()
         self.stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
         self._amounts: dict[str, tuple[Floats, Floats, Floats]] = {}
+        self._drop_dominated()
+        self.levels_s = self._levels_s()
 
     @property
     def unserved(self) -> list[tuple[int, RequestClass]]:
@@ -327,6 +329,54 @@ class MixProgram:
         self._options = [self._options[u] for u in kept]
         self.serves = self.serves[kept]
 
+    def _levels_s(self) -> dict[tuple[int, int], Floats]:
+        """(stage, class) under a latency SLA that stages share → its delays, ascending."""
+        delays_s = self._delays_s()
+        return {
+            (s, k): np.unique(delays_s[(self.stage_of == s) & self.serves[:, k], k])
+            for k, each in enumerate(self.classes)
+            for s in range(len(self.stages))
+            if each.name in self._slas_s and (len(self.stages) > 1 or self.elastic)
+        }
+
+    def _drop_dominated(self) -> None:
+        """Forget uses in whose place another can do, of the same stage and no worse in anything."""
+        if not self.uses:
+            return
+        better = [np.where(self.serves, self._scores() * self.problem.settings.alpha, -np.inf)]
+        columns = [*better, -self._needs(), -self._delays_s()]
+        columns = [np.where(self.serves, each, -np.inf) for each in columns]
+        flat = [[-use.least_share, -float(use.least), float(use.most)] for use in self.uses]
+        for term in self.problem.terms:
+            columns += [-term.weight * each for each in self.amounts(term.quantity)]
+        for cap in self.caps:
+            if not _is_latency(cap):
+                columns += [-each for each in self.amounts(cap.quantity)]
+        for pool in self.pools:
+            for name in pool.slices:
+                flat_held = [-float(held(pool, name, use.option)) for use in self.uses]
+                columns.append(np.array(flat_held))
+        table = np.hstack([each.reshape(len(self.uses), -1) for each in [*columns, np.array(flat)]])
+        kept = np.ones(len(self.uses), dtype=bool)
+        for u in range(len(self.uses)):
+            others = kept & (self.stage_of == self.stage_of[u])
+            others[u] = False
+            kept[u] = not (table[others] >= table[u]).all(axis=1).any()
+        self._keep(np.flatnonzero(kept))
+
+    def _keep(self, kept: Ints) -> None:
+        self.uses = [self.uses[u] for u in kept]
+        self._options = [self._options[u] for u in kept]
+        self.serves, self.stage_of = self.serves[kept], self.stage_of[kept]
+        self._amounts = {
+            name: (g[kept], f[kept], c[kept]) for name, (g, f, c) in self._amounts.items()
+        }
+
+    def _needs(self) -> Floats:
+        """(U, K) replicas that all requests of the stage would need."""
+        found = [self.per_share(u) for u in range(len(self.uses))]
+        return np.array(found).reshape(len(self.uses), len(self.classes))
+
     def linear(
         self, objective: tuple[Floats, Floats, Floats] | None = None
     ) -> LinearProgram | None:
@@ -427,19 +477,20 @@ def _of_one_number(option: Option, replicas: int) -> Option:
 
 
 class _Layout:
-    """Where the variables of a program are: z (U,), y (U, K), n (U,), x (U, K), D (S, K).
+    """Where the variables of a program are: z (U,), n (U,), x (U, K).
 
-    ``over`` are what the elastic caps are exceeded by.
+    ``levels`` choose the delay of a stage and class, ``cuts`` how the GPUs of a pool are cut, and
+    ``over`` is what the elastic caps are exceeded by.
     """
 
     def __init__(self, program: MixProgram) -> None:
         uses, classes = len(program.uses), len(program.classes)
         self.z = np.arange(uses)
         width = uses
-        self.y = np.repeat(self.z[:, None], classes, axis=1)
-        if classes > 1 and program._slas_s:  # else what is in use is all that matters
-            self.y = (width + np.arange(uses * classes)).reshape(uses, classes)
-            width += uses * classes
+        self.levels = {}
+        for key, delays_s in program.levels_s.items():
+            self.levels[key] = width + np.arange(len(delays_s))
+            width += len(delays_s)
         self.binaries = width
         self.n = width + np.arange(uses)
         width += uses
@@ -450,9 +501,6 @@ class _Layout:
         self.integers = width
         self.x = (self.integers + np.arange(uses * classes)).reshape(uses, classes)
         width = self.integers + uses * classes
-        stages = len(program.stages)
-        self.d = (width + np.arange(stages * classes)).reshape(stages, classes)
-        width += stages * classes
         self.over = width + np.arange(len(program.elastic))
         self.width = width + len(program.elastic)
 
@@ -469,7 +517,7 @@ class _Rows:
         self._high: list[float] = []
         self._upper = np.ones(self._at.width)
         self._upper[self._at.n] = [use.most for use in mix.uses]
-        self._upper[self._at.over] = self._upper[self._at.d] = np.inf
+        self._upper[self._at.over] = np.inf
         self._upper[self._at.x] = np.where(mix.serves, mix.shares, 0.0)
 
     def split(self) -> None:
@@ -485,9 +533,7 @@ class _Rows:
                 for k, share in enumerate(mix.shares):
                     self._add([at.x[u, k], at.z[u]], [1.0, -share], 0.0, 0.0)
             for k in np.flatnonzero(mix.serves[u]).tolist():
-                self._add([at.x[u, k], at.y[u, k]], [1.0, -mix.shares[k]], -np.inf, 0.0)
-                if at.y[u, k] != at.z[u]:
-                    self._add([at.y[u, k], at.z[u]], [1.0, -1.0], -np.inf, 0.0)
+                self._add([at.x[u, k], at.z[u]], [1.0, -mix.shares[k]], -np.inf, 0.0)
             if 0 < use.least_share < 1:
                 ones = [1.0] * len(mix.classes)
                 self._add([*at.x[u], at.z[u]], [*ones, -use.least_share], -SHARE_RTOL, np.inf)
@@ -500,7 +546,11 @@ class _Rows:
             # The fewest replicas that carry a load are whole but for rounding.
             need = mix.per_share(u) * (1 - ROUNDING_RTOL)
             self._add([*at.x[u], at.n[u]], [*need, -1.0], -np.inf, 0.0)
-            self._add([at.n[u], at.z[u]], [1.0, -float(use.most)], -np.inf, 0.0)
+            fixed = mix.problem.rules[use.stage].replicas
+            enough = use.most if fixed else max(use.least, int(np.ceil(need.max())))
+            most = float(min(use.most, enough))
+            self._upper[at.n[u]] = most
+            self._add([at.n[u], at.z[u]], [1.0, -most], -np.inf, 0.0)
             self._add([at.n[u], at.z[u]], [1.0, -float(use.least)], 0.0, np.inf)
         for s, stage in enumerate(mix.stages):
             mine = np.flatnonzero(mix.stage_of == s)
@@ -522,11 +572,18 @@ class _Rows:
         if len(mix.stages) == 1 and not over[0]:
             return  # what is late has gone
         k = [each.name for each in mix.classes].index(_class_of(cap))
-        for u in np.flatnonzero(mix.serves[:, k]).tolist():
-            columns = [at.d[mix.uses[u].stage, k], at.y[u, k]]
-            self._add(columns, [1.0, -delays_s[u, k] / cap.limit], 0.0, np.inf)
-        ones = np.ones(len(mix.stages))
-        self._add([*at.d[:, k], *over[0]], [*ones, *over[1]], -np.inf, 1 + _ROOM)
+        total: tuple[list[int], list[float]] = ([], [])
+        for s in range(len(mix.stages)):
+            levels_s, chosen = mix.levels_s[s, k], at.levels[s, k]
+            self._add(chosen, np.ones(len(chosen)), 1.0, 1.0)
+            mine = np.flatnonzero((mix.stage_of == s) & mix.serves[:, k])
+            for j, level_s in enumerate(levels_s[:-1], start=1):
+                slower = at.x[mine[delays_s[mine, k] > level_s], k]
+                values = [1.0] * len(slower) + [-mix.shares[k]] * (len(chosen) - j)
+                self._add([*slower, *chosen[j:]], values, -np.inf, 0.0)
+            total[0].extend(chosen.tolist())
+            total[1].extend((levels_s / cap.limit).tolist())
+        self._add([*total[0], *over[0]], [*total[1], *over[1]], -np.inf, 1 + _ROOM)
 
     def cap(self, cap: Cap, amounts: tuple[Floats, Floats, Floats]) -> None:
         """(4')."""

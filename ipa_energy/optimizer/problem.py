@@ -99,11 +99,13 @@ class StageRules:
             kind of hardware); variants not named are out. None: every profiled one is open.
         variants: the only variants allowed (FA2 fixes one). None: all.
         replicas: fixed number of replicas (RIM). None: equation (2) decides.
+        any_class: True to leave in what does not serve every class of requests.
     """
 
     allocations: Mapping[str, tuple[Allocation, ...]] | None = None
     variants: frozenset[str] | None = None
     replicas: int | None = None
+    any_class: bool = False
 
     def allows(self, option: Option) -> bool:
         """True if ``option`` passes the variant and allocation rules."""
@@ -404,7 +406,7 @@ def _allowed(stage: Stage, rules: StageRules, settings: Settings) -> Ints:
             for index, option in enumerate(stage.options)
             if option.batch <= settings.batching_cap
             and rules.allows(option)
-            and serves_all(option, settings)
+            and (rules.any_class or settings.mix or serves_all(option, settings))
         ],
         dtype=np.intp,
     )

@@ -1,0 +1,48 @@
+"""Sprout's table: bounds in their order, figures that were known, and the program behind it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "sprout" / "sprout.py"
+
+
+@pytest.fixture(scope="module")
+def sprout():  # type: ignore[no-untyped-def]
+    spec = importlib.util.spec_from_file_location("sprout", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sprout"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_each_freedom_saves(sprout) -> None:  # type: ignore[no-untyped-def]
+    tasks = sprout.read_directives()
+    assert len(tasks) == 6
+    zone, intensity = next(sprout.weeks())
+    row = sprout.judged(zone, tasks, intensity, (intensity.min(), intensity.max()))
+    assert row.static < row.theirs < row.own < row.static_by_class < row.ours < row.bound
+    assert row.ours == pytest.approx(0.786, abs=0.005)
+
+
+def test_the_hourly_mix_for_all_is_the_vertex_of_its_linear_program(sprout) -> None:  # type: ignore[no-untyped-def]
+    """Two directives, one floor: the share of the cheap one is what the floor leaves it."""
+    cost, quality = np.array([[[4.0, 1.0]]]), np.array([[0.6, 0.2]])
+    share = (0.6 - 0.5) / (0.6 - 0.2)
+    expected = 4.0 - share * 3.0
+    assert sprout.cheapest(cost, quality, np.array([0.5])) == pytest.approx(expected)
+
+
+def test_the_programs_plans_are_those_of_the_table(sprout) -> None:  # type: ignore[no-untyped-def]
+    tasks = sprout.read_directives()
+    intensity = next(sprout.weeks())[1][:48]
+    hours, worst = sprout.program_agrees(tasks, intensity, (intensity.min(), intensity.max()))
+    assert hours == 2
+    assert worst < 1e-7
