@@ -135,6 +135,13 @@ def run_experiment(
     """
     make = named(BACKENDS, backend, kind="backend", where="--backend")
     entry = BACKENDS[backend]
+    if experiment.planner.config.mix and not getattr(entry, "mixes", False):
+        able = [name for name, one in BACKENDS.items() if getattr(one, "mixes", False)]
+        raise ConfigError(
+            f"{backend} serves one option a stage",
+            where="mix",
+            allowed=", ".join(["mix: false", *(f"backend {name}" for name in able)]),
+        )
     if isinstance(entry, Serves) and entry.on_this_machine and not live.overcommits:
         experiment = _fitted(experiment, fixed)
     called = name or (out.name if out else "run")

@@ -139,9 +139,11 @@ class Serves(Named):
     Attributes:
         on_this_machine: True if its replicas hold this machine's cores, so that what does not fit
             here is neither started nor planned.
+        mixes: True if a stage may run several options at once on it.
     """
 
     on_this_machine: bool = False
+    mixes: bool = False
 
 
 BACKENDS: dict[str, Named] = {
