@@ -55,8 +55,8 @@ when grams cost nothing.
 """
 TAIL = """
 Where one kind of board is all there is, most watts are idle and there is little to shift: the gain
-is small, and a day that turns out dirtier than yesterday cannot be made good. Where boards differ
-by an order of magnitude in joules the gain is larger, and yesterday is forecast enough.
+is small, and a day that turns out other than yesterday costs accuracy. Where boards differ by an
+order of magnitude in joules the gain is larger, and yesterday is forecast enough.
 """
 
 
@@ -164,6 +164,7 @@ def keep_budget(week: Week, planner: Planner, loads: Floats, share: float, *, kn
     starts_s: Floats = HOUR_S * np.arange(HOURS, dtype=np.float64)
     series = IntensitySeries(time_s=starts_s, g_per_kwh=week.g_per_kwh, end_s=HOURS * HOUR_S)
     seen = series if knows else None  # without a forecast a budget takes yesterday's hours
+    known: dict[int, PriceCurve] = {}  # of each load, the same every day
     worth, bounds, over = [], [], []
     for day in range(1, HOURS // 24):  # the first day has no yesterday
         hours = np.arange(24 * day, 24 * (day + 1))
@@ -176,6 +177,7 @@ def keep_budget(week: Week, planner: Planner, loads: Floats, share: float, *, kn
             duration_s=HOURS * HOUR_S,
             interval_s=HOUR_S,
             known_rps=lambda begin_s, _: float(loads[int(begin_s // HOUR_S)]),
+            _curves=known,
         )
         won = 0.0
         for hour in hours:

@@ -105,9 +105,15 @@ def carbon_of(config: PipelineConfig) -> RunCarbon | None:
         ConfigError: a file that cannot be read or does not reach to the start; a forecast of
             another kind than the intensities.
     """
-    said = config.carbon
-    if said is None:
-        return None
+    return None if config.carbon is None else run_carbon(config.carbon)
+
+
+def run_carbon(said: CarbonConfig) -> RunCarbon:
+    """What the key ``carbon`` says.
+
+    Raises:
+        ConfigError: as :func:`carbon_of`.
+    """
     series = _series(said.intensity)
     seen = None if said.forecast is None else _series(said.forecast)
     if seen is not None:

@@ -23,6 +23,9 @@ AnyRun = TypeVar("AnyRun", Run, RunMetrics)
 SAME_SHARE = 0.0005
 """Shares that print alike in percent with one decimal are called the same."""
 
+IN_GRAMS = ("grams", "the best other weights, a constant one of energy among them")
+"""What a saving in grams is of, and against whom."""
+
 MOST_TOLD = 4
 """More runs than this are told by their ends in a headline; the tables have them all."""
 
@@ -78,6 +81,7 @@ class Comparison:
                     "saving_least": saving.least,
                     "saving_most": saving.most,
                     "savings": saving.savings,
+                    **({"grams": _in_grams(saving.grams)} if saving.grams else {}),
                     "sentence": saving.sentence(),
                 }
                 for name, saving in self.savings.items()
@@ -263,6 +267,14 @@ def headline(comparison: Comparison) -> str:
     return " ".join([*_saved(comparison), _against_first(comparison)])
 
 
+def _in_grams(saving: Saving) -> dict[str, Any]:
+    return {
+        "saving_mean": saving.mean,
+        "savings": saving.savings,
+        "least_g_per_million_requests": saving.least_joules,
+    }
+
+
 def _saved(comparison: Comparison) -> list[str]:
     """A sentence a run, or one for all of more than :data:`MOST_TOLD`."""
     found = [
@@ -272,7 +284,10 @@ def _saved(comparison: Comparison) -> list[str]:
     ]
     known = [(name, saving) for name, saving in found if not math.isnan(saving.mean)]
     if len(found) <= MOST_TOLD or not known:
-        return [f"{name}: {saving.sentence()}." for name, saving in found]
+        return [
+            *(f"{name}: {saving.sentence()}." for name, saving in found),
+            *(f"{name}: {one.grams.sentence(*IN_GRAMS)}." for name, one in found if one.grams),
+        ]
     known.sort(key=lambda one: one[1].mean)
     (least, least_saving), (most, most_saving) = known[0], known[-1]
     rest = len(found) - len(known)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipa_energy.tables import share
 
@@ -43,6 +43,7 @@ class Outcome:
         sla_attainment: share of the requests sent that were answered in time.
         energy_weight: of its objective; 0 is IPA.
         seed: of its arrivals and service times.
+        grams_per_request: of the run; None where nobody said what a joule emits.
     """
 
     label: str
@@ -51,6 +52,13 @@ class Outcome:
     sla_attainment: float
     energy_weight: float = 0.0
     seed: int = 0
+    grams_per_request: float | None = None
+
+    @property
+    def in_grams(self) -> Outcome:
+        """Itself with its grams, a million requests', in the place of its joules."""
+        grams = math.nan if self.grams_per_request is None else self.grams_per_request
+        return replace(self, joules_per_request=1e6 * grams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +134,15 @@ class Saving:
         attainments: share of requests in time that the runs without energy had to have, one a seed:
             that of the run, or less if none of them is as accurate and as punctual.
         least_joules: per request, of the hull without energy at the run's accuracy, one a seed.
+        grams: the same in grams of a million requests, of runs with carbon in their objective, held
+            against those without that may have a constant weight of energy; None of others.
     """
 
     outcomes: tuple[Outcome, ...]
     savings: tuple[float, ...]
     attainments: tuple[float, ...]
     least_joules: tuple[float, ...]
+    grams: Saving | None = None
 
     @property
     def mean(self) -> float:
@@ -153,12 +164,19 @@ class Saving:
         """Of the seeds that have a figure."""
         return max(self._known, default=math.nan)
 
-    def sentence(self) -> str:
-        """The answer before anything else is said."""
+    def sentence(
+        self, what: str = "joules", rivals: str = "IPA with its best other weights"
+    ) -> str:
+        """The answer before anything else is said.
+
+        Args:
+            what: is saved.
+            rivals: that it is held against.
+        """
         if math.isnan(self.mean):
             return (
                 "no weights without energy reach this accuracy, so there is nothing to hold its"
-                " joules against"
+                f" {what} against"
             )
         more = "more" if self.mean < 0 else "fewer"
         seeds = len(self._known)
@@ -176,10 +194,8 @@ class Saving:
         if relaxed:
             equal = "accuracy"
             late = f", which answer only {share(min(relaxed))} of the requests in time"
-        return (
-            f"at the same {equal}, {share(abs(self.mean))} {more} joules than IPA with its best"
-            f" other weights{spread}{late}"
-        )
+        saved = f"{share(abs(self.mean))} {more} {what}"
+        return f"at the same {equal}, {saved} than {rivals}{spread}{late}"
 
 
 def saving_of(with_energy: Sequence[Outcome], without: Sequence[Outcome]) -> Saving:

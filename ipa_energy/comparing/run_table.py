@@ -134,6 +134,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
     found = [
         run_table(comparison),
         yardstick_table(comparison),
+        grams_yardstick_table(comparison),
         hindsight_table(comparison),
         share_table(comparison),
         carbon_table(comparison),
@@ -305,6 +306,36 @@ def yardstick_table(comparison: Comparison) -> Table | None:
         " baselines, that answer as many requests in time, half a point less at most (the hull"
         " without energy; means"
         " over the seeds of arrivals). A saving is what no other weight gives.",
+        together=3,
+    )
+
+
+def grams_yardstick_table(comparison: Comparison) -> Table | None:
+    """The same in grams, of runs with carbon in their objective; None without any."""
+    colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
+    rows = [
+        _saving_row(name, saving.grams, colors)
+        for name, saving in comparison.savings.items()
+        if saving.grams is not None
+    ]
+    if not rows:
+        return None
+    unit = "g/million requests"
+    return Table(
+        "What carbon saves at equal accuracy and SLA attainment",
+        "run",
+        [
+            Head("with carbon", unit),
+            Head("least without", unit),
+            Head("saving", "%"),
+            Head("range", "over the seeds, %"),
+            Head("seeds"),
+            Head("accuracy"),
+            Head("in SLA", "at least, %"),
+        ],
+        rows,
+        note="As above, in grams, and against runs with a constant weight of energy as well: what"
+        " is left is what knowing the hour's intensity is worth.",
         together=3,
     )
 

@@ -220,10 +220,12 @@ class Outturn:
         return self.in_time / self.sent if self.sent else math.nan
 
 
-def served(experiment: Experiment, course: Course, seed: int) -> tuple[float, float]:
-    """(joules per answered request, share of the requests answered in time) of a simulation."""
+def served(experiment: Experiment, course: Course, seed: int) -> tuple[float, float, float | None]:
+    """(joules per answered request, share answered in time, grams a request) of a simulation."""
     found = outturn(experiment, course, seed)
-    return found.joules_per_request, found.attainment
+    has_grams = found.answered > 0 and not math.isnan(found.grams)
+    grams = found.grams / found.answered if has_grams else None
+    return found.joules_per_request, found.attainment, grams
 
 
 def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
@@ -295,10 +297,10 @@ def _only_used(stage: Stage, course: Course) -> Stage:
 
 
 def outcome(
-    weighting: Weighting, course: Course, seed: int, came_to: tuple[float, float]
+    weighting: Weighting, course: Course, seed: int, came_to: tuple[float, float, float | None]
 ) -> Outcome:
     """What a setting came to with a seed."""
-    joules, attainment = came_to
+    joules, attainment, grams = came_to
     return Outcome(
         label=weighting.label,
         accuracy=course.accuracy,
@@ -306,4 +308,5 @@ def outcome(
         sla_attainment=attainment,
         energy_weight=weighting.energy_weight,
         seed=seed,
+        grams_per_request=grams,
     )

@@ -32,7 +32,12 @@ from ipa_energy.errors import InfeasibleError, IpaEnergyError, in_words
 from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.files import write_json
 from ipa_energy.frontier.courses import Course, Rehearser, alike, outcome, served
-from ipa_energy.frontier.weightings import Weighting, reweighted, without_energy
+from ipa_energy.frontier.weightings import (
+    Weighting,
+    constant_energy,
+    reweighted,
+    without_energy,
+)
 from ipa_energy.planning.planner import planner_of
 from ipa_energy.records import Stage
 from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS
@@ -65,6 +70,7 @@ def run_outcome(experiment: Experiment, weighting: Weighting, seed: int) -> Outc
 
 
 def _outcome(found: RunMetrics, weighting: Weighting, seed: int) -> Outcome:
+    grams = found.grams_per_million_requests
     return Outcome(
         label=weighting.label,
         accuracy=found.accuracy_mean,
@@ -72,6 +78,7 @@ def _outcome(found: RunMetrics, weighting: Weighting, seed: int) -> Outcome:
         sla_attainment=found.sla_attainment,
         energy_weight=weighting.energy_weight,
         seed=seed,
+        grams_per_request=None if math.isnan(grams) else grams / 1e6,
     )
 
 
@@ -86,7 +93,7 @@ class _Worker:
         """What settings with equal programs decide."""
         return self._rehearser.courses(group)
 
-    def served(self, task: tuple[Course, int]) -> tuple[float, float]:
+    def served(self, task: tuple[Course, int]) -> tuple[float, float, float | None]:
         """What a course comes to with a seed."""
         return served(self._experiment, *task)
 
@@ -226,7 +233,16 @@ class SavingStudy:
     def runs(self) -> int:
         """How many runs :meth:`conduct` simulates if nothing is kept."""
         count = len(self.seeds)
-        return count - 1 + count * len(without_energy(self.experiment.planner))
+        settings = len(without_energy(self.experiment.planner)) + len(self.constant)
+        return count - 1 + count * settings
+
+    @property
+    def constant(self) -> list[Weighting]:
+        """Constant weights of energy that a run with carbon in its objective is held against."""
+        mine = self.figures
+        return constant_energy(
+            self.experiment.planner, mine.joules_per_request, mine.grams / mine.energy_j
+        )
 
     def conduct(
         self,
@@ -252,7 +268,13 @@ class SavingStudy:
 
         first, *others = self.seeds
         mine = [_outcome(self.figures, own, first), *swept([own], others)]
-        return saving_of(mine, swept(without_energy(planner), self.seeds))
+        without = swept(without_energy(planner), self.seeds)
+        saving = saving_of(mine, without)
+        if not self.constant:
+            return saving
+        rivals = [*without, *swept(self.constant, self.seeds)]
+        grams = saving_of([one.in_grams for one in mine], [one.in_grams for one in rivals])
+        return replace(saving, grams=grams)
 
 
 def saving_study(

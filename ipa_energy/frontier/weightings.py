@@ -66,14 +66,46 @@ def kinds_without_energy(planner: Planner) -> list[Weighting]:
     config = planner.config
     off: dict[str, Any] = {"energy_weight": 0.0, "energy_sla_joules": None}
     if config.carbon is not None:  # grams are joules at another price
-        unweighted = {"weight": 0.0, "sla_grams": None, "budget_grams_per_day": None}
-        off["carbon"] = config.carbon.model_copy(update=unweighted)
+        off["carbon"] = config.carbon.model_copy(update=UNWEIGHTED)
     priced = [
         Weighting(name, {**off, "prices": prices})
         for name, prices in _other_prices(planner).items()
     ]
     baselines = [Weighting(policy, off, policy) for policy in (*FIXED_VARIANT, *SWITCHING)]
     return [*priced, Weighting(OWN_PRICES, off), *baselines]
+
+
+UNWEIGHTED = {"weight": 0.0, "sla_grams": None, "budget_grams_per_day": None}
+
+CONSTANT_SHARES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.8)
+"""Of alpha, what the joules of a request are made worth where a joule has one price all day."""
+
+
+def constant_energy(
+    planner: Planner, joules_per_request: float, grams_per_joule: float
+) -> list[Weighting]:
+    """Weights of energy that know no hour, for a pipeline whose objective knows it; else none.
+
+    Args:
+        planner: of the pipeline.
+        joules_per_request: of its run.
+        grams_per_joule: of its run.
+    """
+    config, carbon = planner.config, planner.config.carbon
+    in_metric = config.energy_metric == "grams_per_request" and config.energy_weight > 0
+    if carbon is None or not (in_metric or any(getattr(carbon, key) for key in UNWEIGHTED)):
+        return []
+    weights = [config.alpha * share / joules_per_request for share in CONSTANT_SHARES]
+    a_joule = carbon.weight * grams_per_joule
+    weights += [a_joule * factor for factor in (0.5, 1.0, 2.0) if a_joule > 0]
+    off = {"carbon": carbon.model_copy(update=UNWEIGHTED), "energy_sla_joules": None}
+    metric = {"energy_metric": "joules_per_request"}
+    return [
+        Weighting(
+            f"energy_weight {weight:.4g}", {**off, **metric, "energy_weight": weight}, None, weight
+        )
+        for weight in weights
+    ]
 
 
 def without_energy(planner: Planner) -> list[Weighting]:

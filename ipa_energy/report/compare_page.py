@@ -7,7 +7,13 @@ from pathlib import Path
 
 from ipa_energy.comparing import Comparison, headline
 from ipa_energy.comparing.carbon_table import carbon_table
-from ipa_energy.comparing.run_table import hindsight_table, run_table, share_table, yardstick_table
+from ipa_energy.comparing.run_table import (
+    grams_yardstick_table,
+    hindsight_table,
+    run_table,
+    share_table,
+    yardstick_table,
+)
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.carbon_figure import carbon_figures
 from ipa_energy.report.figure import Figure
@@ -117,7 +123,12 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     """The page of a comparison."""
     warnings = Section(title="Before you compare", points=comparison.warnings, kind="warning")
     qualities = {run.quality for run in (*comparison.runs, *comparison.baselines)}
-    numbers = (run_table(comparison), yardstick_table(comparison), carbon_table(comparison))
+    numbers = (
+        run_table(comparison),
+        yardstick_table(comparison),
+        grams_yardstick_table(comparison),
+        carbon_table(comparison),
+    )
     knowing = [hindsight_table(comparison), share_table(comparison)]
     hindsight = [table for table in knowing if table is not None]
     sections = [

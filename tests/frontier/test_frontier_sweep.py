@@ -12,16 +12,18 @@ import pytest
 from made_up_pipeline import NOTHING, THIRTY_PERCENT, pipeline
 
 from ipa_energy.cli import main
+from ipa_energy.comparing import compare, comparison_table, headline, metrics
 from ipa_energy.comparing.hull import saving_of
-from ipa_energy.experiment import Experiment, load_experiment
+from ipa_energy.experiment import Experiment, load_experiment, run_experiment
 from ipa_energy.frontier import sweep as sweeping
 from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_table
-from ipa_energy.frontier.sweep import cached_sweep, run_outcome, sweep
+from ipa_energy.frontier.sweep import cached_sweep, run_outcome, saving_study, sweep
 from ipa_energy.frontier.weightings import (
     FEW_ALPHA_FACTORS,
     FIXED_VARIANT,
     SWITCHING,
     Weighting,
+    constant_energy,
     with_energy,
     without_energy,
 )
@@ -260,3 +262,38 @@ def test_other_prices_are_weights_too(tmp_path: Path) -> None:
         assert set(prices) == set(own)
         assert sum(prices.values()) == pytest.approx(sum(own.values()))
         assert prices["orin"] > 2 * prices["rpi4"]
+
+
+def test_carbon_is_held_in_grams_against_constant_weights_of_energy_as_well(
+    tmp_path: Path,
+) -> None:
+    """Where nothing changes over the day, carbon gives what a weight of energy gives: nothing more.
+
+    Where intensities change it may give more, and whole runs and courses find the same grams.
+    """
+    path = pipeline(tmp_path, THIRTY_PERCENT).planner.profile_path.with_name("made-up.yaml")
+    carbon = {"intensity": 360, "weight": 5000}
+    experiment = load_experiment(path, {"carbon": carbon, "energy_weight": 0, "alpha": 1})
+    figures = metrics(run_experiment(experiment, name="by carbon"))
+    study = saving_study(experiment, figures, seeds=1)
+    assert study is not None
+    weights = [one.changes["energy_weight"] for one in study.constant]
+    assert 0.5 in [round(weight, 6) for weight in weights]  # 5000 a gram at 1e-4 grams a joule
+    assert {one.changes["carbon"].weight for one in study.constant} == {0}
+    saving = study.conduct(cache=tmp_path / "c", workers=1)
+    assert saving.mean == pytest.approx(0.3)
+    assert saving.grams is not None
+    assert saving.grams.mean == pytest.approx(0.0, abs=1e-6)
+    comparison = compare([figures], savings={"by carbon": saving})
+    assert "0.0 % fewer grams than the best other weights" in headline(comparison)
+    assert "What carbon saves" in comparison_table(comparison, width=80)
+    assert (
+        comparison.to_json()["yardstick"]["by carbon"]["grams"]["savings"] == saving.grams.savings
+    )
+    (own,) = sweep(experiment, [Weighting("as it is", {}, None, 0.0)], [0], workers=1)
+    assert own.grams_per_request == pytest.approx(figures.grams / figures.served, rel=1e-6)
+
+
+def test_a_run_without_carbon_in_its_objective_has_no_saving_in_grams(tmp_path: Path) -> None:
+    experiment = pipeline(tmp_path, THIRTY_PERCENT)
+    assert constant_energy(experiment.planner, 1.0, 1e-4) == []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ipa_energy.config.carbon import CarbonConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.plugin import hooks
 from ipa_energy.plugin.hooks.pipeline_energy import KEYS, EnergySettings, settings_from
@@ -31,6 +32,7 @@ def test_every_key_is_taken() -> None:
         "energy_risk": "upper",
         "energy_sla_joules": 1.5,
         "energy_estimate": "cpu-time",
+        "carbon": {"intensity": 250, "weight": 300, "sla_grams": 0.5},
         "strict_latency": True,
         "latency_sla_s": 3,
         "requests_per_input": [1, 1],
@@ -42,6 +44,9 @@ def test_every_key_is_taken() -> None:
         energy_risk="upper",
         energy_sla_joules=1.5,
         energy_estimate="cpu-time",
+        carbon=CarbonConfig(intensity=250, weight=300, sla_grams=0.5),
+        weights={"grams_per_request": 300.0},
+        caps={"grams_per_request": 0.5},
         strict_latency=True,
         latency_sla_s=3.0,
         requests_per_input=(1.0, 1.0),
@@ -59,6 +64,12 @@ def test_every_key_is_taken() -> None:
         ({"energy_sla_joules": 0}, "energy_sla_joules is 0"),
         ({"energy_metric": "joules"}, "joules_per_request | watts"),
         ({"energy_risk": "high"}, "mean | upper"),
+        ({"carbon": {"intensity": -1}}, "carbon.intensity is -1"),
+        ({"carbons": {}}, "did you mean carbon?"),
+        (
+            {"carbon": {"intensity": 1, "budget_grams_per_day": 9}},
+            "kept by ipa-energy run alone",
+        ),
         ({"requests_per_input": [1, 2]}, "set optimization_method: ipa-energy"),
     ],
 )

@@ -20,8 +20,11 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.plan import Plan, StagePlan
@@ -114,6 +117,7 @@ class EnergyLog:
         self._energy = energy
         self._open: dict[str, Any] | None = None
         self._running: Plan | None = None
+        energy.interval_s, energy.reported_s = float(adapter.adaptation_interval), 0.0
         metadata = adapter.monitoring.adaptation_report["metadata"]
         metadata["energy"] = self._metadata()
 
@@ -129,8 +133,16 @@ class EnergyLog:
             "energy_estimate": settings.energy_estimate,
             "strict_latency": settings.strict_latency,
             "has_joules": self._energy.has_joules,
+            **self._carbon(),
             "ipa_energy": __version__,
         }
+
+    def _carbon(self) -> dict[str, Any]:
+        said, carbon = self._energy.settings.carbon, self._energy.carbon
+        if said is None or carbon is None:
+            return {}
+        weights = {"weight": said.weight, "sla_grams": said.sla_grams}
+        return {"carbon": {**carbon.to_json(), **weights}}
 
     def reporting(self, inner: Method) -> Method:
         """``adaptation_step_report`` that adds to what it reports."""
@@ -142,6 +154,7 @@ class EnergyLog:
             self._complete(given["time_interval"], given["monitored_load"])
             steps = self._adapter.monitoring.adaptation_report["timesteps"]
             self._begin(steps[int(given["timestep"])], given["objective"] is not None)
+            self._energy.reported_s = float(given["time_interval"])
 
         return report
 
@@ -162,6 +175,9 @@ class EnergyLog:
             entry["conflict"] = answer.conflict
             if decided and answer.energy_objective is not None:
                 entry["energy_objective"] = answer.energy_objective
+            signals = self._energy.moment.signals
+            if signals and config is not None:
+                entry["signals"] = dict(signals)
         entry["strict_latency"] = self._is_strict()
         if plan is None:
             return
@@ -207,6 +223,12 @@ class EnergyLog:
         totals = {key: sum(node[key] for node in nodes) for key in NODE_STEP_KEYS}
         entry |= totals
         entry["energy_joules"] = sum(totals.values())
+        carbon, begin_s = self._energy.carbon, float(entry["time_interval"])
+        if carbon is not None:
+            # Joules are spread evenly over a step: IPA's simulation only decides.
+            evenly = np.full(math.ceil(duration_s), entry["energy_joules"] / duration_s)
+            end_s = begin_s + duration_s
+            entry["grams"] = carbon.grams(begin_s, end_s, entry["energy_joules"], evenly)
         entry["energy_quality"] = "estimated"
         provenances = [stage.option.provenance for stage in plan.stages]
         entry["energy_meter"] = joined_meters(sorted({p.meter for p in provenances if p}))

@@ -41,6 +41,7 @@ from ipa_energy.optimizer.solve import DEFAULT_METHOD
 from ipa_energy.optimizer.solve import decide as solve
 from ipa_energy.plugin.hooks.pipeline_energy import (
     EXACT_METHODS,
+    GRAMS,
     EnergySettings,
     LastAnswer,
     PipelineEnergy,
@@ -77,10 +78,12 @@ def _objective(inner: Method) -> Method:
 def with_energy(parts: dict[str, float], plan: Plan) -> dict[str, float]:
     """IPA's parts of the objective and energy's, and the joules of each task."""
     penalty = plan.terms["energy"]
+    grams = plan.terms.get(GRAMS, 0.0)
     return {
         **parts,
         "energy_objective": penalty,
-        "objective": parts["objective"] - penalty,
+        **({"carbon_objective": grams} if GRAMS in plan.terms else {}),
+        "objective": parts["objective"] - penalty - grams,
         "pipeline_joules_per_request": plan.joules_per_request,
         **{
             f"task_{index}_joules_per_request": stage.joules_per_request
@@ -249,6 +252,12 @@ def _is_kept(energy: PipelineEnergy, plan: Plan | None, sla_s: float) -> bool:
     if cap_j is not None and not joules <= cap_j + SOLVER_ATOL:
         logger.warning("a plan of %s J breaks the energy SLA of %.6g J", joules, cap_j)
         return False
+    cap_g = settings.caps.get(GRAMS)
+    if cap_g is not None and not plan.amounts[GRAMS] <= cap_g + SOLVER_ATOL:
+        logger.warning(
+            "a plan of %s g breaks carbon.sla_grams of %.6g g", plan.amounts[GRAMS], cap_g
+        )
+        return False
     if is_late:
         logger.warning(
             "at %g rps %s takes %.4g s with its waits, over the latency SLA of %.4g s: IPA's"
@@ -300,9 +309,9 @@ def add_to_model(
     for pick in found:
         if pick.option is None:
             model.addConstr(pick.binary == 0, name="not-profiled")
-    moment = Moment.at(energy.load_rps)
+    moment = energy.moment
     for term in terms_of(energy.settings):
-        if term.name == "energy":
+        if term.name in ("energy", GRAMS):
             penalty = term.weight * _total(term.quantity, found, moment)
             model.setObjective(model.getObjective() - penalty, model.ModelSense)
     sla_s = pipeline.sla if energy.settings.strict_latency else None
@@ -364,7 +373,7 @@ def decided(
     method = given["optimization_method"]
     result = solve(
         _program(optimizer, energy),
-        energy.load_rps,
+        energy.moment,
         DEFAULT_METHOD if method == "ipa-energy" else method,
         given["num_state_limit"] or 1,
     )
@@ -447,6 +456,8 @@ def _state(pipeline: Any, plan: Plan) -> dict[str, Any]:
     state["objective"] = plan.objective
     if plan.quality is not None:
         state["energy_objective"] = plan.terms["energy"]
+        if GRAMS in plan.terms:
+            state["carbon_objective"] = plan.terms[GRAMS]
         state["pipeline_joules_per_request"] = plan.joules_per_request
         for index, stage in enumerate(plan.stages):
             state[f"task_{index}_joules_per_request"] = stage.joules_per_request

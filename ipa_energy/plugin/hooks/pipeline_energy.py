@@ -17,19 +17,26 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, StagePlan, plan_of
 from ipa_energy.optimizer.problem import StageRules, within
+from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.plugin.hooks.joules import estimate, joules_of, missing_batches
 from ipa_energy.records import Allocation, Option, Stage
+
+if TYPE_CHECKING:
+    from ipa_energy.carbon.run_carbon import RunCarbon
+    from ipa_energy.config.carbon import CarbonConfig
 
 logger = logging.getLogger(__name__)
 
 ATTRIBUTE = "ipa_energy"
 WHERE = "pipeline YAML"
+
+GRAMS = "grams_per_request"
 
 EXACT_METHODS = ("ipa-energy", "pareto", "highs")
 """Values of ``optimization_method`` that hand the decision to this package; IPA knows none."""
@@ -40,11 +47,12 @@ KEYS = (
     "energy_risk",
     "energy_sla_joules",
     "energy_estimate",
+    "carbon",
     "strict_latency",
     "latency_sla_s",
     "requests_per_input",
 )
-OURS = ("energy", "strict_")
+OURS = ("energy", "strict_", "carbon")
 """Keys that begin so are meant for us: one that is not known is a mistake."""
 
 Configuration = tuple[str, float, int, int]
@@ -62,6 +70,7 @@ class EnergySettings(Settings):
     ``latency_sla_s`` is None its SLA is IPA's rule.
 
     Attributes:
+        carbon: what a joule costs the climate; None: grams are not counted.
         energy_estimate: ``cpu-time`` to estimate joules the profile lacks; None: refuse.
         strict_latency: charge the wait to fill the chosen batch, which IPA's constraint loses.
         requests_per_input: m_s of each stage; empty: 1.
@@ -72,6 +81,7 @@ class EnergySettings(Settings):
     gamma: float = 0.0
     scaling_cap: int = sys.maxsize
     batching_cap: int = sys.maxsize
+    carbon: CarbonConfig | None = None
     energy_estimate: Literal["cpu-time"] | None = None
     strict_latency: bool = False
     requests_per_input: tuple[float, ...] = ()
@@ -93,7 +103,7 @@ def settings_from(config: Mapping[str, Any]) -> EnergySettings | None:
     method = config.get("optimization_method")
     if not given and method not in EXACT_METHODS:
         return None
-    settings = EnergySettings(**_validated(given))
+    settings = _with_carbon(EnergySettings(**_validated(given)))
     if method not in EXACT_METHODS and any(m != 1 for m in settings.requests_per_input):
         raise ConfigError(
             f"requests_per_input is {list(settings.requests_per_input)}, and IPA's own solvers"
@@ -102,6 +112,24 @@ def settings_from(config: Mapping[str, Any]) -> EnergySettings | None:
             fix="set optimization_method: ipa-energy, or leave the key out",
         )
     return settings
+
+
+def _with_carbon(settings: EnergySettings) -> EnergySettings:
+    """The same with what ``carbon`` weighs and caps."""
+    said = settings.carbon
+    if said is None:
+        return settings
+    if said.budget_grams_per_day is not None:
+        raise ConfigError(
+            "carbon.budget_grams_per_day is kept by ipa-energy run alone",
+            where=WHERE,
+            fix="set carbon.weight or carbon.sla_grams",
+        )
+    return replace(
+        settings,
+        weights={GRAMS: said.weight} if said.weight else {},
+        caps={} if said.sla_grams is None else {GRAMS: said.sla_grams},
+    )
 
 
 def _refuse_unknown(config: Mapping[str, Any]) -> None:
@@ -171,6 +199,10 @@ class PipelineEnergy:
         load_rps: λ that IPA's methods are working on, at least 1.
         last_answer: of the optimizer; None before the first.
         programs: our own programs of this pipeline, by the settings they were built for.
+        carbon: intensities along the run; None without any.
+        interval_s: between decisions.
+        reported_s: second of the run of the last step in the log; the next decision is an interval
+            later.
     """
 
     settings: EnergySettings
@@ -180,6 +212,17 @@ class PipelineEnergy:
     load_rps: float = 1.0
     last_answer: LastAnswer | None = None
     programs: dict[Any, Any] = field(default_factory=dict)
+    carbon: RunCarbon | None = None
+    interval_s: float = 0.0
+    reported_s: float = 0.0
+
+    @property
+    def moment(self) -> Moment:
+        """The load that is planned for, and what a joule emits when that is decided."""
+        if self.carbon is None:
+            return Moment.at(self.load_rps)
+        now_s = self.reported_s + self.interval_s
+        return Moment.at(self.load_rps, **self.carbon.signals(now_s, self.interval_s))
 
     def begin(self, given: Mapping[str, Any]) -> None:
         """Take the load, the weights and the caps of a decision.
@@ -223,11 +266,14 @@ class PipelineEnergy:
         return None if option is None else (self.stages[index], option, replicas)
 
     def _plan_of(self, picks: Sequence[tuple[Stage, Option, int]]) -> Plan:
-        return plan_of(picks, self.settings, [StageRules()] * len(picks), self.load_rps)
+        return plan_of(picks, self.settings, [StageRules()] * len(picks), self.moment)
 
     def keeps_energy_sla(self, plan: Plan) -> bool:
-        """True if the plan respects the cap on joules, or there is none."""
-        return within(plan.planned_joules_per_request, self.settings.energy_sla_joules)
+        """True if the plan respects the caps on joules and grams, where there are any."""
+        joules_cap, grams_cap = self.settings.energy_sla_joules, self.settings.caps.get(GRAMS)
+        return within(plan.planned_joules_per_request, joules_cap) and (
+            grams_cap is None or within(plan.amounts[GRAMS], grams_cap)
+        )
 
 
 def energy_of(pipeline: Any) -> PipelineEnergy | None:
@@ -275,14 +321,22 @@ def attach(pipeline: Any, settings: EnergySettings) -> PipelineEnergy:
             _entries(stage, gpu=task.gpu_mode) for stage, task in zip(stages, graph, strict=True)
         ),
         has_joules=not lacking,
+        carbon=None if settings.carbon is None else _carbon(settings.carbon),
     )
     setattr(pipeline, ATTRIBUTE, energy)
     return energy
 
 
+def _carbon(said: CarbonConfig) -> RunCarbon:
+    from ipa_energy.carbon.run_carbon import run_carbon
+
+    return run_carbon(said)
+
+
 def _refuse(lacking: Sequence[Any], settings: EnergySettings) -> None:
     first = lacking[0]
     key = "energy_weight" if settings.energy_weight else "energy_sla_joules"
+    key = "carbon" if settings.weights or settings.caps else key
     cores, batch = first.resource_allocation.cpu, missing_batches(first)[0]
     entry = f"{first.name} at {cores:g} cores, batch {batch}"
     count = sum(len(missing_batches(model)) for model in lacking)

@@ -198,3 +198,46 @@ def test_an_unstrict_plan_over_the_sla_is_told(patched: Ipa) -> None:
     for step in strict.values():
         assert step["strict_latency"] is True
         assert step["planned_latency_s"] <= 3 + 1e-9
+
+
+def untold(step: dict[str, Any]) -> dict[str, Any]:
+    """What a step runs."""
+    return {
+        node: {k: c[k] for k in ("variant", "cpu", "batch")} for node, c in step["config"].items()
+    }
+
+
+@pytest.mark.parametrize("method", ["gurobi", "ipa-energy"])
+def test_grams_decide_at_the_intensity_of_the_runs_clock(
+    patched: Ipa, tmp_path: Path, method: str
+) -> None:
+    """A kilowatt-hour of next to nothing for two minutes, then as dear as energy_weight 1."""
+    series = tmp_path / "series.csv"
+    rates = "".join(f"2024-01-01T00:0{minute}Z,{(1e-6, 900)[minute > 1]}\n" for minute in range(5))
+    series.write_text("time,rate\n" + rates)
+    said = {"path": str(series), "unit": "g/kWh"}
+    common = {"workload_config": SHORT, "optimization_method": method}
+    carbon = {"intensity": said, "weight": 3.6e6 / 900}
+    by_grams = steps_of(patched.simulate(11, carbon=carbon, **common))
+    free = steps_of(patched.simulate(12, energy_weight=0, **common))
+    priced = steps_of(patched.simulate(13, energy_weight=1, **common))
+    assert any(untold(free[key]) != untold(priced[key]) for key in free)
+    for key, step in by_grams.items():
+        begin_s = step["time_interval"]
+        is_dear = begin_s >= 120
+        assert step["signals"]["g_per_kwh"] == (900 if is_dear else 1e-6)
+        assert untold(step) == untold((priced if is_dear else free)[key])
+        rate = 900 if is_dear else 1e-6
+        assert step["grams"] == pytest.approx(step["energy_joules"] * rate / 3.6e6)
+
+
+def test_grams_stay_within_their_cap(patched: Ipa) -> None:
+    cap_g = CAP_J * 360 / 3.6e6
+    carbon = {"intensity": 360, "sla_grams": cap_g}
+    folder = patched.simulate(14, carbon=carbon, workload_config=SHORT)
+    capped = patched.simulate(15, energy_sla_joules=CAP_J, workload_config=SHORT)
+    assert [step["config"] for step in steps_of(folder).values()] == [
+        step["config"] for step in steps_of(capped).values()
+    ]
+    figures = metrics(read_run(folder))
+    assert figures.grams == pytest.approx(figures.energy_j * 360 / 3.6e6)
