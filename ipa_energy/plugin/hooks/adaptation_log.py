@@ -30,6 +30,7 @@ from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.plan import Plan, StagePlan
 from ipa_energy.plugin.hooks.pipeline_energy import (
     EXACT_METHODS,
+    GRAMS,
     Configuration,
     PipelineEnergy,
     energy_of,
@@ -181,6 +182,8 @@ class EnergyLog:
         entry["strict_latency"] = self._is_strict()
         if plan is None:
             return
+        if decided and GRAMS in plan.terms:
+            entry["terms"] = {GRAMS: plan.terms[GRAMS]}
         entry["planned_latency_s"] = plan.latency_s
         # IPA's own figure counts two stages with variants of one name once.
         entry["accuracy"] = plan.accuracy
