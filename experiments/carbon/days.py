@@ -31,7 +31,7 @@ HEAD = """\
 every 10 s, `carbon` with the intensities of GB and a weight; time and memory of the whole process,
 2-core virtual machine (AMD EPYC, Zen 5), {load}.
 
-| days | log | requests | wall s | CPU s | peak MB | folder MB | J/request | g | p50 s | p99 s | in SLA |
+| days | log | sent | wall s | CPU s | peak MB | folder MB | J/req. | g | p50 s | p99 s | in SLA |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 """
 

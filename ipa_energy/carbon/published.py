@@ -2,8 +2,8 @@
 
 Recognised by content: Electricity Maps (history, past range and forecast as JSON, the data portal's
 CSV), WattTime v3, the UK's Carbon Intensity API, the Carbon Aware SDK, Energinet's CO2Emis and
-CO2EmisProg, the EIA's hourly net generation by fuel (EIA-930, API v2), and any CSV whose unit is
-declared. Nothing is fetched.
+CO2EmisProg, the EIA's hourly net generation by fuel (EIA-930, API v2), its workbook of a balancing
+authority saved as CSV, and any CSV whose unit is declared. Nothing is fetched.
 
 What a provider's figures are is theirs to say: WattTime's and some others are *marginal*,
 Electricity Maps has *life cycle* and *direct* ones side by side. A file that says neither is of
@@ -352,6 +352,8 @@ def _from_csv(text: str, where: Path, reading: Reading) -> _Found:
             "no CSV with a time and an intensity", where=where, fix="separate its columns by commas"
         )
     lines = list(enumerate(rows, start=2))
+    if {EIA_TIME, EIA_CONSUMED} <= set(names):
+        return _eia_sheet(lines, where, reading)
     portal = _portal_columns(names)
     return (
         _portal(lines, portal, where, reading) if portal else _plain(lines, names, where, reading)
@@ -409,6 +411,44 @@ def _portal(
         scope=scope,
         zone=zone,
     )
+
+
+EIA_TIME, EIA_CONSUMED = "UTC time", "CO2 Emissions Intensity for Consumed Electricity"
+"""Columns of the sheet with the EIA's published hours; the intensity is in pounds a kWh."""
+
+EIA_TIMES = ("%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p")
+"""How a spreadsheet writes them into a CSV, where not as ISO 8601."""
+
+
+def _eia_sheet(lines: list[tuple[int, dict[str, str]]], where: Path, reading: Reading) -> _Found:
+    """What the EIA works out itself: imports count with the intensity of where they are from."""
+    zone = _chosen_zone([row.get("BA") or "" for _, row in lines], reading.zone, where)
+    return _Found(
+        points=[
+            Point(
+                # The hour before the stamp: the EIA's periods end at it.
+                _sheet_time(row[EIA_TIME], f"{where}:{line}") - timedelta(hours=1),
+                _number(row[EIA_CONSUMED], f"{where}:{line}") * UNITS["lb/kWh"],
+                True,
+                line,
+            )
+            for line, row in lines
+            if (row.get("BA") or "") == zone
+        ],
+        source="EIA-930, intensity of consumed electricity",
+        kind="average",
+        scope="direct",
+        zone=zone,
+    )
+
+
+def _sheet_time(text: str, where: str) -> datetime:
+    for form in EIA_TIMES:
+        try:
+            return datetime.strptime(text.strip(), form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+    return _time(text, where, Reading(time_zone="UTC"))
 
 
 def _plain(

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,26 @@ def test_the_eia_gives_fuels(tmp_path: Path) -> None:
 
 
 PLAIN = "time,intensity\n2023-04-17T00:00Z,0.4\n2023-04-17T01:00Z,0.5\n"
+
+
+@pytest.mark.parametrize(
+    "stamps", [("2025-01-01 08:00", "2025-01-01 09:00"), ("1/1/2025 8:00", "1/1/2025 9:00:00 AM")]
+)
+def test_the_eias_own_intensity_is_of_the_hour_before_and_in_pounds(
+    tmp_path: Path, stamps: tuple[str, str]
+) -> None:
+    path = tmp_path / "CISO.csv"
+    head = "BA,UTC time,Local time,CO2 Emissions Intensity for Consumed Electricity\n"
+    path.write_text(
+        head + "".join(f"CISO,{t},x,{v}\n" for t, v in zip(stamps, (0.5, 0.7), strict=True))
+    )
+    series = read_intensity(path)
+    assert series.g_per_kwh.tolist() == pytest.approx([226.796185, 317.514659])
+    assert series.start_s == datetime(2025, 1, 1, 7, tzinfo=UTC).timestamp()
+    assert (series.kind, series.scope, series.zone) == ("average", "direct", "CISO")
+    assert series.estimated_share == 1
+    with pytest.raises(ConfigError, match="it is of CISO"):
+        read_intensity(path, Reading(zone="ERCO"))
 
 
 def test_a_plain_csv_needs_its_unit(tmp_path: Path) -> None:
