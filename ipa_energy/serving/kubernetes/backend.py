@@ -12,13 +12,20 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from ipa_energy.config.kubernetes import KubernetesConfig
-from ipa_energy.errors import ConfigError, GiveUpError, ServingError, TryAgainError
+from ipa_energy.errors import (
+    ConfigError,
+    GiveUpError,
+    IpaEnergyError,
+    ServingError,
+    TryAgainError,
+)
 from ipa_energy.meters.power_model import power_model_beside
+from ipa_energy.meters.prometheus.server import PrometheusServer
 from ipa_energy.pipeline_models import (
     GPU_DEVICE,
     find_variant,
@@ -28,6 +35,7 @@ from ipa_energy.pipeline_models import (
 from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import Deployment, Served, Serving, Setting, StageState
+from ipa_energy.serving.kubernetes.changes import is_ready, quantity
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, require_reachable
 from ipa_energy.serving.kubernetes.manifests import (
     CONTROL,
@@ -36,9 +44,11 @@ from ipa_energy.serving.kubernetes.manifests import (
     Rendering,
     as_yaml,
     desired,
+    dns_name,
     server_name,
     service_name,
 )
+from ipa_energy.serving.kubernetes.pod_joules import Held, PodJoules, with_joules
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
 from ipa_energy.serving.kubernetes.remote_plane import RemotePlane, token_of
 from ipa_energy.serving.kubernetes.router_pod import PodJob
@@ -114,6 +124,9 @@ class KubernetesBackend(LocalBackend):
         self._is_over, self._is_changed = threading.Event(), threading.Event()
         self._keeper: threading.Thread | None = None
         self._options = {stage.name: _servers(stage) for stage in setting.stages}
+        self._held = {stage.name: Held() for stage in setting.stages}
+        self._counted_s = time.perf_counter()
+        self._joules = _joules_of(setting, rendering)
         super().__init__(setting, models, clock)
 
     def deploy(self, wanted: Deployment) -> None:
@@ -160,10 +173,39 @@ class KubernetesBackend(LocalBackend):
             return self._reconciler.states(self._plan or self._setting.start, self._options)
 
     def collect(self, until_s: float) -> Served:
-        """As on one machine; what happened in the cluster beside it, in words."""
+        """As on one machine, with joules that are scraped where any are; and what happened."""
         found = super().collect(until_s)
+        with self._lock:
+            held, self._held = self._held, {stage: Held() for stage in self._held}
+        if self._joules is not None and found.end_s > found.start_s:
+            found = self._scraped(self._joules, found, held)
         notes, self._notes = self._notes, []
         return replace(found, notes=(*found.notes, *notes))
+
+    def _scraped(self, joules: PodJoules, found: Served, held: Mapping[str, Held]) -> Served:
+        """The window with what Prometheus has of it; as it is, and why, where that is not all."""
+        try:
+            zero_s = joules.server.now_s() - self._clock.now_s
+            window = zero_s + found.start_s, zero_s + found.end_s
+            return with_joules(found, list(held), joules.window(*window, held))
+        except IpaEnergyError as error:
+            self._note(f"{error}: joules are estimated from busy time")
+            return found
+
+    def _count_held(self) -> None:
+        """Charge what pods reserve since the last look, by what was seen now."""
+        now_s = time.perf_counter()
+        seconds, self._counted_s = now_s - self._counted_s, now_s
+        for stage, held in self._held.items():
+            for pod in self._reconciler.live.pods_of(stage):
+                node = pod["spec"].get("nodeName")
+                limits = pod["spec"]["containers"][0]["resources"]["limits"]
+                if node is not None:
+                    core_s = float(quantity(limits["cpu"])) * seconds
+                    held.core_s[node] = held.core_s.get(node, 0.0) + core_s
+                    held.has_gpus = held.has_gpus or any("/" in name for name in limits)
+                if is_ready(pod):
+                    held.pods.add(pod["metadata"]["name"])
 
     def watch_by(self, prometheus: Path | str | None) -> None:
         """Say where the figures are."""
@@ -269,7 +311,7 @@ class KubernetesBackend(LocalBackend):
 
     def _keep(self) -> None:
         """Look, compare and write until the end."""
-        quiet_s = min(float(self._setting.config.adaptation_interval), LONGEST_LOOK_S)
+        quiet_s = min(float(self._setting.config.adaptation_interval) / 4, LONGEST_LOOK_S)
         wait_s = LOOK_EVERY_S
         told: dict[str, str] = {}
         while not self._is_over.is_set():
@@ -281,6 +323,7 @@ class KubernetesBackend(LocalBackend):
                 with self._lock:
                     plan = self._plan or ()
                     written = self._reconciler.step(plan)
+                    self._count_held()
                     self._tell_router(plan)
                     unsettled = self._reconciler.unsettled(plan)
                 wait_s = LOOK_EVERY_S if written or unsettled else quiet_s
@@ -358,6 +401,17 @@ def dry_run(setting: Setting, *, is_stub: bool) -> str:
         told = "".join(f"# {line}\n" for line in lines)
     objects = desired(setting.start, rendering)
     return told + as_yaml(objects)
+
+
+def _joules_of(setting: Setting, rendering: Rendering) -> PodJoules | None:
+    """Where joules of pods are scraped; None where nobody says."""
+    url = setting.live.prometheus
+    url = url if isinstance(url, str) else rendering.settings.prometheus_url
+    if url is None:
+        return None
+    name = rendering.pipeline
+    prefixes = {stage.name: dns_name(name, stage.name, "0") for stage in setting.stages}
+    return PodJoules(PrometheusServer(url), rendering.namespace, prefixes)
 
 
 def _servers(stage: Stage) -> dict[str, Option]:
