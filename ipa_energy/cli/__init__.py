@@ -25,6 +25,7 @@ from ipa_energy.cli import (
     calibrate,
     compare,
     convert,
+    doctor,
     frontier,
     import_logs,
     load,
@@ -100,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         frontier,
         tradeoff,
         patch,
+        doctor,
         schema,
     ):
         verb.add_to(verbs, common)

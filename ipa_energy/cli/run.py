@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.cli.doctor import add_cluster_options
 from ipa_energy.cli.meters import add_powercap_option
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, add_weights, chosen_overrides
@@ -126,14 +127,7 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
 def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Which cluster a run on one goes to."""
     group = parser.add_argument_group("runs on a cluster (--backend kubernetes)")
-    group.add_argument(
-        "--kubeconfig",
-        type=named_path,
-        metavar="FILE",
-        help="default: $KUBECONFIG, in a pod its service account",
-    )
-    group.add_argument("--context", metavar="NAME", help="of the kubeconfig")
-    group.add_argument("--namespace", metavar="NAME", help="key: kubernetes.namespace")
+    add_cluster_options(group)
     group.add_argument(
         "--dry-run",
         action="store_true",

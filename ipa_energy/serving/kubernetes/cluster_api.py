@@ -362,7 +362,7 @@ def _short(error: Exception) -> str:
 
 def _fix_of(status: int, causes: tuple[str, ...]) -> str:
     if status in (401, 403) and "NodeCapacity" not in causes:
-        return "; fix: the rights in configs/kubernetes/base, see ipa-energy doctor"
+        return "; fix: the rights in configs/kubernetes, see ipa-energy doctor"
     return ""
 
 

@@ -42,7 +42,7 @@ class RemotePlane(Plane):
         except OSError as error:
             raise TryAgainError(
                 f"the router's pod at {host} cannot be reached ({error.strerror or error});"
-                " fix: run this in the cluster (configs/kubernetes/base/run.yaml), or where the"
+                " fix: run this in the cluster (configs/kubernetes/run.yaml), or where the"
                 " pods' network leads"
             ) from error
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

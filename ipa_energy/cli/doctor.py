@@ -1,0 +1,78 @@
+"""``ipa-energy doctor``: what a run on a cluster needs, and whether it is there."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from ipa_energy.cli.output import print_json
+from ipa_energy.cli.path import named_path
+from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, require
+
+MARKS = {"ok": "ok     ", "missing": "MISSING", "optional": "without", "unknown": "unknown"}
+
+
+def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "doctor",
+        parents=[common],
+        allow_abbrev=False,
+        help="whether a cluster has what run --backend kubernetes needs",
+        description="Ask a cluster for everything that run --backend kubernetes needs, and say for"
+        " each thing that is missing what to do. Exit status 0: a run can begin; 4: it cannot."
+        " Nothing is changed.",
+    )
+    parser.add_argument(
+        "pipeline",
+        type=named_path,
+        nargs="?",
+        metavar="PIPELINE",
+        help="pipeline YAML, for its key kubernetes and its initial configuration",
+    )
+    add_cluster_options(parser)
+    parser.add_argument("--prometheus", metavar="URL", help="what scrapes Kepler and DCGM")
+    parser.set_defaults(verb_function=run)
+
+
+def add_cluster_options(parser: Any) -> None:
+    """Which cluster, and where in it."""
+    parser.add_argument(
+        "--kubeconfig",
+        type=named_path,
+        metavar="FILE",
+        help="default: $KUBECONFIG, in a pod its service account",
+    )
+    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+    parser.add_argument("--namespace", metavar="NAME", help="key: kubernetes.namespace")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, and print what was found."""
+    require("kubernetes", what="doctor", extra="kubernetes")
+    from ipa_energy.config.kubernetes import KubernetesConfig
+    from ipa_energy.planning.planner import load_planner
+    from ipa_energy.runner import initial_configuration
+    from ipa_energy.serving.base import Deployment
+    from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
+    from ipa_energy.serving.kubernetes.doctor import checks, is_fit
+
+    settings = KubernetesConfig()
+    start: Deployment = ()
+    if args.pipeline is not None:
+        planner = load_planner(args.pipeline)
+        settings = planner.config.kubernetes or settings
+        start = initial_configuration(planner)
+    api = ClusterApi(args.kubeconfig, args.context)
+    namespace = args.namespace or settings.namespace or api.namespace
+    found = list(checks(api, settings, namespace, start=start, prometheus_url=args.prometheus))
+    if args.json:
+        print_json({"is_fit": is_fit(found), "checks": [asdict(check) for check in found]})
+    else:
+        width = max(len(check.name) for check in found)
+        for check in found:
+            print(f"{MARKS[check.state]}  {check.name:{width}}  {check.found}")
+            if check.fix is not None and check.state != "ok":
+                print(f"{'':{width + 11}}fix: {check.fix}")
+    return EXIT_DONE if is_fit(found) else EXIT_UNAVAILABLE
