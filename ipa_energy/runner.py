@@ -140,6 +140,7 @@ class Runner:
         self._in_flight = 0
         self._last_decision: Decision | None = None
         self._last_joules: tuple[StageJoules, ...] = ()
+        ahead_s = self.interval_s + math.ceil(_slowest_start_s(planner))
         predictor = make_predictor(
             config.predictor_type,
             backup_name=config.backup_predictor_type,
@@ -147,9 +148,9 @@ class Runner:
             monitoring_duration_min=config.monitoring_duration,
             margin_percent=config.predictor_margin,
             trace=self.load.trace,
-            horizon_s=self.interval_s + math.ceil(_slowest_start_s(planner)),
+            horizon_s=ahead_s,
         )
-        self.adapter = adapter_for(planner, predictor, self._signals)
+        self.adapter = adapter_for(planner, predictor, self._signals, ahead_s)
         if course:
             self.adapter = Follower(planner, self.adapter, course)
         self.budget = self._budget()

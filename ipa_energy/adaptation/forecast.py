@@ -106,6 +106,17 @@ class Forecast:
         weights = self._seconds(begin_s, end_s)
         return float(np.average(self._at(self.mean_rps, level), weights=weights))
 
+    def told(self, until_s: float) -> dict[str, tuple[float, ...]]:
+        """The quantiles of the time until then, for a log."""
+        told_of = {"peak_rps": self.peak, "mean_rps": self.mean}
+        return {
+            "levels": self.levels,
+            **{
+                name: tuple(round(of(level, 0.0, until_s), 6) for level in self.levels)
+                for name, of in told_of.items()
+            },
+        }
+
     def _seconds(self, begin_s: float, end_s: float) -> Floats:
         """(T,) how long each step lies between two times; the last one goes on for ever."""
         if not 0 <= begin_s < end_s:

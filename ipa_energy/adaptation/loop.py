@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ipa_energy.adaptation.predictor import Predictor
+from ipa_energy.adaptation.forecast import STEP_S, Forecast
+from ipa_energy.adaptation.predictor import Predictor, QuantilePredictor
 from ipa_energy.arrays import Counts
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Program
@@ -74,6 +75,12 @@ class Adapter:
         limit_s: for a decision; None: as long as it takes.
         signals: what is known beside the load at a second of the run (given that second and the
             planned load): what a joule costs then.
+        levels: of the quantiles that are planned with, ascending: the energy cap holds and batches
+            fill at the first, joules are counted at the second, replicas carry the third; None:
+            all of them at the predictor's point, as IPA.
+        ahead_s: until when a plan has to do.
+        monitoring_s: seconds of load that are logged; 0: all that are seen.
+        margin_percent: added to what replicas have to carry at ``levels``.
 
     Attributes:
         known: what was decided before at the same moment, for runs of one program that are not
@@ -89,7 +96,13 @@ class Adapter:
         interval_s: float = USUAL_INTERVAL_S,
         limit_s: float | None = None,
         signals: Callable[[float, float], Mapping[str, float]] = _no_signals,
+        levels: Sequence[float] | None = None,
+        ahead_s: float = 2 * STEP_S,
+        monitoring_s: int = 0,
+        margin_percent: float = 0.0,
     ) -> None:
+        self.levels, self.ahead_s, self.monitoring_s = levels, ahead_s, monitoring_s
+        self.margin = 1 + margin_percent / 100
         self.program = program
         self.predictor = predictor
         self.method = method
@@ -101,7 +114,8 @@ class Adapter:
     @property
     def memory_s(self) -> int:
         """Seconds of load before a decision that it looks at, beside those that are logged."""
-        return 0
+        sees_all = self.levels is not None or isinstance(self.predictor, QuantilePredictor)
+        return self.predictor.memory_s if sees_all else 0
 
     def decide(
         self,
@@ -120,10 +134,17 @@ class Adapter:
         """
         del observed
         begin = time.perf_counter()
-        predicted = self.predictor.predict(received_rps, now_s)
-        planned = planned_load_rps(predicted, self.interval_s)
-        capped = self._low_end_rps(received_rps, planned)
-        moment = Moment(planned, planned, planned, self.signals(now_s, planned), capped)
+        seen = received_rps[-(self.monitoring_s or len(received_rps)) :]
+        told = None
+        if self.levels is None:
+            predicted = self.predictor.predict(received_rps, now_s)
+            planned = planned_load_rps(predicted, self.interval_s)
+            capped = self._low_end_rps(seen, planned)
+            moment = Moment(planned, planned, planned, self.signals(now_s, planned), capped)
+        else:
+            forecast = self.predictor.forecast(received_rps, now_s)
+            moment = self._moment_at(forecast, self.levels, now_s)
+            predicted, told = moment.peak_rps, forecast.told(self.interval_s)
         result = self._best(moment)
         plan = min(
             result.equally_good,
@@ -134,15 +155,16 @@ class Adapter:
         return Decision(
             status="kept" if result.status == "unknown" else result.status,
             method=self.method,
-            monitored_load_rps=tuple(received_rps.tolist()),
+            monitored_load_rps=tuple(seen.tolist()),
             predicted_load_rps=predicted,
-            planned_load_rps=planned,
-            capped_load_rps=capped,
+            planned_load_rps=moment.mean_rps,
+            capped_load_rps=moment.capped_rps,
             decision_s=time.perf_counter() - begin,
             plan=plan,
             conflict=str(result.conflict) if result.conflict else None,
             trouble=f"no plan was found in {self.limit_s:g} s" if late else None,
             gap=result.gap if plan else 0.0,
+            forecast=told,
         )
 
     def preference(self, plan: Plan, running: Deployment) -> tuple[float, ...]:
@@ -150,6 +172,18 @@ class Adapter:
         joules = plan.joules_per_request
         known_j = 0.0 if math.isnan(joules) else joules
         return (len(changed_stages(deployment_of(plan), running)), known_j, plan.latency_s)
+
+    def _moment_at(self, forecast: Forecast, levels: Sequence[float], now_s: int) -> Moment:
+        """The loads that quantiles of a forecast are planned with."""
+        low, middle, upper = levels
+        peak = self.margin * forecast.peak(upper, 0.0, self.ahead_s)
+        means = [forecast.mean(level, 0.0, self.ahead_s) for level in (low, middle)]
+        lowest_rps, mean_rps, peak_rps = (
+            planned_load_rps(min(load_rps, peak), self.interval_s) for load_rps in (*means, peak)
+        )
+        capped = any(cap.quantity in AT_LOW_END for cap in self.program.caps)
+        signals = self.signals(now_s, mean_rps)
+        return Moment(lowest_rps, mean_rps, peak_rps, signals, lowest_rps if capped else None)
 
     def _best(self, moment: Moment) -> Result:
         """The best plans at a moment."""

@@ -58,6 +58,7 @@ from ipa_energy.registries import (
 from ipa_energy.sla_steps import SlaSteps
 
 T = TypeVar("T")
+Level = Annotated[float, Field(gt=0, lt=1)]
 EnergyMetric = Annotated[str, OneOf(energy_metrics)]
 Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
 BackupPredictor = Annotated[str, OneOf(backup_predictors)]
@@ -289,6 +290,12 @@ class PipelineConfig(UnusedKeys):
         2, "Minutes for which the backup predictor is used."
     )
     predictor_margin: Percent = optional(0, "Percent added to every prediction.")
+    forecast_levels: Sequence[Level] | None = optional(
+        None,
+        "Quantiles of the forecast that are planned with, ascending, as [0.1, 0.5, 0.9]: the energy"
+        " SLA holds at the first, joules are counted at the second, replicas carry the third. null:"
+        " one number for all, as IPA; controller: horizon then takes 0.5 and 0.9.",
+    )
     adaptation_interval: PositiveInteger = optional(
         10, "Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration."
     )
@@ -491,6 +498,7 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
         *_gpus(config),
         *_sla(config),
         *_mix(config),
+        *_levels(config),
     ]
 
 
@@ -499,6 +507,16 @@ def _problem(
 ) -> InitErrorDetails:
     context = {"what": what, "allowed": allowed, "fix": fix}
     return InitErrorDetails(type=PydanticCustomError(WHOLE, "{what}", context), loc=keys, input="")
+
+
+def _levels(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    levels = config.forecast_levels
+    if levels is not None and (len(levels) != 3 or list(levels) != sorted(levels)):
+        yield _problem(
+            ("forecast_levels",),
+            f"the levels are {', '.join(f'{level:g}' for level in levels)}",
+            allowed="three, ascending",
+        )
 
 
 def _lengths(config: PipelineConfig) -> Iterator[InitErrorDetails]:

@@ -43,10 +43,20 @@ MIDDLE = 0.5
 Signals = Callable[[float, float], Mapping[str, float]]
 
 
-def adapter_for(planner: Planner, predictor: Predictor, signals: Signals) -> Adapter:
-    """The adapter that the YAML asks for."""
+def adapter_for(
+    planner: Planner, predictor: Predictor, signals: Signals, ahead_s: float
+) -> Adapter:
+    """The adapter that the YAML asks for.
+
+    Args:
+        planner: config, profile and program.
+        predictor: of the load.
+        signals: as of :class:`Adapter`.
+        ahead_s: until when a plan has to do.
+    """
     make = named(CONTROLLERS, planner.config.controller, kind="controller", where="controller")
     adapter: Adapter = make(planner, predictor, signals)
+    adapter.ahead_s = ahead_s
     return adapter
 
 
@@ -81,7 +91,10 @@ class HorizonAdapter(Adapter):
             limit_s=config.limit_in_runs_s,
             signals=signals,
         )
+        self.middle, self.upper = MIDDLE, UPPER
         self.monitoring_s = int(config.monitoring_duration * 60)
+        if config.forecast_levels is not None:
+            _, self.middle, self.upper = config.forecast_levels
         self.margin = 1 + config.predictor_margin / 100
         self.steps = max(1, round(config.horizon_s / config.adaptation_interval))
         self.prices = prices_of(config, planner.program, planner.planned.latency_sla_s)
@@ -123,7 +136,7 @@ class HorizonAdapter(Adapter):
             status="optimal",
             method=self.method,
             monitored_load_rps=tuple(seen.tolist()),
-            predicted_load_rps=forecast.peak(UPPER, 0.0, self.interval_s),
+            predicted_load_rps=forecast.peak(self.upper, 0.0, self.interval_s),
             planned_load_rps=first.peak_rps,
             capped_load_rps=first.capped_rps,
             decision_s=time.perf_counter() - begin,
@@ -138,8 +151,8 @@ class HorizonAdapter(Adapter):
     ) -> Moment:
         """Of one step: its mean load, and what its replicas have to carry."""
         begin_s, end_s = step * self.interval_s, (step + 1) * self.interval_s
-        peak = self.margin * share * forecast.peak(UPPER, begin_s, end_s)
-        mean = min(peak, forecast.mean(MIDDLE, begin_s, end_s))
+        peak = self.margin * share * forecast.peak(self.upper, begin_s, end_s)
+        mean = min(peak, forecast.mean(self.middle, begin_s, end_s))
         peak_rps, mean_rps = (planned_load_rps(rps, self.interval_s) for rps in (peak, mean))
         mean_rps = min(mean_rps, peak_rps)
         signals = self.signals(now_s + begin_s, mean_rps)

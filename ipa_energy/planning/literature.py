@@ -71,6 +71,9 @@ def interval_adapter(
         interval_s=config.adaptation_interval,
         limit_s=config.limit_in_runs_s,
         signals=signals,
+        levels=config.forecast_levels,
+        monitoring_s=int(config.monitoring_duration * 60),
+        margin_percent=config.predictor_margin,
     )
 
 

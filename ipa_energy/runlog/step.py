@@ -253,6 +253,8 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         entry["amounts"] = {name: or_none(value) for name, value in plan.amounts.items()}
     if decision and decision.trouble:
         entry["trouble"] = decision.trouble
+    if decision and decision.forecast:
+        entry["forecast"] = {name: list(values) for name, values in decision.forecast.items()}
     if decision and decision.gap:
         entry["optimality_gap"] = or_none(decision.gap)
     sla_j = _energy_sla_j(plan)

@@ -262,6 +262,8 @@ class Decision:
         capped_load_rps: the low end of the load, at which the energy cap was to hold; None without.
         gap: how much better another plan may be, as a share of the objective, where the time for
             the decision was up; 0 if the plan is proven.
+        forecast: quantiles of the load of the coming interval, ``levels``, ``peak_rps`` and
+            ``mean_rps``; None where only a point was predicted.
         switching: what the change to it is expected to take; None if that played no part.
     """
 
@@ -276,6 +278,7 @@ class Decision:
     trouble: str | None = None
     capped_load_rps: float | None = None
     gap: float = 0.0
+    forecast: Mapping[str, tuple[float, ...]] | None = None
     switching: Switching | None = None
 
 

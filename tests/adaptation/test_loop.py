@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from option_maker import make_option
 
 from ipa_energy.adaptation.loop import Adapter
+from ipa_energy.adaptation.predictor import make_predictor
+from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.deadline import Bounded
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.settings import Settings
+from ipa_energy.planning.horizon_adapter import adapter_for
+from ipa_energy.planning.planner import load_planner
 from ipa_energy.records import Allocation, Option, Provenance, Stage
+from ipa_energy.runner import initial_configuration
 from ipa_energy.serving.base import DeployedStage, changed_stages, deployment_of
 
 
@@ -188,3 +194,28 @@ def test_what_runs_goes_on_when_no_plan_is_found_in_time(monkeypatch: pytest.Mon
 def test_a_decision_that_may_take_its_time_is_proven() -> None:
     decision = adapter(Fixed(2.0)).decide(10, SEEN, (DeployedStage("only", TWINS.options[0], 1),))
     assert (decision.status, decision.gap, decision.trouble) == ("optimal", 0.0, None)
+
+
+def test_quantiles_are_planned_with_each_for_what_it_is_for(small_pipeline: Path) -> None:
+    """Replicas carry the peak, joules are those of the mean, and the log says the quantiles."""
+    config = small_pipeline.read_text() + "forecast_levels: [0.1, 0.5, 0.9]\n"
+    small_pipeline.write_text(config)
+    planner = load_planner(small_pipeline)
+    trace = np.array([3, 3, 3, 3, 3, 3, 3, 3, 3, 9] * 20)
+    oracle = make_predictor("oracle", trace=trace)
+    adapter = adapter_for(planner, oracle, lambda _, __: {}, 20)
+    decision = adapter.decide(100, trace[:100], initial_configuration(planner))
+    assert decision.plan is not None
+    assert decision.predicted_load_rps == 9
+    assert decision.planned_load_rps == pytest.approx(3.6)
+    assert decision.plan.load_rps == pytest.approx(3.6)
+    assert all(stage.capacity_rps >= 9 for stage in decision.plan.stages)
+    assert decision.forecast is not None
+    assert set(decision.forecast["peak_rps"]) == {9}
+    assert set(decision.forecast["mean_rps"]) == {3.6}
+
+
+def test_levels_that_do_not_rise_are_refused(small_pipeline: Path) -> None:
+    small_pipeline.write_text(small_pipeline.read_text() + "forecast_levels: [0.5, 0.1, 0.9]\n")
+    with pytest.raises(ConfigError, match=r"0\.5, 0\.1, 0\.9; allowed: three, ascending"):
+        load_planner(small_pipeline)
