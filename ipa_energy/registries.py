@@ -171,6 +171,7 @@ the clock that it runs by."""
 PIPELINES: dict[str, Named] = {
     "video": Named("crop → classification, YOLOv5 and ResNet", "video"),
     "audio-sent": Named("audio → nlp-sent, Speech2Text and BERT", "audio"),
+    "llm-local": Named("generate, GPT-2 with forced lengths", "llm"),
 }
 """Folder with a ``pipeline.py``, by its name among those shipped or by its path; or its module.
 

@@ -176,4 +176,8 @@ def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
         )
         + (f" of {energy_sla:g} J" if energy_sla is not None else "")
         + f" ({quality})",
+        *(
+            f"GPUs {name}: " + (", ".join(f"{n} as {cut}" for cut, n in cuts.items()) or "none")
+            for name, cuts in plan.cut_gpus().items()
+        ),
     ]

@@ -11,6 +11,7 @@ That is no sum of the stages within a limit: which slices there are depends on h
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def require_slices(pools: Sequence[GpuPool], stages: Sequence[Stage]) -> None:
     Raises:
         ConfigError: such an option, or one that holds a part of a slice.
     """
+    if pools:
+        importlib.import_module("scipy.optimize")  # else the first decision waits for it
     for pool in pools:
         on_it = [
             (stage, option)

@@ -28,6 +28,7 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer.plan import plan_of
+from ipa_energy.optimizer.pools import cuts_of
 from ipa_energy.optimizer.problem import Program, throughputs
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.optimizer.solve import solve
@@ -173,13 +174,14 @@ def open_plans(program: Program, steps: Steps, margin: float) -> list[Deployment
     """
     demand_rps = np.maximum(steps.early_rps, steps.late_rps) * margin
     levels = np.unique(np.quantile(demand_rps, np.linspace(0, 1, MOST_LEVELS), method="higher"))
+    method = "highs" if program.settings.gpus else "pareto"  # which cannot cut GPUs
     levels_rps = [planned_load_rps(float(level)) for level in levels]
     combinations: dict[tuple[tuple[str, str, int], ...], tuple[Option, ...]] = {}
     for level in levels_rps:
         near = steps.mean_rps[demand_rps >= level]
         for mean_rps in {level, min(level, planned_load_rps(float(near.min())))}:
             moment = Moment(mean_rps, mean_rps, level)
-            for plan in solve(program.at(moment), method="pareto", top_k=PLANS_A_LEVEL).plans:
+            for plan in solve(program.at(moment), method=method, top_k=PLANS_A_LEVEL).plans:
                 options = tuple(stage.option for stage in plan.stages)
                 key = tuple((o.variant, o.allocation.label, o.batch) for o in options)
                 combinations.setdefault(key, options)
@@ -207,7 +209,8 @@ def sized(program: Program, options: Sequence[Option], load_rps: float) -> Deplo
         if replicas > most:
             return None
         runs.append(DeployedStage(stage.name, option.at(replicas), replicas))
-    return tuple(runs)
+    cuts = cuts_of(program.settings.gpus, [(run.option, run.replicas) for run in runs])
+    return None if None in cuts.values() else tuple(runs)
 
 
 def _names(option: Option) -> tuple[object, ...]:

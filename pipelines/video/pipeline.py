@@ -15,14 +15,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ipa_energy.errors import ConfigError, UnavailableError
+from ipa_energy.errors import ConfigError
 from ipa_energy.pipeline_models import GPU_DEVICE, Handler, Runner, Variant
 from ipa_energy.torch_networks import (
     UNLOADABLE,
     import_all,
     installed_versions,
     needs_extra,
+    peak_gpu_memory_bytes,
     quickly_random,
+    visible_gpu,
 )
 
 from . import serving
@@ -113,43 +115,8 @@ def _on_gpu(model: Any, is_detector: bool) -> Runner:
 
 
 def gpu() -> dict[str, Any]:
-    """The GPU that PyTorch sees: name, size and the versions that its figures depend on.
-
-    Raises:
-        UnavailableError: it sees none; with the fix.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise needs_extra(error, EXTRA) from error
-    if torch.version.cuda is None:
-        raise UnavailableError(
-            f"PyTorch {torch.__version__} was built without CUDA; "
-            "fix: install a build with it (https://pytorch.org/get-started/locally)"
-        )
-    if not torch.cuda.is_available():
-        raise UnavailableError(
-            f"PyTorch {torch.__version__} (CUDA {torch.version.cuda}) can use no GPU; fix: a GPU "
-            "and a driver new enough for that CUDA (nvidia-smi shows both), and the right to use it"
-        )
-    found = torch.cuda.get_device_properties(0)
-    return {
-        "uuid": str(found.uuid) if hasattr(found, "uuid") else None,
-        "name": found.name,
-        "multiprocessors": found.multi_processor_count,
-        "memory_bytes": found.total_memory,
-        "compute_capability": f"{found.major}.{found.minor}",
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
-    }
-
-
-def peak_gpu_memory_bytes() -> int:
-    """The most that PyTorch's allocator has taken from the GPU; the CUDA context comes on top."""
-    import torch
-
-    return int(torch.cuda.max_memory_reserved())
+    """See :func:`ipa_energy.torch_networks.visible_gpu`."""
+    return visible_gpu(EXTRA)
 
 
 def sample(variant: Variant, batch: int, seed: int) -> Any:

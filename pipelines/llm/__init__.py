@@ -1,0 +1,1 @@
+"""Language models with forced lengths (``generate``): joules per request and per token."""
