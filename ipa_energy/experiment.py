@@ -417,7 +417,10 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **({"log_detail": "counts"} if config.log_detail == "counts" else {}),
             **(settings_of(config, HORIZON_SETTINGS) if config.controller == "horizon" else {}),
             **(
-                {"replica_start": replica_start(planner.stages, config.told_s)}
+                {
+                    "replica_start": replica_start(planner.stages, config.told_s),
+                    **({"serving": config.serving} if config.serving != "central" else {}),
+                }
                 if backend == "simulate"
                 else {}
             ),

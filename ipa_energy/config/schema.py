@@ -336,6 +336,13 @@ class PipelineConfig(UnusedKeys):
         "What a run logs of its requests. requests: every one's times, as IPA; counts: what they"
         " came to in each interval, for runs of days, with latencies to half a percent.",
     )
+    serving: Literal["central", "ipa", "ipa-random"] = optional(
+        "central",
+        "How batches come to replicas in a simulation. central: one queue a stage, a batch starts"
+        " when a replica is free; ipa: a batch closes when it is full or its time-out is over and"
+        " waits at one replica, each in turn, and stopped pods stay 30 s; ipa-random: the same at"
+        " a random replica. IPA's arrivals are mode: ipa.",
+    )
     drop_limit: Positive | None = optional(
         10, "A request older than this many seconds is dropped; null: never."
     )

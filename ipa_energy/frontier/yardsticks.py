@@ -45,6 +45,7 @@ from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Run
 from ipa_energy.runner import initial_configuration
 from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.simulated.ipa_dispatch import POD_STAYS_S
 
 logger = logging.getLogger(__name__)
 
@@ -258,6 +259,7 @@ def best_in_hindsight(judge: Judge, static: Found | None) -> Found:
             initial_configuration(planner),
             interval_s=config.adaptation_interval,
             reconfiguration_s=config.told_s,
+            drain_s=0.0 if config.serving == "central" else POD_STAYS_S,
             margin=margin,
             besides=besides,
         )

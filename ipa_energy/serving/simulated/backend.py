@@ -20,6 +20,8 @@ lets the oldest request of a lull wait longer than planned; a shorter one starts
 are full, which is faster and costs more joules a request than planned. Give None for a stage to use
 each plan's own q there.
 
+``serving: ipa`` serves as IPA does instead (:mod:`.ipa_dispatch`).
+
 The events are in :mod:`.simulation`. A run replays exactly: nothing is random but through the seed.
 """
 
@@ -27,7 +29,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -47,10 +51,13 @@ from ipa_energy.serving.base import (
     VirtualClock,
     replica_start,
 )
+from ipa_energy.serving.simulated.ipa_dispatch import IpaSimulation
 from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.simulated.simulation import Simulation
 
 logger = logging.getLogger(__name__)
+
+ServingMode = Literal["central", "ipa", "ipa-random"]
 
 BATCH_TIMEOUT_S = 1.0
 """IPA's ``max_batch_time`` in every shipped configuration."""
@@ -68,6 +75,7 @@ def simulated(setting: Setting) -> Serving:
         drop_limit_s=config.drop_limit,
         reconfiguration_s=config.told_s,
         batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
+        serving=config.serving,
     )
     return Serving(backend, setting.load, VirtualClock())
 
@@ -86,6 +94,7 @@ class SimulatedBackend:
         batch_timeout_s: one a stage: longest time the oldest request waits for its batch to fill
             while a replica is free; None: the wait that the running plan counts with. Default 1 s
             everywhere.
+        serving: how batches come to replicas.
 
     Raises:
         ConfigError: a time or the seed is negative, the numbers of stages differ, or ``initial`` is
@@ -105,6 +114,7 @@ class SimulatedBackend:
         drop_limit_s: float | None = None,
         reconfiguration_s: Told = None,
         batch_timeout_s: Sequence[float | None] | None = None,
+        serving: ServingMode = "central",
     ) -> None:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
         _check_settings(len(stages), seed, drop_limit_s, reconfiguration_s, timeouts)
@@ -112,7 +122,10 @@ class SimulatedBackend:
         self._load = load
         self._now_s = 0.0
         self._sent_rps: list[int] = []
-        self._simulation = Simulation(
+        make: Callable[..., Simulation] = Simulation
+        if serving != "central":
+            make = partial(IpaSimulation, at_random=serving == "ipa-random")
+        self._simulation = make(
             self._stages,
             self._checked(initial),
             seed=seed,

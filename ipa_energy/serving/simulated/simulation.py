@@ -126,7 +126,7 @@ class Simulation:
             for fleet, cohort in station.replicas.retarget(deployed):
                 ready = partial(self._become_ready, station, fleet, cohort)
                 self._at(now_s + cohort.ready_after_s, READY, station, ready)
-            self.ledger.hold(station.index, station.held(now_s))
+            self._hold(station, now_s)
             self._wake(station, now_s)
 
     def states(self) -> tuple[StageState, ...]:
@@ -239,6 +239,18 @@ class Simulation:
         self, station: Station, fleet: Fleet, ids: list[int], sent_s: list[float], now_s: float
     ) -> None:
         """A batch is done: its requests go on, its replica takes the next or stops."""
+        self._go_on(station, ids, sent_s, now_s)
+        if station.replicas.release(fleet):
+            self._hold(station, now_s)
+        elif fleet is station.replicas.serving:
+            self._dispatch(station, now_s)
+
+    def _hold(self, station: Station, now_s: float) -> None:
+        """From now on the station's replicas hold what they hold."""
+        self.ledger.hold(station.index, station.held(now_s))
+
+    def _go_on(self, station: Station, ids: list[int], sent_s: list[float], now_s: float) -> None:
+        """Requests of a batch that is done come to the next stage."""
         if station.fan_out is not None:
             done = station.fan_out.complete(ids)
             sent_s = [sent for sent, is_done in zip(sent_s, done, strict=True) if is_done]
@@ -246,10 +258,6 @@ class Simulation:
         if ids:
             self.log.notes["served"][station.index].add(ids, now_s)
             self._enter(station.index + 1, ids, sent_s, now_s)
-        if station.replicas.release(fleet):
-            self.ledger.hold(station.index, station.held(now_s))
-        elif fleet is station.replicas.serving:
-            self._dispatch(station, now_s)
 
     def _drop(self, station: Station, ids: list[int], now_s: float) -> None:
         if station.fan_out is not None:
@@ -262,8 +270,12 @@ class Simulation:
     def _become_ready(self, station: Station, fleet: Fleet, cohort: Cohort, now_s: float) -> None:
         if station.replicas.become_ready(fleet, cohort):
             log.debug("%g s: %s serves %s", now_s, station.name, fleet.option.label)
-            self.ledger.hold(station.index, station.held(now_s))
+            self._hold(station, now_s)
+            self._begun(station, now_s)
             self._dispatch(station, now_s)
+
+    def _begun(self, station: Station, now_s: float) -> None:
+        """More replicas are ready than before."""
 
     def _wake(self, station: Station, at_s: float) -> None:
         """Look at the station's queue at ``at_s``, in place of any earlier appointment."""

@@ -1,0 +1,187 @@
+"""The simulation as IPA serves: batches close whether or not a replica is free, pods stay a while.
+
+::
+
+    queue ─ b requests, or the time-out ─▶ batch ─ round robin or random ─▶ line ─▶ replica
+                                                                           └ one each ┘
+
+IPA's queue sends a batch on as soon as it is full or its oldest request has waited the time-out,
+and the mesh hands it to one replica, in turn (``ipa``) or at random (``ipa-random``), where it
+waits even if another one is free. A replica that is told to stop serves what waits at it first.
+Its pod stays for :data:`POD_STAYS_S` after that, Kubernetes' grace period, with its cores and its
+idle watts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from ipa_energy.records import Option, Stage
+from ipa_energy.serving.base import Deployment, Told
+from ipa_energy.serving.simulated.energy_ledger import held
+from ipa_energy.serving.simulated.replicas import Fleet
+from ipa_energy.serving.simulated.simulation import COMPLETE, WAKE, Simulation, Station
+
+POD_STAYS_S = 30.0
+"""Kubernetes' terminationGracePeriodSeconds where nobody sets it, as in IPA's deployments."""
+
+Batch = tuple[list[int], list[float]]
+"""Ids of requests, and when each was sent."""
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """One replica that is ready, and the batches that wait at it."""
+
+    busy: bool = False
+    closed: bool = False
+    waiting: deque[Batch] = field(default_factory=deque)
+
+
+class IpaSimulation(Simulation):
+    """Batch by batch, each replica with a line of its own.
+
+    Args:
+        stages: the pipeline.
+        deployment: what runs, ready, at time 0.
+        at_random: True if batches go to any replica; else in turn.
+        seed: of service times, and of the replicas that get batches.
+        drop_limit_s: requests older than this are dropped when their batch closes.
+        reconfiguration_s: time until new replicas serve.
+        batch_timeout_s: one a stage.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        deployment: Deployment,
+        *,
+        at_random: bool,
+        seed: int,
+        drop_limit_s: float,
+        reconfiguration_s: Told,
+        batch_timeout_s: Sequence[float | None],
+    ) -> None:
+        super().__init__(
+            stages,
+            deployment,
+            seed=seed,
+            drop_limit_s=drop_limit_s,
+            reconfiguration_s=reconfiguration_s,
+            batch_timeout_s=batch_timeout_s,
+        )
+        self._lines: list[dict[Fleet, list[Line]]] = [{} for _ in stages]
+        self._turn = [0] * len(stages)
+        self._staying: list[list[tuple[Option, float]]] = [[] for _ in stages]
+        self._random = np.random.default_rng(np.random.SeedSequence([seed, len(stages), 1]))
+        self._at_random = at_random
+        for station in self._stations:
+            self._sync(station, 0.0)
+
+    def retarget(self, deployment: Deployment, now_s: float) -> None:
+        """Start moving every stage to ``deployment``."""
+        super().retarget(deployment, now_s)
+        for station in self._stations:
+            self._sync(station, now_s)
+
+    def _sync(self, station: Station, now_s: float) -> None:
+        """Open and close lines until there are as many as replicas that are ready and stay."""
+        by_fleet = self._lines[station.index]
+        for fleet in station.replicas:
+            by_fleet.setdefault(fleet, [])
+        for fleet, lines in list(by_fleet.items()):
+            open_ = [line for line in lines if not line.closed]
+            staying = fleet.free + fleet.busy - fleet.stopping
+            lines += [Line() for _ in range(staying - len(open_))]
+            surplus = len(open_) - staying
+            for line in sorted(open_, key=lambda one: (one.busy, len(one.waiting)))[
+                : max(0, surplus)
+            ]:
+                line.closed = True
+                if not line.busy:
+                    self._gone(station, fleet, line, now_s)
+
+    def _gone(self, station: Station, fleet: Fleet, line: Line, now_s: float) -> None:
+        """A replica has stopped; its pod stays for a while."""
+        self._lines[station.index][fleet].remove(line)
+        until_s = now_s + POD_STAYS_S
+        self._staying[station.index].append((fleet.option, until_s))
+        self._at(until_s, WAKE, station, partial(self._pod_ends, station))
+        self._hold(station, now_s)
+
+    def _pod_ends(self, station: Station, now_s: float) -> None:
+        left = [one for one in self._staying[station.index] if one[1] > now_s]
+        self._staying[station.index] = left
+        self._hold(station, now_s)
+
+    def _hold(self, station: Station, now_s: float) -> None:
+        there = [(fleet.option, fleet.holding, fleet.loading_w) for fleet in station.replicas]
+        there += [(option, 1, 0.0) for option, _ in self._staying[station.index]]
+        self.ledger.hold(station.index, held(now_s, there))
+
+    def _dispatch(self, station: Station, now_s: float) -> None:
+        """Close every batch that is full or has waited; set the time-out of the next one."""
+        fleet, queue = station.replicas.serving, station.queue
+        batch, limit_s = fleet.option.batch, self._drop_limit_s
+        timeout_s = fleet.wait_s if station.timeout_s is None else station.timeout_s
+        while (start_s := queue.next_batch_s(batch, timeout_s)) <= now_s:
+            ids, sent_s = queue.peek(batch, now_s)
+            if now_s - min(sent_s) > limit_s:
+                self._drop(station, queue.expel(batch, now_s, limit_s), now_s)
+                continue
+            queue.pop(len(ids))
+            line = self._next_line(station, fleet)
+            line.waiting.append((ids, sent_s))
+            if not line.busy:
+                fleet.free -= 1
+                fleet.busy += 1
+                self._serve(station, fleet, line, now_s)
+        self._wake(station, start_s)
+
+    def _next_line(self, station: Station, fleet: Fleet) -> Line:
+        lines = [line for line in self._lines[station.index][fleet] if not line.closed]
+        if self._at_random:
+            return lines[int(self._random.integers(len(lines)))]
+        self._turn[station.index] += 1
+        return lines[self._turn[station.index] % len(lines)]
+
+    def _serve(self, station: Station, fleet: Fleet, line: Line, now_s: float) -> None:
+        """A replica begins the batch that waits longest at it."""
+        line.busy = True
+        batch = line.waiting.popleft()
+        ids, size = batch[0], len(batch[0])
+        end_s = now_s + fleet.profile.draw_s(size, station.normals)
+        self.log.notes["started"][station.index].add(ids, now_s)
+        self.ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
+        done = partial(self._done, station, fleet, line, batch)
+        self._at(end_s, COMPLETE, station, done)
+
+    def _done(
+        self,
+        station: Station,
+        fleet: Fleet,
+        line: Line,
+        batch: Batch,
+        now_s: float,
+    ) -> None:
+        """A batch is done: its replica takes the next one of its line, waits, or stops."""
+        self._go_on(station, *batch, now_s)
+        if line.waiting:
+            self._serve(station, fleet, line, now_s)
+            return
+        line.busy = False
+        if line.closed:
+            station.replicas.release(fleet)
+            self._gone(station, fleet, line, now_s)
+        else:
+            fleet.busy -= 1
+            fleet.free += 1
+
+    def _begun(self, station: Station, now_s: float) -> None:
+        """Lines for those that are ready now; the old ones' may close."""
+        self._sync(station, now_s)
