@@ -44,6 +44,9 @@ PROBE_TIMEOUT_S = 1.0
 PROBE_PERIOD_S = 1.0
 """Of a container that is ready; another is asked at each look."""
 
+FAILURES = 3
+"""Probes that fail one after the other until a ready container is not ready any more."""
+
 RESTART_S = 0.2
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
@@ -220,15 +223,17 @@ class NodeAgent:
         self.pods[name] = [
             self._started(pod, each, address, mounts, program(each)) for each in containers
         ]
-        said, restarts, probed_s, ready = False, 0, 0.0, False
+        said, restarts, probed_s, ready, failures = False, 0, 0.0, False, 0
         while not is_over.is_set() and not self._is_closing.is_set():
             for n, process in enumerate(self.pods[name]):
                 if process.poll() is not None and not is_over.wait(RESTART_S):
-                    restarts, probed_s = restarts + 1, 0.0
+                    restarts, probed_s, failures = restarts + 1, 0.0, FAILURES
                     each = containers[n]
                     self.pods[name][n] = self._started(pod, each, address, mounts, program(each))
             if not said or time.monotonic() - probed_s > PROBE_PERIOD_S:
-                ready = all(_is_probed(each, address) for each in containers)
+                is_well = all(_is_probed(each, address) for each in containers)
+                failures = 0 if is_well else failures + 1
+                ready = is_well or (said and failures < FAILURES)
                 probed_s = time.monotonic()
             if ready != said:
                 new = running(pod, address)
@@ -261,7 +266,8 @@ class NodeAgent:
         mounts: Mapping[str, str],
         command: Sequence[str],
     ) -> subprocess.Popen[bytes]:
-        places = {**mounts, EVERYWHERE: address}
+        named = {path: here for path, here in mounts.items() if any(Path(here).iterdir())}
+        places = {**named, EVERYWHERE: address}  # an empty folder's name may be part of another's
         environment = {
             **os.environ,
             **self._environment,

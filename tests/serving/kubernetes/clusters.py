@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -129,3 +130,14 @@ def assert_is(cluster: Cluster, plan: Deployment) -> None:
         cores = {pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] for pod in pods}
         wanted = stage.option.cpu_cores
         assert cores == ({f"{wanted:g}"} if wanted == int(wanted) else {f"{wanted * 1000:g}m"})
+
+
+@contextmanager
+def local_tests() -> Iterator[None]:
+    """What the tests of runs on one machine share can be imported inside."""
+    folder = str(Path(__file__).parents[1] / "local")
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

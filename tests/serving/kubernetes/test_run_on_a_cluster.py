@@ -1,0 +1,111 @@
+"""``run --backend kubernetes`` end to end: a cluster on this machine, real processes, requests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("kubernetes")
+pytest.importorskip("grpc")
+
+from clusters import local_tests
+from seeds import LONG_RUN
+
+from ipa_energy.runlog import read_run
+from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
+
+with local_tests():
+    from live_runs import totals_of, until, write_pipeline
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parents[3]
+COUNTS = [4, 4, 20, 20, 20, 20]
+"""Requests of each second: at the first interval's end more replicas are needed."""
+
+
+@contextmanager
+def cluster(folder: Path, *words: str) -> Iterator[Path]:
+    """A cluster whose pods are processes of this machine; its kubeconfig."""
+    path = folder / "kubeconfig"
+    command = [sys.executable, "-m", "ipa_energy.testing.cluster", "--kubeconfig", str(path)]
+    with subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http")
+        try:
+            yield path
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def run(pipeline: Path, kubeconfig: Path, backend: str, *words: str) -> Path:
+    """A run to its end; its folder."""
+    out = pipeline.parent / "run"
+    told = ["run", str(pipeline), "--backend", backend, "--kubeconfig", str(kubeconfig)]
+    done = subprocess.run(
+        [sys.executable, "-m", "ipa_energy", *told, "--out", str(out), "--quiet", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def pods_of(kubeconfig: Path) -> Sequence[str]:
+    """Names of the pods that are left."""
+    api = ClusterApi(kubeconfig)
+    try:
+        return [pod["metadata"]["name"] for pod in api.list(("v1", "Pod"), "default", "")]
+    finally:
+        api.close()
+
+
+def assert_all_served(out: Path, backend: str, counts: Sequence[int]) -> None:
+    """Every request answered, with a reconfiguration on the way."""
+    found = read_run(out)
+    assert found.info.backend == backend
+    assert found.offered_rps.sum() == sum(counts) == len(found.requests)
+    assert np.isfinite(found.requests.done_s).all()
+    assert (found.requests.dropped_at == -1).all()
+    assert any(step.reconfigured for step in found.steps)
+    totals = totals_of(out)
+    assert totals["failed"] == 0
+    assert totals["requests"] == sum(counts)
+
+
+def test_a_run_serves_every_request_changes_on_the_way_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    """Adapter, API server, controllers, router and stubs, each a process of its own."""
+    pipeline = write_pipeline(tmp_path / "small", COUNTS)
+    with cluster(tmp_path, "--stubs") as kubeconfig:
+        out = run(pipeline, kubeconfig, "kubernetes-stub")
+        until(lambda: not pods_of(kubeconfig))
+    assert_all_served(out, "kubernetes-stub", COUNTS)
+
+
+@pytest.mark.skipif(not os.environ.get(LONG_RUN), reason=f"takes a minute: needs {LONG_RUN}")
+def test_a_run_is_served_by_mlserver_in_pods(tmp_path: Path) -> None:
+    """The same with MLServer as it is, and the pipeline's own models in it."""
+    pytest.importorskip("mlserver")
+    with local_tests():
+        from test_served_models import served_pipeline
+    counts = [4] * 4 + [20] * 30  # long enough for new servers to start
+    pipeline = served_pipeline(tmp_path / "small", counts)
+    place = tmp_path / "small" / "pipelines" / "small"
+    pipeline.write_text(pipeline.read_text() + f"\npipeline_folder_name: {place}\n")
+    with cluster(tmp_path) as kubeconfig:
+        out = run(pipeline, kubeconfig, "kubernetes")
+        until(lambda: not pods_of(kubeconfig))
+    assert_all_served(out, "kubernetes", counts)
