@@ -6,8 +6,7 @@ One stage, Poisson arrivals, service times that scatter as a profile's do, p99 1
 Planned is what is planned at the 99 % quantile until a batch starts; simulated is that quantile of
 the time from the queue to the start of the batch, over all seeds together. *late* is the share of
 requests that took longer than the planned latency, by ``service`` and by ``queue``, each with the
-p99 of the service. Runs are finite (4,000 requests), so that long queues have no time to build up:
-near full use the plan is more cautious than it need be for them.
+p99 of the service.
 """
 
 from __future__ import annotations
