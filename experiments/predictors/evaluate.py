@@ -70,7 +70,8 @@ IPA publishes a SMAPE of {IPA_SMAPE} % for its LSTM; its script computes it from
 20 s on seconds 1,296,000 to 1,297,200 of its trace, undamped. *Point* is what IPA would plan for
 (of lstm, seasonal and ensemble a high quantile on purpose), *median* the middle of the quantiles.
 Coverage and loss are over the peaks and means of six steps of ten seconds. ms: one forecast, on a
-busy machine. The network saw nothing of any of these loads."""
+busy machine. The network saw nothing of any of these loads. The trace is silent for half an
+hour just before IPA's evaluation, which spoils the spread of past errors there (last table)."""
 
 
 @dataclass(frozen=True, slots=True)
