@@ -142,6 +142,13 @@ def run_experiment(
             where="mix",
             allowed=", ".join(["mix: false", *(f"backend {name}" for name in able)]),
         )
+    if experiment.planner.config.mix and experiment.planner.config.classes:
+        raise ConfigError(
+            "a run does not deal out requests by their class yet",
+            where="request_classes",
+            allowed="request_classes with mix: false, or mix: true without classes, in runs;"
+            " optimize knows both together",
+        )
     if isinstance(entry, Serves) and entry.on_this_machine and not live.overcommits:
         experiment = _fitted(experiment, fixed)
     called = name or (out.name if out else "run")

@@ -147,8 +147,10 @@ class Serves(Named):
 
 
 BACKENDS: dict[str, Named] = {
-    "simulate": Named(
-        "a simulation in virtual time", "ipa_energy.serving.simulated.backend:simulated"
+    "simulate": Serves(
+        "a simulation in virtual time",
+        "ipa_energy.serving.simulated.backend:simulated",
+        mixes=True,
     ),
     "local": Serves(
         "its models on this machine, in real time",

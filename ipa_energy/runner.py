@@ -37,7 +37,7 @@ from ipa_energy.planning.follower import Follower, Schedule
 from ipa_energy.planning.horizon_adapter import adapter_for
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
-from ipa_energy.records import Stage
+from ipa_energy.records import Option, Part, Stage
 from ipa_energy.runlog import Finished, Interval, StageStep, Step
 from ipa_energy.serving.base import (
     Decision,
@@ -333,7 +333,7 @@ class Runner:
         start_s = math.ceil(self.clock.now_s)
         self.clock.wait_until(start_s)
         gap_s = start_s - finished[-1].end_s
-        label = " | ".join(f"{stage.option.label} x{stage.replicas}" for stage in self.running)
+        label = " | ".join(stage.label for stage in self.running)
         logger.warning(
             "second %d: taken over %s; nobody decided in the %g s before it",
             start_s,
@@ -471,10 +471,22 @@ def configuration_of(planner: Planner, step: Step) -> Deployment:
 
 def _deployed(stage: Stage, logged: StageStep) -> DeployedStage:
     """The profile's option behind a logged configuration."""
+    if logged.parts:
+        parts = tuple(
+            Part(_logged_option(stage, part).at(part.replicas), part.replicas, part.shares)
+            for part in logged.parts
+        )
+        replicas = sum(part.replicas for part in parts)
+        return DeployedStage(stage.name, parts[0].option, replicas, parts=parts)
+    option = _logged_option(stage, logged)
+    return DeployedStage(stage.name, option.at(logged.replicas), logged.replicas)
+
+
+def _logged_option(stage: Stage, logged: StageStep) -> Option:
     option = next(filter(logged.is_of, stage.options), None)
     if option is None:
         raise ConfigError(
             f"stage {stage.name}: the log has {logged.label}, the profile does not",
             fix="run again with another --out",
         )
-    return DeployedStage(stage.name, option.at(logged.replicas), logged.replicas)
+    return option

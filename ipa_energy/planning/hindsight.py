@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -181,7 +181,10 @@ def open_plans(program: Program, steps: Steps, margin: float) -> list[Deployment
         near = steps.mean_rps[demand_rps >= level]
         for mean_rps in {level, min(level, planned_load_rps(float(near.min())))}:
             moment = Moment(mean_rps, mean_rps, level)
-            for plan in solve(program.at(moment), method=method, top_k=PLANS_A_LEVEL).plans:
+            problem = program.at(moment)
+            if problem.settings.mix:  # this yardstick has one option a stage
+                problem = problem.under(replace(problem.settings, mix=False))
+            for plan in solve(problem, method=method, top_k=PLANS_A_LEVEL).plans:
                 options = tuple(stage.option for stage in plan.stages)
                 key = tuple((o.variant, o.allocation.label, o.batch) for o in options)
                 combinations.setdefault(key, options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ipa_energy.carbon.run_carbon import G_PER_KWH, RunCarbon, carbon_of
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.plan import Plan, plan_of
+from ipa_energy.optimizer.plan import Plan, one_part, plan_of_parts
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import LATENCY_SLA, Moment, planned_load_rps
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
@@ -79,11 +79,12 @@ class Planner:
 
     def plan_running(self, running: Deployment, load: Moment | float) -> Plan:
         """What a configuration, one entry a stage, means at a load, whether or not it is good."""
+        settings = self.program.settings
         picks = [
-            (stage, runs.option, runs.replicas)
+            (stage, runs.parts or (one_part(runs.option, runs.replicas, settings),))
             for stage, runs in zip(self.stages, running, strict=True)
         ]
-        return plan_of(picks, self.program.settings, self.program.rules, load)
+        return plan_of_parts(picks, settings, self.program.rules, load)
 
 
 def load_planner(

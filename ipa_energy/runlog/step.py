@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import Any
 
 from ipa_energy.as_json import or_none
-from ipa_energy.optimizer.plan import Plan, StagePlan
+from ipa_energy.optimizer.plan import Plan, StagePlan, part_json
 from ipa_energy.optimizer.problem import within
-from ipa_energy.records import QUALITIES, Allocation, Option, Quality, weakest_quality
+from ipa_energy.records import EVERY_CLASS, QUALITIES, Allocation, Option, Quality, weakest_quality
 from ipa_energy.runlog.live_step import LiveStep, decided_live, parse_live, served_live
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served, Switching
@@ -76,6 +76,9 @@ class StageStep:
         joules_per_request, power_w: as planned at the planned load.
         quality, meter: provenance of these.
         idle_j, dynamic_j: joules of the whole step as served.
+        parts: of a stage that ran several options at once, each with its share; the fields above
+            are then the largest share's, with all replicas. Empty for one option.
+        shares: of a part: class of requests → share of all the stage's requests.
     """
 
     node_name: str
@@ -95,15 +98,23 @@ class StageStep:
     meter: str | None = None
     idle_j: float = NAN
     dynamic_j: float = NAN
+    parts: tuple[StageStep, ...] = ()
+    shares: tuple[tuple[str, float], ...] = ()
 
     @property
     def cores(self) -> float:
         """Cores reserved by all replicas."""
+        if self.parts:
+            return sum(part.cores for part in self.parts)
         return self.replicas * self.cpu_cores
 
     @property
     def label(self) -> str:
         """``yolov5n 2c b4 x3``."""
+        if self.parts:
+            shares = [sum(share for _, share in part.shares) for part in self.parts]
+            each = zip(self.parts, shares, strict=True)
+            return " + ".join(f"{part.label} {100 * share:.3g}%" for part, share in each)
         plain = Allocation.of(self.cpu_cores, self.gpu_share).label
         return f"{self.variant} {self.allocation or plain} b{self.batch} x{self.replicas}"
 
@@ -359,10 +370,11 @@ def _node_energy(stage: StagePlan) -> dict[str, Any]:
         "joules_per_request": _rounded(stage.joules_per_request),
         "power_w": _rounded(stage.power_w),
         "energy_quality": stage.quality,
-        "energy_meter": stage.option.provenance.meter if stage.option.provenance else None,
+        "energy_meter": stage.meter,
         "gpu_share": stage.option.gpu_share,
         "accuracy_raw": stage.option.accuracy,
         **({"allocation": held.label} if held.label != plain.label else {}),
+        **({"parts": [part_json(part) for part in stage.parts]} if stage.is_wide else {}),
     }
 
 
@@ -463,4 +475,22 @@ def _parse_stage(node: str, config: Mapping[str, Any], energy: Mapping[str, Any]
         meter=figures.get("energy_meter"),
         idle_j=number(figures.get("idle_joules")),
         dynamic_j=number(figures.get("dynamic_joules")),
+        parts=tuple(_parse_part(node, part) for part in figures.get("parts") or ()),
+    )
+
+
+def _parse_part(node: str, part: Mapping[str, Any]) -> StageStep:
+    classes = part.get("request_classes") or {EVERY_CLASS: part.get("share")}
+    return StageStep(
+        node_name=node,
+        variant=str(part.get("variant")),
+        cpu_cores=number(part.get("cpu_cores")),
+        gpu_share=float(part.get("gpu_share", 0.0)),
+        allocation=part.get("allocation"),
+        batch=int(part.get("batch", 1)),
+        replicas=int(part.get("replicas", 1)),
+        latency_s=NAN,
+        throughput_rps=NAN,
+        accuracy=NAN,
+        shares=tuple((str(name), number(share)) for name, share in classes.items()),
     )

@@ -34,8 +34,8 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats, Mask
 from ipa_energy.config import PipelineConfig
 from ipa_energy.gpu_partitions import SLICE
-from ipa_energy.optimizer.plan import Plan
-from ipa_energy.records import Option, Quality, Stage
+from ipa_energy.optimizer.plan import Plan, parts_label
+from ipa_energy.records import Option, Part, Quality, Stage
 from ipa_energy.serving.observed import AdapterFigures, Spent
 from ipa_energy.serving.tally import Tally
 
@@ -53,12 +53,35 @@ class DeployedStage:
         option: variant, allocation and batch; one of the stage's profiled options.
         replicas: n, at least 1.
         wait_s: planned wait to fill a batch, q = (b − 1)/λ_s; 0 where no plan says it.
+        parts: of a stage that runs several options at once, what each runs and its share of the
+            requests; the fields above are then the largest share's, with all replicas. Empty for
+            one option.
     """
 
     stage: str
     option: Option
     replicas: int
     wait_s: float = 0.0
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def lanes(self) -> tuple[DeployedStage, ...]:
+        """What each part is to run, as if it were a stage; itself where there is one option."""
+        found = [
+            DeployedStage(self.stage, part.option, part.replicas, part.wait_s)
+            for part in self.parts
+        ]
+        return tuple(found) or (self,)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the stage's requests that come to each of its lanes."""
+        return tuple(part.share for part in self.parts) or (1.0,)
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 1c b4 x3``; of several options with their shares."""
+        return parts_label(self.parts or (Part(self.option, self.replicas),))
 
 
 IPA_RECONFIGURATION_S = 8.0
@@ -155,7 +178,13 @@ Deployment = tuple[DeployedStage, ...]
 def deployment_of(plan: Plan) -> Deployment:
     """What is deployed where ``plan`` is applied."""
     return tuple(
-        DeployedStage(stage.stage, stage.option, stage.replicas, stage.wait_s)
+        DeployedStage(
+            stage.stage,
+            stage.option,
+            stage.replicas,
+            stage.wait_s,
+            stage.parts if len(stage.parts) > 1 else (),
+        )
         for stage in plan.stages
     )
 
@@ -186,21 +215,35 @@ def changed_stages(new: Sequence[DeployedStage], running: Sequence[DeployedStage
     return [
         after.stage
         for after, before in zip(new, running, strict=True)
-        if not (after.replicas == before.replicas and _is_same(after.option, before.option))
+        if not _runs_the_same(after, before)
     ]
+
+
+def _runs_the_same(after: DeployedStage, before: DeployedStage) -> bool:
+    """The same options, replicas and, but for rounding, shares."""
+    if len(after.lanes) != len(before.lanes):
+        return False
+    return all(
+        new.replicas == old.replicas
+        and _is_same(new.option, old.option)
+        and abs(one - other) < 1e-6
+        for new, old, one, other in zip(
+            after.lanes, before.lanes, after.shares, before.shares, strict=True
+        )
+    )
 
 
 def short_of(wanted: Deployment, states: Sequence[StageState]) -> dict[str, int]:
     """Stage → replicas that neither serve nor start, of those that lack some."""
-    short = {}
-    for stage in wanted:
+    short: dict[str, int] = {}
+    for stage in (lane for each in wanted for lane in each.lanes):
         there = sum(
             state.ready + state.starting
             for state in states
             if state.stage == stage.stage and _is_same(state.option, stage.option)
         )
         if there < stage.replicas:
-            short[stage.stage] = stage.replicas - there
+            short[stage.stage] = short.get(stage.stage, 0) + stage.replicas - there
     return short
 
 

@@ -236,7 +236,8 @@ class SimulatedBackend:
                 allowed=", ".join(stage.name for stage in self._stages),
             )
         for stage, deployed in zip(self._stages, deployment, strict=True):
-            _check_deployed(stage, deployed)
+            for lane in deployed.lanes:
+                _check_deployed(stage, lane)
         return deployment
 
 

@@ -21,11 +21,12 @@ from functools import partial
 
 import numpy as np
 
+from ipa_energy.errors import ConfigError
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import Deployment, Told
 from ipa_energy.serving.simulated.energy_ledger import held
 from ipa_energy.serving.simulated.replicas import Fleet
-from ipa_energy.serving.simulated.simulation import COMPLETE, WAKE, Simulation, Station
+from ipa_energy.serving.simulated.simulation import COMPLETE, WAKE, Lane, Simulation, Station
 
 POD_STAYS_S = 30.0
 """Kubernetes' terminationGracePeriodSeconds where nobody sets it, as in IPA's deployments."""
@@ -67,6 +68,7 @@ class IpaSimulation(Simulation):
         reconfiguration_s: Told,
         batch_timeout_s: Sequence[float | None],
     ) -> None:
+        _require_one_option(deployment)
         super().__init__(
             stages,
             deployment,
@@ -85,6 +87,7 @@ class IpaSimulation(Simulation):
 
     def retarget(self, deployment: Deployment, now_s: float) -> None:
         """Start moving every stage to ``deployment``."""
+        _require_one_option(deployment)
         super().retarget(deployment, now_s)
         for station in self._stations:
             self._sync(station, now_s)
@@ -92,7 +95,7 @@ class IpaSimulation(Simulation):
     def _sync(self, station: Station, now_s: float) -> None:
         """Open and close lines until there are as many as replicas that are ready and stay."""
         by_fleet = self._lines[station.index]
-        for fleet in station.replicas:
+        for fleet in station.lanes[0].replicas:
             by_fleet.setdefault(fleet, [])
         for fleet, lines in list(by_fleet.items()):
             open_ = [line for line in lines if not line.closed]
@@ -120,13 +123,15 @@ class IpaSimulation(Simulation):
         self._hold(station, now_s)
 
     def _hold(self, station: Station, now_s: float) -> None:
-        there = [(fleet.option, fleet.holding, fleet.loading_w) for fleet in station.replicas]
+        there = [
+            (fleet.option, fleet.holding, fleet.loading_w) for fleet in station.lanes[0].replicas
+        ]
         there += [(option, 1, 0.0) for option, _ in self._staying[station.index]]
         self.ledger.hold(station.index, held(now_s, there))
 
-    def _dispatch(self, station: Station, now_s: float) -> None:
+    def _dispatch(self, station: Station, lane: Lane, now_s: float) -> None:
         """Close every batch that is full or has waited; set the time-out of the next one."""
-        fleet, queue = station.replicas.serving, station.queue
+        fleet, queue = lane.replicas.serving, lane.queue
         batch, limit_s = fleet.option.batch, self._drop_limit_s
         timeout_s = fleet.wait_s if station.timeout_s is None else station.timeout_s
         while (start_s := queue.next_batch_s(batch, timeout_s)) <= now_s:
@@ -141,7 +146,7 @@ class IpaSimulation(Simulation):
                 fleet.free -= 1
                 fleet.busy += 1
                 self._serve(station, fleet, line, now_s)
-        self._wake(station, start_s)
+        self._wake(station, lane, start_s)
 
     def _next_line(self, station: Station, fleet: Fleet) -> Line:
         lines = [line for line in self._lines[station.index][fleet] if not line.closed]
@@ -176,7 +181,7 @@ class IpaSimulation(Simulation):
             return
         line.busy = False
         if line.closed:
-            station.replicas.release(fleet)
+            station.lanes[0].replicas.release(fleet)
             self._gone(station, fleet, line, now_s)
         else:
             fleet.busy -= 1
@@ -185,3 +190,8 @@ class IpaSimulation(Simulation):
     def _begun(self, station: Station, now_s: float) -> None:
         """Lines for those that are ready now; the old ones' may close."""
         self._sync(station, now_s)
+
+
+def _require_one_option(deployment: Deployment) -> None:
+    if any(len(stage.lanes) > 1 for stage in deployment):
+        raise ConfigError("IPA's queues serve one option a stage", where="mix", allowed="false")

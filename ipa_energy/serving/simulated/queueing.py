@@ -49,6 +49,15 @@ class StageQueue:
         self._entered_s.extend(entered_s)
         self._sent_s.extend(sent_s)
 
+    def take(self) -> list[tuple[float, int, float]]:
+        """Everything that waits, out of the queue: (entered, id, sent) each."""
+        waiting = slice(self._head, None)
+        found = list(
+            zip(self._entered_s[waiting], self._ids[waiting], self._sent_s[waiting], strict=True)
+        )
+        self._ids, self._entered_s, self._sent_s, self._head = [], [], [], 0
+        return found
+
     def next_batch_s(self, batch: int, timeout_s: float) -> float:
         """When the next batch may start, given a free replica; infinity if nothing waits.
 

@@ -285,6 +285,35 @@ class Replicas:
         self._upcoming: Fleet | None = None
         self._draining: list[Fleet] = []
 
+    @classmethod
+    def none_yet(
+        cls, deployed: DeployedStage, profiles: BatchProfiles, reconfiguration_s: Told = None
+    ) -> Replicas:
+        """Those of an option that does not run yet: :meth:`retarget` starts them."""
+        found = cls(deployed, profiles, reconfiguration_s)
+        found.serving.free = 0
+        return found
+
+    @property
+    def target(self) -> Option:
+        """What they run, or will once it is ready."""
+        return (self._upcoming or self.serving).option
+
+    @property
+    def are_changing(self) -> bool:
+        """True while some are starting."""
+        return self._upcoming is not None or bool(self.serving.starting)
+
+    @property
+    def staying(self) -> int:
+        """Replicas that are meant to go on."""
+        return (self._upcoming or self.serving).staying
+
+    def let_go(self) -> None:
+        """Stop all of them, each after the batch that it works on."""
+        self.serving.stop(self.serving.staying)
+        self._upcoming = None
+
     def __iter__(self) -> Iterator[Fleet]:
         """Every fleet with replicas that exist."""
         yield self.serving

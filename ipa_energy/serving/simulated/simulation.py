@@ -28,6 +28,7 @@ from ipa_energy.serving.simulated.replicas import (
     Fleet,
     NormalStream,
     Replicas,
+    server_of,
 )
 from ipa_energy.serving.simulated.request_log import RequestLog
 
@@ -40,8 +41,30 @@ Event = tuple[float, int, int, Callable[[float], None]]
 """(time, rank and stage, number, what to do then)."""
 
 
+class Lane:
+    """The part of a stage that runs one option: its own queue and replicas.
+
+    Attributes:
+        queue: what waits for it.
+        replicas: that serve it.
+        share: of the stage's requests that come here.
+        credit: requests that it should have had more, up to now.
+        wake_s: when its queue is looked at next.
+    """
+
+    __slots__ = ("credit", "queue", "replicas", "share", "wake_s")
+
+    def __init__(self, replicas: Replicas, share: float) -> None:
+        self.queue = StageQueue()
+        self.replicas, self.share = replicas, share
+        self.credit, self.wake_s = 0.0, math.inf
+
+
 class Station:
-    """One stage under simulation: its queue, its replicas, its own random streams.
+    """One stage under simulation: its lanes, one an option, its own random streams.
+
+    Requests are dealt out to the lanes as they come, by share: always to the one that is furthest
+    behind. A change of shares, and whatever stops for it, waits until all that it starts is ready.
 
     Args:
         index: position in the pipeline.
@@ -52,7 +75,17 @@ class Station:
         seed: of the whole simulation.
     """
 
-    __slots__ = ("fan_out", "index", "name", "normals", "queue", "replicas", "timeout_s", "wake_s")
+    __slots__ = (
+        "_later",
+        "_profiles",
+        "_told_s",
+        "fan_out",
+        "index",
+        "lanes",
+        "name",
+        "normals",
+        "timeout_s",
+    )
 
     def __init__(
         self,
@@ -67,20 +100,108 @@ class Station:
         times, parts = np.random.SeedSequence([seed, index]).spawn(2)
         self.index = index
         self.name = stage.name
-        self.queue = StageQueue()
-        self.replicas = Replicas(deployed, BatchProfiles(stage.options), reconfiguration_s)
+        self._profiles = BatchProfiles(stage.options)
+        self._told_s = reconfiguration_s
+        self.lanes = [
+            Lane(Replicas(each, self._profiles, reconfiguration_s), share)
+            for each, share in zip(deployed.lanes, deployed.shares, strict=True)
+        ]
+        self._later: Callable[[], None] | None = None
         self.normals = NormalStream(np.random.default_rng(times))
         self.fan_out: FanOut | None = None
         if stage.requests_per_input != 1:
             self.fan_out = FanOut(stage.requests_per_input, np.random.default_rng(parts))
         self.timeout_s = timeout_s
-        self.wake_s = math.inf
 
     def held(self, now_s: float) -> Held:
         """What the replicas hold from now on."""
-        return held(
-            now_s, ((fleet.option, fleet.holding, fleet.loading_w) for fleet in self.replicas)
-        )
+        fleets = [fleet for lane in self.lanes for fleet in lane.replicas]
+        return held(now_s, ((fleet.option, fleet.holding, fleet.loading_w) for fleet in fleets))
+
+    def enter(
+        self, ids: Sequence[int], entered_s: Sequence[float], sent_s: Sequence[float]
+    ) -> None:
+        """Put requests at the end of the queue, or of the queues."""
+        if len(self.lanes) == 1:
+            self.lanes[0].queue.extend(ids, entered_s, sent_s)
+            return
+        for request, entered, sent in zip(ids, entered_s, sent_s, strict=True):
+            self._next_lane().queue.extend([request], [entered], [sent])
+
+    def _next_lane(self) -> Lane:
+        for lane in self.lanes:
+            lane.credit += lane.share
+        chosen = max(self.lanes, key=lambda lane: lane.credit)
+        chosen.credit -= 1.0
+        return chosen
+
+    def retarget(self, deployed: DeployedStage) -> list[tuple[Lane, Fleet, Cohort]]:
+        """Start moving to ``deployed``; the replicas that have to start.
+
+        Whoever calls it calls :meth:`settle` next, and whenever replicas have become ready.
+        """
+        wanted = list(zip(deployed.lanes, deployed.shares, strict=True))
+        free = list(self.lanes)
+        pairs: list[tuple[Lane, DeployedStage, float]] = []
+        unmatched = []
+        for each, share in wanted:  # who runs it already goes on
+            known = [
+                lane for lane in free if server_of(lane.replicas.target) == server_of(each.option)
+            ]
+            if known:
+                free.remove(known[0])
+                pairs.append((known[0], each, share))
+            else:
+                unmatched.append((each, share))
+        for each, share in unmatched:
+            lane = free.pop(0) if free else self._new_lane(each)
+            pairs.append((lane, each, share))
+        starting = []
+        smaller = []
+        for lane, each, _ in pairs:
+            if len(self.lanes) > 1 and each.replicas < lane.replicas.staying:
+                smaller.append((lane, each))
+            else:
+                starting += [(lane, *one) for one in lane.replicas.retarget(each)]
+
+        def later() -> None:
+            for lane, each in smaller:
+                lane.replicas.retarget(each)
+            for lane, _, share in pairs:
+                lane.share = share
+            for lane in free:
+                lane.share = 0.0
+                lane.replicas.let_go()
+            self._deal_anew()
+
+        self._later = later if len(self.lanes) > 1 else None
+        return starting
+
+    def settle(self) -> bool:
+        """Let go of what the last change leaves over, once all it starts is ready; True if so."""
+        if self._later is None or any(lane.replicas.are_changing for lane in self.lanes):
+            return False
+        later, self._later = self._later, None
+        later()
+        return True
+
+    def _new_lane(self, deployed: DeployedStage) -> Lane:
+        lane = Lane(Replicas.none_yet(deployed, self._profiles, self._told_s), 0.0)
+        self.lanes.append(lane)
+        return lane
+
+    def _deal_anew(self) -> None:
+        """Everything that waits, by the new shares; lanes that are empty and over go."""
+        waiting = sorted(entry for lane in self.lanes for entry in lane.queue.take())
+        self.lanes = [
+            lane
+            for lane in self.lanes
+            if lane.share or any(fleet.existing for fleet in lane.replicas)
+        ]
+        for lane in self.lanes:
+            lane.credit = 0.0
+        for entered_s, request, sent_s in waiting:
+            self.enter([request], [entered_s], [sent_s])
 
 
 class Simulation:
@@ -123,11 +244,13 @@ class Simulation:
     def retarget(self, deployment: Deployment, now_s: float) -> None:
         """Start moving every stage to ``deployment``."""
         for station, deployed in zip(self._stations, deployment, strict=True):
-            for fleet, cohort in station.replicas.retarget(deployed):
-                ready = partial(self._become_ready, station, fleet, cohort)
+            for lane, fleet, cohort in station.retarget(deployed):
+                ready = partial(self._become_ready, station, lane, fleet, cohort)
                 self._at(now_s + cohort.ready_after_s, READY, station, ready)
+            station.settle()
             self._hold(station, now_s)
-            self._wake(station, now_s)
+            for lane in station.lanes:
+                self._wake(station, lane, now_s)
 
     def states(self) -> tuple[StageState, ...]:
         """The replicas of every stage that exist."""
@@ -140,7 +263,8 @@ class Simulation:
                 draining=fleet.stopping,
             )
             for station in self._stations
-            for fleet in station.replicas
+            for lane in station.lanes
+            for fleet in lane.replicas
         )
 
     def send(self, sending_s: Floats, now_s: float) -> None:
@@ -152,8 +276,9 @@ class Simulation:
         first, times_s = self._stations[0], sending_s.tolist()
         if first.fan_out is None:
             self.log.queue_at_sending(ids)
-            first.queue.extend(ids, times_s, times_s)
-            self._wake(first, now_s)
+            first.enter(ids, times_s, times_s)
+            for lane in first.lanes:
+                self._wake(first, lane, now_s)
             return
         for request, time_s in zip(ids, times_s, strict=True):
             self._at(time_s, ENTER, first, partial(self._enter, 0, [request], [time_s]))
@@ -182,8 +307,9 @@ class Simulation:
             ids, sent_s = self._spawn(station, station.fan_out, ids, sent_s, now_s)
         if ids:
             self.log.notes["queued"][index].add(ids, now_s)
-            station.queue.extend(ids, [now_s] * len(ids), sent_s)
-            self._dispatch(station, now_s)
+            station.enter(ids, [now_s] * len(ids), sent_s)
+            for lane in station.lanes:
+                self._dispatch(station, lane, now_s)
 
     def _spawn(
         self,
@@ -205,45 +331,57 @@ class Simulation:
             [sent for _, sent, count in entries for _ in range(count)],
         )
 
-    def _dispatch(self, station: Station, now_s: float) -> None:
+    def _dispatch(self, station: Station, lane: Lane, now_s: float) -> None:
         """Start every batch that may start now; else set the time-out of the next one."""
-        fleet, queue = station.replicas.serving, station.queue
+        fleet, queue = lane.replicas.serving, lane.queue
         batch = fleet.option.batch
         timeout_s = fleet.wait_s if station.timeout_s is None else station.timeout_s
         limit_s = self._drop_limit_s
         while fleet.free:
             start_s = queue.next_batch_s(batch, timeout_s)
             if start_s > now_s:
-                self._wake(station, start_s)
+                self._wake(station, lane, start_s)
                 return
             ids, sent_s = queue.peek(batch, now_s)
             if now_s - min(sent_s) > limit_s:
                 self._drop(station, queue.expel(batch, now_s, limit_s), now_s)
                 continue
             queue.pop(len(ids))
-            self._start(station, fleet, ids, sent_s, now_s)
+            self._start(station, lane, fleet, (ids, sent_s), now_s)
 
     def _start(
-        self, station: Station, fleet: Fleet, ids: list[int], sent_s: list[float], now_s: float
+        self,
+        station: Station,
+        lane: Lane,
+        fleet: Fleet,
+        batch: tuple[list[int], list[float]],
+        now_s: float,
     ) -> None:
-        """One free replica begins a batch."""
+        """One free replica begins a batch: the requests, and when they were sent."""
+        ids = batch[0]
         fleet.free -= 1
         fleet.busy += 1
         size = len(ids)
         end_s = now_s + fleet.profile.draw_s(size, station.normals)
         self.log.notes["started"][station.index].add(ids, now_s)
         self.ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
-        self._at(end_s, COMPLETE, station, partial(self._complete, station, fleet, ids, sent_s))
+        done = partial(self._complete, station, lane, fleet, batch)
+        self._at(end_s, COMPLETE, station, done)
 
     def _complete(
-        self, station: Station, fleet: Fleet, ids: list[int], sent_s: list[float], now_s: float
+        self,
+        station: Station,
+        lane: Lane,
+        fleet: Fleet,
+        batch: tuple[list[int], list[float]],
+        now_s: float,
     ) -> None:
         """A batch is done: its requests go on, its replica takes the next or stops."""
-        self._go_on(station, ids, sent_s, now_s)
-        if station.replicas.release(fleet):
+        self._go_on(station, *batch, now_s)
+        if lane.replicas.release(fleet):
             self._hold(station, now_s)
-        elif fleet is station.replicas.serving:
-            self._dispatch(station, now_s)
+        elif fleet is lane.replicas.serving:
+            self._dispatch(station, lane, now_s)
 
     def _hold(self, station: Station, now_s: float) -> None:
         """From now on the station's replicas hold what they hold."""
@@ -267,26 +405,30 @@ class Simulation:
                 later.fan_out.forget(ids)
         self.log.drop(station.index, ids, now_s)
 
-    def _become_ready(self, station: Station, fleet: Fleet, cohort: Cohort, now_s: float) -> None:
-        if station.replicas.become_ready(fleet, cohort):
+    def _become_ready(
+        self, station: Station, lane: Lane, fleet: Fleet, cohort: Cohort, now_s: float
+    ) -> None:
+        if lane.replicas.become_ready(fleet, cohort):
             log.debug("%g s: %s serves %s", now_s, station.name, fleet.option.label)
+            lanes = station.lanes if station.settle() else [lane]
             self._hold(station, now_s)
             self._begun(station, now_s)
-            self._dispatch(station, now_s)
+            for each in lanes:
+                self._dispatch(station, each, now_s)
 
     def _begun(self, station: Station, now_s: float) -> None:
         """More replicas are ready than before."""
 
-    def _wake(self, station: Station, at_s: float) -> None:
-        """Look at the station's queue at ``at_s``, in place of any earlier appointment."""
-        if at_s not in (station.wake_s, math.inf):
-            station.wake_s = at_s
-            self._at(at_s, WAKE, station, partial(self._wake_up, station))
+    def _wake(self, station: Station, lane: Lane, at_s: float) -> None:
+        """Look at a queue at ``at_s``, in place of any earlier appointment."""
+        if at_s not in (lane.wake_s, math.inf):
+            lane.wake_s = at_s
+            self._at(at_s, WAKE, station, partial(self._wake_up, station, lane))
 
-    def _wake_up(self, station: Station, now_s: float) -> None:
-        if station.wake_s == now_s:
-            station.wake_s = math.inf
-            self._dispatch(station, now_s)
+    def _wake_up(self, station: Station, lane: Lane, now_s: float) -> None:
+        if lane.wake_s == now_s:
+            lane.wake_s = math.inf
+            self._dispatch(station, lane, now_s)
 
     def _at(self, time_s: float, rank: int, station: Station, act: Callable[[float], None]) -> None:
         self._event_count += 1
