@@ -311,6 +311,32 @@ def test_resume_refuses_another_configuration(small_pipeline: Path, tmp_path: Pa
         run_experiment(load_experiment(small_pipeline, {"energy_weight": 3.0}), out, resume=True)
 
 
+def test_a_run_by_quantiles_and_queues_resumes_to_the_same_end(
+    small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = "forecast_levels: [0.1, 0.5, 0.9]\nlatency_model: queue\npredictor_type: ensemble\n"
+    text = small_pipeline.read_text().replace("predictor_type: max\n", "", 1)
+    small_pipeline.write_text(text + keys)
+    append = RunLog.append_interval
+
+    def stop(self: RunLog, interval: Any) -> None:
+        if interval.timestep_s >= 30:
+            raise KeyboardInterrupt
+        append(self, interval)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "append_interval", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(small_pipeline, tmp_path / "cut")
+    run_experiment(load_experiment(small_pipeline), tmp_path / "cut", resume=True)
+    run_experiment(load_experiment(small_pipeline), tmp_path / "whole", name="a")
+    whole = timeless(tmp_path / "whole")
+    assert timeless(tmp_path / "cut")["timesteps"] == whole["timesteps"]
+    told = [step["forecast"] for step in whole["timesteps"].values() if "forecast" in step]
+    assert len(told) > 3
+    assert all(len(each["mean_rps"]) == len(each["levels"]) for each in told)
+
+
 @pytest.fixture
 def unfinished(small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped after three intervals."""
