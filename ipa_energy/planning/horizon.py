@@ -51,16 +51,16 @@ from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
 from ipa_energy.optimizer.solve import DEFAULT_METHOD, decide
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.base import DeployedStage, StageState, Told
+from ipa_energy.serving.base import DeployedStage, StageState, Told, ready_after_s
 from ipa_energy.serving.simulated.replicas import server_of
 
 MOST_PLANS = 200_000
 """Plans of a step that are looked at one by one."""
 
-MOST_OF_THE_BEST = 20_000
+MOST_OF_THE_BEST = 10_000
 """The same where they are put together from the best plans of the steps."""
 
-PLANS_A_STEP = 4
+PLANS_A_STEP = 1
 """Best plans of a step whose options are candidates where there are too many plans."""
 
 PER_REQUEST = ("joules_per_request", "grams_per_request", "priced_grams")
@@ -439,9 +439,12 @@ class _Steps:
         """What changes of a stage take, whatever the load."""
         if (at, is_start) not in self._between:
             stage, mine = self._program.stages[at], self._mine[at]
-            before = [_largest(stage.name, self._start.states[at])] if is_start else mine
             told_s = self._prices.reconfiguration_s
-            self._between[at, is_start] = _between(stage, before, mine, told_s)
+            if is_start:
+                found = _from_states(stage, self._start.states[at], mine, told_s)
+            else:
+                found = _between(stage, mine, mine, told_s)
+            self._between[at, is_start] = found
         return self._between[at, is_start]
 
 
@@ -497,9 +500,34 @@ def _between(
     )
 
 
-def _largest(stage: str, states: Sequence[StageState]) -> DeployedStage:
-    most = max(states, key=lambda state: state.ready + state.starting)
-    return DeployedStage(stage, most.option, most.ready + most.starting)
+def _from_states(
+    stage: Stage, states: Sequence[StageState], after: Sequence[DeployedStage], told_s: Told
+) -> _Between:
+    """What changes from what is observed take, in one row.
+
+    Replicas of the server that is wanted are there already if any state has them; those that start
+    are paid for, but do not serve yet: what is ready does until then.
+    """
+    there = [DeployedStage(stage.name, each.option, each.ready + each.starting) for each in states]
+    found = _between(stage, there, after, told_s)
+    largest = max(range(len(there)), key=lambda index: there[index].replicas)
+    servers = [server_of(each.option) for each in there]
+    wanted = [server_of(each.option) for each in after]
+    row = [servers.index(one) if one in servers else largest for one in wanted]
+    pairs = (row, range(len(after)))
+    only_starts = np.array([states[index].ready == 0 for index in row])
+    full_s = np.array([ready_after_s(each.option, told_s) for each in after])
+    serves_rps = max(each.ready * each.option.throughput_rps for each in states)
+    return _Between(
+        [there[largest]],
+        found.is_change[pairs][None],
+        found.loading_j[pairs][None],
+        found.held_j[pairs][None],
+        np.where(only_starts, full_s, found.ready_s[pairs])[None],
+        found.overlap_s[pairs][None],
+        np.where(only_starts, serves_rps, found.meanwhile_rps[pairs])[None],
+        found.capacity_rps,
+    )
 
 
 def _highest(values: Floats) -> Choice:

@@ -283,6 +283,21 @@ def test_a_backlog_is_worked_off_by_more_replicas_than_the_load_needs() -> None:
     assert with_queue.late_s > without.late_s
 
 
+def test_replicas_that_start_already_are_not_paid_for_again() -> None:
+    built = program(ONE, alpha=0.5)
+    old, new = ONE.options[1], ONE.options[0]
+    start = [[StageState("one", old, ready=1), StageState("one", new, starting=3)]]
+    moments = [moment(8.0)] * 2
+    found = best_course(built, moments, Start(start), prices())
+    assert found is not None
+    assert found.plans[0].stages[0].option.variant == "a"
+    assert found.loading_j == 0.0
+    anew = best_course(built, moments, Start([start[0][:1]]), prices())
+    assert anew is not None
+    assert anew.loading_j >= LOAD_J
+    assert anew.value < found.value
+
+
 def test_no_course_where_nothing_carries_the_load() -> None:
     built = program(ONE, scaling_cap=2)
     assert best_course(built, [moment(20.0)], Start(runs((ONE, 0, 1))), prices()) is None
