@@ -239,7 +239,7 @@ def applied(
     fields = named_fields(named, of)
     last = owners.get(by, frozenset())
     after = {**owners, by: fields}
-    kept = set[Path]().union(*(_with_parents(each) for each in after.values()))
+    kept = set[Path]().union(*map(_with_parents, after.values()))
     gone = _with_parents(last) - kept - _UNMANAGED
     return _without(_merged(live, named, of), of, gone, ()), after
 

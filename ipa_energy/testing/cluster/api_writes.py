@@ -316,6 +316,8 @@ class Writes:
         new: Object,
         owner: Owner,
         applied: Mapping[Owner, fields.Fields] | None = None,
+        *,
+        change: fields.Difference | None = None,
     ) -> Object:
         """``new`` in the place of ``old``, as far as this kind of write may change it.
 
@@ -325,6 +327,7 @@ class Writes:
             new: the object as it was sent.
             owner: who writes.
             applied: the owners after an apply; None: this is none.
+            change: what its owner changed, where that is not all that is different.
         """
         resource = request.resource
         version = new["metadata"].get("resourceVersion")
@@ -332,7 +335,8 @@ class Writes:
             raise errors.stale(resource, request.name)
         new = self._allowed(request, old, new)
         self._require_valid(request, old, new)
-        change = fields.difference(old, new, resource.type)
+        if change is None:
+            change = fields.difference(old, new, resource.type)
         before = fields.owners_of(old["metadata"].get("managedFields", ()))
         if applied is None:
             after = fields.updated(before, owner, change)
@@ -447,6 +451,7 @@ class Writes:
         live: Object = old or {}
         before = fields.owners_of(live.get("metadata", {}).get("managedFields", ()))
         new, after = fields.applied(live, named, resource.type, before, owner)
+        change = fields.difference(live, new, resource.type)  # defaults are nobody's
         try:
             made: Object = Decoder().decoded(new, resource.type)
         except DecodingError as error:
@@ -460,7 +465,7 @@ class Writes:
                 wrong = Cause("metadata.uid", "Invalid value", text)
                 raise errors.invalid_object(resource, name, [wrong])
             made["metadata"]["resourceVersion"] = metadata.get("resourceVersion")
-            return self._updated(request, old, made, owner, after), False
+            return self._updated(request, old, made, owner, after, change=change), False
         if "uid" in metadata:
             raise errors.conflict(
                 resource.long_name,
@@ -499,7 +504,15 @@ class Writes:
                 owner: frozenset({SCALED}),
             }
         plain = replace(request, subresource="")
-        return scale_of(self._updated(plain, old, new, by, applied))
+        is_changed = replicas != old["spec"]["replicas"]
+        path = frozenset({SCALED} if is_changed else ())
+        # a scale of 0 has no such field, so that nobody owns it
+        change = (
+            fields.Difference(path, frozenset())
+            if replicas
+            else fields.Difference(frozenset(), path)
+        )
+        return scale_of(self._updated(plain, old, new, by, applied, change=change))
 
     def _require_namespace(self, request: Request, name: str) -> None:
         namespaces = self._resources["", "v1", "namespaces"]

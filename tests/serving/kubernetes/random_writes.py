@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 NAMES = ("one", "two")
-MANAGERS = ("alpha", "beta")
+APPLIERS, OTHERS = ("alpha", "beta"), ("gamma", "delta")
+"""Who applies, and who writes otherwise: one name for both is a corner that we do not copy."""
+
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -42,7 +44,7 @@ def _write(rng: random.Random, kind: str, namespace: str) -> Write:
     base = {"deployments": "/apis/apps/v1"}.get(kind, "/api/v1")
     name = rng.choice(NAMES)
     path = f"{base}/namespaces/{namespace}/{kind}/{name}"
-    query = {"fieldManager": rng.choice(MANAGERS)}
+    query = {"fieldManager": rng.choice(OTHERS)}
     if rng.random() < 0.1:
         query["dryRun"] = "All"
     act = rng.choice(("apply",) * 5 + ("merge", "strategic", "json", "delete", "scale", "put"))
@@ -50,6 +52,7 @@ def _write(rng: random.Random, kind: str, namespace: str) -> Write:
         act = "apply"
     body = _object(rng, kind, name)
     if act == "apply":
+        query["fieldManager"] = rng.choice(APPLIERS)
         if rng.random() < 0.5:
             query["force"] = "true"
         return Write("PATCH", path, query, APPLY, body)
