@@ -99,7 +99,7 @@ $(VENV)/.dev: $(VENV)/.light pyproject.toml constraints.txt
 	touch $@
 
 comma := ,
-EVERYTHING := all$(comma)dev$(comma)docs$(comma)video$(comma)audio$(comma)serve$(comma)accuracy
+EVERYTHING := all$(comma)dev$(comma)docs$(comma)video$(comma)audio$(comma)serve$(comma)kubernetes$(comma)accuracy
 
 # The versions that make test installs, found anew.
 constraints: $(VENV)/.light
