@@ -390,9 +390,9 @@ class PlaneControl:
 
     async def _watch(self, *, has_socket: bool) -> None:
         """Who is gone may come back while the lease lasts, if there is anything to come back to."""
-        lease = self._pipeline.job.lease
         while not self._over.is_set():
             await asyncio.sleep(LOOK_EVERY_S)
+            lease = self._pipeline.job.lease
             is_alone, has_begun = self._writer is None, self._pipeline.has_begun
             silent_s = time.perf_counter() - self._heard_s
             if lease is None or not has_socket or not has_begun:
