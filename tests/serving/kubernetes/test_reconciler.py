@@ -14,8 +14,10 @@ from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
 from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.faults import Fault
+from ipa_energy.testing.cluster.seldon import DEFINITION
 from ipa_energy.testing.cluster.world import World
 
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CROP = "/apis/apps/v1/namespaces/lab/deployments/video-crop-0"
 
 
@@ -197,3 +199,26 @@ def test_a_dry_run_changes_nothing(tmp_path):
         actions, troubles = Reconciler(api, rendering()).differences(plan())
         assert len(actions) == 6 and not troubles
         assert not look(api, rendering()).objects
+
+
+def test_seldon_deployments_are_replaced_whole_with_what_others_put_there(tmp_path):
+    with cluster(tmp_path) as (server, api):
+        api._asked("POST", DEFINITIONS, None, DEFINITION)
+        reconciler = Reconciler(api, rendering(rendering="seldon"))
+        reconciler.step(plan())
+        path = "/apis/machinelearning.seldon.io/v1/namespaces/lab/seldondeployments/video-crop-0"
+        theirs = api.get(path)
+        theirs["spec"]["predictors"][0]["annotations"] = {"theirs": "kept"}
+        api.replace(theirs, "somebody")
+        assert reconciler.step(plan()) == 0
+        assert reconciler.step(plan(stage(variant="yolov5s", replicas=3))) == 1
+        found = api.get(path)["spec"]["predictors"][0]
+        assert found["annotations"] == {"theirs": "kept"}
+        [component] = found["componentSpecs"]
+        assert component["replicas"] == 3
+        [container] = component["spec"]["containers"]
+        named = {one["name"]: one["value"] for one in container["env"]}
+        assert named["MLSERVER_MODEL_NAME"] == "yolov5s"
+        assert reconciler.step(plan(stage(variant="yolov5s", replicas=3))) == 0
+        methods = {m for m, p, _ in server.log if "seldondeployments/" in p and m != "GET"}
+        assert methods == {"PUT"}  # a partial apply would wipe the pod's containers
