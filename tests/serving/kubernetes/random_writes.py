@@ -61,7 +61,8 @@ def _write(rng: random.Random, kind: str, namespace: str) -> Write:
     if act == "delete":
         return Write("DELETE", path, {}, "application/json", None)
     if act == "scale":
-        patch: Any = {"spec": {"replicas": rng.randint(-1, 3)}}
+        # never what it is already: a real server then forgets who owned it, which we do not copy
+        patch: Any = {"spec": {"replicas": rng.choice((-1, 10 + rng.randrange(10_000)))}}
         return Write("PATCH", f"{path}/scale", query, MERGE, patch)
     if act == "json":
         operations = [
