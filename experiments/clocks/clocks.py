@@ -10,6 +10,7 @@ no time of a batch by clock; here it is **modelled** as proportional to 1/clock,
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,12 @@ def joules(clocks: list[int], load_rps: float, sla_s: float, gpus: int) -> float
 
 
 def main() -> None:
-    """Print the table and write it beside this file."""
+    """Print the table and write it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "result.md", help="file to write")
+    out = parser.parse_args().out
     hours = np.arange(24)
     loads = 5 + 4 * np.sin((hours - 9) / 24 * 2 * np.pi)
     lines = [HEAD]
@@ -85,7 +91,7 @@ def main() -> None:
         lines.append(f"| {gpus} | {sla_s:g} | {shown} | {best} MHz |\n")
     text = "".join([*lines, TAIL])
     print(text)
-    (HERE / "result.md").write_text(text)
+    out.write_text(text)
 
 
 HEAD = """\

@@ -11,6 +11,7 @@ GPUs (:mod:`ipa_energy.optimizer.pools`), a stage a job.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 import math
@@ -79,7 +80,12 @@ def theirs(jobs: list[Speeds], gpus: int, partitions: tuple[Partition, ...]) -> 
 
 
 def main() -> None:
-    """Print the table and write it beside this file."""
+    """Print the table and write it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "result.md", help="file to write")
+    out = parser.parse_args().out
     known, rng = read_jobs(), np.random.default_rng(0)
     single = tuple(p for p in partitions_of(KIND) if not p.count("mig-1g.10gb"))
     lines = [HEAD]
@@ -106,7 +112,7 @@ def main() -> None:
         lines.append(f"| {gpus} | {count} | {told} | {gain:.1%} | {label} |\n")
     text = "".join([*lines, TAIL])
     print(text)
-    (HERE / "result.md").write_text(text)
+    out.write_text(text)
 
 
 HEAD = f"""\

@@ -12,6 +12,7 @@ by the program; *in place* it may change every second like Sponge.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from pathlib import Path
@@ -86,7 +87,12 @@ def sponge_cores(load_rps: float, sla_s: float) -> float:
 
 
 def main() -> None:
-    """Print the table and write it beside this file."""
+    """Print the table and write it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "result.md", help="file to write")
+    out = parser.parse_args().out
     lines = [HEAD]
     for load_rps in (20.0, 60.0, 100.0, 140.0):
         left_s = np.round(left_of_slo_s(0), 3)
@@ -104,7 +110,7 @@ def main() -> None:
         )
     text = "".join([*lines, TAIL])
     print(text)
-    (HERE / "result.md").write_text(text)
+    out.write_text(text)
 
 
 HEAD = f"""\
