@@ -32,6 +32,8 @@ from ipa_energy.optimizer.table import Table, suffix_factors, suffix_sums
 
 _MOST_COLUMNS = 60
 _MOST_CHANGES = 30
+_ALL_PRICES = (0.006, -0.006, 0.02, -0.02)
+_ONE_PRICE = (0.006, -0.006)
 _OVERLAP = 1e-9
 """How far stretches reach into each other, so that rounding loses no plan between them."""
 
@@ -63,6 +65,8 @@ class Line:
     constant: float
     low: float
     high: float
+    highest: float
+    """The largest ``scale·exp(y)`` there."""
 
     @classmethod
     def above(cls, scale: float, low: float, high: float) -> Line:
@@ -70,9 +74,12 @@ class Line:
         low, high = low - _OVERLAP, high + _OVERLAP
         if scale > 0:
             slope = scale * math.exp(low) * math.expm1(high - low) / (high - low)
-            return cls(slope, scale * math.exp(low) - slope * low, low, high)
+            return cls(
+                slope, scale * math.exp(low) - slope * low, low, high, scale * math.exp(high)
+            )
         slope = scale * math.exp((low + high) / 2)
-        return cls(slope, slope * (1 - (low + high) / 2), low, high)
+        constant = slope * (1 - (low + high) / 2)
+        return cls(slope, constant, low, high, scale * math.exp(low))
 
     @property
     def error(self) -> float:
@@ -110,6 +117,20 @@ class Relaxation:
             used=tuple(float(use[at].sum()) for use in self._use),
             choice=tuple(best.tolist()),
         )
+
+    def around(self, best: Priced) -> list[Priced]:
+        """The best prices, and some that are a little higher or lower, all of them or one.
+
+        No one set of prices is the best for every label: what a label leaves to the rest is dearer
+        or cheaper.
+        """
+        scales = [np.full(len(best.prices), 1.0 + share) for share in _ALL_PRICES]
+        for at in range(len(best.prices)):
+            for share in _ONE_PRICE:
+                scales.append(np.ones(len(best.prices)))
+                scales[-1][at] += share
+        prices = np.array(best.prices)
+        return [best, *(self.priced((prices * scale).tolist()) for scale in scales)]
 
     def improved(self, choice: Choice) -> Choice:
         """A feasible choice after the best single changes that keep it feasible, one by one."""

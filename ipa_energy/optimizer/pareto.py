@@ -9,11 +9,16 @@ For a product of accuracies those bounds need a straight line above ``exp(log pr
 a short stretch only. So the range of the product is split where the bound is highest, best first,
 until the line is about as good as the prices, and each stretch that can still hold a better plan
 is searched.
+
+A search that must end in time first shows that no plan reaches what is well above the best one
+known, then a little less, and so on: near the bound few labels are left, so few that comparing them
+with each other costs more than it saves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import heapq
 import itertools
 import math
@@ -35,7 +40,7 @@ from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.pools import require_no_pools
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.search import Search, TooManyTiesError, Wanted
+from ipa_energy.optimizer.search import MOST_UNCOMPARED, Search, TooManyTiesError, Wanted
 from ipa_energy.optimizer.table import Table, grid_step
 
 SMALL_COMBINATIONS = 100_000
@@ -48,6 +53,7 @@ _PRICES_FOR_LABELS = 6
 _IMPROVED = 3
 _LONGEST_STRETCH = 1.0
 _SHORTEST_STRETCH = 1e-6
+_KEPT_STRETCHES = 300
 _TIE_MARGIN = 2 * EQUAL_OBJECTIVE_RTOL
 _MOST_TIES = 512
 
@@ -60,6 +66,19 @@ _EXCHANGE_SHARE = 0.3
 _MENDED = 8
 _WIDEST = 25_000
 """Labels of a stage; more take too much memory beside a deadline."""
+
+_QUICK_WIDTH = 20_000
+"""Labels of a stage where none are compared and better plans are looked for."""
+
+_ROUGH_SHARE = 0.3
+_QUICK_ROUGH_SHARE = 0.1
+"""How much of the room above the threshold the line for a product may take up."""
+
+_AIMS = 8
+"""In how many steps a bound is brought down to the best plan."""
+
+_GROWTH = 4
+"""So many times as long as the last step the next one may take."""
 
 
 def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[Choice]:
@@ -86,7 +105,8 @@ def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
     """The best choices found until the deadline, and a bound on all.
 
     The exact search has a part of the time; what it leaves open, one after the other: changes of
-    one and two stages at once, and wider and wider searches for something better by a step.
+    one and two stages at once, a wide search for something better, and the bound brought down to
+    the best plan step by step.
 
     Raises:
         ConfigError: as :func:`solve`.
@@ -109,6 +129,7 @@ def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
     best = _Best(top_k, table.floor(), 1, deadline=deadline, step=grid_step(table))
     best.bound = min(first.bound, table.ceiling())
     best.add_from(first)
+    best.stretches = first.stretches
     with contextlib.suppress(OutOfTimeError):
         _better(table, best, deadline)
     return Bounded(best.choices(), best.rounded_bound())
@@ -119,8 +140,39 @@ def _better(table: Table, best: _Best, deadline: Deadline) -> None:
     starts = [*best.choices(), *_priced_choices(table, best)]
     found = Exchange(table).improved(dict.fromkeys(starts), deadline.share(_EXCHANGE_SHARE))
     best.add((table.worth(choice), table.original(choice)) for choice in found)
-    _search_all(table, best, FIRST_WIDTH * _WIDENING)
+    _search_zero_products(table, best, FIRST_WIDTH * _WIDENING)
+    if best.choices():
+        with contextlib.suppress(OutOfTimeError):
+            best.compare_labels(False)
+            _close_gap(table, best, deadline)
+            return
+        best.compare_labels(True)
+        best.aim_at(-math.inf)
+    _search_rest(table, best, FIRST_WIDTH * _WIDENING)
     best.bound = best.worth
+
+
+def _close_gap(table: Table, best: _Best, deadline: Deadline) -> None:
+    """Bring the bound down to the best plan step by step, each with no label compared.
+
+    To show that no plan reaches what lies far above the best one takes a small part of what it
+    takes to show that none is better.
+
+    Raises:
+        OutOfTimeError: time is up, or the labels are too many.
+    """
+    with contextlib.suppress(OutOfTimeError):
+        _search_rest(table, best, _QUICK_WIDTH)
+        best.bound = best.worth
+        return
+    step = (best.bound - best.worth) / _AIMS
+    while best.bound > best.worth:
+        left_s = deadline.left_s
+        best.aim_at(best.bound - step)
+        _search_rest(table, best, MOST_UNCOMPARED)
+        best.bound = best.worth if best.threshold > best.aim else best.aim
+        if left_s - deadline.left_s > deadline.left_s / _GROWTH:
+            step /= 2
 
 
 def _priced_choices(table: Table, best: _Best) -> list[Choice]:
@@ -198,13 +250,18 @@ def _search_small(table: Table, wanted: Wanted) -> list[Choice]:
 
 
 def _search_all(table: Table, best: _Best, width: int) -> None:
+    _search_zero_products(table, best, width)
+    _search_rest(table, best, width)
+
+
+def _search_rest(table: Table, best: _Best, width: int) -> None:
+    """All plans but those with an accuracy of 0 in a product."""
     if table.factor is None:
         part = _part(table, None, best)
         best.bound = min(best.bound, part.bound)
         _search_part(part, best, width)
-        return
-    _search_zero_products(table, best, width)
-    _search_products(table, best, width)
+    else:
+        _search_products(table, best, width)
 
 
 def solve_bounded(table: Table, top_k: int, width: int, wanted: int | None = None) -> list[Choice]:
@@ -236,6 +293,8 @@ class _Best:
 
     Attributes:
         bound: no plan is worth more.
+        aim: with a ``step``, only plans that are better than this are looked for.
+        stretches: of a product, the first that were looked at, for the next search of its table.
     """
 
     def __init__(
@@ -253,6 +312,8 @@ class _Best:
         keep = self.wanted if margin or step is not None else top_k
         self.search = Wanted(keep, top_k, margin, deadline)
         self.bound = math.inf
+        self.aim = -math.inf
+        self.stretches: dict[tuple[float, float], _Part] = {}
         self._worth: dict[Choice, float] = {}
         self.threshold = floor
 
@@ -272,6 +333,15 @@ class _Best:
         if not self.step or not self._worth:
             return bound
         return self.worth + math.floor((bound - self.worth) / self.step + 1e-6) * self.step
+
+    def aim_at(self, aim: float) -> None:
+        """Look only for plans that are better than this, too."""
+        self.aim = aim
+        self.add(())
+
+    def compare_labels(self, compares: bool) -> None:
+        """Whether searches are to drop dominated labels."""
+        self.search = dataclasses.replace(self.search, compares=compares)
 
     def add_from(self, other: _Best) -> None:
         """Take the plans of another one into account."""
@@ -293,7 +363,7 @@ class _Best:
             if ranked:
                 top = ranked[0][1]
                 room = EQUAL_OBJECTIVE_RTOL * max(1.0, abs(top))
-                self.threshold = max(self.floor, top + max(room, 0.999 * self.step))
+                self.threshold = max(self.floor, self.aim, top + max(room, 0.999 * self.step))
             return
         if len(ranked) >= self.wanted:
             last = ranked[self.wanted - 1][1]
@@ -342,7 +412,10 @@ def _part(table: Table, line: Line | None, best: _Best) -> _Part:
         choices.update({relaxation.improved(choice): 0.0 for choice in ranked})
     feasible = [choice for choice in choices if table.fits(choice)]
     best.add((table.worth(choice), table.original(choice)) for choice in feasible)
-    return _Part(table, line, relaxation, priced, priced[0].bound + constant)
+    bound = priced[0].bound + constant
+    if line is not None:
+        bound = min(bound, line.highest + sum(float(gain.max()) for gain in table.gain))
+    return _Part(table, line, relaxation, priced, bound)
 
 
 def _search_part(part: _Part, best: _Best, width: int, others: float = -math.inf) -> None:
@@ -354,16 +427,17 @@ def _search_part(part: _Part, best: _Best, width: int, others: float = -math.inf
     constant = 0.0 if part.line is None else part.line.constant
     exact = part.bound <= best.threshold
     proven = False
+    for_options, for_labels = part.priced[:_PRICES_FOR_OPTIONS], part.priced[:_PRICES_FOR_LABELS]
+    if not best.search.compares:
+        for_options = for_labels = part.relaxation.around(part.priced[0])
     while not exact:
-        kept = part.relaxation.contenders(
-            part.priced[:_PRICES_FOR_OPTIONS], best.threshold - constant
-        )
+        kept = part.relaxation.contenders(for_options, best.threshold - constant)
         if any(len(index) == 0 for index in kept):
             return
         table = part.table.select(kept)
-        if proven:
+        if proven or not best.search.compares:
             table = table.undominated(best.search.plans, best.search.margin)
-        bound = LabelBound(table, part.line, part.priced[:_PRICES_FOR_LABELS])
+        bound = LabelBound(table, part.line, for_labels)
         found = Search(table, bound, best.search).run(best.threshold, width)
         best.add(found.plans)
         exact, proven = found.exact, True
@@ -411,6 +485,7 @@ def _search_products(table: Table, best: _Best, width: int) -> None:
     table = table.select(kept)
     if table.is_hopeless:
         return
+    share = _ROUGH_SHARE if best.search.compares else _QUICK_ROUGH_SHARE
     order = itertools.count()
     waiting: list[tuple[float, int, _Part]] = []
     _queue(waiting, order, table, _stretches(table), best)
@@ -421,7 +496,7 @@ def _search_products(table: Table, best: _Best, width: int) -> None:
             return
         line = part.line
         rough = line.error * abs(table.scale) * math.exp(line.high)
-        if line.high - line.low > _SHORTEST_STRETCH and rough > 0.3 * (-bound - best.threshold):
+        if line.high - line.low > _SHORTEST_STRETCH and rough > share * (-bound - best.threshold):
             middle = (line.low + line.high) / 2
             halves = [(line.low, middle), (middle, line.high)]
             _queue(waiting, order, table, halves, best)
@@ -447,7 +522,11 @@ def _queue(
     best: _Best,
 ) -> None:
     for low, high in stretches:
-        part = _part(table, Line.above(table.scale, low, high), best)
+        part = best.stretches.get((low, high))
+        if part is None:
+            part = _part(table, Line.above(table.scale, low, high), best)
+            if best.search.deadline is not None and len(best.stretches) < _KEPT_STRETCHES:
+                best.stretches[low, high] = part
         if part.bound > best.threshold:
             heapq.heappush(waiting, (-part.bound, next(order), part))
 

@@ -28,7 +28,7 @@ from typing import Protocol
 import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
-from ipa_energy.optimizer.deadline import Deadline
+from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
 from ipa_energy.optimizer.dominance import undominated
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.table import Table, suffix_factors
@@ -38,6 +38,9 @@ _CHUNK = 2_000_000
 
 _TIMED_CHUNK = 200_000
 """The same where a deadline is looked at between them."""
+
+MOST_UNCOMPARED = 1_000_000
+"""Labels of a step, and a third of those of all steps, that have room where none are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,15 @@ class Wanted:
         most: how many to return, if so many are above the threshold.
         margin: plans that are worse than the last wanted one by less are to be found too.
         deadline: when to give up.
+        compares: False to let dominated labels stay. That is quicker where bounds cut much and
+            dominance little.
     """
 
     plans: int
     most: int
     margin: float = 0.0
     deadline: Deadline | None = None
+    compares: bool = True
 
     def check(self) -> None:
         """Give up if it is time.
@@ -150,22 +156,25 @@ class Search:
 
         Raises:
             TooManyTiesError: only with a margin.
-            OutOfTimeError: only with a deadline.
+            OutOfTimeError: only with a deadline, or without comparing labels.
         """
         steps: list[tuple[Ints, Ints]] = []
         labels = _nothing_decided(self._table)
-        exact, bound = True, -math.inf
+        exact, bound, size = True, -math.inf, 0
         last = len(self._table) - 1
         for stage in range(last):
             labels, upper = self._extend(labels, stage, threshold)
             if width is not None and len(labels) > width:
                 labels, cut = self._narrow(labels, stage + 1, upper, width)
                 exact, bound = exact and cut is None, max(bound, -math.inf if cut is None else cut)
-            else:
+            elif self._wanted.compares:
                 labels = labels.take(self._undominated(labels, stage + 1, _descending(upper)))
             if self._wanted.margin and len(labels) > MANY_TIES:
                 self._refuse_ties(labels)
             steps.append((labels.parent, labels.option))
+            size += len(labels)
+            if size > 3 * MOST_UNCOMPARED and not self._wanted.compares:
+                raise OutOfTimeError  # of memory, rather
         labels, _ = self._extend(labels, last, threshold, complete=True)
         return Found(self._plans(steps, labels), exact, bound)
 
@@ -175,6 +184,10 @@ class Search:
         """At most ``width`` labels, and the bound of those cut without a reason; None of none."""
         most = 4 * width
         promise = labels.value if upper is None else upper
+        if not self._wanted.compares:
+            order = np.argpartition(-promise, width)
+            highest = math.inf if upper is None else float(promise[order[width]])
+            return labels.take(order[:width]), highest
         order = np.argsort(-promise, kind="stable")
         cut: float | None = None
         if len(order) > most:
@@ -215,12 +228,14 @@ class Search:
         count = len(self._table.gain[stage])
         timed = self._wanted.deadline is not None
         rows = max(1, (_TIMED_CHUNK if timed else _CHUNK) // count)
-        made = [
-            self._promising(
-                self._product(labels, start, start + rows, stage), stage + 1, threshold, complete
-            )
-            for start in range(0, len(labels), rows)
-        ]
+        made: list[tuple[Labels, Floats | None]] = []
+        room = MOST_UNCOMPARED
+        for start in range(0, len(labels), rows):
+            product = self._product(labels, start, start + rows, stage)
+            made.append(self._promising(product, stage + 1, threshold, complete))
+            room -= len(made[-1][0])
+            if room < 0 and not self._wanted.compares:
+                raise OutOfTimeError  # of memory, rather
         if len(made) == 1:
             return made[0]
         if not made:
@@ -239,8 +254,9 @@ class Search:
             (used[start:stop, None] + resource.use[stage]).ravel()
             for used, resource in zip(labels.used, table.resources, strict=True)
         )
-        flat = np.arange(len(value))
-        return Labels(value, product, used, flat // len(gain) + start, flat % len(gain))
+        parent = np.repeat(np.arange(start, start + len(value) // len(gain)), len(gain))
+        option = np.tile(np.arange(len(gain)), len(value) // len(gain))
+        return Labels(value, product, used, parent, option)
 
     def _promising(
         self, labels: Labels, stage: int, threshold: float, complete: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from instances import objective, random_problem
 
-from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto, portfolio
+from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto, portfolio, search
 from ipa_energy.optimizer.deadline import Bounded, Deadline, InTime, gap_of
 from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.problem import Problem
@@ -95,6 +96,35 @@ def test_whenever_time_is_up_bounds_hold(first: int, monkeypatch: pytest.MonkeyP
     assert unproven > 0
 
 
+@pytest.mark.parametrize("room", [3, 1000])
+def test_bounds_brought_down_step_by_step_end_at_the_best_plan(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pareto, "SMALL_COMBINATIONS", 0)
+    monkeypatch.setattr(pareto, "_EXACT_SHARE", 0.0)
+    monkeypatch.setattr(pareto, "_QUICK_WIDTH", 1)
+    monkeypatch.setattr(pareto, "_WIDEST", 0)
+    monkeypatch.setattr(search, "MOST_UNCOMPARED", room)
+    aims = []
+    aim_at = pareto._Best.aim_at
+    monkeypatch.setattr(
+        pareto._Best, "aim_at", lambda best, aim: (aims.append(aim), aim_at(best, aim))
+    )
+    hard = [hard_program(family, seed, 4, 7) for family in FAMILIES for seed in range(10)]
+    problems = [program.at(LOAD_RPS) for program in hard]
+    problems += [random_problem(seed, stages=2 + seed % 3) for seed in range(100)]
+    for problem in problems:
+        best = exhaustive.solve(problem, 1)
+        bounded = pareto.within(problem, 1, Deadline.after(60.0))
+        assert bool(best) == bool(bounded.choices)
+        if best:
+            worth = objective(problem, best[0])
+            assert bounded.is_proven(objective(problem, bounded.choices[0]))
+            assert abs(bounded.bound - worth) <= 3e-9 * max(1.0, abs(worth))
+    assert sum(map(math.isfinite, aims)) > 50
+    assert (aims.count(-math.inf) > 50) == (room == 3), aims.count(-math.inf)
+
+
 @pytest.mark.parametrize("method", WITHIN)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_limit_that_is_not_reached_changes_nothing(method: str, seed: int) -> None:
@@ -127,6 +157,14 @@ def test_large_hard_programs_end_in_time_with_a_small_gap() -> None:
     worth = problem.worth(bounded.choices[0])
     assert 0 < gap_of(bounded.bound, worth) < 1e-3
     assert next(clock) < 2.2
+
+
+def test_a_large_product_ends_in_time_with_a_small_gap() -> None:
+    problem = hard_program("product", 0, 20, 50).at(LOAD_RPS)
+    start_s = time.process_time()
+    bounded = pareto.within(problem, 1, Deadline.after(1.5, time.process_time))
+    assert time.process_time() - start_s < 2.0
+    assert gap_of(bounded.bound, problem.worth(bounded.choices[0])) < 1e-3
 
 
 def test_a_result_says_how_far_it_may_be_from_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
