@@ -189,6 +189,11 @@ class Bars:
     panel: int = 0
     joules: str = ""
 
+    @property
+    def is_dense(self) -> bool:
+        """True if there are so many stretches that some are narrower than an edge around them."""
+        return len(self.starts) > 50
+
 
 Mark = Line | Points | Bars
 

@@ -267,7 +267,9 @@ def _bars(axes: Any, figure: Figure, mark: Bars, stacked: dict[tuple[int, str], 
         "label": _plain(mark.name) if mark.legend else None,
     }
     if len(mark.starts):
-        look |= {"edgecolor": "white", "linewidth": 0.4}
+        # A white edge parts bars, and would hide those that are narrower than it.
+        edge = paper_color(mark.color) if mark.is_dense else "white"
+        look |= {"edgecolor": edge, "linewidth": 0.4}
     if mark.upright:
         width = 0.7
         if len(mark.at) > 1:

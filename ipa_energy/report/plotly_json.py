@@ -215,6 +215,8 @@ def _bars(figure: Figure, mark: Bars) -> Json:
         },
         "hovertemplate": _hover(figure, mark, along),
     }
+    if mark.is_dense:
+        trace["marker"]["line"] = {"width": 0.5, "color": _color(mark.color)}
     further = list(mark.hover)
     if len(mark.starts):
         trace |= _span(figure, mark, along)

@@ -14,6 +14,7 @@ from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, Sym
 from ipa_energy.report.palette import RUNS_LIGHT, scale_color
 from ipa_energy.report.run_series import (
     Drawn,
+    Segment,
     Series,
     cumulative_energy,
     latency_distribution,
@@ -292,12 +293,7 @@ def distribution_figure(runs: list[Drawn]) -> Figure:
 
 def stage_figure(runs: list[Drawn], stage: int, name: str) -> Figure:
     """What one stage ran: variant strips, and batch and replicas as steps."""
-    variants = variants_by_accuracy(runs, stage)
-    last = max(1, len(variants) - 1)
-    marks: list[Mark] = [
-        _strips(runs, stage, variant, scale_color(position / last))
-        for position, variant in enumerate(variants)
-    ]
+    marks: list[Mark] = [*variant_strips(runs, stage)]
     for drawn in runs:
         for panel, knob in ((1, "batch"), (2, "replicas")):
             series = _knob(drawn, stage, knob)
@@ -321,22 +317,36 @@ def stage_figure(runs: list[Drawn], stage: int, name: str) -> Figure:
     )
 
 
-def _strips(runs: list[Drawn], stage: int, variant: str, color: str) -> Bars:
-    """Where the runs used one variant."""
-    rows = [
-        (drawn, segment)
-        for drawn in runs
-        for segment in segments(drawn.run, stage)
-        if segment.variant == variant
+def variant_strips(
+    runs: list[Drawn], stage: int, *, panel: int = 0, prefix: str = "", knobs: bool = True
+) -> list[Bars]:
+    """When each run used each variant of a stage.
+
+    Args:
+        runs: a row each.
+        stage: its index.
+        panel: the panel whose categories are the runs.
+        prefix: before the variants' names in the legend.
+        knobs: batch and replicas are told apart as well.
+    """
+    variants = variants_by_accuracy(runs, stage)
+    rows: dict[str, list[tuple[Drawn, Segment]]] = {variant: [] for variant in variants}
+    for drawn in runs:
+        for segment in segments(drawn.run, stage, knobs=knobs):
+            rows[segment.variant].append((drawn, segment))
+    last = max(1, len(variants) - 1)
+    return [
+        Bars(
+            name=prefix + variant,
+            places=[drawn.name for drawn, _ in found],
+            starts=[segment.start_s for _, segment in found],
+            lengths=[segment.end_s - segment.start_s for _, segment in found],
+            labels=[segment.label if knobs else segment.variant for _, segment in found],
+            color=scale_color(position / last),
+            panel=panel,
+        )
+        for position, (variant, found) in enumerate(rows.items())
     ]
-    return Bars(
-        name=variant,
-        places=[drawn.name for drawn, _ in rows],
-        starts=[segment.start_s for _, segment in rows],
-        lengths=[segment.end_s - segment.start_s for _, segment in rows],
-        labels=[segment.label for _, segment in rows],
-        color=color,
-    )
 
 
 def _knob(drawn: Drawn, stage: int, knob: str) -> Series:

@@ -162,18 +162,20 @@ def latency_distribution(run: Run) -> Series:
     return Series(latency_s[rank], (rank + 1) / len(requests))
 
 
-def segments(run: Run, stage: int) -> list[Segment]:
-    """What one stage ran, equal neighbours joined; empty if the log does not say."""
+def segments(run: Run, stage: int, *, knobs: bool = True) -> list[Segment]:
+    """What one stage ran, equal neighbours joined; empty if the log does not say.
+
+    Without ``knobs`` neighbours are equal if their variants are.
+    """
     found: list[Segment] = []
     for step in run.steps:
         if stage >= len(step.stages) or step.start_s >= run.duration_s:
             continue
         ran = step.stages[stage]
         end_s = min(step.end_s, run.duration_s)
-        if found and found[-1].label == ran.label and found[-1].end_s == step.start_s:
-            start_s = found.pop().start_s
-        else:
-            start_s = step.start_s
+        before = found[-1] if found and found[-1].end_s == step.start_s else None
+        same = before and (before.label == ran.label if knobs else before.variant == ran.variant)
+        start_s = found.pop().start_s if same else step.start_s
         found.append(Segment(start_s, end_s, ran.variant, ran.batch, ran.replicas, ran.label))
     return found
 
