@@ -191,8 +191,11 @@ class Bars:
 
     @property
     def is_dense(self) -> bool:
-        """True if there are so many stretches that some are narrower than an edge around them."""
-        return len(self.starts) > 50
+        """True if some stretch is so short that an edge around it would hide it."""
+        if not len(self.starts):
+            return False
+        lengths = np.asarray(self.lengths, dtype=np.float64)
+        return bool(lengths.min() < (np.asarray(self.starts) + lengths).max() / 500)
 
 
 Mark = Line | Points | Bars

@@ -84,12 +84,16 @@ def test_a_cap_on_grams_is_one_on_joules(tmp_path: Path, method: str) -> None:
     assert check.holds
 
 
-def test_scaling_the_intensity_scales_grams_and_changes_no_plan(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_scaling_the_intensity_scales_grams_and_changes_no_plan(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    intensity, load_rps = rng.uniform(20, 800), rng.uniform(4, 20)
+    weight = rng.uniform(0.5, 20) * KWH_J / intensity
     plans = []
     for factor in (1, 7):
-        carbon = f"  intensity: {50 * factor}\n  weight: {70_000 / factor!r}"
+        carbon = f"  intensity: {float(intensity * factor)!r}\n  weight: {float(weight / factor)!r}"
         planner = load_planner(written(tmp_path, carbon))
-        plans.append(decide(planner.program, planner.moment(15.0)).best)
+        plans.append(decide(planner.program, planner.moment(load_rps)).best)
     assert plans[0].label == plans[1].label
     grams = [plan.amounts["grams_per_request"] for plan in plans]
     assert grams[1] == pytest.approx(7 * grams[0])
