@@ -388,8 +388,10 @@ def _course(experiment: Experiment, plain: Sequence[Any]) -> Course:
 def _share(
     experiment: Experiment, run: Run, first: Run | None, worths: dict[str, float]
 ) -> HindsightShare | None:
-    """What the run got of what was possible; None if it is not finished."""
-    if run.status != "complete":
+    """What the run got of what was possible; None if it is not finished, or comes to nothing."""
+    reached = _worth_of_run(experiment, run)
+    hindsight = worths.get("hindsight", math.nan)
+    if run.status != "complete" or math.isnan(reached) or math.isnan(hindsight):
         return None
     settings = experiment.planner.program.settings
     mine = metrics(run)
@@ -401,10 +403,10 @@ def _share(
     return HindsightShare(
         run=run.name,
         first=None if first is None or math.isnan(base) else first.name,
-        objective=_worth_of_run(experiment, run),
+        objective=reached,
         first_objective=base,
         static_objective=worths.get("static", math.nan),
-        hindsight_objective=worths.get("hindsight", math.nan),
+        hindsight_objective=hindsight,
         bound=bound_of(experiment, found) if run.info.backend == "simulate" else math.nan,
         energy_weight=settings.energy_weight if in_joules else 0.0,
     )

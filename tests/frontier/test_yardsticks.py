@@ -215,6 +215,17 @@ def test_what_a_run_got_is_told_and_kept(
     assert sorted((tmp_path / "cache/ipa-energy").glob("hindsight-*.json")) == kept
 
 
+def test_of_a_run_that_answered_nothing_no_share_is_told(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(experiment_of(small_pipeline, drop_limit=1e-3), tmp_path / "silent")
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "silent"), "--no-yardstick"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "that knew the load" not in text
+    assert "–, that" not in text
+
+
 def test_a_run_without_its_inputs_has_no_yardsticks(small_pipeline: Path, tmp_path: Path) -> None:
     assert yardsticks_of(run_experiment(experiment_of(small_pipeline))) is None
     run = run_experiment(experiment_of(small_pipeline), tmp_path / "run")
