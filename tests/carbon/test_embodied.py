@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from option_maker import make_option
+from test_run_carbon import CONFIG
 
 from ipa_energy.comparing import RunMetrics, compare, comparison_table, metrics
 from ipa_energy.comparing.carbon_table import carbon_table
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.runlog import Run
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, held
-from tests.carbon.test_run_carbon import CONFIG
-from tests.option_maker import make_option
 
 GRAMS_PER_CORE_HOUR = 1.5
 
