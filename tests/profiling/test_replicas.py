@@ -85,6 +85,7 @@ def test_what_is_served_can_be_measured_by_its_handler_after_importing_its_libra
 
 def test_threads_of_a_replica_that_wait_are_told_not_to_spin():
     with Replica(ReplicaSpec(PIPELINE, "work", "steady", 1, (0,)), timeout_s=20.0) as replica:
+        replica.load()  # it has answered: its program runs, and the kernel shows its environment
         words = Path(f"/proc/{replica.pid}/environ").read_bytes().split(b"\0")
     assert b"OMP_WAIT_POLICY=PASSIVE" in words
 
