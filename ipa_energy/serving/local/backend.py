@@ -265,6 +265,7 @@ class LocalBackend:
             np.diff(self._sums(name, edges_s), axis=0) for name in ("idle_j", "dynamic_j", "core_s")
         )
         lengths_s = np.diff(edges_s)
+        embodied_g = float(np.diff(self._sums("embodied_g", (start_s, end_s)), axis=0).sum())
         sent = int(np.searchsorted(self._sending.sending_s(0.0, math.inf), end_s))
         steps = self._steps_in(start_s, end_s)
         notes = tuple(f"second {end_s:.0f}: {note}" for note in report.notes)
@@ -291,9 +292,10 @@ class LocalBackend:
             replicas=_summed(report.spent),
             notes=notes,
             machine_j=self._machine_j(steps, (start_s, end_s)),
+            embodied_g=None if math.isnan(embodied_g) else embodied_g,
         )
 
-    def _sums(self, name: str, at_s: Floats) -> Floats:
+    def _sums(self, name: str, at_s: Sequence[float] | Floats) -> Floats:
         """(times, stages): the ledger's sums at these times of the run, between samples linear."""
         sums = np.array([getattr(sample, name) for sample in self._samples])
         return np.stack([self._at(at_s, column) for column in sums.T], axis=1)

@@ -32,6 +32,8 @@ class Sample:
         meter, quality: behind the step that ends here.
         j_per_cpu_s: what a CPU second cost in that step.
         machine_j: joules of the whole machine; None before a meter showed any.
+        embodied_g: grams of making the hardware that replicas held; NaN from where the profile of
+            one had none.
     """
 
     at_s: float
@@ -43,6 +45,7 @@ class Sample:
     quality: Quality = "estimated"
     j_per_cpu_s: float = 0.0
     machine_j: float | None = None
+    embodied_g: tuple[float, ...] = ()
 
 
 class CpuLedger:
@@ -72,6 +75,7 @@ class CpuLedger:
         self._seen_cpu_s: dict[str, float] = {}
         self._seen_beside_s = {name: used_s() for name, used_s in self._overhead.items()}
         self._core_s = [0.0] * len(sets)
+        self._embodied_g = [0.0] * len(sets)
         self._idle_j = [0.0] * len(sets)
         self._dynamic_j = [0.0] * len(sets)
         self._overhead_j = dict.fromkeys(self._overhead, 0.0)
@@ -128,6 +132,7 @@ class CpuLedger:
             price.quality,
             price.j_per_cpu_s,
             self._machine_j,
+            tuple(self._embodied_g),
         )
 
     def _new_s(self, member: Member) -> float:
@@ -141,6 +146,7 @@ class CpuLedger:
         core_s = held_s * member.option.cpu_cores
         idle_j, dynamic_j = core_s * price.idle_w_per_core, new_s * price.j_per_cpu_s
         self._core_s[index] += core_s
+        self._embodied_g[index] += held_s / 3600 * member.option.embodied_g_per_hour
         self._idle_j[index] += idle_j
         self._dynamic_j[index] += dynamic_j
         option = member.option

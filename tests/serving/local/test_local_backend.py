@@ -13,13 +13,25 @@ pytest.importorskip("grpc")
 from live_runs import data_path, totals_of, words_of, write_pipeline
 
 from ipa_energy.cli import main
+from ipa_energy.comparing import metrics
 from ipa_energy.runlog import read_run
 
 pytestmark = pytest.mark.slow
 
+GRAMS_PER_CORE_HOUR = 1.5
+
+
+def add_embodied(profile: Path) -> None:
+    """Give every row of a profile embodied grams, by its cores."""
+    head, *lines = profile.read_text().splitlines()
+    cores = head.split(",").index("cpu_cores")
+    grams = [f"{line},{GRAMS_PER_CORE_HOUR * float(line.split(',')[cores])}" for line in lines]
+    profile.write_text("\n".join([f"{head},embodied_g_per_hour", *grams, ""]))
+
 
 def test_a_run_serves_every_request_adapts_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    pipeline = write_pipeline(tmp_path, [4, 4, 20, 20, 20, 20])
+    pipeline = write_pipeline(tmp_path, [4, 4, 20, 20, 20, 20], more="carbon: {intensity: 250}\n")
+    add_embodied(tmp_path / "profile.csv")
     out = tmp_path / "run"
     assert main(words_of(pipeline, out)) == 0
     assert data_path(os.getpid()) == {}
@@ -38,6 +50,10 @@ def test_a_run_serves_every_request_adapts_and_leaves_nothing_behind(tmp_path: P
     late = totals["generator"]
     assert 0 <= late["late_p50_s"] <= late["late_p99_s"] < 2
     assert totals["overhead_j"]["generator"] > 0
+    figures = metrics(run)
+    assert figures.embodied_g == pytest.approx(GRAMS_PER_CORE_HOUR * figures.core_hours, rel=0.01)
+    assert totals["embodied_g"] == pytest.approx(figures.embodied_g, rel=1e-6)
+    assert totals["sci_g_per_request"] > totals["grams"] / 88
     assert sorted(path.name for path in out.iterdir()) == [
         "0.json",
         "0.yaml",

@@ -72,7 +72,10 @@ class World:
 
     def ledger(self, prices: Any) -> CpuLedger:
         option = SimpleNamespace(
-            variant="yolov5n", cpu_cores=1.0, allocation=SimpleNamespace(label="1c")
+            variant="yolov5n",
+            cpu_cores=1.0,
+            allocation=SimpleNamespace(label="1c"),
+            embodied_g_per_hour=7.2,
         )
         process = SimpleNamespace(
             cpu_s=lambda: self.replica_s, started_s=self.now_s, ended_s=None, pid=1
@@ -117,6 +120,8 @@ def test_a_counter_is_split_by_cpu_time_and_nothing_is_lost() -> None:
     assert last.machine_j is not None
     assert first.machine_j is not None
     assert last.machine_j - first.machine_j == pytest.approx(17.0 * seconds)
+    # 7.2 g an hour of what the replica holds, whatever it does.
+    assert last.embodied_g[0] - first.embodied_g[0] == pytest.approx(0.002 * seconds)
 
 
 def test_looks_that_come_too_soon_for_the_counter_are_made_up_for() -> None:
