@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.adaptation import lstm
-from ipa_energy.adaptation.forecast import STEP_S
+from ipa_energy.adaptation.forecast import STEP_S, pinball_rps, smape
 from ipa_energy.adaptation.predictor import (
     forecast_avg,
     forecast_max,
@@ -186,15 +186,14 @@ def errors_of(forecast_rps: Floats, target_rps: Floats) -> dict[str, float]:
         ``shortfall_rps`` and ``excess_rps`` (means over all windows), ``pinball_rps`` (the loss).
     """
     missing = target_rps - np.round(forecast_rps)
-    size = (np.abs(target_rps) + np.abs(np.round(forecast_rps))) / 2
     return {
         "mae_rps": float(np.abs(missing).mean()),
         "rmse_rps": float(np.sqrt((missing**2).mean())),
-        "smape": float((np.abs(missing) / np.maximum(size, 1e-9)).mean()),
+        "smape": smape(target_rps, np.round(forecast_rps)),
         "under_share": float((missing > 0).mean()),
         "shortfall_rps": float(np.maximum(0, missing).mean()),
         "excess_rps": float(np.maximum(0, -missing).mean()),
-        "pinball_rps": float(np.maximum(QUANTILE * missing, (QUANTILE - 1) * missing).mean()),
+        "pinball_rps": pinball_rps(target_rps, np.round(forecast_rps)[:, None], [QUANTILE]),
     }
 
 

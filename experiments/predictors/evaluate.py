@@ -20,15 +20,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ipa_energy.adaptation.forecast import HORIZON_S, STEP_S, Forecast, windows_of
+from ipa_energy.adaptation.forecast import (
+    HORIZON_S,
+    STEP_S,
+    Forecast,
+    pinball_rps,
+    smape,
+    windows_of,
+)
 from ipa_energy.adaptation.predictor import (
     POINT_LEVEL,
     Predictor,
     QuantilePredictor,
     make_predictor,
 )
-from ipa_energy.adaptation.seasonal import MEMORY_S, pinball_rps
-from ipa_energy.arrays import Counts, Floats
+from ipa_energy.adaptation.seasonal import MEMORY_S
+from ipa_energy.arrays import Counts
 from ipa_energy.config.workload import TwitterWindow
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.workloads import SHAPES, named_workload, twitter_workload
@@ -138,19 +145,13 @@ def scored(name: str, stretches: Sequence[Stretch]) -> Scores:
             coming.append(came[:20].max())
     y = np.array(coming, dtype=np.float64)
     return Scores(
-        smape_percent(y, np.array(points)),
-        smape_percent(y, np.array(medians)),
+        100 * smape(y, np.array(points)),
+        100 * smape(y, np.array(medians)),
         float(100 * np.mean(np.array(points) < y)),
         tuple(100 * below / seen),
         float(np.mean(losses)),
         1e3 * spent_s / seen,
     )
-
-
-def smape_percent(came: Floats, forecast: Floats) -> float:
-    """IPA's symmetric error: |a − f| over the mean of both."""
-    size = np.maximum((np.abs(came) + np.abs(forecast)) / 2, 1e-9)
-    return float(100 * np.mean(np.abs(came - forecast) / size))
 
 
 def loads(ipa_home: Path | None, before_s: int) -> dict[str, list[Stretch]]:

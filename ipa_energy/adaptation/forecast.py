@@ -53,6 +53,22 @@ def windows_of(counts: Sequence[int] | Counts) -> tuple[Floats, Floats]:
     return np.maximum.reduceat(loads_rps, begins), np.add.reduceat(loads_rps, begins) / lengths
 
 
+def pinball_rps(came: Floats, quantiles_rps: Floats, levels: Sequence[float] = LEVELS) -> float:
+    """Mean pinball loss of quantiles, their last axis, against what came.
+
+    A request a second too few costs the level, one too many the rest of 1.
+    """
+    missing = came[..., None] - quantiles_rps
+    at = np.array(levels)
+    return float(np.maximum(at * missing, (at - 1) * missing).mean())
+
+
+def smape(came: Floats, forecast: Floats) -> float:
+    """IPA's symmetric error, 0 to 2: the mean of |a − f| over the mean of both; 0 of 0 and 0."""
+    size = np.maximum((np.abs(came) + np.abs(forecast)) / 2, 1e-9)
+    return float(np.mean(np.abs(came - forecast) / size))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
     """Loads by step and quantile, requests per second; T steps, Q levels.

@@ -27,6 +27,7 @@ from ipa_energy.adaptation.forecast import (
     STEP_S,
     Forecast,
     QuantileForecast,
+    pinball_rps,
     windows_of,
 )
 from ipa_energy.arrays import Counts, Floats
@@ -124,10 +125,3 @@ def ensemble_of(members: list[QuantileForecast]) -> QuantileForecast:
         return Forecast(peak, mean)
 
     return combined
-
-
-def pinball_rps(came: Floats, quantiles_rps: Floats) -> float:
-    """Mean pinball loss over all levels of :data:`~.forecast.LEVELS`, the last axis."""
-    missing = came[..., None] - quantiles_rps
-    levels = np.array(LEVELS)
-    return float(np.maximum(levels * missing, (levels - 1) * missing).mean())

@@ -21,6 +21,7 @@ Each is defined once, here:
   requests counts as if it had served one.
 - ``grams`` are those of all joules, each at the intensity of its second and at the site's meter;
   ``grams_per_million_requests`` are over answered requests, as the joules are.
+- forecasts are scored where they were logged (:mod:`.forecast_scores`).
 - a reconfiguration is a step at which any stage changed.
 """
 
@@ -36,6 +37,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
+from ipa_energy.comparing.forecast_scores import ForecastScore, forecast_scores
 from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.runlog.reader import Run
@@ -68,6 +70,7 @@ class RunMetrics:
             next.
         embodied_g: of making the hardware that was held, in none of ``grams``; NaN where the
             profile does not say.
+        forecasts: how good the forecasts of the run were; empty where none were logged.
         detail: what a baseline runs, for people.
         stages: of its pipeline; 0 if unknown.
         status: of the run; ``complete`` for baselines.
@@ -116,6 +119,7 @@ class RunMetrics:
     grams: float = math.nan
     grams_per_million_requests: float = math.nan
     embodied_g: float = math.nan
+    forecasts: tuple[ForecastScore, ...] = ()
     stages: int = 0
 
     @property
@@ -209,6 +213,7 @@ def metrics(run: Run) -> RunMetrics:
         grams=grams,
         grams_per_million_requests=grams / served * 1e6 if served else math.nan,
         embodied_g=_sum(step.embodied_g for step in run.steps),
+        forecasts=forecast_scores(run),
         unproven=sum(step.optimality_gap > 0 for step in run.decisions),
         largest_gap=max((step.optimality_gap for step in run.decisions), default=0.0),
         energy_sla_attainment=_mean(

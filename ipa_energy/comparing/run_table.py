@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from ipa_energy.comparing.carbon_table import IN_CARBON_TABLE, carbon_table
 from ipa_energy.comparing.comparison import Comparison, relative
+from ipa_energy.comparing.forecast_scores import forecast_table
 from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics
 from ipa_energy.records import NOTATION, notice_of
@@ -138,6 +139,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
         hindsight_table(comparison),
         share_table(comparison),
         carbon_table(comparison),
+        forecasts_of_runs(comparison),
     ]
     return [table for table in found if table is not None]
 
@@ -365,6 +367,11 @@ def _saving_row(name: str, saving: Saving, colors: Mapping[str, str]) -> Row:
         ),
     ]
     return Row(name, cells, color=colors.get(name, ""))
+
+
+def forecasts_of_runs(comparison: Comparison) -> Table | None:
+    """How good the runs' forecasts were; None if none of them logged any."""
+    return forecast_table({run.name: run.forecasts for run in comparison.runs})
 
 
 def _accuracy_note(comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ipa_energy.comparing import Comparison, headline
 from ipa_energy.comparing.carbon_table import carbon_table
 from ipa_energy.comparing.run_table import (
+    forecasts_of_runs,
     grams_yardstick_table,
     hindsight_table,
     run_table,
@@ -128,6 +129,7 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
         yardstick_table(comparison),
         grams_yardstick_table(comparison),
         carbon_table(comparison),
+        forecasts_of_runs(comparison),
     )
     knowing = [hindsight_table(comparison), share_table(comparison)]
     hindsight = [table for table in knowing if table is not None]

@@ -161,6 +161,8 @@ class Step:
         switching: what the decision expected of its change: ``loading_joules``, ``held_joules``,
             ``late_s``, ``penalty`` (in the objective's unit), and ``loaded_joules``, what loading
             replicas took in fact, NaN where nobody knows; empty where changes played no part.
+        forecast: quantiles of the interval's load as they were planned with: ``levels``,
+            ``peak_rps`` (the largest second), ``mean_rps``; empty where none were logged.
         live: what only a live run has; None for others.
         tally: of the requests that left in it, where their times are not logged; else None.
     """
@@ -192,6 +194,7 @@ class Step:
     grams: float = NAN
     embodied_g: float = NAN
     switching: Mapping[str, float] = field(default_factory=dict)
+    forecast: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     live: LiveStep | None = None
     tally: Tally | None = None
 
@@ -450,6 +453,10 @@ def parse_entry(
         grams=number(entry.get("grams")),
         embodied_g=number(entry.get("embodied_g")),
         switching={name: number(value) for name, value in (entry.get("switching") or {}).items()},
+        forecast={
+            name: tuple(number(value) for value in values)
+            for name, values in (entry.get("forecast") or {}).items()
+        },
         live=parse_live(entry),
         tally=Tally.from_json(entry[TALLY]) if TALLY in entry else None,
     )
