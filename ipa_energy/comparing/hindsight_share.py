@@ -72,11 +72,11 @@ class HindsightShare:
         if not math.isnan(self.missed_j):
             less = "fewer" if self.missed_j >= 0 else "more"
             return (
-                f"a plan that knew the load of {self.run} would have come to the worth of"
+                f"A plan that knew the load of {self.run} would have come to the worth of"
                 f" {significant(abs(self.missed_j))} J a request {less}"
             )
         return (
-            f"the objective of {self.run} is {significant(self.objective)}, that of a plan that"
+            f"The objective of {self.run} is {significant(self.objective)}, that of a plan that"
             f" knew the load {significant(self.hindsight_objective)}"
         )
 

@@ -146,8 +146,10 @@ class MlperfChoice:
 
 
 def is_mlperf_folder(path: Path) -> bool:
-    """True if there is the summary of a performance run in it or below."""
-    return path.is_dir() and any(path.resolve().rglob(f"performance/*/{_SUMMARY}"))
+    """True if there is the summary of a run in it or below, or the path is that of one."""
+    if path.is_dir():
+        return any(path.resolve().rglob(_SUMMARY))
+    return path.name == _SUMMARY
 
 
 def model_folders(paths: Sequence[Path]) -> list[tuple[Path, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,8 @@ def test_bad_options_are_refused(
 def test_no_log_at_all_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, tmp_path / "nowhere")[0] == 2
     assert call(capsys, "")[0] == 2
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    status, _, err = call(capsys, pipe)
+    assert status == 2
+    assert f"{pipe}: neither a file nor a folder" in err

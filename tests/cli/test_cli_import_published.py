@@ -55,6 +55,17 @@ def test_a_folder_of_mlperf_becomes_a_profile(
     assert (meta["entries"], meta["meter"]["quality"]) == (2, "measured")
 
 
+def test_a_summary_alone_is_told_how_a_result_folder_looks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = tmp_path / "mlperf_log_summary.txt"
+    summary.write_text("MLPerf Results Summary\n")
+    for path in (tmp_path, summary):
+        status, _, err = call(capsys, path)
+        assert status == 2
+        assert "SCENARIO/performance/run_1/mlperf_log_summary.txt" in err
+
+
 def test_json_has_rows_and_notice(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, results, "--json", "--format", "mlperf", "--idle-power", "4")
     document = json.loads(out)

@@ -306,7 +306,13 @@ def logs_in(paths: Sequence[Path]) -> list[Path]:
         inside = [path] if path.is_file() else sorted(path.rglob("*"))
         files = [one for one in inside if one.is_file() and not _hidden(one, path)]
         if not files:
-            what = "a folder without files" if path.is_dir() else "no such file or folder"
+            what = (
+                "a folder without files"
+                if path.is_dir()
+                else "neither a file nor a folder"
+                if path.exists()
+                else "no such file or folder"
+            )
             raise ConfigError(what, where=path, allowed="a log, or a folder of logs")
         for one in files:
             found.setdefault(one.resolve(), one)
