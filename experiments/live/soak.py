@@ -124,6 +124,7 @@ def soak(rps: int, seconds: int, every_s: float) -> dict[str, Any]:
         disturber = Disturber(plane, {max(int(pid) for pid in children)})  # the generator came last
         load.start()
         tables, events, changes, until_s = [], list[Event](), list[Change](), 0.0
+        along: list[dict[str, float]] = []  # every five minutes, whatever was just done
         while until_s < seconds - every_s - CALL_TIMEOUT_S:
             disturber.act()
             until_s += every_s
@@ -132,6 +133,8 @@ def soak(rps: int, seconds: int, every_s: float) -> dict[str, Any]:
             tables.append(collected.rows(len(STAGES)))
             events += collected.report.events
             changes += collected.report.changes
+            if until_s // 300 > len(along):
+                along.append({"at_s": until_s, **seen(plane.pid)})
         configure(plane, "small")
         collected = plane.collect(math.inf)
         tables.append(collected.rows(len(STAGES)))
@@ -142,7 +145,8 @@ def soak(rps: int, seconds: int, every_s: float) -> dict[str, Any]:
     finally:
         plane.close()
     result = found(np.concatenate(tables), load, events, changes)
-    return {**result, "done": disturber.counts, "before": before, "after": after}
+    done = {"done": disturber.counts, "before": before, "along": along, "after": after}
+    return {**result, **done}
 
 
 def warm_up(plane: Plane, rps: int) -> None:
