@@ -101,6 +101,9 @@ It reads an element as what :class:`Signature` declares, and nothing in it is ev
 cannot read is a ``ValueError`` that names it by its number in the batch; whatever else it raises
 counts as the replica's failure, not the client's."""
 
+SpreadingHandler = Callable[[Sequence[bytes]], Sequence[Sequence[bytes]]]
+"""The same where an element becomes several, or none: a list of them for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -119,13 +122,18 @@ class Signature:
 class ServedPipeline(Pipeline, Protocol):
     """What a ``pipeline.py`` has besides if its models can be served.
 
-    What one stage gives is what the next one takes: a request of k elements stays one request.
+    What one stage gives is what the next one takes.
     """
 
     def handler(
         self, variant: Variant, *, weights: str | None, threads: int, device: str
-    ) -> Handler:
-        """Load a variant ready to answer, on ``cpu`` or :data:`GPU_DEVICE`; see ``build``."""
+    ) -> Handler | SpreadingHandler:
+        """Load a variant ready to answer, on ``cpu`` or :data:`GPU_DEVICE`; see ``build``.
+
+        Where the next stage is to see another number of requests (``requests_per_input``), it is
+        called with a keyword ``yields``, the elements that it is to make of one in the mean, and
+        returns a :data:`SpreadingHandler`. A pipeline may do without.
+        """
         ...
 
     def signature(self, stage: str) -> Signature:

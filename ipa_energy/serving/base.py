@@ -434,6 +434,8 @@ class Served:
             where the profile does not say. In none of ``grams``.
         tally: the requests counted, where their times are not kept: then ``requests`` is empty.
         loading_j: of ``dynamic_j`` what loading replicas took; None where it is not told apart.
+        batches: (S, 2) requests of each stage that it served, and in how many batches; None where
+            nobody counts them.
     """
 
     start_s: float
@@ -457,6 +459,7 @@ class Served:
     loading_j: float | None = field(default=None, kw_only=True)
     embodied_g: float | None = field(default=None, kw_only=True)
     tally: Tally | None = field(default=None, kw_only=True)
+    batches: Counts | None = field(default=None, kw_only=True)
 
     @property
     def left(self) -> int:

@@ -45,8 +45,7 @@ def stage_joules(
     length_s = served.end_s - served.start_s
     found = []
     for index, (stage, runs) in enumerate(zip(stages, running, strict=True)):
-        inputs, fill = _served_and_fill(served, index)
-        requests = inputs * stage.requests_per_input
+        requests, fill = _served_and_fill(served, index, stage.requests_per_input)
         load_rps = requests / length_s if length_s > 0 else 0.0
         idle_j, dynamic_j = float(served.idle_j[index]), float(served.dynamic_j[index])
         is_known = requests > 0
@@ -111,11 +110,14 @@ def unsettled_stages(states: Sequence[StageState]) -> set[str]:
     return {state.stage for state in states if state.starting or state.draining or state.failed}
 
 
-def _served_and_fill(served: Served, stage: int) -> tuple[int, float]:
-    """Requests that a stage served of those that left in the window, and how full its batches."""
+def _served_and_fill(served: Served, stage: int, requests_per_input: float) -> tuple[float, float]:
+    """Requests of its own that a stage served in the window, and how full its batches were."""
+    if requests_per_input != 1 and served.batches is not None:
+        count, batches = (int(number) for number in served.batches[stage])
+        return count, count / batches if batches else 1.0
     requests = served.requests
     was_served = ~np.isnan(requests.served_s[:, stage])
     times = np.stack([requests.started_s[:, stage], requests.served_s[:, stage]], axis=1)
     batches = len(np.unique(times[was_served], axis=0))
     count = int(was_served.sum())
-    return count, count / batches if batches else 1.0
+    return count * requests_per_input, count / batches if batches else 1.0

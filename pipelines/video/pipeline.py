@@ -16,7 +16,7 @@ import os
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.pipeline_models import GPU_DEVICE, Handler, Runner, Variant
+from ipa_energy.pipeline_models import GPU_DEVICE, Handler, Runner, SpreadingHandler, Variant
 from ipa_energy.torch_networks import (
     UNLOADABLE,
     import_all,
@@ -132,13 +132,15 @@ def versions() -> dict[str, str]:
     return installed_versions(REQUIRES)
 
 
-def handler(variant: Variant, *, weights: str | None, threads: int, device: str) -> Handler:
+def handler(
+    variant: Variant, *, weights: str | None, threads: int, device: str, yields: float = 1.0
+) -> Handler | SpreadingHandler:
     """Load a variant ready to answer; :mod:`.serving` says what comes in and goes out.
 
     Raises: as :func:`build`.
     """
     run = build(variant, weights=weights, threads=threads, device=device)
-    return serving.handler(variant, run, weights=weights, device=device)
+    return serving.handler(variant, run, weights=weights, device=device, yields=yields)
 
 
 def requests(seed: int, count: int, *, stage: str | None = None) -> list[bytes]:

@@ -6,20 +6,30 @@
 
 The detector hands on the person that it is surest of, cut out, or the picture as it came where it
 sees none (as always with random weights). That is the first box that non-maximum suppression would
-keep, which therefore is not run. The classifier answers ``{"class", "label", "score", "weights"}``;
-``weights`` is ``random`` where the answer means nothing.
+keep, which therefore is not run. Where the classifier is to see another number of requests than the
+pipeline (``requests_per_input``), it hands on every person that it sees, none or many; with random
+weights so many of the surest boxes as are asked for, whatever is in them. The classifier answers
+``{"class", "label", "score", "weights"}``; ``weights`` is ``random`` where it means nothing.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.pipeline_models import GPU_DEVICE, Handler, Runner, Signature, Variant
+from ipa_energy.pipeline_models import (
+    GPU_DEVICE,
+    Handler,
+    Runner,
+    Signature,
+    SpreadingHandler,
+    Variant,
+)
 
 SIGNATURES = {
     "crop": Signature("image/jpeg", "image/jpeg"),
@@ -37,6 +47,12 @@ PERSON = 0
 LEAST_SCORE = 0.25
 """Of a box that counts, as in YOLOv5."""
 
+MOST_OVERLAP = 0.45
+"""Of two boxes of two people, their intersection over their union, as in YOLOv5."""
+
+MOST_PEOPLE = 20
+"""Handed on of one picture."""
+
 BOX_NUMBERS = 4
 GREY = 114
 CROP_QUALITY = 90
@@ -51,7 +67,9 @@ REQUEST_QUALITY = 85
 REQUEST_NOISE = 12
 
 
-def handler(variant: Variant, run: Runner, *, weights: str | None, device: str) -> Handler:
+def handler(
+    variant: Variant, run: Runner, *, weights: str | None, device: str, yields: float = 1.0
+) -> Handler | SpreadingHandler:
     """What answers a batch with a loaded network.
 
     Args:
@@ -59,7 +77,10 @@ def handler(variant: Variant, run: Runner, *, weights: str | None, device: str) 
         run: its network, as ``pipeline.build`` returns it.
         weights: the file they are from; None for random ones.
         device: where it runs.
+        yields: people that a detector is to hand on of a picture, in the mean; 1 is the surest one.
     """
+    if variant.stage == "crop" and yields != 1:
+        return _crowd_detector(variant, run, device, None if weights else yields)
     if variant.stage == "crop":
         return _detector(variant, run, device)
     return _classifier(variant, run, "random" if weights is None else "given")
@@ -89,23 +110,46 @@ def requests(seed: int, count: int) -> list[bytes]:
 
 
 def _detector(variant: Variant, run: Runner, device: str) -> Handler:
-    import numpy as np
-    import torch
-
     side = variant.input_shape[-1]
 
     def answer(elements: Sequence[bytes]) -> list[bytes]:
-        pictures = [_picture(element, number) for number, element in enumerate(elements)]
-        batch = np.stack([_letterboxed(picture, side) for picture in pictures])
-        found = run(torch.from_numpy(batch).permute(0, 3, 1, 2).float().div_(255))
-        if device == GPU_DEVICE:
-            found = found.cpu()
         return [
             _best_person(boxes, picture, element, side)
-            for boxes, picture, element in zip(found, pictures, elements, strict=True)
+            for boxes, picture, element in _looked_at(elements, run, device, side)
         ]
 
     return answer
+
+
+def _crowd_detector(
+    variant: Variant, run: Runner, device: str, made_up: float | None
+) -> SpreadingHandler:
+    side = variant.input_shape[-1]
+
+    def answer(elements: Sequence[bytes]) -> list[list[bytes]]:
+        return [
+            _people(boxes, picture, side)
+            if made_up is None
+            else _surest(boxes, picture, element, side, math.floor(made_up + random.random()))
+            for boxes, picture, element in _looked_at(elements, run, device, side)
+        ]
+
+    return answer
+
+
+def _looked_at(
+    elements: Sequence[bytes], run: Runner, device: str, side: int
+) -> Iterator[tuple[Any, Any, bytes]]:
+    """What the network finds in each picture, (84, anchors), the picture, and how it came."""
+    import numpy as np
+    import torch
+
+    pictures = [_picture(element, number) for number, element in enumerate(elements)]
+    batch = np.stack([_letterboxed(picture, side) for picture in pictures])
+    found = run(torch.from_numpy(batch).permute(0, 3, 1, 2).float().div_(255))
+    if device == GPU_DEVICE:
+        found = found.cpu()
+    return zip(found, pictures, elements, strict=True)
 
 
 def _classifier(variant: Variant, run: Runner, weights: str) -> Handler:
@@ -179,6 +223,31 @@ def _best_person(boxes: Any, picture: Any, element: bytes, side: int) -> bytes:
     score, anchor = boxes[BOX_NUMBERS + PERSON].max(0)
     if not float(score) >= LEAST_SCORE:
         return element
+    return _cut(boxes, anchor, picture, side) or element
+
+
+def _people(boxes: Any, picture: Any, side: int) -> list[bytes]:
+    """Every person of (84, anchors) as a JPEG, the surest first."""
+    import torch
+    import torchvision
+
+    scores = boxes[BOX_NUMBERS + PERSON]
+    anchors = torch.nonzero(scores >= LEAST_SCORE).flatten()
+    centres, sizes = boxes[:2, anchors].T, boxes[2:BOX_NUMBERS, anchors].T
+    corners = torch.cat([centres - sizes / 2, centres + sizes / 2], 1)
+    kept = torchvision.ops.nms(corners, scores[anchors], MOST_OVERLAP)[:MOST_PEOPLE]
+    crops = (_cut(boxes, anchor, picture, side) for anchor in anchors[kept])
+    return [crop for crop in crops if crop is not None]
+
+
+def _surest(boxes: Any, picture: Any, element: bytes, side: int, count: int) -> list[bytes]:
+    """So many boxes as JPEGs, the surest ones; the element itself where one is empty."""
+    anchors = boxes[BOX_NUMBERS + PERSON].topk(count).indices
+    return [_cut(boxes, anchor, picture, side) or element for anchor in anchors]
+
+
+def _cut(boxes: Any, anchor: Any, picture: Any, side: int) -> bytes | None:
+    """What is in one box as a JPEG; None if nothing is."""
     x, y, width, height = boxes[:BOX_NUMBERS, anchor].tolist()
     scale = side / max(picture.size)
     margins = [(side - round(length * scale)) // 2 for length in picture.size]
@@ -192,7 +261,7 @@ def _best_person(boxes: Any, picture: Any, element: bytes, side: int) -> bytes:
         min(max(0, round(edge)), limit) for edge, limit in zip(edges, limits, strict=True)
     )
     if right <= left or bottom <= top:
-        return element
+        return None
     return _jpeg(picture.crop((left, top, right, bottom)), CROP_QUALITY)
 
 

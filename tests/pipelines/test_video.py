@@ -208,6 +208,29 @@ def test_the_surest_person_is_cut_out(pipeline, libraries):
 
 
 @video
+def test_a_stage_that_sees_several_gets_every_person_once(pipeline, libraries):
+    from PIL import Image
+
+    from pipelines.video import serving
+
+    variant = replace(find_variant(pipeline, "crop", "yolov5n"), input_shape=(3, 64, 64))
+    boxes = libraries.zeros((2, 84, 4))  # in the second picture nobody
+    for anchor, (x, width, score) in enumerate(
+        ((16.0, 16.0, 0.5), (17.0, 16.0, 0.9), (48.0, 8.0, 0.6), (32.0, 8.0, 0.1))
+    ):
+        boxes[0, :5, anchor] = libraries.tensor([x, 32.0, width, 16.0, score])
+    picture = serving._jpeg(Image.new("RGB", (64, 64)), 90)
+    given = {"device": "cpu", "yields": 2.0}
+    found = serving.handler(variant, lambda _: boxes, weights="some", **given)([picture] * 2)
+    sizes = [[Image.open(io.BytesIO(crop)).size for crop in crops] for crops in found]
+    assert sizes == [[(16, 16), (8, 16)], []]  # the one beside the surest is the same person
+    given["yields"] = 2.5
+    made_up = serving.handler(variant, lambda _: boxes, weights=None, **given)
+    counts = {len(crops) for _ in range(30) for crops in made_up([picture] * 2)}
+    assert counts == {2, 3}
+
+
+@video
 def test_quickly_made_weights_are_spread_as_the_usual_ones(pipeline, libraries):
     from torch.nn import init
 

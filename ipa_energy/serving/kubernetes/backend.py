@@ -58,7 +58,6 @@ from ipa_energy.serving.local.served_models import (
     REQUESTS,
     STUB_PAYLOAD,
     ServedModels,
-    check_fan_out,
     images_of,
     reference_of,
 )
@@ -352,6 +351,21 @@ class KubernetesBackend(LocalBackend):
             raise self._failure
 
 
+def _check_fan_out(setting: Setting, backend: str) -> None:
+    """See that every stage is asked once for each request.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for stage in setting.stages:
+        if stage.requests_per_input != 1:
+            raise ConfigError(
+                f"stage {stage.name} sees {stage.requests_per_input:g} requests for each input",
+                where=f"--backend {backend}",
+                allowed="1: each request is answered with one",
+            )
+
+
 def rendered(
     setting: Setting, namespace: str, *, is_stub: bool
 ) -> tuple[Rendering, tuple[bytes, ...]]:
@@ -361,7 +375,7 @@ def rendered(
         ConfigError: it cannot be served so.
     """
     config, backend = setting.config, "kubernetes-stub" if is_stub else "kubernetes"
-    check_fan_out(setting, backend)
+    _check_fan_out(setting, backend)
     settings = config.kubernetes or KubernetesConfig()
     make = _stub_of(setting) if is_stub else _model_of(setting)
     images = images_of(config)

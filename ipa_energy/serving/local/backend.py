@@ -45,7 +45,7 @@ from ipa_energy.serving.local.plane import COLUMNS, Collected, Job, Lease, Plane
 from ipa_energy.serving.local.plane_load import PlaneLoad
 from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_at
 from ipa_energy.serving.local.replica_set import Wanted
-from ipa_energy.serving.local.served_models import ServedModels
+from ipa_energy.serving.local.served_models import ServedModels, stages_apart
 from ipa_energy.serving.observed import Spent, added
 
 logger = logging.getLogger(__name__)
@@ -154,6 +154,7 @@ class LocalBackend:
                 lease=Lease(folder, lease_s) if folder else None,
                 latency_sla_s=setting.latency_sla_s,
                 energy_sla_j=config.energy_sla_joules,
+                apart=stages_apart(setting),
             )
         )
         return plane, taken_over is not None
@@ -293,6 +294,7 @@ class LocalBackend:
             notes=notes,
             machine_j=self._machine_j(steps, (start_s, end_s)),
             embodied_g=None if math.isnan(embodied_g) else embodied_g,
+            batches=np.array(report.batches, dtype=np.int64).reshape(-1, 2),
         )
 
     def _sums(self, name: str, at_s: Sequence[float] | Floats) -> Floats:

@@ -21,7 +21,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 from mlserver import MLModel, ModelSettings, Settings
@@ -49,7 +49,13 @@ from ipa_energy.pipeline_models import (
     load_pipeline,
     served_pipeline,
 )
-from ipa_energy.serving.local.protocol import MAX_JSON_CHARACTERS, MAX_MESSAGE_BYTES
+from ipa_energy.serving.local.protocol import (
+    MAX_JSON_CHARACTERS,
+    MAX_MESSAGE_BYTES,
+    BadMessageError,
+    Payload,
+    spread,
+)
 from ipa_energy.serving.local.rpc import SERVER_OPTIONS, run
 from ipa_energy.serving.local.template import ModelSpec
 
@@ -62,13 +68,20 @@ WARM_UP_SEED = 0
 def load_handler(spec: ModelSpec) -> Handler:
     """The model ready to answer, its first answer given: the first one takes longer.
 
+    Returns:
+        a :data:`~ipa_energy.pipeline_models.SpreadingHandler` where it yields other than one.
+
     Raises:
         IpaEnergyError: it cannot be loaded; with the fix.
     """
     pipeline = served_pipeline(load_pipeline(spec.pipeline))
     variant = find_variant(pipeline, spec.stage, spec.variant)
-    handler = pipeline.handler(
-        variant, weights=spec.weights, threads=spec.threads, device=spec.device
+    more: dict[str, Any] = {} if spec.yields == 1 else {"yields": spec.yields}
+    handler = cast(
+        Handler,
+        pipeline.handler(
+            variant, weights=spec.weights, threads=spec.threads, device=spec.device, **more
+        ),
     )
     handler(pipeline.requests(WARM_UP_SEED, 1, stage=spec.stage))
     gc.collect()
@@ -82,6 +95,7 @@ class PipelineModel(MLModel):  # type: ignore[misc]
     async def load(self) -> bool:
         """Load it in the one thread that will run it."""
         spec = ModelSpec(**self.settings.parameters.extra)
+        self._spreads = spec.yields != 1
         self._signature = served_pipeline(load_pipeline(spec.pipeline)).signature(spec.stage)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         loop = asyncio.get_running_loop()
@@ -89,16 +103,20 @@ class PipelineModel(MLModel):  # type: ignore[misc]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Answer a batch; an answer an element, parameters as they came."""
+        """Answer a batch: an answer an element or as many as it yields, parameters as they came."""
         elements = checked_elements(payload, self._signature)
         beside = checked_parameters(payload)
         loop = asyncio.get_running_loop()
         try:
-            answers = await loop.run_in_executor(self._thread, self._handler, elements)
+            answers: Sequence[Any] = await loop.run_in_executor(
+                self._thread, self._handler, elements
+            )
         except ValueError as error:
             raise InferenceError(str(error)) from error
         if len(answers) != len(elements):
             raise RuntimeError(f"a batch of {len(elements)} got {len(answers)} answers")
+        if self._spreads:
+            answers, beside = spread_answers(elements, beside, answers)
         output = ResponseOutput(
             name="output", shape=[len(answers)], datatype="BYTES", data=list(answers)
         )
@@ -148,6 +166,27 @@ def checked_parameters(payload: InferenceRequest) -> str | None:
     if not isinstance(beside, str) or len(beside) > MAX_JSON_CHARACTERS:
         raise InferenceError(f"parameter json is no text of up to {MAX_JSON_CHARACTERS} characters")
     return beside
+
+
+def spread_answers(
+    elements: Sequence[bytes], beside: str | None, answers: Sequence[Any]
+) -> tuple[Sequence[bytes], str | None]:
+    """What each element has become, in a row, and the JSON text that says whose it is.
+
+    Args:
+        elements: of the batch.
+        beside: the JSON text that came with it.
+        answers: those of a :data:`~ipa_energy.pipeline_models.SpreadingHandler`.
+
+    Raises:
+        InferenceError: the parameters do not say whose the elements are.
+    """
+    try:
+        told = json.loads(beside) if beside else {}
+        spread_out = spread(Payload(tuple(elements), told), answers)
+    except (ValueError, AttributeError, BadMessageError) as error:
+        raise InferenceError(f"parameter json: {error}") from error
+    return spread_out.elements, json.dumps(spread_out.parameters) if spread_out.parameters else None
 
 
 class _Service(InferenceServicer):  # type: ignore[misc]

@@ -74,6 +74,7 @@ class Job:
         live: how it is watched.
         lease: None: it ends with who started it.
         latency_sla_s, energy_sla_j: limits of a request, for the exporter; None without.
+        apart: see :class:`.router.Router`.
     """
 
     pipeline: str
@@ -85,6 +86,7 @@ class Job:
     lease: Lease | None = None
     latency_sla_s: float | None = None
     energy_sla_j: float | None = None
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Report:
         changes: those of stages that ended.
         spent: what each replica was charged with.
         notes: what happened to the meter, in words.
+        batches: of each stage the requests that it served, and in how many batches.
     """
 
     arrived_s: list[float]
@@ -110,6 +113,7 @@ class Report:
     changes: list[Change] = field(default_factory=list)
     spent: tuple[Spent, ...] = ()
     notes: tuple[str, ...] = ()
+    batches: tuple[tuple[int, int], ...] = ()
 
     def then(self, later: Report) -> Report:
         """This one and the next as one."""
@@ -122,6 +126,10 @@ class Report:
             changes=self.changes + later.changes,
             spent=(*self.spent, *later.spent),
             notes=(*self.notes, *later.notes),
+            batches=tuple(
+                (mine[0] + new[0], mine[1] + new[1])
+                for mine, new in zip(self.batches, later.batches, strict=True)
+            ),
         )
 
 

@@ -203,7 +203,7 @@ class PlanePipeline:
         await prices.begin()
         queues = [StageQueue(stage, drop_limit_s=job.drop_limit_s) for stage in job.stages]
         self._sets = self._fleets(queues)
-        self._router = Router(job.pipeline, queues)
+        self._router = Router(job.pipeline, queues, apart=job.apart)
         self._ledger = CpuLedger(
             prices,
             list(self._sets.values()),
@@ -267,6 +267,7 @@ class PlanePipeline:
             changes=[change for fleet in sets for change in fleet.take_changes()],
             spent=ledger.take_spent() if ledger else (),
             notes=tuple(prices.take_notes()) if prices else (),
+            batches=tuple(fleet.queue.take_served() for fleet in sets),
         )
 
     @property

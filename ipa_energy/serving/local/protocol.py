@@ -232,6 +232,25 @@ def joined(payloads: Sequence[Payload]) -> Payload:
     return Payload(elements, {"parts": parts, "requests": [dict(p.parameters) for p in payloads]})
 
 
+def spread(batch: Payload, answers: Sequence[Sequence[bytes]]) -> Payload:
+    """The answer to a batch of which each element became several, or none.
+
+    Args:
+        batch: what was asked; an element is a request where it does not say otherwise.
+        answers: one for each element.
+
+    Raises:
+        BadMessageError: the batch does not say whose its elements are.
+    """
+    left = iter(answers)
+    return joined(
+        [
+            Payload(tuple(e for _ in request.elements for e in next(left)), request.parameters)
+            for request in parted(batch, requests_in(batch))
+        ]
+    )
+
+
 def requests_in(batch: Payload) -> int:
     """How many requests a batch is made of."""
     parts = batch.parameters.get("parts")

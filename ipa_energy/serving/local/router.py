@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import Named
-from ipa_energy.serving.local.stage_queue import DroppedError, StageQueue
+from ipa_energy.serving.local.protocol import Named, Payload
+from ipa_energy.serving.local.stage_queue import DroppedError, StageQueue, Visit
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class Trip:
         trouble: why it was not served; None if it was.
         is_dropped: True if that was its age.
         queued_s, started_s, served_s: one a stage that it came to; NaN for what did not happen.
+            Of a stage that it visits in parts: the first one's start, the last one's end.
     """
 
     request_id: str
@@ -44,6 +45,8 @@ class Router:
     Args:
         name: of the pipeline, which is the model that clients ask for.
         queues: one a stage, first stage first.
+        apart: stages at which each element of a request is a request of the stage's own, that may
+            be served beside any other. Elsewhere a request's elements stay together.
         now_s: the clock, the queues' own.
 
     Attributes:
@@ -56,10 +59,12 @@ class Router:
         name: str,
         queues: Sequence[StageQueue],
         *,
+        apart: Collection[str] = (),
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name = name
         self.queues = tuple(queues)
+        self._apart = frozenset(apart)
         self.under_way = 0
         self.on_left: Callable[[Trip], None] | None = None
         self._now_s = now_s
@@ -81,14 +86,8 @@ class Router:
         payload = named.payload
         self.under_way += 1
         try:
-            for queue in self.queues:
-                visit = queue.enter(payload, trip.arrived_s)
-                try:
-                    payload = await visit.answer
-                finally:
-                    trip.queued_s.append(visit.queued_s)
-                    trip.started_s.append(visit.started_s)
-                    trip.served_s.append(visit.served_s)
+            for index, queue in enumerate(self.queues):
+                payload = await self._through(queue, payload, trip, is_first=index == 0)
         except ServingError as error:
             trip.stopped_at, trip.trouble = len(trip.queued_s) - 1, str(error)
             trip.is_dropped = isinstance(error, DroppedError)
@@ -104,6 +103,27 @@ class Router:
                 self.on_left(trip)
         return Named(self.name, named.request_id, payload)
 
+    async def _through(
+        self, queue: StageQueue, payload: Payload, trip: Trip, *, is_first: bool
+    ) -> Payload:
+        """What a stage makes of it; one that has no elements left passes by."""
+        parts = [payload]
+        if not payload.elements and not is_first:
+            parts = []
+        elif queue.stage in self._apart:
+            parts = [Payload((element,), payload.parameters) for element in payload.elements]
+        visits = queue.enter_all(parts, trip.arrived_s)
+        try:
+            if len(visits) == 1:
+                return await visits[0].answer
+            answers = await asyncio.gather(*(visit.answer for visit in visits))
+        finally:
+            for visit in visits:  # the others of one that was dropped or has failed
+                visit.answer.cancel()
+            _note(trip, visits)
+        elements = tuple(element for answer in answers for element in answer.elements)
+        return Payload(elements, payload.parameters)
+
     def take_finished(self) -> list[Trip]:
         """The trips that ended since the last call."""
         finished, self._finished = self._finished, []
@@ -118,3 +138,14 @@ class Router:
         """Fail what is under way."""
         for queue in self.queues:
             queue.close()
+
+
+def _note(trip: Trip, visits: Sequence[Visit]) -> None:
+    """When a stage began with a request, and when it was done with all of it."""
+    started_s = [visit.started_s for visit in visits]
+    served_s = [visit.served_s for visit in visits]
+    begun_s = [second for second in started_s if not math.isnan(second)]
+    is_done = bool(visits) and not any(map(math.isnan, served_s))
+    trip.queued_s.append(min((visit.queued_s for visit in visits), default=math.nan))
+    trip.started_s.append(min(begun_s, default=math.nan))
+    trip.served_s.append(max(served_s) if is_done else math.nan)

@@ -7,12 +7,13 @@ gives a batch of their variant. Whatever can be refused is refused before anythi
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ipa_energy.config import PipelineConfig
@@ -63,8 +64,11 @@ class ServedModels:
 
 def stub_models(setting: Setting) -> ServedModels:
     """Stubs that take the profile's times."""
-    check_fan_out(setting, "local-stub")
-    launches = {stage.name: _stubs(stage, setting.live.stubs_work) for stage in setting.stages}
+    yields = yields_of(setting, "local-stub")
+    launches = {
+        stage.name: _stubs(stage, setting.live.stubs_work, yields[stage.name])
+        for stage in setting.stages
+    }
     payloads = images_of(setting.config) or (STUB_PAYLOAD,)
     return ServedModels("local-stub", launches, payloads)
 
@@ -78,16 +82,23 @@ def real_models(setting: Setting) -> ServedModels:
         UnavailableError: something is not installed.
     """
     require("mlserver", what="--backend local", extra="serve", instead="--backend local-stub")
-    check_fan_out(setting, "local")
+    yields = yields_of(setting, "local")
     _check_whole_cores(setting)
     config = setting.config
     reference = reference_of(config)
     pipeline = load_pipeline(reference)
     served = served_pipeline(pipeline, where="--backend local")
     check_requirements(pipeline)
+    _check_yields(served, yields)
     launches = {
         stage.name: {
-            (option.variant, option.allocation): _fork(reference, served, config, stage, option)
+            (option.variant, option.allocation): Launch(
+                (),
+                option.variant,
+                forked=replace(
+                    _spec(reference, served, config, stage, option), yields=yields[stage.name]
+                ),
+            )
             for option in stage.options
         }
         for stage in setting.stages
@@ -121,19 +132,53 @@ def images_in(folder: Path) -> tuple[bytes, ...]:
     return images
 
 
-def check_fan_out(setting: Setting, backend: str) -> None:
-    """See that every stage is asked once for each request.
+def stages_apart(setting: Setting) -> tuple[str, ...]:
+    """The stages that see another number of requests than the pipeline: each element is one."""
+    return tuple(stage.name for stage in setting.stages if stage.requests_per_input != 1)
+
+
+def yields_of(setting: Setting, backend: str) -> dict[str, float]:
+    """Stage → what one of its elements is to become, so that the next stage sees what it should.
+
+    A stage that sees one request for each of the pipeline's gets all elements of it together.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: there is no such number.
     """
-    for stage in setting.stages:
-        if stage.requests_per_input != 1:
+    stages, where = setting.stages, f"--backend {backend}"
+    if stages[0].requests_per_input != 1:
+        raise ConfigError(
+            f"the first stage, {stages[0].name}, sees {stages[0].requests_per_input:g} requests for"
+            " each input, and what it sees is what a client sends",
+            where=where,
+            allowed="1 for the first stage",
+        )
+    yields = {}
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        sees = 1.0 if following is None else following.requests_per_input
+        if following is not None and sees == 1 and stage.requests_per_input < 1:
             raise ConfigError(
-                f"stage {stage.name} sees {stage.requests_per_input:g} requests for each input",
-                where=f"--backend {backend}",
-                allowed="1: each request is answered with one",
+                f"stage {following.name} sees every request, and of some nothing is left after"
+                f" {stage.name}, which sees {stage.requests_per_input:g} for each input",
+                where=where,
+                allowed=f"at most {stage.requests_per_input:g} for {following.name}",
             )
+        yields[stage.name] = 1.0 if sees == 1 else round(sees / stage.requests_per_input, 12)
+    return yields
+
+
+def _check_yields(pipeline: ServedPipeline, yields: Mapping[str, float]) -> None:
+    """Whether the pipeline's handlers can make several elements of one."""
+    several = {stage: count for stage, count in yields.items() if count != 1}
+    if several and "yields" not in inspect.signature(pipeline.handler).parameters:
+        stage, count = next(iter(several.items()))
+        raise ConfigError(
+            f"stage {stage} is to make {count:g} elements of one for the next stage, and the"
+            " pipeline's handlers make one of one",
+            where="--backend local",
+            allowed="requests_per_input of 1",
+            fix="give its handler a keyword yields (pipelines/README.md), or --backend local-stub",
+        )
 
 
 def _check_whole_cores(setting: Setting) -> None:
@@ -150,14 +195,14 @@ def _check_whole_cores(setting: Setting) -> None:
                 )
 
 
-def _stubs(stage: Stage, works: bool) -> dict[Server, Launch]:
+def _stubs(stage: Stage, works: bool, yields: float) -> dict[Server, Launch]:
     batch_s: dict[Server, dict[int, float]] = {}
     for option in stage.options:
         server = (option.variant, option.allocation)
         batch_s.setdefault(server, {})[option.batch] = option.latency_avg_s
     launches = {}
     for server, seconds in batch_s.items():
-        told = json.dumps({"name": server[0], "batch_s": seconds, "work": works})
+        told = json.dumps({"name": server[0], "batch_s": seconds, "work": works, "yields": yields})
         command = (sys.executable, "-m", "ipa_energy.serving.local.stub_model", told)
         launches[server] = Launch(command, server[0])
     return launches
@@ -172,12 +217,12 @@ def reference_of(config: PipelineConfig) -> str:
     return str(Path(find_pipeline(name, near=near, where="--backend local")))
 
 
-def _fork(
+def _spec(
     reference: str, pipeline: ServedPipeline, config: PipelineConfig, stage: Stage, option: Option
-) -> Launch:
+) -> ModelSpec:
     find_variant(pipeline, stage.name, option.variant)
     weights = (config.weights or {}).get(option.variant)
-    spec = ModelSpec(
+    return ModelSpec(
         reference,
         stage.name,
         option.variant,
@@ -185,7 +230,6 @@ def _fork(
         threads=max(1, round(option.cpu_cores)),
         device=GPU_DEVICE if option.gpu_share > 0 else "cpu",
     )
-    return Launch((), option.variant, forked=spec)
 
 
 def _check_weights(

@@ -158,6 +158,7 @@ class StageQueue:
         self.drop_limit_s = drop_limit_s
         self.on_lost, self.on_served, self.is_working = on_lost, on_served, is_working
         self.dropped = self.retried = self.failed = 0
+        self._served = (0, 0)
         self._now_s = now_s
         self._waiting: deque[Visit] = deque()
         self._free: deque[_Seat] = deque()
@@ -178,14 +179,24 @@ class StageQueue:
 
         The answer raises :class:`DroppedError`, :class:`RefusedError` or :class:`StageFailedError`.
         """
+        (visit,) = self.enter_all((payload,), sent_s)
+        return visit
+
+    def enter_all(self, payloads: Iterable[Payload], sent_s: float) -> list[Visit]:
+        """The same with several at once, that may share a batch."""
+        visits = [self._made(payload, sent_s) for payload in payloads]
+        if not self._is_closed:
+            self._waiting.extend(visits)
+            self._dispatch()
+        return visits
+
+    def _made(self, payload: Payload, sent_s: float) -> Visit:
         answer: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
         visit = Visit(payload, sent_s, self._now_s(), answer)
         if self._is_closed:
             answer.set_exception(StageFailedError(f"stage {self.stage} is closed"))
-            return visit
-        answer.add_done_callback(lambda done: self._forget(visit) if done.cancelled() else None)
-        self._waiting.append(visit)
-        self._dispatch()
+        else:
+            answer.add_done_callback(lambda done: self._forget(visit) if done.cancelled() else None)
         return visit
 
     def add(self, replica: Replica) -> None:
@@ -194,6 +205,11 @@ class StageQueue:
         self._seats[replica.name] = seat
         self._free.append(seat)
         self._dispatch()
+
+    def take_served(self) -> tuple[int, int]:
+        """The requests that were served since the last call, and in how many batches."""
+        served, self._served = self._served, (0, 0)
+        return served
 
     def wake(self) -> None:
         """Look again: a replica's batch size or time-out has changed."""
@@ -311,6 +327,7 @@ class StageQueue:
             self._refuse(batch, error)
         else:
             served_s = self._now_s()
+            self._served = (self._served[0] + len(batch), self._served[1] + 1)
             for visit, answer in zip(batch, answers, strict=True):
                 visit.served_s = served_s
                 if not visit.answer.done():

@@ -5,8 +5,10 @@
     python -m ipa_energy.serving.local.stub_model '{"name": "yolov5n", "batch_s": {"1": 0.05}}'
 
 It answers every request with what it got, after the time that the profile gives a batch of that
-size: asleep, or with ``work`` at one core's full load. When it listens it writes ``{"port": …}`` on
-standard output. It ends when standard input does, that is when who started it is gone.
+size: asleep, or with ``work`` at one core's full load. With ``yields`` an element becomes so many,
+in the mean, as where the next stage is to see several of one. When it listens it writes
+``{"port": …}`` on standard output. It ends when standard input does, that is when who started it is
+gone.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import bisect
 import contextlib
 import ctypes
 import json
+import math
 import os
+import random
 import signal
 import sys
 import threading
@@ -24,7 +28,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ipa_energy.serving.local.protocol import Named, Payload, requests_in
+from ipa_energy.serving.local.protocol import Named, requests_in, spread
 from ipa_energy.serving.local.rpc import run, start_server
 
 _PR_SET_PDEATHSIG = 1
@@ -38,11 +42,13 @@ class StubModel:
         name: of the model.
         batch_s: batch size → seconds; between two sizes linear, outside like the nearest.
         works: True if the time is spent computing.
+        yields: elements that one becomes, in the mean: a fraction is rounded at random.
     """
 
     name: str
     batch_s: Mapping[int, float]
     works: bool = False
+    yields: float = 1.0
 
     def is_ready(self, model: str) -> bool:
         """Always."""
@@ -66,7 +72,14 @@ class StubModel:
             await asyncio.to_thread(_work, seconds)
         elif seconds:
             await asyncio.sleep(seconds)
-        return Named(self.name, named.request_id, Payload(payload.elements, payload.parameters))
+        if self.yields != 1:
+            payload = spread(payload, [[e] * rounded(self.yields) for e in payload.elements])
+        return Named(self.name, named.request_id, payload)
+
+
+def rounded(mean: float) -> int:
+    """A whole number beside it, at random, so that the mean is right."""
+    return math.floor(mean + random.random())
 
 
 def _work(seconds: float) -> None:
@@ -108,7 +121,8 @@ def main() -> None:
     end_with_parent()
     told = json.loads(sys.argv[1])
     batch_s = {int(size): float(seconds) for size, seconds in told["batch_s"].items()}
-    run(serve(StubModel(told["name"], batch_s, bool(told.get("work", False)))))
+    works, yields = bool(told.get("work", False)), float(told.get("yields", 1))
+    run(serve(StubModel(told["name"], batch_s, works, yields)))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class ModelSpec:
         weights: weights file, None for random weights.
         threads: of one operation: the cores that it reserves.
         device: ``cpu``, or ``cuda`` for the GPU that the template's process may use.
+        yields: elements that it is to make of one, in the mean.
     """
 
     pipeline: str
@@ -58,6 +59,7 @@ class ModelSpec:
     weights: str | None = None
     threads: int = 1
     device: str = "cpu"
+    yields: float = 1.0
 
 
 class Template:

@@ -38,7 +38,7 @@ def requests(seed, count, *, stage=None):
     return [b"%d" % seed] * count
 
 
-def handler(variant, *, weights, threads, device):
+def handler(variant, *, weights, threads, device, yields=1):
     if variant.name == "unloadable":
         raise ConfigError("these weights are torn", where="weights.pt")
     calls = 0
@@ -57,6 +57,8 @@ def handler(variant, *, weights, threads, device):
             if variant.name == "raises":
                 raise RuntimeError("out of something")
         told = b" %s %d %s" % (variant.name.encode(), threads, device.encode())
+        if yields != 1:
+            return [[element] * int(element) for element in elements]
         return [element + told for element in elements]
 
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -64,10 +65,29 @@ def test_a_run_serves_every_request_adapts_and_leaves_nothing_behind(tmp_path: P
     ]
 
 
-def test_stages_with_several_requests_an_input_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_stage_that_sees_several_requests_an_input_is_asked_so_often(tmp_path: Path) -> None:
+    pipeline = write_pipeline(tmp_path, [5] * 8, more="requests_per_input: [1, 2.5]\n")
+    out = tmp_path / "run"
+    assert main(words_of(pipeline, out)) == 0
+    run = read_run(out)
+    assert (len(run.requests), (run.requests.dropped_at == -1).all()) == (40, True)
+    log = json.loads((out / "adaptation_log.json").read_text())
+    live = [step["live"]["stages"] for step in log["timesteps"].values()]
+    find, name = (sum(stages[at]["requests"] for stages in live) for at in range(2))
+    assert 30 <= find <= 40  # the last ones leave after the last interval
+    assert 2.1 * find <= name <= 2.9 * find  # half of them are rounded up
+
+
+@pytest.mark.parametrize(
+    ("per_input", "told"),
+    [
+        ("[2, 2]", "the first stage, find, sees 2 requests for each input"),
+        ("[1, 0.5]", None),
+    ],
+)
+def test_what_no_client_can_send_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], per_input: str, told: str | None
 ) -> None:
-    pipeline = write_pipeline(tmp_path, [1])
-    pipeline.write_text(pipeline.read_text() + "requests_per_input: [1, 2]\n")
-    assert main(words_of(pipeline, tmp_path / "run")) == 2
-    assert "stage name sees 2 requests for each input; allowed: 1" in capsys.readouterr().err
+    pipeline = write_pipeline(tmp_path, [2], more=f"requests_per_input: {per_input}\n")
+    assert main(words_of(pipeline, tmp_path / "run")) == (0 if told is None else 2)
+    assert (told or "") in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import numpy as np
 import pytest
 
 pytest.importorskip("grpc")
@@ -22,6 +23,7 @@ from ipa_energy.serving.local.protocol import (
     joined,
     parted,
     requests_in,
+    spread,
 )
 from ipa_energy.serving.local.router import Router
 from ipa_energy.serving.local.rpc import RemoteReplica, start_server
@@ -81,6 +83,68 @@ async def test_a_request_that_its_client_cancels_is_under_way_no_more() -> None:
     (trip,) = router.take_finished()
     assert (trip.stopped_at, trip.trouble, router.under_way) == (0, "cancelled by the client", 0)
     assert second.batches == []
+
+
+def fanning(**second: object) -> tuple[Router, ScriptedReplica, ScriptedReplica]:
+    """A stage that makes ``ab`` ``a`` and ``b``; one that sees each apart; one that gathers."""
+    queues = StageQueue("one"), StageQueue("two"), StageQueue("three")
+
+    def letters(batch: Payload) -> Payload:
+        return spread(batch, [[b"%c" % letter for letter in x] for x in batch.elements])
+
+    replicas = (
+        ScriptedReplica("1", script=[letters] * 9),
+        ScriptedReplica("2", mark=b"2", **second),
+        ScriptedReplica("3", mark=b"3"),
+    )
+    for queue, replica in zip(queues, replicas, strict=True):
+        queue.add(replica)
+    return Router("pipe", queues, apart=("two",)), replicas[1], replicas[2]
+
+
+@asynchronous
+async def test_elements_of_one_request_are_requests_of_a_stage_that_sees_several() -> None:
+    router, second, third = fanning(batch=2, latency_s=0.01)
+    asked = [Named("pipe", "7", Payload((b"abc",), {"k": 1})), Named("pipe", "8", Payload((b"d",)))]
+    answers = await asyncio.gather(*(router.infer(one) for one in asked))
+    assert [answer.payload for answer in answers] == [
+        Payload((b"a23", b"b23", b"c23"), {"k": 1}),
+        Payload((b"d23",)),
+    ]
+    assert second.batches == [(b"a", b"b"), (b"c", b"d")]  # whoever's they are
+    assert sorted(third.batches) == [(b"a2", b"b2", b"c2"), (b"d2",)]  # together again
+    assert router.queues[1].take_served() == (4, 2)
+    assert router.queues[1].take_served() == (0, 0)
+    assert router.queues[2].take_served() == (2, 2)
+    trip = next(trip for trip in router.take_finished() if trip.request_id == "7")
+    first_s, last_s = trip.started_s[1], trip.served_s[1]
+    assert last_s - first_s > 0.015  # from the first part's batch to the last part's
+    assert trip.queued_s[2] >= last_s
+
+
+@asynchronous
+async def test_a_request_with_nothing_left_passes_by_the_stages_that_remain() -> None:
+    router, second, third = fanning()
+    answer = await router.infer(Named("pipe", "7", Payload((b"",))))
+    assert answer.payload.elements == ()
+    assert (second.batches, third.batches) == ([], [])
+    (trip,) = router.take_finished()
+    assert (trip.stopped_at, len(trip.queued_s)) == (-1, 3)
+    assert np.isnan([trip.queued_s[1:], trip.started_s[1:], trip.served_s[1:]]).all()
+
+
+@asynchronous
+async def test_a_request_with_a_part_that_is_too_old_is_dropped_whole_and_once() -> None:
+    router, second, third = fanning(latency_s=0.05)
+    router.queues[1].drop_limit_s = 0.07
+    with pytest.raises(DroppedError, match="stage two"):
+        await router.infer(Named("pipe", "7", Payload((b"abcde",))))
+    (trip,) = router.take_finished()
+    assert (trip.stopped_at, trip.is_dropped, math.isnan(trip.served_s[1])) == (1, True, True)
+    assert len(router.queues[1]) == 0  # its other parts left the queue with it
+    assert third.batches == []
+    assert (await router.infer(Named("pipe", "8", Payload((b"z",))))).payload.elements == (b"z23",)
+    assert second.batches[-1] == (b"z",)
 
 
 class Model:

@@ -79,6 +79,7 @@ def test_requests_carry_the_pictures_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "told"),
     [
+        ((", yields=1", ""), 2, "stage first is to make 2 elements of one for the next stage"),
         (("def handler", "def other"), 2, "cannot be served: it has no handler; allowed"),
         (('"echo", ', ""), 2, "no variant first/echo; allowed: first/other"),
         (("def versions", "REQUIRES = ('nosuch',)\ndef versions"), 4, "need nosuch, not installed"),
@@ -89,6 +90,7 @@ def test_models_that_cannot_be_served_are_told_before_anything_starts(
     tmp_path: Path, change: tuple[str, str] | None, status: int, told: str
 ) -> None:
     path = served_pipeline(tmp_path, [1])
+    path.write_text(path.read_text() + "requests_per_input: [1, 2]\n")
     models = tmp_path / "pipelines" / "small" / "pipeline.py"
     if change is None:
         models.unlink()

@@ -20,7 +20,7 @@ pytest.importorskip("mlserver")
 from test_stage_queue import asynchronous
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import Payload
+from ipa_energy.serving.local.protocol import Payload, parted
 from ipa_energy.serving.local.replica_process import NEVER_BEGAN, Launch, ReplicaProcess
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import RefusedError, ReplicaLostError
@@ -56,8 +56,12 @@ async def client(process: ReplicaProcess) -> AsyncIterator[RemoteReplica]:
 
 
 async def refusal(remote: RemoteReplica, *elements: bytes) -> str:
+    return await refusal_of(remote, Payload(elements))
+
+
+async def refusal_of(remote: RemoteReplica, payload: Payload) -> str:
     with pytest.raises(RefusedError) as caught:
-        await remote.infer(Payload(elements))
+        await remote.infer(payload)
     return str(caught.value)
 
 
@@ -92,6 +96,24 @@ async def test_a_forked_replica_answers_refuses_by_the_element_and_ends_when_tol
         two.kill()
         await two.stop()
         assert two.status == -signal.SIGKILL
+
+
+@asynchronous
+async def test_a_replica_that_yields_several_says_whose_they_are() -> None:
+    async with template() as made:
+        spec = ModelSpec(PIPELINE, "first", "echo", yields=1.5)
+        process = ReplicaProcess(Launch((), "echo", forked=spec), (), None, made)
+        async with client(process) as remote:
+            answer = await remote.infer(Payload((b"2", b"0", b"1")))
+            assert answer.elements == (b"2", b"2", b"1")
+            assert [part.elements for part in parted(answer, 3)] == [(b"2", b"2"), (), (b"1",)]
+            beside = {"parts": [2, 1], "requests": [{"a": 1}, {}]}
+            answer = await remote.infer(Payload((b"1", b"2", b"0"), beside))
+            assert answer == Payload((b"1", b"2", b"2"), {**beside, "parts": [3, 0]})
+            nothing = await remote.infer(Payload((b"0",)))
+            assert parted(nothing, 1) == [Payload(())]
+            assert "parts [7]" in await refusal_of(remote, Payload((b"1",), {"parts": [7]}))
+        await process.stop()
 
 
 @asynchronous
