@@ -35,9 +35,15 @@ from ipa_energy.serving.base import (
     Setting,
     replica_start,
 )
-from ipa_energy.serving.load import TraceLoad
+from ipa_energy.serving.load import (
+    ClassesOfRequests,
+    TraceLoad,
+    drawn_classes,
+    shuffled_classes,
+)
 from ipa_energy.serving.machine_fit import check_fits, free_bytes, machine_cores
 from ipa_energy.workloads import Workload, workload_from
+from ipa_energy.workloads.trace_files import OF_CLASS, TOTAL
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +98,66 @@ def load_experiment(
     workload = workload_from(planner.config, ipa_home)
     if planner.carbon is not None:
         planner.carbon.check_covers(workload.duration_s)
+    _check_classes(planner.config, workload)
     return Experiment(planner, workload)
+
+
+MUCH_OFF = 0.02
+"""A share of a class that is so far off that of the plans is worth a word."""
+
+
+def _check_classes(config: PipelineConfig, workload: Workload) -> None:
+    """Refuse a trace with classes that the plans know nothing of."""
+    found = {name: float(counts.sum()) for name, counts in workload.by_class.items()}
+    if not found:
+        return
+    shares = {name: count / workload.requests for name, count in found.items()}
+    told = ", ".join(f"{name}: {share:.4g}" for name, share in shares.items())
+    known = {each.name: each.share for each in config.classes if each.share > 0}
+    unknown = [name for name, count in found.items() if count and name not in known]
+    if unknown:
+        raise ConfigError(
+            f"the trace has requests of class {', '.join(unknown)}, which no plan counts with",
+            where=workload.source,
+            allowed=", ".join(known) or "a trace with one column requests",
+            fix=f"set request_classes: {{{told}}}",
+        )
+    off = [name for name, share in known.items() if abs(shares.get(name, 0) - share) > MUCH_OFF]
+    if off:
+        planned = ", ".join(f"{name}: {share:.4g}" for name, share in known.items())
+        logger.warning(
+            "%s: the shares of its requests are %s; plans count with %s",
+            workload.source,
+            told,
+            planned,
+        )
+
+
+def classes_of(config: PipelineConfig, workload: Workload) -> ClassesOfRequests | None:
+    """Which class each request is of; drawn by the shares where the trace does not say."""
+    names = tuple(each.name for each in config.classes)
+    if not names:
+        return None
+    if workload.by_class:
+        none = np.zeros_like(workload.counts)
+        by_class = [workload.by_class.get(name, none) for name in names]
+        return ClassesOfRequests(names, shuffled_classes(by_class, seed=config.seed))
+    shares = {each.name: each.share for each in config.classes}
+    return ClassesOfRequests(names, drawn_classes(workload.counts, shares, seed=config.seed))
+
+
+def check_serves(start: Deployment, config: PipelineConfig) -> None:
+    """Refuse to begin with what cannot serve every class of requests."""
+    for stage in start:
+        for each in config.classes:
+            serves = [lane.option.of_class(each.name) for lane in stage.lanes]
+            if each.share > 0 and not any(serves):
+                raise ConfigError(
+                    f"stage {stage.stage} begins with {stage.label}, which is not profiled for"
+                    f" requests of class {each.name}",
+                    where="initial_active_model",
+                    fix="name a variant that has figures for every class",
+                )
 
 
 def run_experiment(
@@ -142,12 +207,12 @@ def run_experiment(
             where="mix",
             allowed=", ".join(["mix: false", *(f"backend {name}" for name in able)]),
         )
-    if experiment.planner.config.mix and experiment.planner.config.classes:
+    if experiment.workload.by_class and not getattr(entry, "mixes", False):
         raise ConfigError(
-            "a run does not deal out requests by their class yet",
-            where="request_classes",
-            allowed="request_classes with mix: false, or mix: true without classes, in runs;"
-            " optimize knows both together",
+            f"{backend} does not send requests of a class",
+            where="workload_config",
+            fix="give a trace with one column requests: its plans still count with the shares of"
+            " request_classes",
         )
     if isinstance(entry, Serves) and entry.on_this_machine and not live.overcommits:
         experiment = _fitted(experiment, fixed)
@@ -229,8 +294,17 @@ def setting_of(
     planner, config = experiment.planner, experiment.planner.config
     load = TraceLoad(experiment.workload.counts, mode=config.mode, seed=config.seed)
     start = fixed or initial_configuration(planner)
-    sla_s = planner.planned.latency_sla_s
-    return Setting(config, planner.stages, start, load, resumed_at_s, sla_s, live)
+    check_serves(start, config)
+    return Setting(
+        config,
+        planner.stages,
+        start,
+        load,
+        resumed_at_s,
+        planner.planned.latency_sla_s,
+        live,
+        classes=classes_of(config, experiment.workload),
+    )
 
 
 def _go(
@@ -371,8 +445,11 @@ def _config_yaml(experiment: Experiment) -> str:
 
 
 def _workload_csv(workload: Workload) -> str:
-    lines = [f"{second},{count}" for second, count in enumerate(workload.counts.tolist())]
-    return "\n".join(["second,requests", *lines, ""])
+    columns = {OF_CLASS + name: counts for name, counts in workload.by_class.items()}
+    columns = columns or {TOTAL: workload.counts}
+    rows = zip(*(counts.tolist() for counts in columns.values()), strict=True)
+    lines = [",".join(map(str, (second, *row))) for second, row in enumerate(rows)]
+    return "\n".join([",".join(["second", *columns]), *lines, ""])
 
 
 def _cores(held: Sequence[Allocation]) -> float | dict[str, float]:
@@ -422,6 +499,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
             **({"latency_sla_s": config.sla_steps.to_json()} if config.sla_steps else {}),
             **({"log_detail": "counts"} if config.log_detail == "counts" else {}),
+            **({"request_classes": _logged_classes(config)} if config.classes else {}),
             **(settings_of(config, HORIZON_SETTINGS) if config.controller == "horizon" else {}),
             **(
                 {
@@ -438,6 +516,17 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **_installed(VERSIONS_OF),
         },
     )
+
+
+def _logged_classes(config: PipelineConfig) -> dict[str, dict[str, float]]:
+    """Class of requests → its share, and its latency SLA where it has its own."""
+    return {
+        each.name: {
+            "share": each.share,
+            **({} if each.latency_sla_s is None else {"latency_sla_s": each.latency_sla_s}),
+        }
+        for each in config.classes
+    }
 
 
 def _installed(packages: Iterable[str]) -> dict[str, str]:

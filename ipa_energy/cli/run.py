@@ -269,6 +269,16 @@ def _generator_words(out: Path) -> str:
     )
 
 
+def _class_words(one: dict[str, Any]) -> str:
+    """What one class of requests came to."""
+    words = f"class {one['name']}: {one['requests']} requests"
+    if one["sla_attainment"] is not None and one["latency_sla_s"] is not None:
+        words += f", {one['sla_attainment']:.2%} inside {one['latency_sla_s']:g} s"
+    if one["joules_per_request"] is not None:
+        words += f", {one['joules_per_request']:.3f} J per request"
+    return words
+
+
 def _summary(name: str, found: dict[str, Any], out: Path) -> str:
     notice = notice_of(found["meter"])
     joules, total_j = found["joules_per_request"], found["energy_j"]
@@ -287,6 +297,7 @@ def _summary(name: str, found: dict[str, Any], out: Path) -> str:
         + (f", {found['failed']} failed" if found["failed"] else "")
         + (f", {attainment:.2%} inside the SLA" if attainment is not None else "")
         + f", {energy}, {found['cores_mean']:.2f} cores on average\n"
+        + "".join(f"  {_class_words(one)}\n" for one in found["classes"])
         + (f"the joules of the profile are {notice}\n" if notice else "")
         + f"run folder: {out}"
     )

@@ -37,6 +37,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
+from ipa_energy.comparing.class_table import ClassMetrics, class_metrics
 from ipa_energy.comparing.forecast_scores import ForecastScore, forecast_scores
 from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.registries import QUANTITIES
@@ -73,6 +74,7 @@ class RunMetrics:
         forecasts: how good the forecasts of the run were; empty where none were logged.
         detail: what a baseline runs, for people.
         stages: of its pipeline; 0 if unknown.
+        classes: its figures by class of requests; none where nobody tells them apart.
         status: of the run; ``complete`` for baselines.
     """
 
@@ -121,6 +123,7 @@ class RunMetrics:
     embodied_g: float = math.nan
     forecasts: tuple[ForecastScore, ...] = ()
     stages: int = 0
+    classes: tuple[ClassMetrics, ...] = ()
 
     @property
     def is_summed(self) -> bool:
@@ -214,6 +217,7 @@ def metrics(run: Run) -> RunMetrics:
         grams_per_million_requests=grams / served * 1e6 if served else math.nan,
         embodied_g=_sum(step.embodied_g for step in run.steps),
         forecasts=forecast_scores(run),
+        classes=class_metrics(run),
         unproven=sum(step.optimality_gap > 0 for step in run.decisions),
         largest_gap=max((step.optimality_gap for step in run.decisions), default=0.0),
         energy_sla_attainment=_mean(
@@ -250,7 +254,7 @@ def _outcome(run: Run) -> _Outcome:
         )
     answered = requests.dropped_at < 0
     latency_s = (requests.done_s - requests.sending_s)[answered]
-    sla_s = run.info.sla_s(requests.sending_s)
+    sla_s = run.info.sla_s(requests)
     limit_s = np.broadcast_to(math.inf if sla_s is None else sla_s, answered.shape)
     within = latency_s <= limit_s[answered] + LOG_RESOLUTION_S
     return _Outcome(

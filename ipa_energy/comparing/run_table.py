@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from ipa_energy.comparing.carbon_table import IN_CARBON_TABLE, carbon_table
+from ipa_energy.comparing.class_table import class_table
 from ipa_energy.comparing.comparison import Comparison, relative
 from ipa_energy.comparing.forecast_scores import forecast_table
 from ipa_energy.comparing.hull import Saving
@@ -134,6 +135,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
     """The runs, then what energy saves and what hindsight would have done where that is known."""
     found = [
         run_table(comparison),
+        class_table(comparison),
         yardstick_table(comparison),
         grams_yardstick_table(comparison),
         hindsight_table(comparison),

@@ -337,7 +337,10 @@ def _unpriced(
 
 
 def _initial_option(pipeline: PipelineConfig, config: StageConfig, stage: Stage) -> Option:
-    variant = config.initial_variant or next(iter(by_rising_accuracy(stage)))
+    names = [each.name for each in pipeline.classes if each.share > 0]
+    complete = {o.variant for o in stage.options if all(o.of_class(name) for name in names)}
+    rising = list(by_rising_accuracy(stage))
+    variant = config.initial_variant or next((v for v in rising if v in complete), rising[0])
     fitting = [
         option
         for option in stage.options

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ipa_energy.comparing import Comparison, headline
 from ipa_energy.comparing.carbon_table import carbon_table
+from ipa_energy.comparing.class_table import class_table
 from ipa_energy.comparing.run_table import (
     forecasts_of_runs,
     grams_yardstick_table,
@@ -126,6 +127,7 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     qualities = {run.quality for run in (*comparison.runs, *comparison.baselines)}
     numbers = (
         run_table(comparison),
+        class_table(comparison),
         yardstick_table(comparison),
         grams_yardstick_table(comparison),
         carbon_table(comparison),

@@ -28,6 +28,7 @@ from ipa_energy.runlog.live_step import known
 from ipa_energy.runlog.record import MICROSECONDS, Interval, no_requests
 from ipa_energy.runlog.step import as_quality, log_entry
 from ipa_energy.serving.base import Change, Event, Requests, Served
+from ipa_energy.serving.class_work import ClassWork
 from ipa_energy.serving.observed import Spent
 from ipa_energy.serving.tally import Tally
 
@@ -105,6 +106,7 @@ def _decode(data: dict[str, Any]) -> Line:
             grams=window.get("grams"),
             embodied_g=window.get("embodied_g"),
             tally=Tally.from_json(window["tally"]) if "tally" in window else None,
+            work=tuple(ClassWork(**one) for one in window.get("request_classes", ())),
             **_beside(window),
         ),
     )
@@ -123,7 +125,8 @@ def _beside(window: dict[str, Any]) -> dict[str, Any]:
 
 
 def _window(served: Served) -> dict[str, Any]:
-    live = {
+    beside = {
+        "request_classes": as_json([one.rounded() for one in served.work]),
         "overhead_j": {name: round(joules, 6) for name, joules in served.overhead_j.items()},
         "replicas": as_json(served.replicas),
         "events": as_json(served.events),
@@ -132,7 +135,7 @@ def _window(served: Served) -> dict[str, Any]:
         "machine_j": served.machine_j,
     }
     return {
-        **{name: value for name, value in live.items() if value},
+        **{name: value for name, value in beside.items() if value},
         "start_s": round(served.start_s, 6),
         "end_s": round(served.end_s, 6),
         "idle_j": _list(served.idle_j, 6),
@@ -159,6 +162,7 @@ def _logged(served: Served) -> dict[str, Any]:
         "done_us": _to_us(requests.done_s),
         "dropped_at": requests.dropped_at.tolist(),
         **({"failed": requests.failed.tolist()} if requests.failed.any() else {}),
+        **({"kind": requests.kind.tolist()} if requests.has_classes else {}),
         "queued_us": _to_us(requests.queued_s.T),
         "started_us": _to_us(requests.started_s.T),
         "served_us": _to_us(requests.served_s.T),
@@ -177,6 +181,7 @@ def _requests(window: dict[str, Any]) -> Requests:
         started_s=_from_us(window["started_us"]).reshape(by_stage).T,
         served_s=_from_us(window["served_us"]).reshape(by_stage).T,
         failed=np.array(window.get("failed", []), dtype=np.bool_),
+        kind=np.array(window.get("kind", []), dtype=np.int64),
     )
 
 

@@ -37,13 +37,13 @@ from ipa_energy.runlog.record import (
     as_logged,
     no_requests,
     read_run_json,
+    taken,
 )
 from ipa_energy.runlog.responses import (
     Responses,
     add_seconds,
     joined,
     read_responses,
-    taken,
 )
 from ipa_energy.runlog.step import (
     Finished,
@@ -145,7 +145,7 @@ def read_run(path: Path) -> Run:
                 ) from error
             status = "complete"  # it was completed while we looked
     steps = list(_steps(_timesteps(path / ADAPTATION_FILE), info))
-    responses = read_responses(path / RESPONSES_FILE, info.nodes)
+    responses = read_responses(path / RESPONSES_FILE, info.nodes, info.classes)
     return _folder_run(path, info, status, steps, responses)
 
 

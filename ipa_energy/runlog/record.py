@@ -15,6 +15,7 @@ is charged to the plan that ran it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
 from ipa_energy.serving.base import Decision, Requests, Served
 from ipa_energy.serving.observed import Correction, Scale, StageJoules
-from ipa_energy.serving.tally import tally
+from ipa_energy.serving.tally import Tally, tally
 from ipa_energy.sla_steps import SlaSteps
 
 MICROSECONDS = 1_000_000
@@ -119,10 +120,27 @@ class RunInfo:
         """True if its log counts requests interval by interval in the place of their times."""
         return self.settings.get("log_detail") == "counts"
 
-    def sla_s(self, sending_s: Floats) -> Floats | float | None:
-        """The latency SLA of requests sent then: one for all, unless it changes along the run."""
+    @property
+    def classes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Class of requests → its ``share``, and its ``latency_sla_s`` where it has its own."""
+        found: Mapping[str, Mapping[str, Any]] = self.settings.get("request_classes") or {}
+        return found
+
+    def sla_s(self, requests: Requests) -> Floats | float | None:
+        """The latency SLA of requests: one for all, unless it changes along the run or by class."""
         steps = self.settings.get("latency_sla_s")
-        return SlaSteps.of(steps).at(sending_s) if steps else self.latency_sla_s
+        common = SlaSteps.of(steps).at(requests.sending_s) if steps else self.latency_sla_s
+        own = {
+            kind: each["latency_sla_s"]
+            for kind, each in enumerate(self.classes.values())
+            if each.get("latency_sla_s") is not None
+        }
+        if not own:
+            return common
+        limits_s = np.full(len(requests), math.inf if common is None else common)
+        for kind, sla_s in own.items():
+            limits_s[requests.kind == kind] = sla_s
+        return limits_s
 
     def counted(self, interval: Interval) -> Interval:
         """The interval as it is logged: its requests counted, if that is how this run logs them."""
@@ -130,15 +148,23 @@ class RunInfo:
             return interval
         served, stages = interval.served, len(self.stages)
         requests = as_logged(served.requests)
-        counts = tally(
+        counts = self._tally(requests)
+        if requests.has_classes:
+            kinds = enumerate(self.classes)
+            of_kind = {name: taken(requests, requests.kind == kind) for kind, name in kinds}
+            by_class = {name: self._tally(some) for name, some in of_kind.items()}
+            counts = replace(counts, by_class=by_class)
+        return replace(interval, served=replace(served, requests=no_requests(stages), tally=counts))
+
+    def _tally(self, requests: Requests) -> Tally:
+        return tally(
             requests.sending_s,
             requests.done_s - requests.sending_s,
             requests.dropped_at,
             requests.failed,
-            stages=stages,
-            sla_s=self.sla_s(requests.sending_s),
+            stages=len(self.stages),
+            sla_s=self.sla_s(requests),
         )
-        return replace(interval, served=replace(served, requests=no_requests(stages), tally=counts))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunInfo:
@@ -157,6 +183,11 @@ def as_logged(requests: Requests) -> Requests:
     times = ("sending_s", "done_s", "queued_s", "started_s", "served_s")
     rounded = {name: np.rint(getattr(requests, name) * MICROSECONDS) for name in times}
     return replace(requests, **{name: value / MICROSECONDS for name, value in rounded.items()})
+
+
+def taken(requests: Requests, index: Any) -> Requests:
+    """The requests at ``index`` (positions or a mask)."""
+    return Requests(**{item.name: getattr(requests, item.name)[index] for item in fields(Requests)})
 
 
 def no_requests(stages: int) -> Requests:

@@ -3,8 +3,9 @@
 Times are absolute (start of the experiment plus seconds of the run), to the microsecond. A served
 request has every pair that any mode of IPA's parser asks for. A dropped one has empty ``times``,
 which each mode counts as one lost request; where it was dropped, and the times it did get, stand
-under ``dropped``, with ``failed`` among them if it was not its age that it was lost for. Two more
-lists, ``power_w`` and ``cores``, hold one mean a second.
+under ``dropped``, with ``failed`` among them if it was not its age that it was lost for. Beside
+``times`` stands its ``request_class``, where requests come in classes. Two more lists, ``power_w``
+and ``cores``, hold one mean a second.
 
 The file is written and read one second a line, so that the length of a run costs no memory. Of a
 run with ``log_detail: counts`` its lists are empty: the counts are in the adaptation log.
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
-from ipa_energy.runlog.record import MICROSECONDS
+from ipa_energy.runlog.record import MICROSECONDS, taken
 from ipa_energy.serving.base import Requests, Served
 
 OPENING = '{"responses": ['
@@ -61,11 +62,6 @@ def joined(parts: list[Requests]) -> Requests:
     return Requests(**columns)
 
 
-def taken(requests: Requests, index: Any) -> Requests:
-    """The requests at ``index`` (positions or a mask)."""
-    return Requests(**{item.name: getattr(requests, item.name)[index] for item in fields(Requests)})
-
-
 def in_order(windows: Iterable[Requests]) -> Iterator[Requests]:
     """Requests in the order of sending from windows in the order of finishing.
 
@@ -85,7 +81,13 @@ def in_order(windows: Iterable[Requests]) -> Iterator[Requests]:
 
 
 def write_responses(
-    file: TextIO, windows: Iterable[Served], *, nodes: tuple[str, ...], start_s: float, end_s: float
+    file: TextIO,
+    windows: Iterable[Served],
+    *,
+    nodes: tuple[str, ...],
+    start_s: float,
+    end_s: float,
+    classes: Iterable[str] = (),
 ) -> None:
     """Stream ``0.json``.
 
@@ -95,6 +97,7 @@ def write_responses(
         nodes: node names in pipeline order.
         start_s: wall clock at second 0.
         end_s: wall clock at the end of the workload; a second without requests is an empty list.
+        classes: names of the classes of requests; none where nobody tells them apart.
     """
     power_w: list[float] = []
     cores: list[float] = []
@@ -105,12 +108,17 @@ def write_responses(
             yield served.requests
 
     rendered = _renderer(nodes, start_s)
+    tails = [f',"request_class":{json.dumps(name)}}}' for name in classes]
     file.write(OPENING)
     second, row = 0, list[str]()
     separator = "\n["
     for batch in in_order(seen()):
         seconds = np.floor(batch.sending_s).astype(int).tolist()
-        for sent_in, text in zip(seconds, rendered(batch), strict=True):
+        texts = rendered(batch)
+        if batch.has_classes:
+            of_class = zip(texts, batch.kind.tolist(), strict=True)
+            texts = [text[:-1] + tails[kind] for text, kind in of_class]
+        for sent_in, text in zip(seconds, texts, strict=True):
             while second < sent_in:
                 file.write(f"{separator}{','.join(row)}]")
                 separator, row = ",\n[", []
@@ -209,13 +217,19 @@ def _dropped(
     return json.dumps({"times": {}, "dropped": dropped}, separators=(",", ":"))
 
 
-def read_responses(path: Path, nodes: tuple[str, ...]) -> Responses:
+def read_responses(path: Path, nodes: tuple[str, ...], classes: Iterable[str] = ()) -> Responses:
     """Read any ``0.json``: ours by the line, IPA's at once.
+
+    Args:
+        path: the file.
+        nodes: node names in pipeline order.
+        classes: names of the classes of requests.
 
     Raises:
         ConfigError: it is not such a file.
     """
-    flat, drops, failed = array("d"), array("q"), array("b")
+    flat, drops, failed, kinds = array("d"), array("q"), array("b"), array("q")
+    kind_of = {name: kind for kind, name in enumerate(classes)}
     second = -1
     try:
         with path.open(encoding="utf-8") as file:
@@ -227,6 +241,7 @@ def read_responses(path: Path, nodes: tuple[str, ...]) -> Responses:
                     flat.extend(row)
                     drops.append(drop)
                     failed.append("failed" in (request.get("dropped") or {}))
+                    kinds.append(kind_of.get(request.get("request_class"), -1))
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -245,6 +260,7 @@ def read_responses(path: Path, nodes: tuple[str, ...]) -> Responses:
             started_s=table[:, 3::3],
             served_s=table[:, 4::3],
             failed=np.array(failed, dtype=np.bool_),
+            kind=np.array(kinds, dtype=np.int64),
         ),
         power_w=_series(closing.get("power_w")),
         cores=_series(closing.get("cores")),

@@ -16,18 +16,22 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from ipa_energy.as_json import or_none
+from ipa_energy.as_json import as_json, or_none
 from ipa_energy.optimizer.plan import Plan, StagePlan, part_json
 from ipa_energy.optimizer.problem import within
 from ipa_energy.records import EVERY_CLASS, QUALITIES, Allocation, Option, Quality, weakest_quality
 from ipa_energy.runlog.live_step import LiveStep, decided_live, parse_live, served_live
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import Served, Switching
+from ipa_energy.serving.class_work import ClassWork, added
 from ipa_energy.serving.tally import Tally, merged
 
 NAN = math.nan
 TALLY = "requests_counted"
 """Key of what a step's requests came to, where their times are not logged."""
+
+WORK = "request_classes"
+"""Key of what was done for each class of requests, stage by stage."""
 
 IPA_TERMS = {
     "accuracy": "accuracy_objective",
@@ -165,6 +169,7 @@ class Step:
             ``peak_rps`` (the largest second), ``mean_rps``; empty where none were logged.
         live: what only a live run has; None for others.
         tally: of the requests that left in it, where their times are not logged; else None.
+        work: by class of requests; empty where nobody tells them apart.
     """
 
     start_s: float
@@ -197,6 +202,7 @@ class Step:
     forecast: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     live: LiveStep | None = None
     tally: Tally | None = None
+    work: tuple[ClassWork, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -313,6 +319,9 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
     if served.tally is not None:
         parts = [Tally.from_json(entry[TALLY])] if TALLY in entry else []
         entry = entry | {TALLY: merged([*parts, served.tally]).to_json()}
+    if served.work:
+        before = _work(entry)
+        entry = entry | {WORK: as_json([one.rounded() for one in added([*before, *served.work])])}
     if "switching" in entry:
         loaded_j = _add(
             entry["switching"]["loaded_joules"],
@@ -335,6 +344,10 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
         "energy_meter": served.meter or entry.get("energy_meter"),
         "in_flight": served.in_flight,
     }
+
+
+def _work(entry: Mapping[str, Any]) -> tuple[ClassWork, ...]:
+    return tuple(ClassWork(**one) for one in entry.get(WORK) or ())
 
 
 def _held(sla: Mapping[str, Any], served: Served, energy_j: float | None) -> dict[str, Any]:
@@ -459,6 +472,7 @@ def parse_entry(
         },
         live=parse_live(entry),
         tally=Tally.from_json(entry[TALLY]) if TALLY in entry else None,
+        work=_work(entry),
     )
 
 

@@ -353,6 +353,7 @@ class RunLog:
                 nodes=info.nodes,
                 start_s=info.start_time_s,
                 end_s=round(info.start_time_s + info.duration_s, 6),
+                classes=info.classes,
             )
 
         write_atomically(self.path / RESPONSES_FILE, write)

@@ -35,7 +35,9 @@ from ipa_energy.arrays import Counts, Floats, Mask
 from ipa_energy.config import PipelineConfig
 from ipa_energy.gpu_partitions import SLICE
 from ipa_energy.optimizer.plan import Plan, parts_label
-from ipa_energy.records import Option, Part, Quality, Stage
+from ipa_energy.records import EVERY_CLASS, Option, Part, Quality, Stage
+from ipa_energy.serving.class_work import ClassWork
+from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.observed import AdapterFigures, Spent
 from ipa_energy.serving.tally import Tally
 
@@ -74,9 +76,12 @@ class DeployedStage:
         return tuple(found) or (self,)
 
     @property
-    def shares(self) -> tuple[float, ...]:
-        """Of the stage's requests that come to each of its lanes."""
-        return tuple(part.share for part in self.parts) or (1.0,)
+    def shares(self) -> tuple[dict[str, float], ...]:
+        """Of each lane: class → share of the stage's requests that are of it and come there.
+
+        One of :data:`~ipa_energy.records.EVERY_CLASS` where all are dealt out alike.
+        """
+        return tuple(dict(part.shares) for part in self.parts) or ({EVERY_CLASS: 1.0},)
 
     @property
     def label(self) -> str:
@@ -226,7 +231,8 @@ def _runs_the_same(after: DeployedStage, before: DeployedStage) -> bool:
     return all(
         new.replicas == old.replicas
         and _is_same(new.option, old.option)
-        and abs(one - other) < 1e-6
+        and one.keys() == other.keys()
+        and all(abs(one[name] - other[name]) < 1e-6 for name in one)
         for new, old, one, other in zip(
             after.lanes, before.lanes, after.shares, before.shares, strict=True
         )
@@ -339,6 +345,8 @@ class Requests:
         served_s: (R, S) when its batch was done there; NaN if it never was.
         failed: (R,) True if it was lost because something failed or it was refused, and not because
             it was older than the drop limit; empty if given so: nothing failed.
+        kind: (R,) position of its class in the YAML's ``request_classes``; −1 where nobody tells
+            them apart, and so if given empty.
     """
 
     request_id: Counts
@@ -349,10 +357,18 @@ class Requests:
     started_s: Floats
     served_s: Floats
     failed: Mask = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    kind: Counts = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         if not len(self.failed):
             object.__setattr__(self, "failed", np.zeros(len(self.request_id), dtype=np.bool_))
+        if not len(self.kind):
+            object.__setattr__(self, "kind", np.full(len(self.request_id), -1, dtype=np.int64))
+
+    @property
+    def has_classes(self) -> bool:
+        """True if some of them are of a class."""
+        return bool((self.kind >= 0).any())
 
     def __len__(self) -> int:
         return len(self.request_id)
@@ -436,6 +452,7 @@ class Served:
         loading_j: of ``dynamic_j`` what loading replicas took; None where it is not told apart.
         batches: (S, 2) requests of each stage that it served, and in how many batches; None where
             nobody counts them.
+        work: by class of requests; empty where nobody tells them apart.
     """
 
     start_s: float
@@ -460,6 +477,7 @@ class Served:
     embodied_g: float | None = field(default=None, kw_only=True)
     tally: Tally | None = field(default=None, kw_only=True)
     batches: Counts | None = field(default=None, kw_only=True)
+    work: tuple[ClassWork, ...] = field(default=(), kw_only=True)
 
     @property
     def left(self) -> int:
@@ -647,6 +665,7 @@ class Setting:
         folder: of the run; None if it has none. Whoever resumes it looks there for what runs.
         logged_until_s: where the intervals end that were logged before it was resumed.
         next_request_id: above the number of every request in them.
+        classes: of the requests of ``load``; None where nobody tells them apart.
     """
 
     config: PipelineConfig
@@ -659,6 +678,7 @@ class Setting:
     folder: Path | None = None
     logged_until_s: float = 0.0
     next_request_id: int = 0
+    classes: ClassesOfRequests | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ as those of a Poisson process. Our ``exponential`` is the Poisson process.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -79,6 +81,44 @@ def _checked_counts(counts_per_s: npt.ArrayLike) -> Counts:
             f"request count {counts[wrong[0]]:g} in second {wrong[0]}", allowed="whole numbers ≥ 0"
         )
     return counts.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassesOfRequests:
+    """Which class each request of a trace is of.
+
+    Attributes:
+        names: of the classes.
+        of_request: (R,) position in ``names``, in the order of sending.
+    """
+
+    names: tuple[str, ...]
+    of_request: Counts
+
+
+def drawn_classes(counts_per_s: Counts, shares: Mapping[str, float], *, seed: int) -> Counts:
+    """(R,) positions of classes drawn by their shares, request by request."""
+    edges = np.cumsum([*shares.values()])
+    draws = np.random.default_rng([seed, _CLASSES]).random(int(counts_per_s.sum()))
+    return np.searchsorted(edges / edges[-1], draws, side="right").astype(np.int64)
+
+
+def shuffled_classes(by_class: Sequence[Counts], *, seed: int) -> Counts:
+    """(R,) positions of classes with so many of each in every second, in random order there.
+
+    Args:
+        by_class: of each class (seconds,) requests.
+        seed: of the order within the seconds.
+    """
+    table = np.array(by_class).T
+    kinds = np.repeat(np.tile(np.arange(len(by_class)), len(table)), table.ravel())
+    second = np.repeat(np.arange(len(table)), table.sum(axis=1))
+    keys = np.random.default_rng([seed, _CLASSES]).random(len(kinds))
+    return kinds[np.lexsort((keys, second))].astype(np.int64)
+
+
+_CLASSES = 1
+"""Which of a seed's random streams deals out classes."""
 
 
 class TraceLoad:

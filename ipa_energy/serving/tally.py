@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -39,6 +39,7 @@ class Tally:
         latency_sum_s: of the answered ones.
         bins: (K,) bins of their latencies, ascending; see the module.
         counts: (K,) how many are in each.
+        by_class: the same of each class of requests; empty where nobody tells them apart.
     """
 
     first_s: int
@@ -49,6 +50,7 @@ class Tally:
     latency_sum_s: float
     bins: Counts
     counts: Counts
+    by_class: Mapping[str, Tally] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.sent.sum())
@@ -83,6 +85,11 @@ class Tally:
             "latency_sum_s": round(self.latency_sum_s, 6),
             "latency_bins": self.bins.tolist(),
             "latency_counts": self.counts.tolist(),
+            **(
+                {"request_classes": {name: one.to_json() for name, one in self.by_class.items()}}
+                if self.by_class
+                else {}
+            ),
         }
 
     @classmethod
@@ -101,6 +108,10 @@ class Tally:
             latency_sum_s=float(data["latency_sum_s"]),
             bins=_counts(data["latency_bins"]),
             counts=_counts(data["latency_counts"]),
+            by_class={
+                str(name): cls.from_json(one)
+                for name, one in (data.get("request_classes") or {}).items()
+            },
         )
 
 
@@ -164,6 +175,10 @@ def merged(parts: Sequence[Tally]) -> Tally:
         latency_sum_s=math.fsum(part.latency_sum_s for part in parts),
         bins=bins,
         counts=np.bincount(place, weights=weights, minlength=len(bins)).astype(np.int64),
+        by_class={
+            name: merged([part.by_class[name] for part in parts if name in part.by_class])
+            for name in dict.fromkeys(name for part in parts for name in part.by_class)
+        },
     )
 
 

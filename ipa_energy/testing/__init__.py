@@ -27,8 +27,7 @@ from ipa_energy.optimizer.plan import Plan, plan_of
 from ipa_energy.optimizer.problem import StageRules
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.records import Allocation, Option, Provenance, Quality, Stage
-from ipa_energy.runlog.record import Interval, RunInfo
-from ipa_energy.runlog.responses import taken
+from ipa_energy.runlog.record import Interval, RunInfo, taken
 from ipa_energy.runlog.writer import RunLog
 from ipa_energy.serving.base import (
     Decision,

@@ -7,7 +7,8 @@ nothing ever arrives.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class Workload:
         name: short name for tables, e.g. ``bursty``.
         counts: (seconds,) requests that arrive in each second, read-only.
         source: where the counts come from: file or generator, with seed and damping.
+        by_class: class of requests → its (seconds,) counts, which add up to ``counts``; empty where
+            the trace does not tell them apart.
 
     Raises:
         ConfigError: no seconds, a negative count, or no request at all.
@@ -37,6 +40,7 @@ class Workload:
     name: str
     counts: Counts
     source: str
+    by_class: Mapping[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = np.array(self.counts, dtype=np.int64)

@@ -1,8 +1,9 @@
 """Traces from files: CSVs of requests per second, and windows of IPA's own trace in a checkout.
 
-A CSV has ``second,requests`` rows, or a single column ``requests``. IPA keeps its trace, requests
-per second over 22 days, as a compressed archive and unpacks it once; either file is taken here, and
-the archive is read in memory: nothing is written to the checkout.
+A CSV has ``second,requests`` rows, or a single column ``requests``; of requests in classes it has a
+column each, ``requests:translate,requests:summarize``, with or without ``second``. IPA keeps its
+trace, requests per second over 22 days, as a compressed archive and unpacks it once; either file is
+taken here, and the archive is read in memory: nothing is written to the checkout.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from ipa_energy.workloads.trace import (
     damped,
 )
 
-HEADERS = (["second", "requests"], ["requests"])
-_HEADERS_TEXT = "'second,requests' or 'requests'"
+TOTAL = "requests"
+OF_CLASS = "requests:"
+_HEADERS_TEXT = "'second,requests', 'requests', or a column 'requests:CLASS' for each class"
 
 
 def csv_workload(path: Path, damping_factor: int | None = None) -> Workload:
     """The trace in ``path``, damped.
 
     Counts are integers from 0, one row a second; where there is a ``second`` column it rises by 1
-    from row to row, from any start. Blank lines are skipped.
+    from row to row, from any start. Blank lines are skipped. Classes are damped one by one.
 
     Raises:
         ConfigError: the file is missing, unreadable, empty or not such a table; the message has
@@ -41,7 +43,7 @@ def csv_workload(path: Path, damping_factor: int | None = None) -> Workload:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            counts = list(_counts(path, csv.reader(file)))
+            names, counts = _counts(path, csv.reader(file))
     except FileNotFoundError as error:
         raise ConfigError(
             "there is no such trace",
@@ -55,12 +57,19 @@ def csv_workload(path: Path, damping_factor: int | None = None) -> Workload:
             f"the trace is not a CSV text file: {in_words(error)}", where=path
         ) from error
     source = f"{path}" if damping_factor is None else f"{path}, damping_factor {damping_factor}"
-    return Workload(path.stem, damped(np.array(counts, dtype=np.int64), damping_factor), source)
+    columns = damped(np.array(counts, dtype=np.int64), damping_factor)
+    by_class = {} if names == [TOTAL] else dict(zip(names, columns.T, strict=True))
+    by_class = {name.removeprefix(OF_CLASS): column for name, column in by_class.items()}
+    return Workload(path.stem, columns.sum(axis=1), source, by_class)
 
 
-def _counts(path: Path, rows: Iterator[list[str]]) -> Iterator[int]:
+def _counts(path: Path, rows: Iterator[list[str]]) -> tuple[list[str], list[list[int]]]:
+    """(names of the columns of counts, a row a second)."""
     numbered = ((f"{path}:{line}", row) for line, row in _numbered(rows) if any(row))
-    columns = _columns(path, numbered)
+    header = _header(path, numbered)
+    has_seconds = header[0] == "second"
+    names = header[has_seconds:]
+    found: list[list[int]] = []
     previous_second: int | None = None
     where = None
     for seconds, (where, row) in enumerate(numbered, start=1):
@@ -68,27 +77,32 @@ def _counts(path: Path, rows: Iterator[list[str]]) -> Iterator[int]:
             raise ConfigError(
                 "the trace is too long", where=where, allowed=f"{LONGEST_DURATION_S} seconds"
             )
-        if len(row) != columns:
+        if len(row) != len(header):
             raise ConfigError(
-                f"{len(row)} cells under {columns} columns", where=where, allowed=_HEADERS_TEXT
+                f"{len(row)} cells under {len(header)} columns", where=where, allowed=_HEADERS_TEXT
             )
-        if columns == 2:
+        if has_seconds:
             previous_second = _next_second(row[0], previous_second, where)
-        yield _whole(row[-1], "requests", where)
+        cells = zip(names, row[has_seconds:], strict=True)
+        found.append([_whole(cell, name, where) for name, cell in cells])
     if where is None:
         raise ConfigError(
             "the trace has a header and no rows", where=path, allowed="one row a second"
         )
+    return names, found
 
 
-def _columns(path: Path, numbered: Iterator[tuple[str, list[str]]]) -> int:
+def _header(path: Path, numbered: Iterator[tuple[str, list[str]]]) -> list[str]:
     where, header = next(numbered, (str(path), []))
     if not header:
         raise ConfigError("the trace is empty", where=where, allowed=f"a header {_HEADERS_TEXT}")
     names = [cell.strip() for cell in header]
-    if names not in HEADERS:
+    counted = names[names[0] == "second" :]
+    classes = [name.removeprefix(OF_CLASS) for name in counted if name.startswith(OF_CLASS)]
+    is_by_class = len(classes) == len(set(classes)) == len(counted) > 0 and all(classes)
+    if counted != [TOTAL] and not is_by_class:
         raise ConfigError(f"the header is {','.join(names)!r}", where=where, allowed=_HEADERS_TEXT)
-    return len(names)
+    return names
 
 
 def _next_second(cell: str, previous: int | None, where: str) -> int:
@@ -116,13 +130,13 @@ def _whole(cell: str, column: str, where: str) -> int:
     text = cell.strip()
     if text.isascii() and text.isdecimal() and len(text) <= 18:
         number = int(text)
-        if column != "requests" or number <= MOST_REQUESTS_IN_A_SECOND:
+        if column == "second" or number <= MOST_REQUESTS_IN_A_SECOND:
             return number
     raise ConfigError(
         f"{column} is {text!r}",
         where=where,
         allowed="an integer from 0"
-        + (f" to {MOST_REQUESTS_IN_A_SECOND}" if column == "requests" else ""),
+        + ("" if column == "second" else f" to {MOST_REQUESTS_IN_A_SECOND}"),
     )
 
 

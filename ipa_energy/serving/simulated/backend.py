@@ -30,6 +30,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -51,6 +52,7 @@ from ipa_energy.serving.base import (
     VirtualClock,
     replica_start,
 )
+from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.simulated.ipa_dispatch import IpaSimulation
 from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.simulated.simulation import Simulation
@@ -76,6 +78,7 @@ def simulated(setting: Setting) -> Serving:
         reconfiguration_s=config.told_s,
         batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
         serving=config.serving,
+        classes=setting.classes,
     )
     return Serving(backend, setting.load, VirtualClock())
 
@@ -95,6 +98,7 @@ class SimulatedBackend:
             while a replica is free; None: the wait that the running plan counts with. Default 1 s
             everywhere.
         serving: how batches come to replicas.
+        classes: of the requests of ``load``; None where nobody tells them apart.
 
     Raises:
         ConfigError: a time or the seed is negative, the numbers of stages differ, or ``initial`` is
@@ -115,11 +119,12 @@ class SimulatedBackend:
         reconfiguration_s: Told = None,
         batch_timeout_s: Sequence[float | None] | None = None,
         serving: ServingMode = "central",
+        classes: ClassesOfRequests | None = None,
     ) -> None:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
         _check_settings(len(stages), seed, drop_limit_s, reconfiguration_s, timeouts)
         self._stages = tuple(stages)
-        self._load = load
+        self._load, self._classes = load, classes
         self._now_s = 0.0
         self._sent_rps: list[int] = []
         make: Callable[..., Simulation] = Simulation
@@ -132,6 +137,7 @@ class SimulatedBackend:
             drop_limit_s=math.inf if drop_limit_s is None else drop_limit_s,
             reconfiguration_s=reconfiguration_s,
             batch_timeout_s=timeouts,
+            classes=classes,
         )
 
     @property
@@ -204,10 +210,14 @@ class SimulatedBackend:
         """Everything about the window from the last close to ``until_s``."""
         start_s, self._now_s = self._now_s, until_s
         spent = self._simulation.ledger.close(start_s, until_s)
+        requests = self._simulation.log.close()
+        if self._classes is not None:
+            kind = self._classes.of_request[requests.request_id]
+            requests = replace(requests, kind=kind)
         return Served(
             start_s=start_s,
             end_s=until_s,
-            requests=self._simulation.log.close(),
+            requests=requests,
             idle_j=spent.idle_j,
             dynamic_j=spent.dynamic_j,
             power_w=spent.power_w,
@@ -217,6 +227,7 @@ class SimulatedBackend:
             quality="estimated" if spent.meters else None,
             loading_j=spent.loading_j if spent.meters else None,
             embodied_g=None if math.isnan(spent.embodied_g) else spent.embodied_g,
+            work=spent.work,
         )
 
     def _check_sending(self, sending_s: Floats, until_s: float) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import Option
+from ipa_energy.serving.class_work import ClassWork, added
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Spent:
     meters: frozenset[str] | None
     loading_j: float
     embodied_g: float
+    work: tuple[ClassWork, ...]
 
 
 class EnergyLedger:
@@ -83,6 +85,7 @@ class EnergyLedger:
 
     def __init__(self, holding: Iterable[Held]) -> None:
         self._stages = [_StageLedger([first]) for first in holding]
+        self._work: list[ClassWork] = []
 
     def hold(self, stage: int, entry: Held) -> None:
         """From ``entry.since_s`` on, the stage's replicas hold what ``entry`` says."""
@@ -94,6 +97,10 @@ class EnergyLedger:
         ledger.starts_s.append(start_s)
         ledger.ends_s.append(end_s)
         ledger.energies_j.append(energy_j)
+
+    def worked(self, work: ClassWork) -> None:
+        """A batch begins, of which this is what one class of requests has."""
+        self._work.append(work)
 
     def close(self, start_s: float, end_s: float) -> Spent:
         """The window's figures; what reaches beyond ``end_s`` is kept for the next window."""
@@ -131,7 +138,8 @@ class EnergyLedger:
             del ledger.holding[:-1]
         width_s = np.diff(edges_s)
         spent = (idle_j, dynamic_j, energy_j / width_s, core_seconds / width_s)
-        return Spent(*spent, meters, loading_j, embodied_g)
+        work, self._work = added(self._work), []
+        return Spent(*spent, meters, loading_j, embodied_g, work)
 
 
 def _close_batches(ledger: _StageLedger, edges_s: Floats) -> tuple[float, Floats]:

@@ -24,6 +24,7 @@ import numpy as np
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import Deployment, Told
+from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.simulated.energy_ledger import held
 from ipa_energy.serving.simulated.replicas import Fleet
 from ipa_energy.serving.simulated.simulation import COMPLETE, WAKE, Lane, Simulation, Station
@@ -55,6 +56,7 @@ class IpaSimulation(Simulation):
         drop_limit_s: requests older than this are dropped when their batch closes.
         reconfiguration_s: time until new replicas serve.
         batch_timeout_s: one a stage.
+        classes: of the requests; None where nobody tells them apart.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class IpaSimulation(Simulation):
         drop_limit_s: float,
         reconfiguration_s: Told,
         batch_timeout_s: Sequence[float | None],
+        classes: ClassesOfRequests | None = None,
     ) -> None:
         _require_one_option(deployment)
         super().__init__(
@@ -76,6 +79,7 @@ class IpaSimulation(Simulation):
             drop_limit_s=drop_limit_s,
             reconfiguration_s=reconfiguration_s,
             batch_timeout_s=batch_timeout_s,
+            classes=classes,
         )
         self._lines: list[dict[Fleet, list[Line]]] = [{} for _ in stages]
         self._turn = [0] * len(stages)
@@ -159,10 +163,7 @@ class IpaSimulation(Simulation):
         """A replica begins the batch that waits longest at it."""
         line.busy = True
         batch = line.waiting.popleft()
-        ids, size = batch[0], len(batch[0])
-        end_s = now_s + fleet.profile.draw_s(size, station.normals)
-        self.log.notes["started"][station.index].add(ids, now_s)
-        self.ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
+        end_s = self._begin(station, fleet, batch[0], now_s)
         done = partial(self._done, station, fleet, line, batch)
         self._at(end_s, COMPLETE, station, done)
 

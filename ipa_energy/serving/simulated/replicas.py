@@ -46,7 +46,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.records import Allocation, Option
+from ipa_energy.records import EVERY_CLASS, Allocation, Option
 from ipa_energy.serving.base import DeployedStage, Told, is_in_place, ready_after_s
 
 Z99 = 2.3263478740408408
@@ -105,10 +105,14 @@ class BatchProfile:
 
     def draw_s(self, size: int, normals: NormalStream) -> float:
         """A service time of a batch of ``size``; takes one number from ``normals`` if random."""
+        return self.time_s(size, 0.0 if self.log_deviation[size] == 0.0 else normals.next())
+
+    def time_s(self, size: int, normal: float) -> float:
+        """The service time of a batch of ``size`` at a value of the normal distribution."""
         deviation = self.log_deviation[size]
         if deviation == 0.0:
             return self.mean_s[size]
-        return math.exp(self.log_mean[size] + deviation * normals.next())
+        return math.exp(self.log_mean[size] + deviation * normal)
 
 
 def batch_profile(options: Iterable[Option]) -> BatchProfile:
@@ -151,18 +155,23 @@ class BatchProfiles:
         self._options: dict[Server, list[Option]] = {}
         for option in options:
             self._options.setdefault(server_of(option), []).append(option)
-        self._known: dict[tuple[Server, int], BatchProfile] = {}
+        self._known: dict[tuple[Server, int, str], BatchProfile] = {}
         for server in self._options:  # a profile that cannot be simulated is refused at once
             self.of(server, 1)
 
-    def of(self, server: Server, replicas: int) -> BatchProfile:
-        """The batches of one server with ``replicas`` at work."""
+    def of(self, server: Server, replicas: int, kind: str = EVERY_CLASS) -> BatchProfile:
+        """The batches of one server with ``replicas`` at work, all of one class of requests.
+
+        Of a class that it has no figures for it has those of the others.
+        """
         options = self._options[server]
         replicas = min(replicas, max(option.most_measured for option in options))
-        if (server, replicas) not in self._known:
-            found = batch_profile(option.at(replicas) for option in options)
-            self._known[server, replicas] = found
-        return self._known[server, replicas]
+        key = (server, replicas, kind)
+        if key not in self._known:
+            at_work = [option.at(replicas) for option in options]
+            known = [own for option in at_work if kind and (own := option.of_class(kind))]
+            self._known[key] = batch_profile(known or at_work)
+        return self._known[key]
 
 
 @dataclass(slots=True, eq=False)
@@ -203,6 +212,7 @@ class Fleet:
         option: what they run; its batch and idle watts hold now.
         wait_s: planned wait to fill a batch.
         profile: times and joules of their batches, of as many replicas as are meant to run.
+        by_class: the same of each class of requests; empty where nobody tells them apart.
         free: ready and waiting.
         busy: serving a batch, those that will stop after it included.
         stopping: how many of the busy ones stop after their batch (the first to finish).
@@ -216,6 +226,7 @@ class Fleet:
     busy: int = 0
     stopping: int = 0
     starting: list[Cohort] = field(default_factory=list)
+    by_class: Sequence[BatchProfile] = ()
 
     @property
     def existing(self) -> int:
@@ -267,6 +278,7 @@ class Replicas:
         deployed: what runs from the beginning, ready at once.
         profiles: the stage's batches by server.
         reconfiguration_s: time to start; None: see :func:`~ipa_energy.serving.base.ready_after_s`.
+        kinds: names of the classes of requests; empty where nobody tells them apart.
 
     Attributes:
         serving: the fleet that takes batches now.
@@ -277,8 +289,9 @@ class Replicas:
         deployed: DeployedStage,
         profiles: BatchProfiles,
         reconfiguration_s: Told = None,
+        kinds: Sequence[str] = (),
     ) -> None:
-        self._profiles = profiles
+        self._profiles, self._kinds = profiles, kinds
         self._reconfiguration_s = reconfiguration_s
         self.serving = self._new_fleet(deployed)
         self.serving.free = deployed.replicas
@@ -287,10 +300,14 @@ class Replicas:
 
     @classmethod
     def none_yet(
-        cls, deployed: DeployedStage, profiles: BatchProfiles, reconfiguration_s: Told = None
+        cls,
+        deployed: DeployedStage,
+        profiles: BatchProfiles,
+        reconfiguration_s: Told = None,
+        kinds: Sequence[str] = (),
     ) -> Replicas:
         """Those of an option that does not run yet: :meth:`retarget` starts them."""
-        found = cls(deployed, profiles, reconfiguration_s)
+        found = cls(deployed, profiles, reconfiguration_s, kinds)
         found.serving.free = 0
         return found
 
@@ -330,7 +347,7 @@ class Replicas:
         """
         fleet = self._fleet_for(deployed)
         fleet.option, fleet.wait_s = deployed.option, deployed.wait_s
-        fleet.profile = self._profile(deployed)
+        fleet.profile, *fleet.by_class = self._batches(deployed)
         missing = deployed.replicas - fleet.staying
         if missing <= 0:
             fleet.stop(-missing)
@@ -383,10 +400,13 @@ class Replicas:
         return self._upcoming
 
     def _new_fleet(self, deployed: DeployedStage) -> Fleet:
-        return Fleet(deployed.option, deployed.wait_s, self._profile(deployed))
+        profile, *by_class = self._batches(deployed)
+        return Fleet(deployed.option, deployed.wait_s, profile, by_class=by_class)
 
-    def _profile(self, deployed: DeployedStage) -> BatchProfile:
-        return self._profiles.of(server_of(deployed.option), deployed.replicas)
+    def _batches(self, deployed: DeployedStage) -> list[BatchProfile]:
+        """Of all requests, then of each class."""
+        server, replicas = server_of(deployed.option), deployed.replicas
+        return [self._profiles.of(server, replicas, kind) for kind in (EVERY_CLASS, *self._kinds)]
 
     def _forget_drained(self) -> None:
         self._draining = [fleet for fleet in self._draining if fleet.existing]

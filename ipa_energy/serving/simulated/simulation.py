@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
@@ -18,8 +19,10 @@ from heapq import heappop, heappush
 import numpy as np
 
 from ipa_energy.arrays import Floats
-from ipa_energy.records import Stage
+from ipa_energy.records import EVERY_CLASS, Option, Stage
 from ipa_energy.serving.base import DeployedStage, Deployment, StageState, Told
+from ipa_energy.serving.class_work import ClassWork
+from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
 from ipa_energy.serving.simulated.queueing import FanOut, StageQueue
 from ipa_energy.serving.simulated.replicas import (
@@ -47,24 +50,49 @@ class Lane:
     Attributes:
         queue: what waits for it.
         replicas: that serve it.
-        share: of the stage's requests that come here.
-        credit: requests that it should have had more, up to now.
+        shares: of the requests of each class that come here.
+        credits: requests of each class that it should have had more, up to now.
         wake_s: when its queue is looked at next.
     """
 
-    __slots__ = ("credit", "queue", "replicas", "share", "wake_s")
+    __slots__ = ("credits", "queue", "replicas", "shares", "wake_s")
 
-    def __init__(self, replicas: Replicas, share: float) -> None:
+    def __init__(self, replicas: Replicas, shares: Sequence[float]) -> None:
         self.queue = StageQueue()
-        self.replicas, self.share = replicas, share
-        self.credit, self.wake_s = 0.0, math.inf
+        self.replicas, self.shares = replicas, shares
+        self.credits, self.wake_s = [0.0] * len(shares), math.inf
+
+
+def lane_shares(deployed: DeployedStage, kinds: Sequence[str]) -> list[list[float]]:
+    """Of each lane: the share of every class's requests that comes to it.
+
+    A class that the plan has no share for comes to the largest lane that serves it.
+
+    Args:
+        deployed: the stage.
+        kinds: names of the classes; empty where nobody tells them apart.
+    """
+    if not kinds:
+        return [[shares[EVERY_CLASS]] for shares in deployed.shares]
+    found = [[shares.get(kind, shares.get(EVERY_CLASS, 0.0)) for kind in kinds]
+             for shares in deployed.shares]  # fmt: skip
+    for at, kind in enumerate(kinds):
+        total = sum(shares[at] for shares in found)
+        for shares in found:
+            shares[at] = shares[at] / total if total else 0.0
+        if not total:
+            serves = [lane.option.of_class(kind) is not None for lane in deployed.lanes]
+            found[serves.index(True) if any(serves) else 0][at] = 1.0
+    return found
 
 
 class Station:
     """One stage under simulation: its lanes, one an option, its own random streams.
 
-    Requests are dealt out to the lanes as they come, by share: always to the one that is furthest
-    behind. A change of shares, and whatever stops for it, waits until all that it starts is ready.
+    Requests are dealt out to the lanes as they come, by the shares of their class: always to the
+    one that is furthest behind. A batch of several classes takes the mean time and joules of its
+    requests, each as in a batch of its own class. A change of shares, and whatever stops for it,
+    waits until all that it starts is ready.
 
     Args:
         index: position in the pipeline.
@@ -73,12 +101,15 @@ class Station:
         timeout_s: longest wait for a batch to fill; None: that of the running plan.
         reconfiguration_s: time until new replicas serve; None: that of the profile.
         seed: of the whole simulation.
+        classes: of the requests; None where nobody tells them apart.
     """
 
     __slots__ = (
+        "_kinds",
         "_later",
         "_profiles",
         "_told_s",
+        "class_names",
         "fan_out",
         "index",
         "lanes",
@@ -96,15 +127,19 @@ class Station:
         timeout_s: float | None,
         reconfiguration_s: Told,
         seed: int,
+        classes: ClassesOfRequests | None = None,
     ) -> None:
         times, parts = np.random.SeedSequence([seed, index]).spawn(2)
         self.index = index
         self.name = stage.name
         self._profiles = BatchProfiles(stage.options)
         self._told_s = reconfiguration_s
+        self.class_names = classes.names if classes else ()
+        self._kinds = classes.of_request.tolist() if classes else None
+        shares = lane_shares(deployed, self.class_names)
         self.lanes = [
-            Lane(Replicas(each, self._profiles, reconfiguration_s), share)
-            for each, share in zip(deployed.lanes, deployed.shares, strict=True)
+            Lane(Replicas(each, self._profiles, reconfiguration_s, self.class_names), own)
+            for each, own in zip(deployed.lanes, shares, strict=True)
         ]
         self._later: Callable[[], None] | None = None
         self.normals = NormalStream(np.random.default_rng(times))
@@ -126,23 +161,29 @@ class Station:
             self.lanes[0].queue.extend(ids, entered_s, sent_s)
             return
         for request, entered, sent in zip(ids, entered_s, sent_s, strict=True):
-            self._next_lane().queue.extend([request], [entered], [sent])
+            kind = self._kinds[request] if self._kinds else 0
+            self._next_lane(kind).queue.extend([request], [entered], [sent])
 
-    def _next_lane(self) -> Lane:
+    def _next_lane(self, kind: int) -> Lane:
         for lane in self.lanes:
-            lane.credit += lane.share
-        chosen = max(self.lanes, key=lambda lane: lane.credit)
-        chosen.credit -= 1.0
+            lane.credits[kind] += lane.shares[kind]
+        chosen = max(self.lanes, key=lambda lane: lane.credits[kind])
+        chosen.credits[kind] -= 1.0
         return chosen
+
+    def by_class(self, ids: Sequence[int]) -> dict[int, int]:
+        """Class → how many of these requests are of it; empty where nobody tells them apart."""
+        return Counter(self._kinds[request] for request in ids) if self._kinds else {}
 
     def retarget(self, deployed: DeployedStage) -> list[tuple[Lane, Fleet, Cohort]]:
         """Start moving to ``deployed``; the replicas that have to start.
 
         Whoever calls it calls :meth:`settle` next, and whenever replicas have become ready.
         """
-        wanted = list(zip(deployed.lanes, deployed.shares, strict=True))
+        shares = lane_shares(deployed, self.class_names)
+        wanted = list(zip(deployed.lanes, shares, strict=True))
         free = list(self.lanes)
-        pairs: list[tuple[Lane, DeployedStage, float]] = []
+        pairs: list[tuple[Lane, DeployedStage, list[float]]] = []
         unmatched = []
         for each, share in wanted:  # who runs it already goes on
             known = [
@@ -154,7 +195,10 @@ class Station:
             else:
                 unmatched.append((each, share))
         for each, share in unmatched:
-            lane = free.pop(0) if free else self._new_lane(each)
+            reused = next((lane for lane in free if self._can_take_over(each.option, lane)), None)
+            if reused is not None:
+                free.remove(reused)
+            lane = reused or self._new_lane(each)
             pairs.append((lane, each, share))
         starting = []
         smaller = []
@@ -168,9 +212,9 @@ class Station:
             for lane, each in smaller:
                 lane.replicas.retarget(each)
             for lane, _, share in pairs:
-                lane.share = share
+                lane.shares = share
             for lane in free:
-                lane.share = 0.0
+                lane.shares = [0.0] * len(lane.shares)
                 lane.replicas.let_go()
             self._deal_anew()
 
@@ -185,8 +229,17 @@ class Station:
         later()
         return True
 
+    def _can_take_over(self, option: Option, lane: Lane) -> bool:
+        """True if it serves every class that comes to the lane."""
+        return all(
+            option.of_class(kind) is not None
+            for kind, share in zip(self.class_names, lane.shares, strict=False)
+            if share
+        )
+
     def _new_lane(self, deployed: DeployedStage) -> Lane:
-        lane = Lane(Replicas.none_yet(deployed, self._profiles, self._told_s), 0.0)
+        replicas = Replicas.none_yet(deployed, self._profiles, self._told_s, self.class_names)
+        lane = Lane(replicas, [0.0] * max(1, len(self.class_names)))
         self.lanes.append(lane)
         return lane
 
@@ -196,10 +249,10 @@ class Station:
         self.lanes = [
             lane
             for lane in self.lanes
-            if lane.share or any(fleet.existing for fleet in lane.replicas)
+            if any(lane.shares) or any(fleet.existing for fleet in lane.replicas)
         ]
         for lane in self.lanes:
-            lane.credit = 0.0
+            lane.credits = [0.0] * len(lane.shares)
         for entered_s, request, sent_s in waiting:
             self.enter([request], [entered_s], [sent_s])
 
@@ -221,6 +274,7 @@ class Simulation:
         drop_limit_s: float,
         reconfiguration_s: Told,
         batch_timeout_s: Sequence[float | None],
+        classes: ClassesOfRequests | None = None,
     ) -> None:
         self._drop_limit_s = drop_limit_s
         self._events: list[Event] = []
@@ -233,6 +287,7 @@ class Simulation:
                 timeout_s=timeout_s,
                 reconfiguration_s=reconfiguration_s,
                 seed=seed,
+                classes=classes,
             )
             for index, (stage, deployed, timeout_s) in enumerate(
                 zip(stages, deployment, batch_timeout_s, strict=True)
@@ -358,15 +413,35 @@ class Simulation:
         now_s: float,
     ) -> None:
         """One free replica begins a batch: the requests, and when they were sent."""
-        ids = batch[0]
         fleet.free -= 1
         fleet.busy += 1
-        size = len(ids)
-        end_s = now_s + fleet.profile.draw_s(size, station.normals)
-        self.log.notes["started"][station.index].add(ids, now_s)
-        self.ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
+        end_s = self._begin(station, fleet, batch[0], now_s)
         done = partial(self._complete, station, lane, fleet, batch)
         self._at(end_s, COMPLETE, station, done)
+
+    def _begin(self, station: Station, fleet: Fleet, ids: list[int], now_s: float) -> float:
+        """A batch begins, is noted and charged; when it will be done."""
+        size, kinds = len(ids), station.by_class(ids)
+        self.log.notes["started"][station.index].add(ids, now_s)
+        if not kinds:
+            end_s = now_s + fleet.profile.draw_s(size, station.normals)
+            self.ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
+            return end_s
+        batches = {kind: fleet.by_class[kind] for kind in kinds}
+        is_random = any(each.log_deviation[size] for each in batches.values())
+        normal = station.normals.next() if is_random else 0.0
+        energy_j = length_s = 0.0
+        for kind, count in kinds.items():
+            name, share = station.class_names[kind], count / size
+            part_s = share * batches[kind].time_s(size, normal)
+            part_j = share * batches[kind].energy_j[size]
+            idle_j = part_s * fleet.option.idle_power_w
+            served = fleet.option.of_class(name) or fleet.option
+            accuracy = count * served.accuracy
+            self.ledger.worked(ClassWork(station.index, name, count, part_j, idle_j, accuracy))
+            length_s, energy_j = length_s + part_s, energy_j + part_j
+        self.ledger.batch(station.index, now_s, now_s + length_s, energy_j)
+        return now_s + length_s
 
     def _complete(
         self,

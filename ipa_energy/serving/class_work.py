@@ -1,0 +1,77 @@
+"""What was done for each class of requests, where requests come in classes.
+
+A class is charged the dynamic joules of its own requests. What else a stage takes, its idle watts
+and the loading of replicas, serves all: each class bears it in proportion to the idle joules that
+replicas held while they worked for it. So the joules of the classes add up to all joules, and a
+class that needs large replicas for long pays for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True, slots=True)
+class ClassWork:
+    """What one stage did for one class in a window; of batches that began in it.
+
+    Attributes:
+        stage: position in the pipeline.
+        request_class: its name.
+        requests: of the stage that began to be served.
+        dynamic_j: joules above idle of these.
+        idle_j: joules that replicas held idle while they worked for them.
+        accuracy_sum: sum of the accuracies that they were served with.
+    """
+
+    stage: int
+    request_class: str
+    requests: int
+    dynamic_j: float
+    idle_j: float
+    accuracy_sum: float
+
+    def rounded(self) -> ClassWork:
+        """As it is logged."""
+        sums = {name: round(getattr(self, name), 6) for name in _SUMS}
+        return replace(self, **sums)
+
+
+_SUMS = tuple(each.name for each in fields(ClassWork))[3:]
+
+
+def added(parts: Iterable[ClassWork]) -> tuple[ClassWork, ...]:
+    """Several windows as one, by stage and class in the order in which they come."""
+    found: dict[tuple[int, str], ClassWork] = {}
+    for part in parts:
+        key = (part.stage, part.request_class)
+        before = found.get(key)
+        if before is None:
+            found[key] = part
+            continue
+        sums = {name: getattr(before, name) + getattr(part, name) for name in _SUMS}
+        found[key] = replace(before, requests=before.requests + part.requests, **sums)
+    return tuple(found[key] for key in sorted(found, key=lambda key: key[0]))
+
+
+def joules_by_class(
+    work: Sequence[ClassWork], stage_joules: Sequence[float], names: Sequence[str]
+) -> dict[str, float]:
+    """Class → its joules of a whole run; they add up to those of the stages.
+
+    Args:
+        work: of the run.
+        stage_joules: all joules of each stage.
+        names: of all classes; one that nothing was done for has none.
+    """
+    found = dict.fromkeys(names, 0.0)
+    for stage, joules in enumerate(stage_joules):
+        mine = [part for part in work if part.stage == stage]
+        rest_j = joules - sum(part.dynamic_j for part in mine)
+        weights = [part.idle_j for part in mine]
+        if not sum(weights) > 0:
+            weights = [float(part.requests) for part in mine]
+        for part, weight in zip(mine, weights, strict=True):
+            found[part.request_class] += part.dynamic_j + rest_j * weight / sum(weights)
+    return found
