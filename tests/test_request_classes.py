@@ -167,7 +167,8 @@ ROWS = (
 def pipeline(folder: Path, *, rows: Sequence[tuple[str, str, float, float, float]] = ROWS) -> Path:
     """One stage: small is as good as large at easy requests, and bad at hard ones."""
     lines = [
-        f"s,{variant},cpu,1,0,1,1,{1 / s},{s},{s},{1 / s},{a},{e},0.5,{e + s / 2},,1,fake,imported,{name}\n"
+        f"s,{variant},cpu,1,0,1,1,{1 / s},{s},{s},{1 / s},{a},{e},0.5,{e + s / 2},,1,fake,imported,"
+        f"{name}\n"
         for variant, name, s, a, e in rows
     ]
     (folder / "profile.csv").write_text(HEADER + "".join(lines))

@@ -59,7 +59,8 @@ class CsvWorkload(StrictModel):
     """A load read from a CSV file."""
 
     path: FilePath = Field(
-        description="The file, relative to this YAML's folder, else to the working folder."
+        description="The file, relative to this YAML's folder, else to the working folder: a row a"
+        " second, with a column requests, or a column requests:CLASS for each class of requests."
     )
     damping_factor: Damping = None
 
