@@ -37,7 +37,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
-from ipa_energy.comparing.class_table import ClassMetrics, class_metrics
+from ipa_energy.comparing.class_metrics import ClassMetrics, class_metrics
 from ipa_energy.comparing.forecast_scores import ForecastScore, forecast_scores
 from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.registries import QUANTITIES
