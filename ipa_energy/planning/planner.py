@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa_energy.carbon.run_carbon import G_PER_KWH, RunCarbon, carbon_of
+from ipa_energy.carbon.run_carbon import RunCarbon, carbon_of
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, one_part, plan_of_parts
@@ -63,14 +63,6 @@ class Planner:
         if steps is not None:  # the plan must keep what comes before the next decision, too
             found[LATENCY_SLA] = steps.tightest(now_s, now_s + interval_s)
         return found
-
-    def mean_signals(self, duration_s: float) -> Mapping[str, float]:
-        """The same as means over the first seconds of the run."""
-        steps = self.config.sla_steps
-        told = {} if steps is None else {LATENCY_SLA: steps.tightest(0.0, duration_s)}
-        if self.carbon is None:
-            return told
-        return {**self.signals(), **told, G_PER_KWH: self.carbon.mean_g_per_kwh(0.0, duration_s)}
 
     def moment(self, load_rps: float, now_s: float = 0.0) -> Moment:
         """A load at a second of the run; none is planned for as one request an interval."""

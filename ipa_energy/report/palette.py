@@ -28,12 +28,6 @@ _NAMED = 36
 _STEPS = 40
 
 
-def run_color(index: int, *, dark: bool = False) -> str:
-    """The colour of a run; a seventh run has the first's and another dash (:func:`run_dash`)."""
-    colors = RUNS_DARK if dark else RUNS_LIGHT
-    return colors[index % len(colors)]
-
-
 def run_dash(index: int) -> Dash:
     """The dash of a run's lines: another one each time the colours begin again."""
     return DASHES[index // len(RUNS_LIGHT) % len(DASHES)]

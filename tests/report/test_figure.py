@@ -27,9 +27,9 @@ from ipa_energy.report.figure import (
 from ipa_energy.report.image import draw, write_images
 from ipa_energy.report.page import Page, Section, write_page
 from ipa_energy.report.palette import (
+    RUNS_LIGHT,
     named_colors,
     paper_color,
-    run_color,
     run_dash,
     scale_color,
     value_color,
@@ -170,7 +170,7 @@ def test_texts_beside_crowded_points_do_not_lie_on_each_other() -> None:
 def test_colours_are_the_same_names_in_both_themes_and_on_paper() -> None:
     light, dark = named_colors(dark=False), named_colors(dark=True)
     assert light.keys() == dark.keys()
-    assert paper_color("run1") == run_color(1) == light["run1"]
+    assert paper_color("run1") == light["run1"] == RUNS_LIGHT[1]
     assert paper_color("#123456") == "#123456"
     assert value_color(0.5, 0, 1) == "value20"
     assert value_color(7, 7, 7) == "value0"

@@ -16,7 +16,6 @@ import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ServingError
-from ipa_energy.meters.cpu_time import process_cpu_s
 from ipa_energy.serving.base import LoadSource
 from ipa_energy.serving.local.generator import Sent
 
@@ -59,7 +58,7 @@ class LiveLoad:
     ) -> None:
         self.trace: Counts | None = load.trace
         self.duration_s = load.duration_s
-        self.cpu_s = self._used_cpu_s = 0.0
+        self.cpu_s = 0.0
         self._times_s = load.sending_s(first_s, EVERYTHING_S)
         self._first_s, self._on_start = first_s, on_start
         self._finished: list[Sent] = []
@@ -81,13 +80,6 @@ class LiveLoad:
     def pid(self) -> int:
         """Process id of the generator."""
         return self._process.pid
-
-    def used_cpu_s(self) -> float:
-        """CPU seconds that the generator has used so far."""
-        if not self._done.is_set():
-            with contextlib.suppress(OSError):
-                self._used_cpu_s = max(self._used_cpu_s, process_cpu_s(self.pid))
-        return max(self._used_cpu_s, self.cpu_s)
 
     @property
     def requests(self) -> int:
@@ -112,11 +104,6 @@ class LiveLoad:
         """When requests are to be sent in [start_s, until_s)."""
         first, last = np.searchsorted(self._times_s, [start_s, until_s])
         return self._times_s[first:last]
-
-    def sent_rps(self, start_s: int, until_s: int) -> Counts:
-        """Requests to be sent in each second from ``start_s`` up to ``until_s``."""
-        seconds = self.sending_s(start_s, until_s).astype(np.int64) - start_s
-        return np.bincount(seconds, minlength=until_s - start_s)
 
     def take_finished(self, until_s: float) -> list[Sent]:
         """What left before ``until_s`` and was not taken yet, in the order of leaving."""

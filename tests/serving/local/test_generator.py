@@ -70,7 +70,6 @@ def test_every_request_is_sent_at_its_time_and_answered_once() -> None:
     assert min(one.latency_s for one in finished) >= 0.01
     assert min(one.lateness_s for one in finished) >= 0
     assert np.median([one.lateness_s for one in finished]) < 0.05
-    assert load.sent_rps(0, 3).tolist() == [40, 0, 20]
     assert load.cpu_s > 0
 
 
