@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def pytest_configure() -> None:
-    """Two test files of one name can only be run apart: tell it whatever is run."""
+    """Two test files of one name can only be run apart: tell it whatever is run.
+
+    A shell starts what runs in the background with interrupts ignored, and children inherit that:
+    programs that a test interrupts are to be as they are in the foreground.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     names = Counter(path.name for path in TESTS.rglob("test_*.py"))
     twice = [name for name, count in names.items() if count > 1]
     if twice:

@@ -27,12 +27,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from ipa_energy.arrays import Counts, Floats, Mask
-from ipa_energy.config import PipelineConfig
 from ipa_energy.gpu_partitions import SLICE
 from ipa_energy.optimizer.plan import Plan, parts_label
 from ipa_energy.records import EVERY_CLASS, Option, Part, Quality, Stage
@@ -40,6 +39,9 @@ from ipa_energy.serving.class_work import ClassWork
 from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.observed import AdapterFigures, Spent
 from ipa_energy.serving.tally import Tally
+
+if TYPE_CHECKING:  # a process that serves reads no configuration, and starts without its libraries
+    from ipa_energy.config import PipelineConfig
 
 Resumes = Literal["replay", "adopt"]
 """How a killed run goes on: a simulation serves again with the logged decisions, to the same state;

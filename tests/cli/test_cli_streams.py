@@ -163,11 +163,14 @@ def test_a_signal_names_the_way_on(
 
 
 def test_a_verb_that_cannot_go_on_does_not_speak_of_it() -> None:
-    argv = [*PROGRAM, "measure", "--meter", "cpu-time", "--idle", "0", "--", "sleep", "20"]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as running:
-        time.sleep(1.5)
+    command = ("sh", "-c", "echo begun; exec sleep 60")
+    argv = [*PROGRAM, "measure", "--meter", "cpu-time", "--idle", "0", "--", *command]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(argv, text=True, **pipes) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "begun\n"
         running.send_signal(signal.SIGTERM)
-        _, err = running.communicate(timeout=20)
+        _, err = running.communicate(timeout=60)
     assert running.returncode in (130, 143)
     assert "--resume" not in err
     assert "Traceback" not in err
@@ -177,7 +180,9 @@ def workers_are_ready(pid: int) -> bool:
     """True if a process has workers, and they leave signals to it."""
     ignored = []
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+        # Empty between fork and exec, when the child's program is not there yet.
+        command = Path(f"/proc/{child}/cmdline").read_bytes()
+        if not command or b"spawn_main" in command:
             mask = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{child}/status").read_text(), re.M)
             ignored.append(mask is not None and bool(int(mask[1], 16) >> signal.SIGTERM - 1 & 1))
     return bool(ignored) and all(ignored)
@@ -189,9 +194,10 @@ def test_a_sweep_in_processes_ends_without_their_tracebacks(number: int) -> None
     with subprocess.Popen(
         argv, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as running:
-        deadline = time.monotonic() + 30
-        while not workers_are_ready(running.pid) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        while not workers_are_ready(running.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         os.killpg(running.pid, number)
         _, err = running.communicate(timeout=60)
     assert "Traceback" not in err

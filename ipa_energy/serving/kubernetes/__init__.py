@@ -10,8 +10,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ipa_energy.errors import require
-from ipa_energy.serving.base import Serving, Setting
+
+if TYPE_CHECKING:  # stubs and the load generator start without the libraries of decisions
+    from ipa_energy.serving.base import Serving, Setting
 
 
 def kubernetes(setting: Setting) -> Serving:

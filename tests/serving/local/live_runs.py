@@ -69,29 +69,34 @@ def lines_of(out: Path) -> int:
 def data_path(root: int) -> dict[int, str]:
     """Process id → module, of a process's live descendants in this package's data path."""
     found = {}
-    for pid in descendants(root):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for pid, parent in descendants(root).items():
+        words = _command(pid)
         modules = [word for word in words if word.startswith("ipa_energy.serving")]
-        if modules:
+        if modules and words != _command(parent):  # its program runs, not its parent's still
             found[pid] = modules[0].rpartition(".")[2]
     return found
 
 
-def descendants(root: int) -> list[int]:
-    """Process ids below one."""
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def descendants(root: int) -> dict[int, int]:
+    """Process id → parent's, of those below one."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-    found, new = [], [root]
+    found: dict[int, int] = {}
+    new = {root: 0}
     while new:
-        new = [pid for pid, parent in parents.items() if parent in new]
-        found += new
+        new = {pid: parent for pid, parent in parents.items() if parent in new}
+        found |= new
     return found
 
 

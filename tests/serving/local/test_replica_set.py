@@ -19,6 +19,7 @@ import pytest
 
 pytest.importorskip("grpc")
 
+from live_runs import runs, until
 from test_stage_queue import asynchronous
 
 from ipa_energy.records import Option
@@ -102,13 +103,12 @@ async def test_killed_and_hung_replicas_are_mended_and_nothing_is_lost() -> None
         wanted = Wanted(SMALL, 2, call_timeout_s=1.5)
         fleet.want(wanted)
         await fleet.settled(60)
-        for number in (signal.SIGKILL, signal.SIGSTOP):
+        for repaired, number in enumerate((signal.SIGKILL, signal.SIGSTOP), 1):
             os.kill(fleet.members[0].process.pid, number)
             assert len(await answered(ask(fleet, 20))) == 20
             async with asyncio.timeout(60):
-                while [s.ready for s in fleet.states()] != [2]:
+                while (fleet.repaired, [s.ready for s in fleet.states()]) != (repaired, [2]):
                     await asyncio.sleep(0.01)
-        assert fleet.repaired == 2
         assert fleet.queue.retried >= 1
 
 
@@ -144,7 +144,7 @@ async def test_cpu_time_is_known_to_the_end_even_after_a_kill() -> None:
         assert 0.2 <= process.cpu_s() - before_s < 0.3
         seen_s = process.cpu_s()
         process.kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while process.is_running:
                 await asyncio.sleep(0.01)
         assert process.status == -signal.SIGKILL
@@ -268,7 +268,7 @@ def test_replicas_share_cpus_only_while_there_are_too_few() -> None:
 
 PARENT = """
 import asyncio, sys
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 from test_replica_set import LARGE, SMALL, Wanted, replicas
 async def main():
     async with replicas() as fleet:
@@ -281,7 +281,8 @@ asyncio.run(main())
 
 
 def test_no_replica_survives_kill_9_of_its_parent_not_even_a_stopped_one() -> None:
-    program = PARENT.format(here=str(Path(__file__).parent))
+    here = Path(__file__).parent
+    program = PARENT.format(folders=[str(here), str(here.parents[1])])
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -291,15 +292,5 @@ def test_no_replica_survives_kill_9_of_its_parent_not_even_a_stopped_one() -> No
             os.kill(pids[0], signal.SIGSTOP)
         finally:
             parent.kill()
-    end_s = time.perf_counter() + 1.0
-    while any(_exists(pid) for pid in pids) and time.perf_counter() < end_s:
-        time.sleep(0.01)
-    assert not any(_exists(pid) for pid in pids)
-
-
-def _exists(pid: int) -> bool:
-    """True if it runs; a zombie, whose new parent has not looked yet, does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    # Well before it could find out by itself, and a stopped one finds out nothing.
+    until(lambda: not any(map(runs, pids)), patience_s=20)

