@@ -20,7 +20,7 @@ from pathlib import Path
 from kubernetes import client as kubernetes
 
 from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.api_writes import Request
+from ipa_energy.testing.cluster.api_write_rules import Request
 from ipa_energy.testing.cluster.node_agent import NodeAgent, as_command
 from ipa_energy.testing.cluster.pod_stub import stub_command
 from ipa_energy.testing.cluster.seldon import DEFINITION

@@ -282,3 +282,22 @@ def defined(definition: Mapping[str, Any]) -> Resource:
         custom=True,
         generation=True,
     )
+
+
+def established(definition: dict[str, Any], now: str) -> dict[str, Any]:
+    """The status of a definition whose kind is there."""
+    conditions = [
+        {
+            "type": kind,
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": reason,
+            "message": why,
+        }
+        for kind, reason, why in (
+            ("NamesAccepted", "NoConflicts", "no conflicts found"),
+            ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        )
+    ]
+    names = definition["spec"]["names"]
+    return {**definition["status"], "conditions": conditions, "acceptedNames": names}

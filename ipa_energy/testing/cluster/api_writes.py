@@ -5,64 +5,29 @@ from __future__ import annotations
 import itertools
 import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from ipa_energy.testing.cluster import api_errors as errors
 from ipa_energy.testing.cluster import api_fields as fields
-from ipa_energy.testing.cluster.api_decoding import Decoder, DecodingError, pruned_nulls
+from ipa_energy.testing.cluster import api_write_rules as rules
+from ipa_energy.testing.cluster.api_decoding import Decoder, DecodingError
 from ipa_energy.testing.cluster.api_defaults import EMPTY, admitted, prepared
+from ipa_energy.testing.cluster.api_deletes import deleted, deletion_answer, require_preconditions
 from ipa_energy.testing.cluster.api_errors import Cause
-from ipa_energy.testing.cluster.api_fields import KeyMissingError, Owner
-from ipa_energy.testing.cluster.api_patches import (
-    MergeKeyError,
-    PatchError,
-    json_patched,
-    merged,
-    strategically_merged,
-)
+from ipa_energy.testing.cluster.api_fields import Owner
+from ipa_energy.testing.cluster.api_patches import merged
+from ipa_energy.testing.cluster.api_scale import SCALED, rescaled, scale_of
 from ipa_energy.testing.cluster.api_store import Object, Store, key_of
-from ipa_energy.testing.cluster.api_types import Resource, built_in, defined
+from ipa_energy.testing.cluster.api_types import Resource, built_in, defined, established
 from ipa_energy.testing.cluster.api_validation import beyond_node, causes, resize_causes
-
-APPLY = "application/apply-patch+yaml"
-JSON_PATCH = "application/json-patch+json"
-MERGE_PATCH = "application/merge-patch+json"
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-
-SCALED = ("f:spec", "f:replicas")
-ANSWERED_WITH_OBJECT = ("Service", "Pod", "Namespace")
-"""Kinds whose deletion is answered with the object instead of a ``Status``."""
+from ipa_energy.testing.cluster.api_write_rules import APPLY, Request, stamp
 
 MADE_BY_PUT = ("Service", "Role", "RoleBinding", "Lease")
 """Kinds that a PUT makes if they are not there."""
-
-FOREGROUND = "foregroundDeletion"
-
-
-@dataclass(slots=True)
-class Request:
-    """One write, as the server understood it.
-
-    Attributes:
-        manager: who writes.
-        is_dry: nothing is to be kept.
-        validation: what becomes of unknown fields: Warn, Strict or Ignore.
-        warnings: added to while it is worked on.
-    """
-
-    resource: Resource
-    namespace: str
-    name: str = ""
-    subresource: str = ""
-    manager: str = "unknown"
-    is_dry: bool = False
-    force: bool = False
-    validation: str = "Warn"
-    warnings: list[str] = field(default_factory=list)
 
 
 class Writes:
@@ -81,14 +46,14 @@ class Writes:
 
     def create(self, request: Request, body: Object) -> Object:
         """POST of an object."""
-        _require_kind(request, body)
+        rules.require_kind(request, body)
         given = body.get("metadata", {}).get("namespace")
         if given and request.resource.namespaced and given != request.namespace:
             raise errors.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the "
                 "request"
             )
-        made = self._decoded(request, body)
+        made = rules.decoded(request, body)
         metadata = made.setdefault("metadata", {})
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = f"{metadata['generateName']}{next(self._suffixes):05x}"
@@ -103,17 +68,17 @@ class Writes:
         """PUT of an object or of one of its subresources."""
         with self._store.changed:
             if request.resource.kind in MADE_BY_PUT and not self._is_there(request):
-                _require_name(request, body)
+                rules.require_name(request, body)
                 return self.create(request, body)
             old = self._there(request)
             if request.subresource == "scale":
                 return self._scaled(request, old, lambda _: body)
-            _require_kind(request, body)
-            _require_name(request, body)
+            rules.require_kind(request, body)
+            rules.require_name(request, body)
             owner = Owner(
                 "Update", request.manager, request.resource.api_version, request.subresource
             )
-            new = self._decoded(request, body)
+            new = rules.decoded(request, body)
             version = new["metadata"].get("resourceVersion")
             if version is None and request.resource.custom:
                 about = errors.details(request.resource, request.name)
@@ -145,13 +110,13 @@ class Writes:
             if request.subresource == "scale":
                 scale = built_in("V1Scale")
                 return self._scaled(
-                    request, old, lambda live: _patched(live, patch, content_type, scale)
+                    request, old, lambda live: rules.patched(live, patch, content_type, scale)
                 ), False
-            new = _patched(old, patch, content_type, request.resource.type)
+            new = rules.patched(old, patch, content_type, request.resource.type)
             if new.get("kind") != old["kind"]:
-                _require_kind(request, new)
-            _require_name(request, new)
-            new = self._decoded(request, new, is_patch=True)
+                rules.require_kind(request, new)
+            rules.require_name(request, new)
+            new = rules.decoded(request, new, is_patch=True)
             owner = Owner(
                 "Update", request.manager, request.resource.api_version, request.subresource
             )
@@ -161,45 +126,19 @@ class Writes:
         """DELETE of one object."""
         with self._store.changed:
             old = self._there(request)
-            self._require_preconditions(request, old, options.get("preconditions") or {})
-            resource, metadata = request.resource, old["metadata"]
-            now = datetime.now(UTC)
-            policy = options.get("propagationPolicy") or "Background"
-            if "deletionTimestamp" in metadata and resource.kind != "Pod":
+            require_preconditions(request, old, options.get("preconditions") or {})
+            if "deletionTimestamp" in old["metadata"] and request.resource.kind != "Pod":
                 return old
-            finalizers = list(metadata.get("finalizers", ()))
-            if policy == "Foreground":
-                finalizers.append(FOREGROUND)
-            grace = int(options.get("gracePeriodSeconds", -1))
-            if grace < 0:
-                grace = old.get("spec", {}).get("terminationGracePeriodSeconds", 30)
-            is_bound = resource.kind == "Pod" and bool(old["spec"].get("nodeName"))
-            lingers = finalizers or resource.kind == "Namespace" or (is_bound and grace > 0)
-            marks: Object = {"deletionTimestamp": stamp(now)}
-            if resource.kind == "Pod":
-                marks = {
-                    "deletionTimestamp": stamp(now + timedelta(seconds=grace)),
-                    "deletionGracePeriodSeconds": grace,
-                }
-            elif finalizers:
-                marks |= {"deletionGracePeriodSeconds": 0, "finalizers": finalizers}
-            new = {**old, "metadata": {**metadata, **marks}}
-            if lingers and "deletionTimestamp" not in metadata and resource.generation:
-                new["metadata"]["generation"] = metadata["generation"] + 1
-            if resource.kind == "Namespace":
-                new["status"] = {"phase": "Terminating"}
+            new = deleted(request, old, options)
             if request.is_dry:
-                return new if lingers else _success(resource, old)
-            key = key_of(resource, request.namespace, request.name)
-            kept = self._store.put(key, new if lingers else None)
+                return new or deletion_answer(request.resource, old, options)
+            key = key_of(request.resource, request.namespace, request.name)
+            kept = self._store.put(key, new)
             if kept is not None:
                 return kept
             self._forget_definition(request, old)
-            if resource.kind not in ANSWERED_WITH_OBJECT:
-                return _success(resource, old)
-            marks = marks if resource.kind == "Pod" else {}
-            metadata = {**metadata, **marks, "resourceVersion": str(self._store.version)}
-            return {**old, "metadata": metadata}
+            version = self._store.version
+            return deletion_answer(request.resource, old, options, version)
 
     def bind(self, request: Request, body: Object) -> Object:
         """POST of a pod's binding."""
@@ -237,36 +176,6 @@ class Writes:
         if old is None:
             raise errors.not_found(request.resource, request.name)
         return old
-
-    def _decoded(self, request: Request, body: Object, *, is_patch: bool = False) -> Object:
-        """``body`` as its type has it, unknown fields dealt with.
-
-        Raises:
-            ApiError: 400 or 422.
-        """
-        resource = request.resource
-        kind = resource.kind
-        prefix = f'{kind} in version "{resource.version}" cannot be handled as a {kind}: '
-        decoder = Decoder()
-        try:
-            made: Object = decoder.decoded(body, resource.type)
-        except DecodingError as error:
-            raise errors.bad_request(f"{prefix}{error}") from error
-        unknown = [f'unknown field "{each}"' for each in decoder.unknown]
-        if unknown and request.validation == "Strict":
-            text = f"strict decoding error: {', '.join(unknown)}"
-            if is_patch:
-                wrong = Cause("patch", "Invalid value", text)
-                raise errors.invalid("", "", [wrong], {})
-            raise errors.bad_request(f"{prefix}{text}")
-        if request.validation == "Warn":
-            request.warnings += unknown
-        if decoder.causes:
-            name = body.get("metadata", {}).get("name", "")
-            raise errors.invalid_object(
-                resource, name, sorted(decoder.causes, key=lambda cause: cause.field)
-            )
-        return made
 
     def _created(
         self, request: Request, made: Object, owner: Owner, owned: fields.Fields | None
@@ -333,7 +242,7 @@ class Writes:
         version = new["metadata"].get("resourceVersion")
         if version not in (None, old["metadata"]["resourceVersion"]):
             raise errors.stale(resource, request.name)
-        new = self._allowed(request, old, new)
+        new = rules.allowed(request, old, new)
         self._require_valid(request, old, new)
         if change is None:
             change = fields.difference(old, new, resource.type)
@@ -343,7 +252,7 @@ class Writes:
         else:
             found = fields.conflicts(before, owner, change)
             if found and not request.force:
-                raise _conflict(found)
+                raise rules.conflict(found)
             after = {
                 each: paths if each == owner else paths - change.removed - change.changed
                 for each, paths in applied.items()
@@ -353,12 +262,12 @@ class Writes:
         if (
             change.changed
             or change.removed
-            or _untimed(entries) != _untimed(old["metadata"].get("managedFields", ()))
+            or rules.untimed(entries) != rules.untimed(old["metadata"].get("managedFields", ()))
         ):
             new["metadata"]["managedFields"] = entries
         else:
             new["metadata"]["managedFields"] = old["metadata"].get("managedFields", [])
-        if resource.generation and _spec(request, old) != _spec(request, new):
+        if resource.generation and rules.spec(request, old) != rules.spec(request, new):
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         if new == old or request.is_dry:
             return new
@@ -370,50 +279,6 @@ class Writes:
             self._store.put(key_of(resource, request.namespace, request.name), None)
             return new
         return self._put(request, request.name, new)
-
-    def _allowed(self, request: Request, old: Object, new: Object) -> Object:
-        """``new`` with what this kind of write cannot change as it was."""
-        kept = {
-            name: old["metadata"][name]
-            for name in (
-                "name",
-                "namespace",
-                "uid",
-                "resourceVersion",
-                "generation",
-                "creationTimestamp",
-                "deletionTimestamp",
-                "deletionGracePeriodSeconds",
-            )
-            if name in old["metadata"]
-        }
-        metadata = {**new["metadata"], **kept}
-        metadata.pop("managedFields", None)
-        new = {**new, "metadata": metadata}
-        match request.subresource:
-            case "status":
-                status = new.get("status")
-                new = {**deepcopy(old), "metadata": metadata}
-                metadata["labels"] = old["metadata"].get("labels", {})
-                if not metadata["labels"]:
-                    del metadata["labels"]
-                if status is not None:
-                    new["status"] = status
-            case "resize":
-                metadata = {**old["metadata"]}
-                metadata.pop("managedFields", None)
-                new = {**deepcopy(old), "metadata": metadata, "spec": _resized(old, new)}
-            case _:
-                if request.resource.kind == "Service":
-                    for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-                        new["spec"].setdefault(name, old["spec"].get(name))
-                if request.resource.kind == "Pod" and "nodeName" in old["spec"]:
-                    new["spec"] = {**new["spec"], "nodeName": old["spec"]["nodeName"]}
-                if "status" in request.resource.subresources:
-                    new.pop("status", None)
-                    if "status" in old:
-                        new["status"] = old["status"]
-        return new
 
     def _require_valid(self, request: Request, old: Object, new: Object) -> None:
         resource, name = request.resource, request.name
@@ -443,10 +308,10 @@ class Writes:
         metadata = body.get("metadata", {})
         if metadata.get("managedFields") is not None:
             raise errors.bad_request("metadata.managedFields must be nil")
-        _require_name(request, body)
+        rules.require_name(request, body)
         full_kind = f"{resource.api_version}, Kind={resource.kind}"
         place = f"{request.namespace}/{name}; {full_kind}"
-        named = _typed(request, body, place)
+        named = rules.typed(request, body, place)
         old = self._store.get(resource, request.namespace, name)
         live: Object = old or {}
         before = fields.owners_of(live.get("metadata", {}).get("managedFields", ()))
@@ -484,34 +349,13 @@ class Writes:
         owner: Owner | None = None,
     ) -> Object:
         """A write to the ``scale`` of an object; the scale after it."""
-        wanted = changed(scale_of(old))
-        version = wanted.get("metadata", {}).get("resourceVersion")
-        if version not in (None, old["metadata"]["resourceVersion"]):
-            raise errors.stale(request.resource, request.name)
-        replicas = wanted.get("spec", {}).get("replicas", 0)
-        if replicas < 0:
-            text = f"{replicas}: must be greater than or equal to 0"
-            wrong = Cause("spec.replicas", "Invalid value", text)
-            about = {"name": request.name, "group": "autoscaling", "kind": "Scale"}
-            raise errors.invalid("Scale.autoscaling", request.name, [wrong], about)
-        new = deepcopy(old)
-        new["spec"]["replicas"] = replicas
+        new, change = rescaled(request, old, changed(scale_of(old)))
         by = owner or Owner("Update", request.manager, request.resource.api_version, "scale")
         applied = None
         if owner is not None:
-            applied = {
-                **fields.owners_of(old["metadata"].get("managedFields", ())),
-                owner: frozenset({SCALED}),
-            }
+            before = fields.owners_of(old["metadata"].get("managedFields", ()))
+            applied = {**before, owner: frozenset({SCALED})}
         plain = replace(request, subresource="")
-        is_changed = replicas != old["spec"]["replicas"]
-        path = frozenset({SCALED} if is_changed else ())
-        # a scale of 0 has no such field, so that nobody owns it
-        change = (
-            fields.Difference(path, frozenset())
-            if replicas
-            else fields.Difference(frozenset(), path)
-        )
         return scale_of(self._updated(plain, old, new, by, applied, change=change))
 
     def _require_namespace(self, request: Request, name: str) -> None:
@@ -534,50 +378,11 @@ class Writes:
                 {**errors.details(request.resource, name), "causes": [cause]},
             )
 
-    def _require_preconditions(
-        self, request: Request, old: Object, wanted: Mapping[str, Any]
-    ) -> None:
-        resource = request.resource
-        for name, words, ending in (
-            ("uid", "UID", "The object might have been deleted and then recreated"),
-            ("resourceVersion", "ResourceVersion", "The object might have been modified"),
-        ):
-            there = old["metadata"][name]
-            if wanted.get(name) not in (None, there):
-                why = (
-                    f"the {words} in the precondition ({wanted[name]}) does not match the {words} "
-                    f"in record ({there}). {ending}"
-                )
-                about = errors.details(resource, request.name, kind=resource.kind)
-                raise errors.conflict(resource.long_kind, request.name, why, about)
-
     def _define(self, request: Request, definition: Object) -> None:
         """A new kind of object, at once."""
         made = defined(definition)
         self._resources[made.group, made.version, made.plural] = made
-        now = stamp(datetime.now(UTC))
-        conditions = [
-            {
-                "type": kind,
-                "status": "True",
-                "lastTransitionTime": now,
-                "reason": reason,
-                "message": message,
-            }
-            for kind, reason, message in (
-                ("NamesAccepted", "NoConflicts", "no conflicts found"),
-                (
-                    "Established",
-                    "InitialNamesAccepted",
-                    "the initial names have been accepted",
-                ),
-            )
-        ]
-        status = {
-            **definition["status"],
-            "conditions": conditions,
-            "acceptedNames": definition["spec"]["names"],
-        }
+        status = established(definition, stamp(datetime.now(UTC)))
         name = definition["metadata"]["name"]
         by = replace(request, name=name, subresource="status", manager="kube-apiserver")
         owner = Owner("Update", by.manager, by.resource.api_version, "status")
@@ -592,179 +397,3 @@ class Writes:
         for each in self._store.all(gone):
             metadata = each["metadata"]
             self._store.put(key_of(gone, metadata.get("namespace", ""), metadata["name"]), None)
-
-
-def stamp(when: datetime) -> str:
-    """A time as objects have it, to the second."""
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def scale_of(owner: Object) -> Object:
-    """The ``scale`` of a Deployment; 0 replicas are left out, as the server does."""
-    metadata = {
-        name: owner["metadata"][name]
-        for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-        if name in owner["metadata"]
-    }
-    replicas = owner["spec"]["replicas"]
-    labels = owner["spec"]["selector"].get("matchLabels", {})
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": metadata,
-        "spec": {"replicas": replicas} if replicas else {},
-        "status": {
-            "replicas": owner.get("status", {}).get("replicas", 0),
-            "selector": ",".join(f"{name}={value}" for name, value in sorted(labels.items())),
-        },
-    }
-
-
-def _patched(old: Object, patch: Any, content_type: str, of: Any) -> Object:
-    """``old`` after a patch that is no apply.
-
-    Raises:
-        ApiError: 400, 422 or 500.
-    """
-    try:
-        if content_type == JSON_PATCH:
-            if not isinstance(patch, list):
-                raise errors.bad_request(
-                    "error decoding patch: json: cannot unmarshal object into Go value of type "
-                    "[]handlers.jsonPatchOp"
-                )
-            return json_patched(old, patch)  # type: ignore[no-any-return]
-        if content_type == STRATEGIC_PATCH:
-            return strategically_merged(old, patch, of)  # type: ignore[no-any-return]
-        return merged(old, patch)  # type: ignore[no-any-return]
-    except PatchError as error:
-        raise errors.unprocessable() from error
-    except MergeKeyError as error:
-        raise errors.internal(str(error)) from error
-
-
-def _require_kind(request: Request, body: Object) -> None:
-    resource = request.resource
-    kind, api_version = body.get("kind", resource.kind), body.get("apiVersion")
-    if (kind, api_version or resource.api_version) != (resource.kind, resource.api_version):
-        group, _, version = str(api_version).rpartition("/")
-        raise errors.bad_request(
-            f'{kind} in version "{version}" cannot be handled as a {resource.kind}: converting '
-            f"({group or version}.{kind}) to ({resource.group or resource.version}.{resource.kind})"
-            ": unknown conversion"
-        )
-
-
-def _require_name(request: Request, body: Object) -> None:
-    name = body.get("metadata", {}).get("name", request.name)
-    if name != request.name:
-        raise errors.bad_request(
-            f"the name of the object ({name}) does not match the name on the URL ({request.name})"
-        )
-
-
-def _typed(request: Request, body: Object, place: str) -> Object:
-    """What an apply names, checked against the type.
-
-    Raises:
-        ApiError: 500, as the server answers a field that it does not know.
-    """
-    decoder, resource = Decoder(), request.resource
-    prefix = f"failed to create typed patch object ({place}): "
-    try:
-        decoder.decoded(body, resource.type)
-        fields.named_fields(body, resource.type)
-    except DecodingError:
-        pass  # said later, when the object is made
-    except KeyMissingError as error:
-        raise errors.internal(f"{prefix}{error}") from error
-    if decoder.unknown:
-        raise errors.internal(f"{prefix}.{decoder.unknown[0]}: field not declared in schema")
-    duplicate = _duplicate(body, resource.type, ())
-    if duplicate:
-        raise errors.internal(f"{prefix}{duplicate}")
-    named = {name: value for name, value in body.items() if name != "status"}
-    if request.subresource == "status":
-        named = {name: value for name, value in body.items() if name != "spec"}
-    metadata = {
-        name: value
-        for name, value in body.get("metadata", {}).items()
-        if name not in ("resourceVersion", "uid", "creationTimestamp", "managedFields")
-    }
-    return pruned_nulls({**named, "metadata": metadata})  # type: ignore[no-any-return]
-
-
-def _duplicate(value: Any, of: Any, path: fields.Path) -> str:
-    """Two items of one key, in the server's words; "" if there are none."""
-    inside = fields.children(value, of)
-    if inside is None:
-        return ""
-    if of.kind == "list":
-        steps = [fields.item_step(item, of) for item in value or ()]
-        for step in steps:
-            if steps.count(step) > 1:
-                return (
-                    f"{fields.as_text(path)}: duplicate entries for key {fields.as_text((step,))}"
-                )
-    for step, (item, its_type) in inside.items():
-        if isinstance(item, (dict, list)) and (found := _duplicate(item, its_type, (*path, step))):
-            return found
-    return ""
-
-
-def _conflict(found: Sequence[tuple[Owner, fields.Path]]) -> errors.ApiError:
-    """409 of an apply that would take what others own."""
-    by_owner: dict[Owner, list[str]] = {}
-    for owner, path in found:
-        by_owner.setdefault(owner, []).append(fields.as_text(path))
-    if len(found) == 1:
-        text = f"Apply failed with 1 conflict: {found[0][0]}: {fields.as_text(found[0][1])}"
-    else:
-        parts = []
-        for owner, paths in by_owner.items():
-            words = str(owner).replace("conflict ", "conflicts ", 1)
-            parts.append(f"{words}:\n" + "\n".join(f"- {path}" for path in paths))
-        text = f"Apply failed with {len(found)} conflicts: " + "\n".join(parts)
-    listed = [
-        {"reason": "FieldManagerConflict", "message": str(owner), "field": fields.as_text(path)}
-        for owner, path in found
-    ]
-    return errors.ApiError(409, "Conflict", text, {"causes": listed})
-
-
-def _success(resource: Resource, old: Object) -> Object:
-    about = {
-        **errors.details(resource, old["metadata"]["name"]),
-        "uid": old["metadata"]["uid"],
-    }
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": about,
-    }
-
-
-def _untimed(entries: Any) -> list[Any]:
-    return [{**each, "time": ""} for each in entries]
-
-
-def _spec(request: Request, obj: Object) -> Any:
-    """What a change of makes another generation."""
-    if "spec" not in obj or request.resource.custom:
-        return {name: value for name, value in obj.items() if name not in ("metadata", "status")}
-    if request.resource.kind == "Deployment" and not request.subresource:
-        return obj["spec"], obj["metadata"].get("annotations")
-    return obj["spec"]
-
-
-def _resized(old: Object, new: Object) -> Object:
-    """The spec of ``old`` with the resources of ``new``."""
-    spec: Object = deepcopy(old["spec"])
-    names = [each["name"] for each in spec["containers"]]
-    if [each.get("name") for each in new["spec"]["containers"]] != names:
-        return {**spec, "containers": new["spec"]["containers"]}
-    for container, its_new in zip(spec["containers"], new["spec"]["containers"], strict=True):
-        container["resources"] = its_new.get("resources", {})
-    return spec

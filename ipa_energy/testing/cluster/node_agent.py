@@ -27,12 +27,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ipa_energy.testing.cluster.api_store import Object
+from ipa_energy.testing.cluster.beside import Beside
+from ipa_energy.testing.cluster.pod_states import is_ready, running
 from ipa_energy.testing.cluster.rollout import condition
-from ipa_energy.testing.cluster.world import is_ready, running
 
 Program = Callable[[Object], Sequence[str]]
 """The command of a container, from its part of the manifest."""
@@ -51,7 +51,7 @@ RESTART_S = 0.2
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
-class NodeAgent:
+class NodeAgent(Beside):
     """Runs from its making until :meth:`close`, which ends every process.
 
     Args:
@@ -79,39 +79,28 @@ class NodeAgent:
     ) -> None:
         from kubernetes import client as kubernetes
 
+        super().__init__()
         self._core = kubernetes.CoreV1Api(client)
         self._node, self._program, self._ready_after_s = node, program, ready_after_s
         self._environment = dict(environment or {})
-        self._is_closing = threading.Event()
         self._prefix = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}"
         self._addresses = 0
         self._workers: dict[str, tuple[threading.Thread, threading.Event]] = {}
         self.pods: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._make_node(capacity or {"cpu": "64", "memory": "256Gi", "pods": "250"})
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._begin(self._run)
 
     def close(self) -> None:
         """End every process; the node and its pods stay as they are in the cluster."""
-        self._is_closing.set()
+        super().close()
+        for thread, _ in list(self._workers.values()):
+            thread.join()
+
+    def _wake(self) -> None:
         for processes in list(self.pods.values()):
             for each in processes:
                 with contextlib.suppress(OSError):
                     os.killpg(each.pid, signal.SIGKILL)
-        self._thread.join()
-        for thread, _ in list(self._workers.values()):
-            thread.join()
 
     def _make_node(self, capacity: Mapping[str, str]) -> None:
         labels = {"kubernetes.io/hostname": self._node, "ipa-energy/node": self._node}
@@ -132,13 +121,13 @@ class NodeAgent:
 
     def _run(self) -> None:
         """Look after every pod of the node as it comes and goes."""
-        while not self._is_closing.is_set():
+        while not self.is_closing.is_set():
             try:
                 for pod in self._pods():
                     self._see(pod)
             except Exception:  # noqa: BLE001  (the server may be away; a kubelet tries again)
-                self._is_closing.wait(0.2)
-            self._is_closing.wait(POLL_S)
+                self.is_closing.wait(0.2)
+            self.is_closing.wait(POLL_S)
 
     def _pods(self) -> list[Object]:
         answer = self._core.list_pod_for_all_namespaces(
@@ -193,7 +182,7 @@ class NodeAgent:
                     self._run_pod(pod, address, Path(folder), is_over, self._program)
             finally:
                 self._end(pod, grace_s)
-        if not self._is_closing.is_set():
+        if not self.is_closing.is_set():
             with contextlib.suppress(Exception):  # it may be gone already
                 self._core.delete_namespaced_pod(
                     pod["metadata"]["name"],
@@ -205,7 +194,7 @@ class NodeAgent:
                 )
 
     def _wait(self, is_over: threading.Event) -> None:
-        while not self._is_closing.is_set() and not is_over.wait(POLL_S):
+        while not self.is_closing.is_set() and not is_over.wait(POLL_S):
             pass
 
     def _run_pod(
@@ -224,7 +213,7 @@ class NodeAgent:
             self._started(pod, each, address, mounts, program(each)) for each in containers
         ]
         said, restarts, probed_s, ready, failures = False, 0, 0.0, False, 0
-        while not is_over.is_set() and not self._is_closing.is_set():
+        while not is_over.is_set() and not self.is_closing.is_set():
             for n, process in enumerate(self.pods[name]):
                 if process.poll() is not None and not is_over.wait(RESTART_S):
                     restarts, probed_s, failures = restarts + 1, 0.0, FAILURES
@@ -246,7 +235,7 @@ class NodeAgent:
                 said = ready
             is_over.wait(POLL_S)
         wait_s = max((_pre_stop_s(each) for each in containers), default=0.0)
-        self._is_closing.wait(wait_s)  # it serves meanwhile
+        self.is_closing.wait(wait_s)  # it serves meanwhile
 
     def _say(self, pod: Object, new: Object) -> None:
         with contextlib.suppress(Exception):  # it may be gone meanwhile
@@ -312,7 +301,7 @@ class NodeAgent:
         for each in processes:
             with contextlib.suppress(OSError):
                 os.killpg(each.pid, signal.SIGTERM)
-        until_s = time.monotonic() + (0.0 if self._is_closing.is_set() else grace_s)
+        until_s = time.monotonic() + (0.0 if self.is_closing.is_set() else grace_s)
         for each in processes:
             while each.poll() is None and time.monotonic() < until_s:
                 time.sleep(POLL_S / 5)
