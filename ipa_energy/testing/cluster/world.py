@@ -45,6 +45,9 @@ class World(Beside):
         gone_after_s: from when it is deleted until it is gone.
         nodes: name → what it has; made at once.
         starts_pods: False: something else does, e.g. a NodeAgent.
+
+    Attributes:
+        rested_at: the store's version with which nothing was left to be done, as last seen.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class World(Beside):
         self._starts_pods = starts_pods
         self._due: dict[str, float] = {}
         self._addresses = 0
+        self.rested_at = -1
         super().__init__()
         self._controllers = Controllers(server)
         for name, has in (nodes if nodes is not None else {"n1": NODE}).items():
@@ -86,6 +90,8 @@ class World(Beside):
                 except Exception as error:  # noqa: BLE001  (raised by close)
                     self.errors.append(error)
                     return
+                if self._store.version == seen and not any(map(math.isfinite, self._due.values())):
+                    self.rested_at = seen
 
     def _step(self) -> None:
         """Look at everything once, and do the next thing about each."""

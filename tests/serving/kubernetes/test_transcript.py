@@ -79,6 +79,7 @@ HIDDEN = {
 
 CONTENT = {"POST": "application/json", "PATCH": "application/merge-patch+json"}
 WATCH_S = 0.1
+SETTLED_S = 60.0
 CLUSTER_IP = "10.96.7.7"
 TOKENS = {"admin": "admin", "limited": "limited"}
 NEVER = "example.invalid/never-ready:1"
@@ -95,7 +96,7 @@ def _replayed() -> dict[int, list[str]]:
             exchange = _as_cut(recorded) if number >= CONTROLLED else recorded
             if number == CONTROLLED:
                 found[0] = bindings.disorder()
-                stack.enter_context(_world(server))
+                world = stack.enter_context(_world(server))
             if "delete the namespace" in exchange["step"]:
                 stack.close()  # so that it stays in the middle of it
             for method, path, body in HIDDEN.get(number, ()):
@@ -107,8 +108,8 @@ def _replayed() -> dict[int, list[str]]:
                 continue
             if "$continue4" in str(exchange["query"]):
                 bindings.values["$continue4"] = _from_version_2(bindings.values["$continue1"])
-            if number >= CONTROLLED:
-                _settle(server)
+            if number >= CONTROLLED and not world.is_closing.is_set():
+                _settle(server, world)
             if "watch" in exchange["query"]:
                 exchange["query"]["timeoutSeconds"] = str(WATCH_S)
             answer = sent(port, exchange, bindings)
@@ -144,18 +145,22 @@ def _as_cut(exchange: dict[str, Any]) -> dict[str, Any]:
     return cut
 
 
-def _settle(server: ApiServer) -> None:
+def _settle(server: ApiServer, world: World) -> None:
     """Wait until the controllers have nothing more to do; a deadline may still be to come."""
-    version, is_over = -1, False
-    while version != server.store.version or not is_over:
-        version = server.store.version
-        is_over = not any(
+    deployments = server.resources["apps", "v1", "deployments"]
+
+    def is_over() -> bool:
+        return world.rested_at == server.store.version and not any(
             each["type"] == "Progressing" and each["reason"] == "ReplicaSetUpdated"
-            for deployment in server.store.all(server.resources["apps", "v1", "deployments"])
+            for deployment in server.store.all(deployments)
             if deployment["spec"]["progressDeadlineSeconds"] == 1
             for each in deployment["status"].get("conditions", ())
         )
-        time.sleep(0.1)
+
+    end_s = time.monotonic() + SETTLED_S
+    while not is_over():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
 
 
 def _differences(
