@@ -6,20 +6,21 @@ import contextlib
 import json
 import re
 import socket
+import threading
 import time
 import urllib.parse
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ipa_energy.testing.cluster import api_errors as errors
 from ipa_energy.testing.cluster import api_reads as reads
 from ipa_energy.testing.cluster.api_bodies import SERVED, read_body, unsupported
 from ipa_energy.testing.cluster.api_discovery import discovery
 from ipa_energy.testing.cluster.api_errors import ApiError, Cause
-from ipa_energy.testing.cluster.api_rights import review
+from ipa_energy.testing.cluster.api_rights import Rights, review
 from ipa_energy.testing.cluster.api_scale import scale_of
-from ipa_energy.testing.cluster.api_store import Object, seen
+from ipa_energy.testing.cluster.api_store import Object, Store, seen
 from ipa_energy.testing.cluster.api_types import Resource, Target
 from ipa_energy.testing.cluster.api_write_rules import (
     APPLY,
@@ -28,9 +29,8 @@ from ipa_energy.testing.cluster.api_write_rules import (
     STRATEGIC_PATCH,
     Request,
 )
-
-if TYPE_CHECKING:
-    from ipa_energy.testing.cluster.api_server import ApiServer
+from ipa_energy.testing.cluster.api_writes import Writes
+from ipa_energy.testing.cluster.faults import FaultScript
 
 PARTIAL = "as=PartialObjectMetadataList"
 WATCH_S = 1800.0
@@ -41,10 +41,27 @@ OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptio
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
 
 
+class Served(Protocol):
+    """What a connection needs of its server."""
+
+    store: Store
+    resources: dict[tuple[str, str, str], Resource]
+    writes: Writes
+    faults: FaultScript
+    rights: Rights
+    url: str
+    is_closing: threading.Event
+    errors: list[Exception]
+    log: list[tuple[str, str, int]]
+
+    def target(self, path: str) -> Target:
+        """What a path leads to."""
+
+
 class Connection(BaseHTTPRequestHandler):
     """One connection."""
 
-    api: ApiServer
+    api: Served
     protocol_version = "HTTP/1.1"
     wbufsize = 2**16
     disable_nagle_algorithm = True
