@@ -1,13 +1,16 @@
 """The simulation held against the live system: same arrivals, same decisions, same profile.
 
     python experiments/live/validation.py                          3 × 10 minutes
-    python experiments/live/validation.py --seconds 60 --repeats 1
+    python experiments/live/validation.py --measure                the profile measured just before
+    python experiments/live/validation.py --measure quick --seconds 20 --repeats 1    a rehearsal
 
 Each repeat serves a trace live on this machine, adaptation and all, and then simulates the same
 sending times with the decisions that the live run logged, so that what differs is what the
 simulation gets wrong about serving, not about deciding. A replica's start takes in the simulation
 what it was seen to take live; the profile's figure stands beside it. Everything else is the
-profile's. Writes ``validation.md``, ``.csv`` and ``.png`` into ``experiments/live/results``.
+profile's. That is of replicas alone on their CPUs: batches that were served while a replica started
+or went, which shares those CPUs, are told apart from the others. Writes ``validation.md``, ``.csv``
+and ``.png`` into ``experiments/live/results``.
 
 Let nothing else run meanwhile: the live side feels every neighbour, the simulated one feels none.
 """
@@ -27,9 +30,10 @@ from pathlib import Path
 import numpy as np
 
 from ipa_energy.arrays import Floats
+from ipa_energy.cli import main as ipa_energy
 from ipa_energy.comparing import metrics
 from ipa_energy.config import load_config
-from ipa_energy.errors import IpaEnergyError
+from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.experiment import (
     Experiment,
     experiment_of,
@@ -37,7 +41,7 @@ from ipa_energy.experiment import (
     run_experiment,
 )
 from ipa_energy.meters.power_model import PowerModel, power_model_beside
-from ipa_energy.profile_table.profile_csv import meta_path
+from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.records import Stage
 from ipa_energy.runlog import Run
 from ipa_energy.serving.base import LiveOptions
@@ -57,6 +61,7 @@ class Pair:
     live: Run
     simulated: Run
     profiled_start_s: dict[str, float]
+    changing_s: tuple[tuple[float, float], ...]
 
 
 def trace(seconds: int, mean_rps: float, seed: int) -> list[int]:
@@ -65,6 +70,27 @@ def trace(seconds: int, mean_rps: float, seed: int) -> list[int]:
     rate_rps = counts * (mean_rps / counts.mean())
     drawn: list[int] = np.random.default_rng([seed, 7]).poisson(rate_rps).tolist()
     return drawn
+
+
+def measured(told: argparse.Namespace, folder: Path) -> Path:
+    """The entries of the pipeline's profile measured now, as its replicas serve them."""
+    old = load_config(told.pipeline).profile
+    if old is None:
+        raise ConfigError("the pipeline has no profile whose entries could be measured")
+    entries = read_profile(old)
+    path = folder / old.name
+    words = ["profile", str(told.pipeline), "--serving", "--out", str(path)]
+    for option, values in (
+        ("--variant", {entry.variant for entry in entries}),
+        ("--batch", {entry.batch for entry in entries}),
+        ("--cores", {int(entry.cpu_cores) for entry in entries}),
+    ):
+        words += [word for value in sorted(values) for word in (option, str(value))]
+    if told.measure == "quick":
+        words += ["--quick", "--window", "0.3"]
+    if status := ipa_energy(words):
+        raise SystemExit(status)
+    return path
 
 
 def lived(told: argparse.Namespace, folder: Path, repeat: int) -> Run:
@@ -112,6 +138,19 @@ def starts_s(run: Run) -> dict[str, list[float]]:
     return found
 
 
+def changes_of(run: Run) -> tuple[tuple[float, float], ...]:
+    """When some replica was starting or going: spans of the run's time."""
+    spans: dict[str, tuple[float, float]] = {}
+    events = [event for step in run.steps if step.live for event in step.live.events]
+    found = []
+    for event in sorted(events, key=lambda event: event.at_s):
+        if event.phase in ("asked", "draining"):
+            spans.setdefault(event.replica, (event.at_s, math.inf))
+        elif event.phase in ("ready", "stopped", "died") and event.replica in spans:
+            found.append((spans.pop(event.replica)[0], event.at_s))
+    return (*found, *spans.values())
+
+
 def simulated(told: argparse.Namespace, live: Run, experiment: Experiment) -> Run:
     """The same arrivals and decisions, a replica's start as it was seen to be."""
     seen = starts_s(live)
@@ -134,8 +173,13 @@ def _with_start(stage: Stage, seen_s: Sequence[float], watts: float) -> Stage:
     return replace(stage, options=options)
 
 
-def figures(run: Run) -> dict[str, float]:
-    """What live and simulated runs are compared by; also what explains a difference."""
+def figures(run: Run, changing_s: Sequence[tuple[float, float]] = ()) -> dict[str, float]:
+    """What live and simulated runs are compared by; also what explains a difference.
+
+    Args:
+        run: either.
+        changing_s: spans in which replicas started or went, of the live one.
+    """
     found = metrics(run)
     answered = run.requests.dropped_at < 0
     requests = run.requests
@@ -159,6 +203,14 @@ def figures(run: Run) -> dict[str, float]:
         table[f"{stage}: queueing, mean (s)"] = float(np.mean(started_s - queued_s))
         table[f"{stage}: service, mean (s)"] = float(np.mean(served_s - started_s))
         table[f"{stage}: service, p99 (s)"] = float(np.quantile(served_s - started_s, 0.99))
+        beside = np.zeros(len(started_s), dtype=bool)
+        for begin_s, end_s in changing_s:
+            beside |= (started_s < end_s) & (served_s > begin_s)
+        alone_s = (served_s - started_s)[~beside]
+        table[f"{stage}: beside a start or an end (%)"] = 100 * float(beside.mean())
+        if len(alone_s):
+            table[f"{stage}: service beside none, mean (s)"] = float(alone_s.mean())
+            table[f"{stage}: service beside none, p99 (s)"] = float(np.quantile(alone_s, 0.99))
     inside_s = np.nansum(requests.served_s[answered] - requests.queued_s[answered], axis=1)
     whole_s = requests.done_s[answered] - requests.sending_s[answered]
     table["outside the stages, mean (s)"] = float(np.mean(whole_s - inside_s))
@@ -176,15 +228,17 @@ def pair_of(told: argparse.Namespace, folder: Path, repeat: int) -> Pair:
         for stage in experiment.planner.stages
         if not all(math.isnan(option.load_s) for option in stage.options)
     }
-    return Pair(live, simulated(told, live, experiment), profiled_s)
+    return Pair(live, simulated(told, live, experiment), profiled_s, changes_of(live))
 
 
 def table_of(pairs: Sequence[Pair]) -> list[tuple[str, float, float, float]]:
     """(figure, live, simulated, largest difference of a repeat), means over the repeats."""
-    live = [figures(pair.live) for pair in pairs]
-    other = [figures(pair.simulated) for pair in pairs]
+    live = [figures(pair.live, pair.changing_s) for pair in pairs]
+    other = [figures(pair.simulated, pair.changing_s) for pair in pairs]
     rows = []
     for name in live[0]:
+        if not all(name in found for found in (*live, *other)):
+            continue  # in some repeat nothing was served away from changes
         ours = np.array([found[name] for found in live])
         theirs = np.array([found[name] for found in other])
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -227,11 +281,13 @@ def written(
         "# Simulated against live",
         "",
         f"`python experiments/live/validation.py --pipeline {told.pipeline.name} --backend"
-        f" {told.backend} --seconds {told.seconds} --repeats {told.repeats} --rps {told.rps:g}`,"
+        f" {told.backend} --seconds {told.seconds} --repeats {told.repeats} --rps {told.rps:g}"
+        f"{f' --measure {told.measure}' if told.measure else ''}`,"
         f" {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, load average before each repeat"
         f" {', '.join(f'{load:.1f}' for load in loads)}; took {took_s / 60:.0f} minutes.",
         "",
-        f"Profile {info.profile}, meter {info.meter}, {told.backend}"
+        f"Profile {info.profile}{', measured just before' if told.measure else ''}, meter"
+        f" {info.meter}, {told.backend}"
         f"{' asleep' if told.stubs_sleep else ''}. Means over the repeats; the last column is the"
         " largest difference of one repeat.",
         "",
@@ -265,8 +321,9 @@ def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
         writer = csv.writer(file)
         writer.writerow(["repeat", "figure", "live", "simulated"])
         for repeat, pair in enumerate(pairs):
-            live, other = figures(pair.live), figures(pair.simulated)
-            writer.writerows([repeat, name, live[name], other[name]] for name in live)
+            live = figures(pair.live, pair.changing_s)
+            other = figures(pair.simulated, pair.changing_s)
+            writer.writerows([repeat, name, live[name], other.get(name)] for name in live)
 
 
 def draw(path: Path, pairs: Sequence[Pair]) -> None:
@@ -313,6 +370,13 @@ def main() -> None:
     parser.add_argument("--pipeline", type=Path, default=default, help="pipeline YAML")
     parser.add_argument("--backend", default="local", help="local or local-stub (default: local)")
     parser.add_argument("--profile", help="profile to plan, stub and simulate with")
+    parser.add_argument(
+        "--measure",
+        nargs="?",
+        const="full",
+        choices=("full", "quick"),
+        help="measure the profile's entries anew before the first repeat: 8 minutes, or quick",
+    )
     parser.add_argument("--seconds", type=int, default=600, help="of each repeat (default: 600)")
     parser.add_argument("--repeats", type=int, default=3, help="(default: 3)")
     parser.add_argument("--rps", type=float, default=3.0, help="mean load (default: 3)")
@@ -329,6 +393,8 @@ def main() -> None:
     began_s = time.monotonic()
     pairs, loads = [], []
     with tempfile.TemporaryDirectory() as folder:
+        if told.measure:
+            told.profile = str(measured(told, Path(folder)))
         for repeat in range(told.repeats):
             loads.append(os.getloadavg()[0])
             pairs.append(pair_of(told, Path(folder), repeat))

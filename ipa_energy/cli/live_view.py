@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -117,8 +118,11 @@ class LiveView:
         if not self.is_shown:
             return
         self.clear()
-        width = min(WIDEST, max(NARROWEST, shutil.get_terminal_size((80, 24)).columns - 1))
+        columns, rows = shutil.get_terminal_size((80, 24))
+        width = min(WIDEST, max(NARROWEST, columns - 1))
         lines = self.lines(now_s, states, received_rps)
+        whole = [row for line in lines for row in wrapped(line, width, len(self._named("")))]
+        lines = whole if len(whole) < rows else lines
         colors = "NO_COLOR" not in self.environment
         self.stream.writelines(f"{fitted(line, width, colors=colors)}\n" for line in lines)
         self.stream.flush()
@@ -244,6 +248,25 @@ class LiveView:
         ]
         why = f", for {decision.planned_load_rps:.3g}/s"
         return when + "; ".join(new) + why + (f"; {decision.trouble}" if decision.trouble else "")
+
+
+def wrapped(line: Line, width: int, indent: int) -> list[Line]:
+    """A line in as many rows as its words need, two at most, the second one indented."""
+    rows: list[list[Piece]] = [[]]
+    used = 0
+    for piece in line:
+        for word in re.findall(r"\s*\S+|\s+", piece.text):
+            new = word
+            if len(rows) == 1 and used > indent and used + len(word) > width:
+                rows.append([Piece(" " * indent)])
+                used, new = indent, word.lstrip()
+            last = rows[-1][-1] if rows[-1] else None
+            if last is not None and last.hand == piece.hand:
+                rows[-1][-1] = Piece(last.text + new, piece.hand)
+            else:
+                rows[-1].append(Piece(new, piece.hand))
+            used += len(new)
+    return list(rows)
 
 
 def fitted(line: Line, width: int, *, colors: bool) -> str:

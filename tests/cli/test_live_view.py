@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ipa_energy.cli.live_view import ClearsBefore, LiveView, Piece, fitted
+from ipa_energy.cli.live_view import ClearsBefore, LiveView, Piece, fitted, wrapped
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import StageState
 from ipa_energy.serving.observed import Correction, StageJoules
@@ -138,6 +138,16 @@ def test_lines_are_cut_where_the_terminal_ends(width: int, expected: str) -> Non
     assert fitted([Piece("abc "), Piece("defgh", "bad")], width, colors=False) == expected
 
 
+def test_what_does_not_fit_goes_on_in_a_second_row() -> None:
+    line = [Piece("crop  "), Piece("yolov5n 1c b1 x2"), Piece("   0.42 J, profile 0.40 J", "quiet")]
+    rows = ["".join(piece.text for piece in row) for row in wrapped(line, 34, 6)]
+    assert rows == ["crop  yolov5n 1c b1 x2   0.42 J,", "      profile 0.40 J"]
+    assert [piece.hand for piece in wrapped(line, 34, 6)[1]] == ["", "quiet"]
+    assert len(wrapped(line, 90, 6)) == 1
+    long = [Piece("load  "), Piece("word " * 40)]
+    assert len(wrapped(long, 34, 6)) == 2  # the rest is cut
+
+
 def test_what_a_name_would_do_to_a_terminal_is_not_done() -> None:
     assert "\x1b" not in fitted([Piece("\x1b[2Jname")], 40, colors=True)
 
@@ -148,9 +158,9 @@ def test_a_live_run_on_a_terminal_shows_it_and_takes_it_away(
 ) -> None:
     pytest.importorskip("grpc")
     text = small_pipeline.read_text()
-    load = "workload_type: static\nworkload_config: {loads_to_test: 4, load_duration: 6}\n"
+    load = "workload_type: static\nworkload_config: {loads_to_test: 4, load_duration: 8}\n"
     small_pipeline.write_text(
-        text[: text.index("workload_type")] + load + "adaptation_interval: 3\n"
+        text[: text.index("workload_type")] + load + "adaptation_interval: 2\n"
     )
     words = ["run", small_pipeline, "--backend", "local-stub", "--out", tmp_path / "run"]
     master, slave = pty.openpty()
@@ -171,7 +181,7 @@ def test_a_live_run_on_a_terminal_shows_it_and_takes_it_away(
     out, _ = done.communicate(timeout=60)
     assert done.returncode == 0
     shown = written.decode()
-    assert re.search(r"second \d of 6   interval 3 s   local-stub", shown)
+    assert re.search(r"second \d of 8   interval 2 s   local-stub", shown)
     assert re.search(r"power  +[\d.]+ W", shown)
     assert shown.rstrip().endswith("\x1b[J")
     assert "beside the stages: " in out

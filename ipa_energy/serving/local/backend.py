@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -142,6 +143,14 @@ class LocalBackend:
             logger.warning(
                 "another pipeline is served on this machine (process %d): both share its CPUs",
                 min(others),
+            )
+        load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+        if load > cpus and taken_over is None:
+            logger.warning(
+                "load average %.1f on %d CPUs: what else runs here makes this pipeline slower than"
+                " its profile",
+                load,
+                cpus,
             )
         plane = taken_over or Plane(
             Job(

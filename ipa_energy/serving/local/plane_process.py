@@ -386,8 +386,9 @@ class PlaneControl:
             self._asking -= 1
             self._heard_s = time.perf_counter()
         with contextlib.suppress(OSError):
-            writer.write(control.frame(told))
-            await writer.drain()
+            if not writer.is_closing():  # who asked may be gone
+                writer.write(control.frame(told))
+                await writer.drain()
 
     async def _watch(self, *, has_socket: bool) -> None:
         """Who is gone may come back while the lease lasts, if there is anything to come back to."""
