@@ -23,7 +23,7 @@ from ipa_energy.adaptation.predictor import HistoryPredictor, PointForecast
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.comparing.hull import Outcome
 from ipa_energy.errors import InfeasibleError
-from ipa_energy.experiment import Experiment, check_feasible
+from ipa_energy.experiment import Experiment, check_feasible, classes_of
 from ipa_energy.frontier.weightings import Weighting, reweighted
 from ipa_energy.optimizer.solve import Result
 from ipa_energy.planning.planner import Planner
@@ -40,6 +40,7 @@ from ipa_energy.serving.base import (
     StageState,
     VirtualClock,
 )
+from ipa_energy.serving.class_work import limits_s
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.simulated.backend import simulated
 from ipa_energy.serving.simulated.replicas import server_of
@@ -85,7 +86,8 @@ class Rehearsal:
     def deployed(self) -> tuple[StageState, ...]:
         """What was wanted last."""
         _, wanted = self.wanted[-1]
-        return tuple(StageState(s.stage, s.option, ready=s.replicas) for s in wanted)
+        lanes = [lane for stage in wanted for lane in stage.lanes]
+        return tuple(StageState(s.stage, s.option, ready=s.replicas) for s in lanes)
 
     def received_rps(self, window_s: int) -> Counts:
         """What arrives in the last seconds before now."""
@@ -175,7 +177,10 @@ class Rehearser:
 
 def _without_waits(deployment: Deployment) -> Deployment:
     """Without the waits that plans count with: every stage of a YAML has a time-out of its own."""
-    return tuple(replace(stage, wait_s=0.0) for stage in deployment)
+    return tuple(
+        replace(stage, wait_s=0.0, parts=tuple(replace(part, wait_s=0.0) for part in stage.parts))
+        for stage in deployment
+    )
 
 
 def alike(weightings: Sequence[Weighting]) -> list[list[Weighting]]:
@@ -237,7 +242,9 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
     config = planner.config.model_copy(update={"seed": seed})
     load = TraceLoad(counts, mode=config.mode, seed=seed)
     stages = tuple(_only_used(stage, course) for stage in planner.stages)
-    backend = simulated(Setting(config, stages, course.deployments[0][1], load)).backend
+    classes = classes_of(config, experiment.workload)
+    start = course.deployments[0][1]
+    backend = simulated(Setting(config, stages, start, load, classes=classes)).backend
     ends_s = [second for second, _ in course.deployments[1:]] + [len(counts)]
     windows = []
     for index, ((_, deployment), end_s) in enumerate(zip(course.deployments, ends_s, strict=True)):
@@ -258,7 +265,9 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
     latency_s = done_s - sent_s
     steps = planner.config.sla_steps
     sla_s = planner.planned.latency_sla_s if steps is None else steps.at(sent_s)
-    late_s = sla_s + LOG_RESOLUTION_S
+    own = {kind: each.latency_sla_s for kind, each in enumerate(planner.config.classes)}
+    kinds = [one.requests.kind[ok] for one, ok in zip(windows, answered, strict=True)]
+    late_s = limits_s(sla_s, np.concatenate(kinds), own) + LOG_RESOLUTION_S
     return Outturn(
         energy_j=math.fsum(float(one.idle_j.sum() + one.dynamic_j.sum()) for one in windows),
         core_s=math.fsum(_core_seconds(one) for one in windows),
@@ -291,7 +300,7 @@ def _only_used(stage: Stage, course: Course) -> Stage:
     mine: list[DeployedStage] = [
         one for stages in runs for one in stages if one.stage == stage.name
     ]
-    servers = {server_of(one.option) for one in mine}
+    servers = {server_of(lane.option) for one in mine for lane in one.lanes}
     used: tuple[Option, ...] = tuple(o for o in stage.options if server_of(o) in servers)
     return replace(stage, options=used)
 

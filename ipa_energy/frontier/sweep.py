@@ -386,6 +386,7 @@ def cache_key(experiment: Experiment, weightings: Sequence[Weighting], seeds: Se
         dump_config(planner.config).encode(),
         planner.profile_path.read_bytes(),
         experiment.workload.counts.tobytes(),
+        b"".join(counts.tobytes() for counts in experiment.workload.by_class.values()),
         repr([asdict(weighting) for weighting in weightings]).encode(),
         json.dumps(list(seeds)).encode(),
     ):

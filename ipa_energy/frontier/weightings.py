@@ -20,6 +20,7 @@ from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import apply_baseline, program_for
+from ipa_energy.planning.stages import accuracy_between
 
 ALPHA_FACTORS = tuple(2.0 ** (step / 2) for step in range(-7, 5))
 """Of the YAML's alpha: from 1/11 to 4."""
@@ -134,6 +135,27 @@ def without_energy(planner: Planner) -> list[Weighting]:
             for factor in ALPHA_FACTORS[::2]:
                 changes, label = _priced(config, factor)
                 found.append(Weighting(f"{label}, {kind.label}", {**kind.changes, **changes}))
+    own = {"energy_weight": 0.0, "energy_sla_joules": None, "beta": config.beta or 1.0}
+    return [*found, *_floors(planner, own, 0.0)]
+
+
+MIX_FLOORS = 8
+"""Accuracies at which mixes are looked for: weights alone hardly ever lead to one."""
+
+
+def _floors(planner: Planner, changes: Mapping[str, Any], energy_weight: float) -> list[Weighting]:
+    """With ``mix: true``: the cheapest mixes at accuracies over the pipeline's range."""
+    config = planner.config
+    if not config.mix:
+        return []
+    found = []
+    for share in np.linspace(0, 1, MIX_FLOORS + 2)[1:-1]:
+        floor = accuracy_between(planner.stages, config.accuracy_method, float(share))
+        if floor > (config.accuracy_floor or -math.inf):
+            what = "joules" if energy_weight else "cost"
+            asked = {**changes, "alpha": 0.0, "accuracy_floor": floor}
+            label = f"least {what} at accuracy_floor {floor:.4g}"
+            found.append(Weighting(label, asked, None, energy_weight))
     return found
 
 
@@ -170,7 +192,7 @@ def with_energy(config: PipelineConfig, planner: Planner) -> list[Weighting]:
     Raises:
         ConfigError: accuracy has no weight to hold joules against, or the profile has no joules.
     """
-    if config.alpha == 0:
+    if config.alpha == 0 and not config.mix:
         raise ConfigError(
             "alpha is 0: no accuracy is weighed against joules", allowed="alpha above 0"
         )
@@ -180,6 +202,9 @@ def with_energy(config: PipelineConfig, planner: Planner) -> list[Weighting]:
             where=planner.profile_path,
             fix="profile the pipeline with ipa-energy profile",
         )
+    floors = _floors(planner, {"beta": 0.0, "energy_weight": 1.0}, 1.0)
+    if config.alpha == 0:
+        return floors
     natural = config.alpha * _accuracy_range(planner) / _joules_range(planner)
     found = []
     for factor in FEW_ALPHA_FACTORS:
@@ -188,7 +213,7 @@ def with_energy(config: PipelineConfig, planner: Planner) -> list[Weighting]:
             weight = natural * factor * step
             label = f"alpha {alpha:.4g}, energy_weight {weight:.4g}"
             found.append(Weighting(label, {"alpha": alpha, "energy_weight": weight}, None, weight))
-    return found
+    return [*found, *floors]
 
 
 def _accuracy_range(planner: Planner) -> float:

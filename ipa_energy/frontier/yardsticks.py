@@ -314,7 +314,7 @@ def yardsticks(
 ) -> Yardsticks:
     """The yardsticks of a run that was made from an experiment; see :func:`yardsticks_of`."""
     if not is_known(experiment.planner.program.settings):
-        logger.warning("%s: no simulation says what its objective counts: no hindsight", run.name)
+        logger.warning("%s: %s: no hindsight", run.name, why_unknown(experiment))
         return Yardsticks()
     name = f"hindsight-{cache_key(experiment, [], [experiment.planner.config.seed])}.json"
     found = kept_in_cache(cache, name, lambda: _courses(experiment))
@@ -333,6 +333,16 @@ def yardsticks(
         logger.warning("%s: no plan can run from the first second to the last", run.name)
     told = _share(experiment, run, first, worths)
     return Yardsticks(figures.get("static"), figures.get("hindsight"), told)
+
+
+def why_unknown(experiment: Experiment) -> str:
+    """Why nobody plans over time for an objective that :func:`.worth.is_known` does not know."""
+    settings = experiment.planner.program.settings
+    if settings.mix:
+        return "plans over time run one option a stage, this run mixes (with mix: false it has one)"
+    if settings.gpus:
+        return "plans over time do not cut GPUs anew"
+    return "no simulation says what its objective counts"
 
 
 def _label(deployment: Deployment) -> str:

@@ -78,6 +78,16 @@ def stages_from_rows(
     return tuple(stages)
 
 
+def accuracy_between(stages: Sequence[Stage], method: str, share: float) -> float:
+    """An accuracy of the pipeline between the least (0) and the most (1) that its options have."""
+    ends = []
+    for pick in (min, max):
+        values = [pick(option.accuracy for option in stage.options) for stage in stages]
+        ends.append(sum(values) / (len(values) if method == "average" else 1))
+    low, high = ends
+    return low + share * (high - low)
+
+
 def _no_options(
     name: str,
     groups: Sequence[Sequence[ProfileRow]],

@@ -15,7 +15,6 @@ is charged to the plan that ran it.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
 from ipa_energy.serving.base import Decision, Requests, Served
+from ipa_energy.serving.class_work import limits_s
 from ipa_energy.serving.observed import Correction, Scale, StageJoules
 from ipa_energy.serving.tally import Tally, tally
 from ipa_energy.sla_steps import SlaSteps
@@ -130,17 +130,10 @@ class RunInfo:
         """The latency SLA of requests: one for all, unless it changes along the run or by class."""
         steps = self.settings.get("latency_sla_s")
         common = SlaSteps.of(steps).at(requests.sending_s) if steps else self.latency_sla_s
-        own = {
-            kind: each["latency_sla_s"]
-            for kind, each in enumerate(self.classes.values())
-            if each.get("latency_sla_s") is not None
-        }
-        if not own:
+        own = {kind: one.get("latency_sla_s") for kind, one in enumerate(self.classes.values())}
+        if not any(own.values()):
             return common
-        limits_s = np.full(len(requests), math.inf if common is None else common)
-        for kind, sla_s in own.items():
-            limits_s[requests.kind == kind] = sla_s
-        return limits_s
+        return limits_s(common, requests.kind, own)
 
     def counted(self, interval: Interval) -> Interval:
         """The interval as it is logged: its requests counted, if that is how this run logs them."""

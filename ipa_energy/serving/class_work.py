@@ -8,8 +8,13 @@ class that needs large replicas for long pays for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from ipa_energy.arrays import Counts, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,25 @@ def added(parts: Iterable[ClassWork]) -> tuple[ClassWork, ...]:
         sums = {name: getattr(before, name) + getattr(part, name) for name in _SUMS}
         found[key] = replace(before, requests=before.requests + part.requests, **sums)
     return tuple(found[key] for key in sorted(found, key=lambda key: key[0]))
+
+
+def limits_s(
+    common: Floats | float | None, kinds: Counts, own: Mapping[int, float | None]
+) -> Floats:
+    """(R,) the latency SLA of each request: that of its class, where it has its own.
+
+    Args:
+        common: of all others; None if there is none.
+        kinds: (R,) positions of the classes.
+        own: position of a class → its SLA.
+    """
+    found: Floats = np.array(
+        np.broadcast_to(math.inf if common is None else common, kinds.shape), dtype=np.float64
+    )
+    for kind, sla_s in own.items():
+        if sla_s is not None:
+            found[kinds == kind] = sla_s
+    return found
 
 
 def joules_by_class(

@@ -14,6 +14,7 @@ Nothing is written before (3), and no figure is kept without its reason where it
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,10 +28,12 @@ from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import OBJECTIVE_SETTINGS, settings_of
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
-from ipa_energy.optimizer.plan import build_plan
+from ipa_energy.optimizer.plan import Plan, build_plan, plan_of_parts
 from ipa_energy.optimizer.problem import Problem, Program, require_intervals
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import Planner
+from ipa_energy.planning.stages import accuracy_between
 from ipa_energy.records import Stage
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.energy_added import (
@@ -92,6 +95,7 @@ def setting_of(
     count: int,
     energy_weight: float,
     seed: int,
+    mixes: Sequence[tuple[Plan, str]] = (),
 ) -> Setting:
     """The setting of a load.
 
@@ -102,20 +106,83 @@ def setting_of(
         count: how many to choose.
         energy_weight: the YAML's, whose best plan is one of the chosen.
         seed: of the choice.
+        mixes: mixed plans and why they are in, the first of which take up to half of the places.
     """
-    problem = program.at(load.loads)
+    problem = _one_option(program).at(load.loads)
     space = space_of(problem, seed)
     if named is not None:
         found, skipped = with_replicas(named, program, load.loads)
         return Setting(load, problem, space, tuple(found), tuple(skipped))
-    chosen = selected(space, count, energy_weight=energy_weight, seed=seed)
+    mixed = mixes[: count // 2]
+    chosen = selected(space, count - len(mixed), energy_weight=energy_weight, seed=seed)
     configurations = []
     for number, (choice, origin) in enumerate(chosen.items(), start=1):
         plan = build_plan(problem, choice)
         configurations.append(
             Configuration(key=f"C{number}", name=plan.label, origin=origin, plan=plan)
         )
+    for number, (plan, origin) in enumerate(mixed, start=len(configurations) + 1):
+        configurations.append(
+            Configuration(key=f"C{number}", name=plan.label, origin=origin, plan=plan)
+        )
     return Setting(load, problem, space, tuple(configurations))
+
+
+def mixed_plans(planner: Planner, load: StudyLoad) -> list[tuple[Plan, str]]:
+    """Plans of several options a stage, each with why it is one: with ``mix: true`` alone.
+
+    The best one of the YAML's objective, then those of least joules at accuracies between the
+    least and the most that the pipeline has, the middle ones first. What comes out as one option a
+    stage is left out: it is among the other plans.
+    """
+    program, method = planner.program, planner.config.optimization_method
+    settings = program.settings
+    if not settings.mix:
+        return []
+    wanted = [("best mix at the weights given", settings)]
+    if has_energy(planner.stages):
+        free = replace(settings, alpha=0.0, beta=0.0, gamma=0.0, weights={}, energy_weight=1.0)
+        floors = [each for each in MIX_FLOORS if each > 0]
+        for share in floors:
+            floor = accuracy_between(planner.stages, settings.accuracy_method, share)
+            if floor > (settings.accuracy_floor or -math.inf):
+                why = f"least energy at an accuracy of {floor:.4g}, mixed"
+                wanted.append((why, replace(free, accuracy_floor=floor)))
+    found: dict[str, tuple[Plan, str]] = {}
+    shown = _without_energy_weight(planner)
+    for why, asked in wanted:
+        best = solve(Program(program.stages, asked, program.rules).at(load.loads), method).plans
+        if best and any(stage.is_wide for stage in best[0].stages):
+            picks = zip(program.stages, best[0].stages, strict=True)
+            parts = [(stage, chosen.parts) for stage, chosen in picks]
+            plan = plan_of_parts(parts, shown.settings, program.rules, load.loads)
+            found.setdefault(plan.label, (plan, why))
+    return list(found.values())
+
+
+MIX_FLOORS = (0.5, 0.75, 0.25, 0.9)
+"""Where between the least and the most accuracy mixes are looked for."""
+
+
+def _one_option(program: Program) -> Program:
+    """The same with one option a stage."""
+    settings = program.settings
+    if not settings.mix:
+        return program
+    return Program(program.stages, replace(settings, mix=False), program.rules)
+
+
+def _not_mixing(planner: Planner) -> Planner:
+    config = planner.config.model_copy(update={"mix": False})
+    planned = replace(planner.planned, program=_one_option(planner.program))
+    return replace(planner, config=config, planned=planned)
+
+
+ABOUT_MIXES = (
+    "mix: true: mixed plans are among the configurations that were run; the counts of plans, the"
+    " correlations over them, the map of optimal plans and the sensitivity look at one option a"
+    " stage"
+)
 
 
 def nothing_to_run(settings: Sequence[Setting]) -> str:
@@ -243,6 +310,8 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
     for each in question.planners:
         # Fronts and the plan map count joules whatever the weight is.
         require_intervals(each.stages, each.config.energy_risk, each.profile_path)
+    mixing = question.planner
+    question = replace(question, planners=[_not_mixing(each) for each in question.planners])
     planner = question.planner
     program = _without_energy_weight(planner)
     settings = [
@@ -253,6 +322,7 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
             count=question.count,
             energy_weight=planner.config.energy_weight,
             seed=planner.config.seed,
+            mixes=[] if question.named is not None else mixed_plans(mixing, load),
         )
         for load in question.loads
     ]
@@ -275,7 +345,9 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
         leave=False,
         disable=None if show_progress else True,  # None: no bar where stderr is no terminal
     ) as bar:
-        conductor = _Conductor(question, bar.update)
+        conductor = _Conductor(question, bar.update, mixing)
+        if mixing.config.mix:
+            conductor.warnings.append(ABOUT_MIXES)
         cases = [conductor.case(setting) for setting in settings]
     loads = [load.loads for load in question.loads]
     mapped = question.mapped_loads_rps or loads_to_map([load.mean_rps for load in loads])
@@ -325,14 +397,15 @@ class _Conductor:
     Args:
         question: what is asked.
         ran: called after each trial.
+        serving: what the trials run with, which may be mixes.
 
     Attributes:
         options: options seen in any row of optimal plans so far, with their indices.
         warnings: what was found to be impossible on the way.
     """
 
-    def __init__(self, question: Question, ran: Callable[[], object]) -> None:
-        self._question, self._ran = question, ran
+    def __init__(self, question: Question, ran: Callable[[], object], serving: Planner) -> None:
+        self._question, self._ran, self._serving = question, ran, serving
         self._energy = has_energy(question.planner.stages)
         self.options: dict[str, int] = {}
         self.warnings: list[str] = []
@@ -341,7 +414,7 @@ class _Conductor:
         """One load, run and evaluated."""
         question, load, space = self._question, setting.load, setting.space
         points = run_points(
-            question.planner,
+            self._serving,
             load,
             setting.configurations,
             trials=question.trials,

@@ -93,6 +93,12 @@ def configurations_of_run(run: Run, stages: Sequence[Stage]) -> tuple[NamedConfi
                 where=run.path,
                 fix="give a run of this pipeline",
             )
+        if any(logged.parts for logged in step.stages):
+            raise ConfigError(
+                f"second {step.start_s:g} runs several options at once, which no list names",
+                where=run.path,
+                fix="leave out --from: with mix: true the study chooses mixes by itself",
+            )
         options = tuple(
             profiled_option(
                 stage,
