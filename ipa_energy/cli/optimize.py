@@ -31,9 +31,22 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         description="Choose variant, allocation, batch and replicas of every stage at one load."
         f" A plan is written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
-    add_pipeline(parser)
+    add_pipeline(parser, several="; several are planned together, on what they share")
     parser.add_argument(
-        "--load", type=float, required=True, metavar="RPS", help="pipeline requests per second"
+        "--load",
+        type=float,
+        required=True,
+        action="append",
+        metavar="RPS",
+        help="pipeline requests per second; of several pipelines one each, or one for all",
+    )
+    parser.add_argument(
+        "--pool",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="what several pipelines share: N GPUs of a kind (A100-80GB=4), or N units of another"
+        " resource (core=32); repeatable (default: the gpus of their YAMLs)",
     )
     parser.add_argument(
         "--top", type=int, default=1, metavar="K", help="show the K best plans (default: 1)"
@@ -47,28 +60,41 @@ def optimize(args: argparse.Namespace) -> int:
     from ipa_energy.optimizer.solve import decide
     from ipa_energy.planning.planner import load_planner
 
-    if not 0 < args.load <= HIGHEST_LOAD_RPS:
-        raise ConfigError(
-            f"{args.load:g} rps",
-            where="--load",
-            allowed=f"a number above 0, at most {HIGHEST_LOAD_RPS:g}",
-        )
+    for load_rps in args.load:
+        if not 0 < load_rps <= HIGHEST_LOAD_RPS:
+            raise ConfigError(
+                f"{load_rps:g} rps",
+                where="--load",
+                allowed=f"a number above 0, at most {HIGHEST_LOAD_RPS:g}",
+            )
     if args.top < 1:
         raise ConfigError(str(args.top), where="--top", allowed="an integer from 1")
+    if len(args.pipeline) > 1:
+        from ipa_energy.cli.optimize_together import optimize_together
+
+        return optimize_together(args)
+    if len(args.load) > 1 or args.pool:
+        raise ConfigError(
+            "it is for several pipelines" if args.pool else f"{len(args.load)} loads of a pipeline",
+            where="--pool" if args.pool else "--load",
+            allowed="several pipelines"
+            + (", or the keys gpus and capacity of one" if args.pool else ", or one load"),
+        )
+    (path,), (load_rps,) = args.pipeline, args.load
     overrides = chosen_overrides(args)
-    planner = load_planner(args.pipeline, overrides, policy=args.policy)
+    planner = load_planner(path, overrides, policy=args.policy)
     planner.warn_of_excluded()
     result = decide(
         planner.program,
-        planner.moment(args.load),
+        planner.moment(load_rps),
         method=planner.config.optimization_method,
         top_k=args.top,
         limit_s=planner.config.decision_limit_s,
     )
     if args.json:
-        print_json(_document(result, planner, args.load))
+        print_json(_document(result, planner, load_rps))
     else:
-        print(_text(result, planner, args.load))
+        print(_text(result, planner, load_rps))
     return EXIT_DONE if result.plans else EXIT_INFEASIBLE
 
 
@@ -99,7 +125,11 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
     for rank, plan in enumerate(result.plans, start=1):
         lines += ["", f"{f'plan {rank}' if rank > 1 else 'best plan'}: {plan.label}"]
         lines += [f"({NOTATION})"] if rank == 1 else []
-        lines += _plan_lines(plan, planner)
+        lines += plan_lines(plan, planner)
+        lines += [
+            f"GPUs {name}: " + (", ".join(f"{n} as {cut}" for cut, n in cuts.items()) or "none")
+            for name, cuts in plan.cut_gpus().items()
+        ]
     return "\n".join(lines)
 
 
@@ -126,7 +156,8 @@ def _each(texts: Iterable[str]) -> str:
     return " + ".join(texts)
 
 
-def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
+def plan_lines(plan: Plan, planner: Planner) -> list[str]:
+    """Objective, stages and totals of a plan, a line each."""
     from ipa_energy.tables import MINUS, fixed, signed
 
     config = planner.config
@@ -176,8 +207,4 @@ def _plan_lines(plan: Plan, planner: Planner) -> list[str]:
         )
         + (f" of {energy_sla:g} J" if energy_sla is not None else "")
         + f" ({quality})",
-        *(
-            f"GPUs {name}: " + (", ".join(f"{n} as {cut}" for cut, n in cuts.items()) or "none")
-            for name, cuts in plan.cut_gpus().items()
-        ),
     ]

@@ -37,13 +37,20 @@ def named_pipeline(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def add_pipeline(parser: argparse.ArgumentParser) -> None:
-    """Add the pipeline that a verb works on."""
+def add_pipeline(parser: argparse.ArgumentParser, *, several: str = "") -> None:
+    """Add the pipeline that a verb works on; a list of them where several may be named.
+
+    Args:
+        parser: of the verb.
+        several: what several are for, at the end of the help; "" where there is one.
+    """
     parser.add_argument(
         "pipeline",
         type=named_pipeline,
         metavar="PIPELINE.yaml",
-        help="a pipeline YAML, or the name of one that comes with the program, such as video",
+        help="a pipeline YAML, or the name of one that comes with the program, such as video"
+        + several,
+        nargs="+" if several else None,
     )
 
 

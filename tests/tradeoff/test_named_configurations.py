@@ -191,7 +191,8 @@ def logged(second: float, *picks: tuple[str, float, int, int]) -> SimpleNamespac
     """A step of a log: (variant, cores, batch, replicas) of each stage."""
     names = ("variant", "cpu_cores", "batch", "replicas")
     stages = [
-        SimpleNamespace(gpu_share=0.0, **dict(zip(names, pick, strict=True))) for pick in picks
+        SimpleNamespace(gpu_share=0.0, parts=(), **dict(zip(names, pick, strict=True)))
+        for pick in picks
     ]
     return SimpleNamespace(start_s=second, stages=stages)
 
