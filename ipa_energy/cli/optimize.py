@@ -72,7 +72,7 @@ def optimize(args: argparse.Namespace) -> int:
     if len(args.pipeline) > 1:
         from ipa_energy.cli.optimize_together import optimize_together
 
-        return optimize_together(args)
+        return optimize_together(args, plan_lines)
     if len(args.load) > 1 or args.pool:
         raise ConfigError(
             "it is for several pipelines" if args.pool else f"{len(args.load)} loads of a pipeline",

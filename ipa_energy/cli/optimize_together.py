@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import print_json
@@ -13,11 +13,16 @@ from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
     from ipa_energy.gpu_partitions import GpuPool
+    from ipa_energy.optimizer.plan import Plan
     from ipa_energy.optimizer.together import Together
     from ipa_energy.planning.planner import Planner
 
 
-def optimize_together(args: argparse.Namespace) -> int:
+PlanLines = Callable[["Plan", "Planner"], list[str]]
+"""How ``optimize`` shows a plan."""
+
+
+def optimize_together(args: argparse.Namespace, plan_lines: PlanLines) -> int:
     """Decide for all of them at once and show the plans, each as ``optimize`` shows one."""
     from ipa_energy.optimizer.together import plan_together
     from ipa_energy.planning.planner import load_planner
@@ -41,7 +46,7 @@ def optimize_together(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_document(found, planners, loads, gpus, capacity))
     else:
-        print(_text(found, planners, loads))
+        print(_text(found, planners, loads, plan_lines))
     return EXIT_DONE
 
 
@@ -141,9 +146,9 @@ def _document(
     }
 
 
-def _text(found: Together, planners: Sequence[Planner], loads: Sequence[float]) -> str:
-    from ipa_energy.cli.optimize import plan_lines
-
+def _text(
+    found: Together, planners: Sequence[Planner], loads: Sequence[float], plan_lines: PlanLines
+) -> str:
     lines = [
         f"{len(planners)} pipelines together: objective {found.objective:.6g}",
         f"({NOTATION})",
