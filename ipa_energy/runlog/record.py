@@ -202,6 +202,7 @@ class Totals:
         further: term of a further quantity → (its sum over requests, these requests).
         late_s: by how much each request was sent later than intended, as far as it was seen in this
             call; in ``run.json`` its median and 99th percentile.
+        held_by: what keeps live replicas to their cores, in words; empty for a simulation.
     """
 
     requests: int = 0
@@ -217,6 +218,7 @@ class Totals:
     overhead_j: dict[str, float] = field(default_factory=dict)
     further: dict[str, tuple[float, int]] = field(default_factory=dict)
     late_s: list[float] = field(default_factory=list)
+    held_by: str = ""
 
     def add(
         self,
@@ -250,6 +252,7 @@ class Totals:
         if served.embodied_g is not None:
             self.embodied_g = (self.embodied_g or 0.0) + served.embodied_g
         self.late_s += served.late_s.tolist()
+        self.held_by = served.held_by or self.held_by
         for name, joules in served.overhead_j.items():
             self.overhead_j[name] = self.overhead_j.get(name, 0.0) + joules
 
@@ -259,6 +262,8 @@ class Totals:
         energy_j = self.idle_j + self.dynamic_j
         sums = fields_of(self)
         late_s = sums.pop("late_s")
+        if not self.held_by:
+            sums.pop("held_by")
         if not self.failed:
             sums.pop("failed")
         for name in ("grams", "embodied_g"):

@@ -454,6 +454,7 @@ class Served:
         loading_j: of ``dynamic_j`` what loading replicas took; None where it is not told apart.
         batches: (S, 2) requests of each stage that it served, and in how many batches; None where
             nobody counts them.
+        held_by: what keeps replicas to their cores, in words; empty for a simulation.
         work: by class of requests; empty where nobody tells them apart.
     """
 
@@ -479,6 +480,7 @@ class Served:
     embodied_g: float | None = field(default=None, kw_only=True)
     tally: Tally | None = field(default=None, kw_only=True)
     batches: Counts | None = field(default=None, kw_only=True)
+    held_by: str = field(default="", kw_only=True)
     work: tuple[ClassWork, ...] = field(default=(), kw_only=True)
 
     @property
@@ -630,8 +632,9 @@ class LiveOptions:
         lease: adaptation intervals for which a pipeline goes on serving when nobody decides, for
             whoever resumes the run.
         overcommits: True to plan and start what holds more cores than the machine has.
-        stubs_work: True if stubs compute for the profile's times; else they sleep, and their joules
-            are those of idling.
+        stubs_work: True if stubs compute for the profile's times, and so spend its joules; else
+            they sleep, and their joules are those of idling. None: they sleep where more cores are
+            held than there are.
         exporter_port: where figures are offered to Prometheus; 0: any free port; None: nowhere.
         prometheus: folder for a Prometheus that is started; or the URL of one to look at; None:
             neither.
@@ -643,12 +646,17 @@ class LiveOptions:
     corrects_drift: bool = True
     lease: int = 6
     overcommits: bool = False
-    stubs_work: bool = False
+    stubs_work: bool | None = None
     exporter_port: int | None = None
     prometheus: Path | str | None = None
     kubeconfig: Path | None = None
     context: str | None = None
     namespace: str | None = None
+
+    @property
+    def stubs_sleep(self) -> bool:
+        """True if stubs do nothing meanwhile."""
+        return self.overcommits if self.stubs_work is None else not self.stubs_work
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,6 +304,7 @@ class LocalBackend:
             machine_j=self._machine_j(steps, (start_s, end_s)),
             embodied_g=None if math.isnan(embodied_g) else embodied_g,
             batches=np.array(report.batches, dtype=np.int64).reshape(-1, 2),
+            held_by=report.held_by,
         )
 
     def _sums(self, name: str, at_s: Sequence[float] | Floats) -> Floats:

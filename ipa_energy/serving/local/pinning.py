@@ -12,17 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ipa_energy.serving.local.cpu_groups import CpuGroup, CpuGroups
+
 
 class Pinned:
     """The CPUs of one replica; may become others.
 
     Attributes:
         cpus: now.
+        group: that holds it to them; None where there are no groups.
         move: called with them when they become others.
     """
 
-    def __init__(self, cpus: tuple[int, ...]) -> None:
+    def __init__(self, cpus: tuple[int, ...], group: CpuGroup | None = None) -> None:
         self.cpus = cpus
+        self.group = group
         self.move: Callable[[tuple[int, ...]], None] = lambda _: None
 
 
@@ -31,16 +35,23 @@ class Cpus:
 
     Args:
         numbers: of them; default all that this process may use.
+        groups: that hold replicas to theirs beside their affinity.
     """
 
-    def __init__(self, numbers: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, numbers: Iterable[int] | None = None, groups: CpuGroups | None = None
+    ) -> None:
+        self._groups = groups
         allowed = os.sched_getaffinity(0) if numbers is None else numbers
         self._tenants = Counter(dict.fromkeys(sorted(allowed), 0))
         self._pinned: list[Pinned] = []
 
-    def take(self, count: int) -> Pinned:
-        """As many CPUs as that, or all there are."""
-        pinned = Pinned(tuple(sorted(self._by_tenants()[: max(1, count)])))
+    def take(self, count: int, name: str = "") -> Pinned:
+        """As many CPUs as that, or all there are, for the replica of a name."""
+        cpus = tuple(sorted(self._by_tenants()[: max(1, count)]))
+        pinned = Pinned(cpus, self._groups.group(name) if self._groups else None)
+        if pinned.group is not None:
+            pinned.group.hold(cpus)
         self._tenants.update(pinned.cpus)
         self._pinned.append(pinned)
         return pinned
@@ -48,6 +59,8 @@ class Cpus:
     def give_back(self, pinned: Pinned) -> None:
         """They are free again; who shared moves there."""
         self._pinned.remove(pinned)
+        if pinned.group is not None:
+            pinned.group.close()
         self._tenants.subtract(pinned.cpus)
         while self._level():
             pass
@@ -64,6 +77,8 @@ class Cpus:
                     self._tenants[crowded] -= 1
                     self._tenants[cpu] += 1
                     pinned.cpus = tuple(sorted({*pinned.cpus, cpu} - {crowded}))
+                    if pinned.group is not None:
+                        pinned.group.hold(pinned.cpus)
                     pinned.move(pinned.cpus)
                     return True
         return False

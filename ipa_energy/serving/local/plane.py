@@ -35,6 +35,7 @@ from ipa_energy.errors import GiveUpError, ServingError
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.serving.base import Change, Event, LiveOptions, StageState
 from ipa_energy.serving.local import control
+from ipa_energy.serving.local.cpu_groups import sweep_left
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server, Wanted
@@ -103,6 +104,7 @@ class Report:
         spent: what each replica was charged with.
         notes: what happened to the meter, in words.
         batches: of each stage the requests that it served, and in how many batches.
+        held_by: what keeps replicas to their CPUs, in words.
     """
 
     arrived_s: list[float]
@@ -114,6 +116,7 @@ class Report:
     spent: tuple[Spent, ...] = ()
     notes: tuple[str, ...] = ()
     batches: tuple[tuple[int, int], ...] = ()
+    held_by: str = ""
 
     def then(self, later: Report) -> Report:
         """This one and the next as one."""
@@ -332,6 +335,7 @@ class Plane:
         self._pidfd = -1
         if self._process is not None:
             self._process.wait()
+        sweep_left()
         if self._folder is not None:
             with contextlib.suppress(OSError):  # what it could not clear away itself
                 (self._folder / control.SOCKET_FILE).unlink(missing_ok=True)

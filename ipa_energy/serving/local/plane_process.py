@@ -20,6 +20,7 @@ from ipa_energy.errors import GiveUpError, IpaEnergyError
 from ipa_energy.records import Option
 from ipa_energy.serving.base import StageState
 from ipa_energy.serving.local import control
+from ipa_energy.serving.local.cpu_groups import CpuGroups
 from ipa_energy.serving.local.cpu_ledger import CpuLedger, Sample
 from ipa_energy.serving.local.machine_meter import MeteredPrices, Prices, prices_for
 from ipa_energy.serving.local.pinning import Cpus
@@ -71,6 +72,7 @@ class PlanePipeline:
         self._exporter_port: int | None = None
         self._front: Any = None
         self._template: Template | None = None
+        self._groups: CpuGroups | None = None
         self._sampling: asyncio.Task[None] | None = None
         self._trips: dict[str, Trip] = {}
         self._received: Counter[int] = Counter()
@@ -95,6 +97,8 @@ class PlanePipeline:
         if self._template is not None:
             self._template.close()
         await asyncio.gather(*(fleet.close(grace_s) for fleet in self._sets.values()))
+        if self._groups is not None:
+            self._groups.close()
         if self._front is not None:
             await self._front.stop(None)
 
@@ -226,7 +230,8 @@ class PlanePipeline:
 
     def _fleets(self, queues: Sequence[StageQueue]) -> dict[str, ReplicaSet]:
         """The replicas of each stage: processes of this machine."""
-        job, cpus = self.job, Cpus()
+        job, self._groups = self.job, CpuGroups()
+        cpus = Cpus(groups=self._groups)
         if job.models is not None:
             self._template = Template(job.models)
         return {
@@ -268,6 +273,7 @@ class PlanePipeline:
             spent=ledger.take_spent() if ledger else (),
             notes=tuple(prices.take_notes()) if prices else (),
             batches=tuple(fleet.queue.take_served() for fleet in sets),
+            held_by=self._groups.told if self._groups else "",
         )
 
     @property

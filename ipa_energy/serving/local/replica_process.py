@@ -23,6 +23,7 @@ from typing import Any
 
 from ipa_energy.errors import ServingError
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
+from ipa_energy.serving.local.cpu_groups import CpuGroup
 from ipa_energy.serving.local.pinning import pin_all_threads
 from ipa_energy.serving.local.template import ModelSpec, Template
 
@@ -63,6 +64,7 @@ class ReplicaProcess:
         cpus: the CPUs it may use; empty: all of ours.
         on_exit: called once when it has ended.
         template: what it is forked from, where ``launch`` says so.
+        group: that it belongs to.
 
     Attributes:
         model: the name that it answers to.
@@ -77,6 +79,8 @@ class ReplicaProcess:
         cpus: Sequence[int] = (),
         on_exit: Callable[[], None] | None = None,
         template: Template | None = None,
+        *,
+        group: CpuGroup | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.started_s = time.perf_counter()
@@ -84,7 +88,7 @@ class ReplicaProcess:
         self.status: int | None = None
         self.pid = 0
         self.model = launch.model
-        self._on_exit = on_exit
+        self._on_exit, self._group = on_exit, group
         self._cpu_s = 0.0
         self._is_doomed = False
         self._pinned_to: tuple[int, ...] | None = None
@@ -186,6 +190,8 @@ class ReplicaProcess:
         self.pid = pid
         self._begun.set()
         self._pidfd = os.pidfd_open(pid)
+        if self._group is not None:
+            self._group.add(pid)
         self._loop.add_reader(self._pidfd, self._reap)
         if self._is_doomed:
             self.kill()

@@ -273,11 +273,11 @@ class ReplicaSet:
         name = f"{self.queue.stage}-{self._started}"
         why = self._vacant.pop(0) if self._vacant else ""
         self._tell_of(name, wanted.option, "asked", why)
-        cpus = self._cpus.take(round(wanted.option.cpu_cores))
+        cpus = self._cpus.take(round(wanted.option.cpu_cores), name)
         launch = self._launch(wanted.option)
         try:
             process = ReplicaProcess(
-                launch, cpus.cpus, lambda: self._exited(member), self._template
+                launch, cpus.cpus, lambda: self._exited(member), self._template, group=cpus.group
             )
         except ServingError as error:
             self._cpus.give_back(cpus)

@@ -66,7 +66,7 @@ def stub_models(setting: Setting) -> ServedModels:
     """Stubs that take the profile's times."""
     yields = yields_of(setting, "local-stub")
     launches = {
-        stage.name: _stubs(stage, setting.live.stubs_work, yields[stage.name])
+        stage.name: _stubs(stage, not setting.live.stubs_sleep, yields[stage.name])
         for stage in setting.stages
     }
     payloads = images_of(setting.config) or (STUB_PAYLOAD,)
