@@ -207,7 +207,15 @@ def run_experiment(
             where="mix",
             allowed=", ".join(["mix: false", *(f"backend {name}" for name in able)]),
         )
-    if experiment.workload.by_class and not getattr(entry, "mixes", False):
+    by_class = getattr(entry, "by_class", False)
+    if experiment.planner.config.mix and experiment.planner.config.classes and not by_class:
+        raise ConfigError(
+            f"{backend} does not deal out requests by their class",
+            where="request_classes",
+            allowed="request_classes with mix: false, mix: true without classes, or backend"
+            " simulate",
+        )
+    if experiment.workload.by_class and not by_class:
         raise ConfigError(
             f"{backend} does not send requests of a class",
             where="workload_config",

@@ -140,10 +140,12 @@ class Serves(Named):
         on_this_machine: True if its replicas hold this machine's cores, so that what does not fit
             here is neither started nor planned.
         mixes: True if a stage may run several options at once on it.
+        by_class: True if it tells classes of requests apart.
     """
 
     on_this_machine: bool = False
     mixes: bool = False
+    by_class: bool = False
 
 
 BACKENDS: dict[str, Named] = {
@@ -151,16 +153,19 @@ BACKENDS: dict[str, Named] = {
         "a simulation in virtual time",
         "ipa_energy.serving.simulated.backend:simulated",
         mixes=True,
+        by_class=True,
     ),
     "local": Serves(
         "its models on this machine, in real time",
         "ipa_energy.serving.local:local",
         on_this_machine=True,
+        mixes=True,
     ),
     "local-stub": Serves(
         "the same with stubs that take the profile's times",
         "ipa_energy.serving.local:local_stub",
         on_this_machine=True,
+        mixes=True,
     ),
     "kubernetes": Named("its models on a cluster", "ipa_energy.serving.kubernetes:kubernetes"),
     "kubernetes-stub": Named(

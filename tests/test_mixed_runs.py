@@ -69,7 +69,7 @@ def test_a_killed_run_with_mixes_goes_on_to_the_same_end(tmp_path: Path) -> None
     assert [step.energy_j for step in again.steps] == [step.energy_j for step in whole.steps]
 
 
-def test_a_live_backend_refuses_mixes(tmp_path: Path) -> None:
+def test_a_backend_that_serves_one_option_a_stage_refuses_mixes(tmp_path: Path) -> None:
     experiment = load_experiment(write_small_pipeline(tmp_path), WITH_MIX)
-    with pytest.raises(ConfigError, match="local-stub serves one option a stage"):
-        run_experiment(experiment, tmp_path / "live", backend="local-stub")
+    with pytest.raises(ConfigError, match="kubernetes-stub serves one option a stage"):
+        run_experiment(experiment, tmp_path / "live", backend="kubernetes-stub")

@@ -82,7 +82,7 @@ def two_stages() -> Iterator[Plane]:
 
 def set_batch(plane: Plane, batch: int, timeout_s: float) -> None:
     """What both stages' replicas take at once, and wait for."""
-    plane.want([Wanted(option(batch), 1, timeout_s, 10.0)] * len(STAGES))
+    plane.want([[Wanted(option(batch), 1, timeout_s, 10.0)]] * len(STAGES))
 
 
 def sent(address: str, model: str, rps: int, seconds: int, payload: int) -> Sending:

@@ -62,7 +62,7 @@ def configure(plane: Plane, variant: str, *, replicas: int = 2, batch: int = 1) 
     """Both stages from now on."""
     timeout_s = 0.01 if batch > 1 else 0.0
     wanted = Wanted(option(variant, batch), replicas, timeout_s, CALL_TIMEOUT_S)
-    plane.want([wanted] * len(STAGES))
+    plane.want([[wanted]] * len(STAGES))
 
 
 def seen(pid: int) -> dict[str, float]:

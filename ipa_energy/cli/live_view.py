@@ -28,6 +28,7 @@ from typing import TextIO
 from ipa_energy.records import NOTATION
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import StageState
+from ipa_energy.serving.observed import of_stage
 
 NARROWEST, WIDEST = 40, 100
 LONGEST_NAME = 14
@@ -185,7 +186,8 @@ class LiveView:
             }
             total = counts["ready"] + counts["starting"]
             busy = [f"{count} {name}" for name, count in counts.items() if count]
-            text = f"{state.option.label} x{total}"
+            share = "" if state.share is None else f" {100 * state.share:.3g}%"
+            text = f"{state.option.label} x{total}{share}"
             is_settled = set(busy) == {f"{counts['ready']} ready"}
             pieces.append(Piece(("; " if at else "") + text))
             if not is_settled:
@@ -195,8 +197,8 @@ class LiveView:
 
     def _joules(self, stage: str) -> list[Piece]:
         known = self._last.joules if self._last else ()
-        seen = next((one for one in known if one.stage == stage and one.live_j > 0), None)
-        if seen is None:
+        seen = of_stage(known, stage)
+        if seen is None or not seen.live_j > 0:
             return []
         profile = f", profile {seen.profile_j:.3g} J" if seen.profile_j > 0 else ""
         return [Piece(f"   {seen.live_j:.3g} J{profile}", "" if seen.is_clean else "quiet")]
@@ -242,7 +244,7 @@ class LiveView:
         if decision.conflict:
             return f"{when}the plan stays: {decision.conflict}"
         new = [
-            f"{stage.stage} to {stage.option.label} x{stage.replicas}"
+            f"{stage.stage} to {stage.label}"
             for stage in interval.plan.stages
             if stage.stage in interval.reconfigured
         ]

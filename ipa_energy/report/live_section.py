@@ -14,7 +14,7 @@ from ipa_energy.report.page import Section
 from ipa_energy.report.run_series import Drawn, qualities, time_axis
 from ipa_energy.runlog.live_step import LiveStep
 from ipa_energy.runlog.step import Step
-from ipa_energy.serving.observed import StageJoules
+from ipa_energy.serving.observed import StageJoules, of_stage
 from ipa_energy.tables import Head, Row, Table
 
 MOST_ROWS = 60
@@ -138,7 +138,7 @@ def _of_stage(drawn: Drawn, stage: str) -> tuple[list[float], list[StageJoules |
     times, seen = [], []
     for step, live in _steps(drawn):
         times.append(step.start_s)
-        seen.append(next((one for one in live.joules if one.stage == stage), None))
+        seen.append(of_stage(live.joules, stage))
     return times, seen
 
 
@@ -286,15 +286,16 @@ def trouble_table(drawn: Drawn) -> Table:
 
 def replica_table(drawn: Drawn) -> Table:
     """What each replica was charged with, the costliest first."""
-    sums: dict[str, tuple[str, str, float, float, float]] = {}
+    sums: dict[str, tuple[str, str, float, float, float, int]] = {}
     for one in chain.from_iterable(live.replicas for _, live in _steps(drawn)):
-        _, _, idle_j, dynamic_j, cpu_s = sums.get(one.replica, ("", "", 0.0, 0.0, 0.0))
+        _, _, idle_j, dynamic_j, cpu_s, requests = sums.get(one.replica, ("", "", 0.0, 0.0, 0.0, 0))
         sums[one.replica] = (
             one.stage,
             one.option,
             idle_j + one.idle_j,
             dynamic_j + one.dynamic_j,
             cpu_s + one.cpu_s,
+            requests + one.requests,
         )
     ordered = sorted(sums.items(), key=lambda item: -(item[1][2] + item[1][3]))
     heads = [
@@ -303,6 +304,7 @@ def replica_table(drawn: Drawn) -> Table:
         Head("idle", "J", digits=1),
         Head("dynamic", "J", digits=1),
         Head("CPU", "s", digits=1),
+        Head("answered", "requests", digits=0),
     ]
     rows = [Row(name, cells) for name, cells in ordered[:MOST_ROWS]]
     return Table("What each replica spent", "replica", heads, rows, _more("replicas", len(sums)))

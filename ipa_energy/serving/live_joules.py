@@ -45,6 +45,9 @@ def stage_joules(
     length_s = served.end_s - served.start_s
     found = []
     for index, (stage, runs) in enumerate(zip(stages, running, strict=True)):
+        if runs.parts:
+            found += _of_parts(served, stage, runs, is_changing=stage.name in changing)
+            continue
         requests, fill = _served_and_fill(served, index, stage.requests_per_input)
         load_rps = requests / length_s if length_s > 0 else 0.0
         idle_j, dynamic_j = float(served.idle_j[index]), float(served.dynamic_j[index])
@@ -70,6 +73,44 @@ def stage_joules(
             )
         )
     return tuple(found)
+
+
+def _of_parts(
+    served: Served, stage: Stage, runs: DeployedStage, *, is_changing: bool
+) -> list[StageJoules]:
+    """Each option of a stage that runs several at once, by what its replicas were charged with."""
+    length_s = served.end_s - served.start_s
+    found = []
+    servers = [(lane.option.variant, lane.option.allocation) for lane in runs.lanes]
+    for lane, server in zip(runs.lanes, servers, strict=True):
+        label = f"{server[0]} {server[1].label}"
+        mine = [s for s in served.replicas if (s.stage, s.option) == (stage.name, label)]
+        requests, batches = sum(s.requests for s in mine), sum(s.batches for s in mine)
+        profiled_j = profiled_idle_j = math.nan
+        if requests and length_s > 0:
+            profiled_j, profiled_idle_j = profile_joules(
+                stage, lane, batch_fill=requests / batches, load_rps=requests / length_s
+            )
+        idle_j, dynamic_j = sum(s.idle_j for s in mine), sum(s.dynamic_j for s in mine)
+        found.append(
+            StageJoules(
+                stage=stage.name,
+                variant=lane.option.variant,
+                allocation=lane.option.allocation.label,
+                requests=float(requests),
+                load_rps=requests / length_s if length_s > 0 else 0.0,
+                batch_fill=requests / batches if batches else math.nan,
+                live_j=(idle_j + dynamic_j) / requests if requests else math.nan,
+                profile_j=profiled_j,
+                live_idle_j=idle_j / requests if requests else math.nan,
+                profile_idle_j=profiled_idle_j,
+                # Options that differ by their batch alone share what is charged.
+                is_clean=requests >= LEAST_REQUESTS
+                and not is_changing
+                and servers.count(server) == 1,
+            )
+        )
+    return found
 
 
 def profile_joules(

@@ -58,9 +58,9 @@ def check_fits(
     Raises:
         ConfigError: it does not fit.
     """
-    needed = sum(stage.replicas * stage.option.cpu_cores for stage in wanted)
+    needed = sum(one.replicas * one.option.cpu_cores for stage in wanted for one in stage.lanes)
     replicas = sum(stage.replicas for stage in wanted)
-    label = " | ".join(f"{stage.option.label} x{stage.replicas}" for stage in wanted)
+    label = " | ".join(stage.label for stage in wanted)
     fix = "--overcommit, which lets replicas share cores"
     if instead is not None:
         fix = f"{instead}, which fits; or {fix}"

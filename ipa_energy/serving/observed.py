@@ -7,7 +7,7 @@ and the report show.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 
@@ -21,6 +21,7 @@ class Spent:
         replica: its name; no two of a run's have the same.
         idle_j, dynamic_j: joules held while it existed, and above that.
         cpu_s: CPU seconds.
+        requests, batches: that it answered.
     """
 
     stage: str
@@ -29,6 +30,8 @@ class Spent:
     idle_j: float
     dynamic_j: float
     cpu_s: float
+    requests: int = 0
+    batches: int = 0
 
 
 def added(one: Spent, other: Spent) -> Spent:
@@ -38,6 +41,8 @@ def added(one: Spent, other: Spent) -> Spent:
         idle_j=one.idle_j + other.idle_j,
         dynamic_j=one.dynamic_j + other.dynamic_j,
         cpu_s=one.cpu_s + other.cpu_s,
+        requests=one.requests + other.requests,
+        batches=one.batches + other.batches,
     )
 
 
@@ -74,6 +79,32 @@ class StageJoules:
         """live_j / profile_j; NaN if either is not known."""
         known = self.profile_j > 0 and self.live_j > 0
         return self.live_j / self.profile_j if known else math.nan
+
+
+def of_stage(joules: Iterable[StageJoules], stage: str) -> StageJoules | None:
+    """A stage's own; of one that ran several options at once, the mean of their requests."""
+    mine = [one for one in joules if one.stage == stage]
+    requests = math.fsum(one.requests for one in mine)
+    if len(mine) < 2 or not requests:
+        return mine[0] if mine else None
+
+    def mean(name: str) -> float:
+        used = [one for one in mine if one.requests]
+        return math.fsum(one.requests * getattr(one, name) for one in used) / requests
+
+    return StageJoules(
+        stage=stage,
+        variant=" + ".join(one.variant for one in mine),
+        allocation=" + ".join(dict.fromkeys(one.allocation for one in mine)),
+        requests=requests,
+        load_rps=math.fsum(one.load_rps for one in mine),
+        batch_fill=requests / math.fsum(o.requests / o.batch_fill for o in mine if o.requests),
+        live_j=mean("live_j"),
+        profile_j=mean("profile_j"),
+        live_idle_j=mean("live_idle_j"),
+        profile_idle_j=mean("profile_idle_j"),
+        is_clean=all(one.is_clean for one in mine),
+    )
 
 
 @dataclass(frozen=True, slots=True)

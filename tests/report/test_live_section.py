@@ -43,7 +43,7 @@ def live(small_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
         return replace(
             served,
             overhead_j={"router": 1.0, "generator": 0.5},
-            replicas=(Spent("find", "find-m 1c", "find-1", 2.0, 3.0, 0.5),),
+            replicas=(Spent("find", "find-m 1c", "find-1", 2.0, 3.0, 0.5, 4, 2),),
             changes=changes if second == 60 else (),
             events=events if second == 60 else (),
             notes=("second 60: rapl counts again",) if second == 60 else (),
@@ -84,7 +84,8 @@ def test_a_live_run_has_a_section_with_its_drift_changes_troubles_and_replicas(l
     assert trouble.cells[3:] == ("died", "signal <9>")
     (replica,) = tables["What each replica spent"].rows
     windows = len(run.steps) + 1  # and the drain
-    assert replica.cells[2:] == pytest.approx((2.0 * windows, 3.0 * windows, 0.5 * windows))
+    sums = (2.0 * windows, 3.0 * windows, 0.5 * windows, 4 * windows)
+    assert replica.cells[2:] == pytest.approx(sums)
     joules, overhead = section.figures
     assert [figure.key for figure in section.figures] == ["live-joules-0", "live-overhead"]
     assert {mark.name for mark in joules.marks} >= {"profile", "profile, rescaled", "live"}

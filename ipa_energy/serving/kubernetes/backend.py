@@ -301,7 +301,10 @@ class KubernetesBackend(LocalBackend):
     def _tell_router(self, plan: Deployment) -> None:
         """What counts as wanted from now on, and its batches; only where that is news."""
         wanted = tuple(
-            replace(self._wanted(stage), server=self._reconciler.server_of(plan, stage.stage))
+            tuple(
+                replace(part, server=self._reconciler.server_of(plan, stage.stage))
+                for part in self._wanted(stage)
+            )
             for stage in plan
         )
         if wanted != self._told:

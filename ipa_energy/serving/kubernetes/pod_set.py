@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -104,13 +105,6 @@ class PodSet(ReplicaSet):
         self._servers: dict[str, str] = {}
         self._greeting: set[str] = set()
 
-    def want(self, wanted: Wanted) -> None:
-        """Count pods that run this from now on, with these batches."""
-        for member in self.members:
-            if self._servers.get(member.name) == wanted.server:
-                member.option = wanted.option
-        super().want(wanted)
-
     def update(self, endpoints: Iterable[Endpoint]) -> None:
         """What the slices list now."""
         self._there = {one.pod: one for one in endpoints}
@@ -167,27 +161,22 @@ class PodSet(ReplicaSet):
         process = cast(Any, PodProcess(self._now_s()))
         member = Member(one.pod, option, process, Pinned(()), "ready", remote)
         self.members.append(member)
-        wanted = self._wanted
-        if wanted is not None and self._servers[one.pod] == wanted.server:
-            member.option = wanted.option
-            self._set_batches(member, wanted)
-        else:
-            remote.batch = option.batch
-        self.queue.add(remote)
+        remote.batch = option.batch
+        self._assign()
+        part = self._part_of(member)
+        self.queue.add(remote, "" if part is None else self._lane_of(part))
         self._tell(member, "ready")
         self._reconcile()
 
-    def _set_batches(self, member: Member, wanted: Wanted) -> None:
-        remote = member.remote
-        if remote is not None:
-            remote.batch = wanted.option.batch
-            remote.batch_timeout_s = wanted.batch_timeout_s
-            remote.call_timeout_s = wanted.call_timeout_s
+    def _run_by(self, part: Wanted) -> Hashable:
+        return part.server
+
+    def _server_of(self, member: Member) -> Hashable:
+        return self._servers.get(member.name)
 
     def _option_of(self, server: str | None) -> Option | None:
-        if self._wanted is not None and server == self._wanted.server:
-            return self._wanted.option
-        return self._options.get(server or "")
+        wanted = [part.option for part in self._parts if part.server == server]
+        return wanted[0] if wanted else self._options.get(server or "")
 
     def _leave(self, member: Member, why: str) -> None:
         """No more batches; away with it when the last one is answered."""
@@ -234,30 +223,31 @@ class PodSet(ReplicaSet):
         remote = None if member is None else member.remote
         return remote is not None and await remote.is_ready(HEALTH_S)
 
-    def _served(self, replica: Replica, seconds: float) -> None:
+    def _served(self, replica: Replica, seconds: float, requests: int = 1) -> None:
         """A batch of it took so long."""
         member = self._named(replica.name)
         if member is not None:
+            member.requests += requests
+            member.batches += 1
             cast(Any, member.process).used_s += seconds * member.option.cpu_cores
 
     def _reconcile(self) -> None:
         """See whether what serves is what is wanted."""
-        wanted = self._wanted
-        if wanted is None or self._is_closed:
+        if not self._parts or self._is_closed:
             return
-        mine = [m for m in self.members if self._servers.get(m.name) == wanted.server]
-        for member in mine:
-            self._set_batches(member, wanted)
-        ready = sum(member.phase == "ready" for member in mine)
-        self._missing = 0
-        change = self._change
-        if ready >= wanted.replicas and change is not None and math.isnan(change.ready_s):
-            self._change = change = replace(change, ready_s=self._now_s())
-        if ready == wanted.replicas == len(self.members):
-            self._settled.set()
-            if change is not None:
-                self._changes.append(replace(change, gone_s=self._now_s()))
-                self._change = None
+        self._assign()
+        ready = Counter(
+            member.option.label
+            for member in self.members
+            if member.phase == "ready" and self._part_of(member) is not None
+        )
+        if all(ready[part.option.label] >= part.replicas for part in self._parts):
+            if self._change is not None and math.isnan(self._change.ready_s):
+                self._change = replace(self._change, ready_s=self._now_s())
+            self._divide()
+        count = sum(part.replicas for part in self._parts)
+        if ready.total() == count == len(self.members):
+            self._settle()
 
     @staticmethod
     def _address(member: Member) -> str:

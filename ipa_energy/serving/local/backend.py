@@ -245,7 +245,12 @@ class LocalBackend:
             raise RuntimeError("the backend has no load yet")
         return self.load
 
-    def _wanted(self, stage: DeployedStage) -> Wanted:
+    def _wanted(self, stage: DeployedStage) -> tuple[Wanted, ...]:
+        """What a stage is to run, an entry for each option."""
+        lanes = zip(stage.lanes, stage.shares, strict=True)
+        return tuple(replace(self._part(lane), share=sum(share.values())) for lane, share in lanes)
+
+    def _part(self, stage: DeployedStage) -> Wanted:
         option = stage.option
         names = [known.name for known in self._setting.stages]
         timeout_s = self._setting.config.stages[names.index(stage.stage)].batch_timeout_s

@@ -73,6 +73,7 @@ class CpuLedger:
         self._overhead = dict(overhead or {})
         self._last_s = now_s()
         self._seen_cpu_s: dict[str, float] = {}
+        self._seen_served: dict[str, tuple[int, int]] = {}
         self._seen_beside_s = {name: used_s() for name, used_s in self._overhead.items()}
         self._core_s = [0.0] * len(sets)
         self._embodied_g = [0.0] * len(sets)
@@ -113,6 +114,7 @@ class CpuLedger:
             for member in fleet.take_ended():
                 self._charge(index, member, member.process.ended_s or now_s, price)
                 self._seen_cpu_s.pop(member.name, None)
+                self._seen_served.pop(member.name, None)
             for member in fleet.members:
                 self._charge(index, member, now_s, price)
         for name, cpu_s in self._overhead.items():
@@ -161,9 +163,13 @@ class CpuLedger:
             0.0,
             0.0,
         )
+        seen = self._seen_served.get(member.name, (0, 0))
+        self._seen_served[member.name] = (member.requests, member.batches)
         self._spent[member.name] = replace(
             before,
             idle_j=before.idle_j + idle_j,
             dynamic_j=before.dynamic_j + dynamic_j,
             cpu_s=before.cpu_s + new_s,
+            requests=before.requests + member.requests - seen[0],
+            batches=before.batches + member.batches - seen[1],
         )

@@ -199,7 +199,7 @@ class Sending:
 ASKS: Mapping[str, tuple[Any, Any]] = {
     "standing": (None, Standing),
     "adopt": (float, Standing),
-    "want": (tuple[Wanted, ...], None),
+    "want": (tuple[tuple[Wanted, ...], ...], None),
     "wait": (float, None),
     "states": (None, tuple[StageState, ...]),
     "report": (None, Report),
@@ -272,9 +272,9 @@ class Plane:
         """Its process id."""
         return self.standing.pid
 
-    def want(self, wanted: Sequence[Wanted]) -> None:
-        """Move every stage there; returns at once."""
-        self._ask("want", tuple(wanted))
+    def want(self, wanted: Sequence[Sequence[Wanted]]) -> None:
+        """Move every stage to its parts; returns at once."""
+        self._ask("want", tuple(tuple(parts) for parts in wanted))
 
     def wait(self, timeout_s: float) -> None:
         """Return when what was wanted serves, and nothing else."""

@@ -120,10 +120,10 @@ class PlanePipeline:
             self.sender.taken -= len(lines)
         return self.standing
 
-    async def on_want(self, wanted: tuple[Wanted, ...]) -> None:
+    async def on_want(self, wanted: tuple[tuple[Wanted, ...], ...]) -> None:
         """Move every stage there."""
-        for fleet, one in zip(self._sets.values(), wanted, strict=True):
-            fleet.want(one)
+        for fleet, parts in zip(self._sets.values(), wanted, strict=True):
+            fleet.want(*parts)
 
     async def on_wait(self, timeout_s: float) -> None:
         """Answer when all is as wanted."""

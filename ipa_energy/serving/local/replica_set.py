@@ -11,6 +11,10 @@ its place, a few times at most: if the next ones are slow too, the machine is. O
 until the new ones are ready, however often these fail; while none serves, whoever is ready first
 does. Batch size and time-outs are the router's and change without touching a replica.
 
+Several options at once are so many *parts* of what is wanted, each with its replicas and its share
+of the requests. All parts' replicas are started before any is let go of, and until all are ready
+the old shares hold; then the queue is divided anew (:meth:`.stage_queue.StageQueue.divide`).
+
 What happens to each replica is told as it happens (:class:`~ipa_energy.serving.base.Event`), and of
 each change how long it took (:class:`~ipa_energy.serving.base.Change`).
 """
@@ -21,7 +25,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -64,6 +68,7 @@ class Member:
         slow_batches: those in a row, up to now.
         is_slow: True if it serves only until another is ready in its place.
         blame: what it is killed for; empty if it ends by itself or as wanted.
+        requests, batches: that it has answered.
     """
 
     name: str
@@ -76,11 +81,8 @@ class Member:
     slow_batches: int = 0
     is_slow: bool = False
     blame: str = ""
-
-    @property
-    def server(self) -> Server:
-        """What cannot change without another process."""
-        return (self.option.variant, self.option.allocation)
+    requests: int = 0
+    batches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Wanted:
         batch_timeout_s, call_timeout_s: see :class:`.stage_queue.Replica`.
         slow_after_s: a batch that took longer was a slow one.
         server: what the servers that run it call themselves, where others start them; empty here.
+        share: of the stage's requests; below 1 where it is one of several options at once.
     """
 
     option: Option
@@ -101,6 +104,13 @@ class Wanted:
     call_timeout_s: float = 60.0
     slow_after_s: float = math.inf
     server: str = ""
+    share: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 2c b4 x3``, as one of several options with its share."""
+        share = "" if self.share == 1.0 else f" {100 * self.share:.3g}%"
+        return f"{self.option.label} x{self.replicas}{share}"
 
 
 class ReplicaSet:
@@ -136,9 +146,10 @@ class ReplicaSet:
         self.repaired = 0
         self._launch, self._cpus, self._now_s = launch, cpus, now_s
         self._template = template
-        self._wanted: Wanted | None = None
-        self._started = self._failures = self._missing = self._slow_tries = 0
-        self._vacant: list[str] = []
+        self._parts: tuple[Wanted, ...] = ()
+        self._missing: dict[str, int] = {}
+        self._started = self._failures = self._slow_tries = 0
+        self._vacant: dict[Hashable, list[str]] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = asyncio.Event()
@@ -148,19 +159,15 @@ class ReplicaSet:
         self._change: Change | None = None
         self._changes: list[Change] = []
 
-    def want(self, wanted: Wanted) -> None:
-        """Move there from now on; returns at once."""
-        self._note_change(wanted)
-        self._wanted, self._failures, self._slow_tries = wanted, 0, 0
+    def want(self, *parts: Wanted) -> None:
+        """Move there from now on, to one option or to several at once; returns at once."""
+        self._note_change(parts)
+        self._parts, self._missing, self._failures, self._slow_tries = parts, {}, 0, 0
         self._settled.clear()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        for member in self.members:
-            if member.server == _server(wanted.option):
-                member.option = wanted.option
-                if member.remote is not None:
-                    _set(member.remote, wanted)
+        self._assign()
         self._reconcile()
         self.queue.wake()
 
@@ -190,11 +197,16 @@ class ReplicaSet:
         for member in self.members:
             counts = options.setdefault(member.option.label, (member.option, Counter()))[1]
             counts["draining" if member.phase == "stopping" else member.phase] += 1
-        if self._missing and self._wanted is not None:
-            option = self._wanted.option
-            options.setdefault(option.label, (option, Counter()))[1]["failed"] = self._missing
+        for part in self._parts:
+            label = part.option.label
+            if missing := self._missing.get(label):
+                options.setdefault(label, (part.option, Counter()))[1]["failed"] = missing
+        shares = {
+            part.option.label: self.queue.shares.get(self._lane_of(part)) for part in self._parts
+        }
         return tuple(
-            StageState(self.queue.stage, option, **counts) for option, counts in options.values()
+            StageState(self.queue.stage, option, **counts, share=shares.get(label))
+            for label, (option, counts) in options.items()
         )
 
     def take_ended(self) -> list[Member]:
@@ -224,42 +236,117 @@ class ReplicaSet:
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _assign(self) -> None:
+        """Give each member that fits a part that part's option: its own, else one that lacks some.
+
+        Two parts may be of one server, with other batch sizes.
+        """
+        for server in {self._run_by(part) for part in self._parts}:
+            left = {p.option.label: p.replicas for p in self._parts if self._run_by(p) == server}
+            mine = [m for m in self.members if self._server_of(m) == server]
+            # Those that stay first, and of these those that run one of the parts already.
+            mine.sort(
+                key=lambda m: (
+                    m.phase not in ("starting", "ready") or m.is_slow,
+                    m.option.label not in left,
+                )
+            )
+            for member in mine:
+                own = member.option.label
+                label = own if left.get(own, 0) > 0 else max(left, key=lambda each: left[each])
+                left[label] -= 1
+                part = next(p for p in self._parts if p.option.label == label)
+                member.option = part.option
+                if member.remote is not None:
+                    _set(member.remote, part)
+
+    def _run_by(self, part: Wanted) -> Hashable:
+        """The servers that can run it."""
+        return (part.option.variant, part.option.allocation)
+
+    def _server_of(self, member: Member) -> Hashable:
+        """What one of them has to be to be this."""
+        return (member.option.variant, member.option.allocation)
+
+    def _part_of(self, member: Member) -> Wanted | None:
+        """What it is one of; None if it is not wanted any more."""
+        server = self._server_of(member)
+        mine = [part for part in self._parts if self._run_by(part) == server]
+        same = [part for part in mine if part.option.batch == member.option.batch]
+        return next(iter(same or mine), None)
+
+    def _lane_of(self, part: Wanted) -> str:
+        """Where its requests wait; with the batch size only if another part differs by it alone."""
+        server = self._run_by(part)
+        alike = sum(self._run_by(each) == server for each in self._parts)
+        name = f"{part.option.variant} {part.option.allocation.label}"
+        return name if alike == 1 else f"{name} b{part.option.batch}"
+
     def _reconcile(self) -> None:
         """Start who is missing; once nobody is, let go of who is too many."""
-        wanted = self._wanted
-        if wanted is None or self._is_closed:
+        if not self._parts or self._is_closed:
             return
-        server = _server(wanted.option)
-        mine = [
-            m
-            for m in self.members
-            if m.server == server and m.phase in ("starting", "ready") and not m.is_slow
-        ]
-        others = [m for m in self.members if m.server != server or m.is_slow]
-        self._missing = max(0, wanted.replicas - len(mine))
+        parts = {part.option.label: part for part in self._parts}
+        mine: dict[str, list[Member]] = {label: [] for label in parts}
+        others = []
+        for member in self.members:
+            part = None if member.is_slow else self._part_of(member)
+            if part is None:
+                others.append(member)
+            elif member.phase in ("starting", "ready"):
+                mine[part.option.label].append(member)
+        missing = {label: parts[label].replicas - len(its) for label, its in mine.items()}
+        self._missing = {label: count for label, count in missing.items() if count > 0}
         if self._missing and self._retry is None:
-            for _ in range(self._missing):
-                self._start(wanted)
-            self._missing = 0 if self._retry is None else self._missing
-        ready = [m for m in mine if m.phase == "ready"]
-        if len(ready) >= wanted.replicas:
+            for label, count in self._missing.items():
+                for _ in range(count):
+                    self._start(parts[label])
+            self._missing = {} if self._retry is None else self._missing
+        ready = {label: [m for m in its if m.phase == "ready"] for label, its in mine.items()}
+        if all(len(its) >= parts[label].replicas for label, its in ready.items()):
             if self._change is not None and math.isnan(self._change.ready_s):
                 self._change = replace(self._change, ready_s=self._now_s())
-            self._drop_all(ready[wanted.replicas :])
-            self._drop_all([m for m in mine if m.phase == "starting"])
+            self._divide()
+            for label, its in mine.items():
+                self._drop_all(ready[label][parts[label].replicas :])
+                self._drop_all([m for m in its if m.phase == "starting"])
             self._drop_all(others)
         else:
-            starting = [m for m in others if m.phase == "starting"]
-            surplus = [m for m in mine if m.phase == "starting"]
-            # Where nobody serves, whoever is ready first may: else changes that come faster than
-            # replicas start would end in nobody ever serving.
-            spared = 0 if any(m.phase == "ready" for m in self.members) else wanted.replicas
-            self._drop_all([*starting[spared:], *surplus[wanted.replicas - len(ready) :]])
-        if len(ready) == wanted.replicas == len(self.members):
-            self._settled.set()
-            if self._change is not None:
-                self._changes.append(replace(self._change, gone_s=self._now_s()))
-                self._change = None
+            self._drop_starting(mine, others)
+        count = sum(part.replicas for part in self._parts)
+        if sum(map(len, ready.values())) == count == len(self.members):
+            self._settle()
+
+    def _settle(self) -> None:
+        """What is wanted is what serves, and nothing else."""
+        self._settled.set()
+        if self._change is not None:
+            self._changes.append(replace(self._change, gone_s=self._now_s()))
+            self._change = None
+
+    def _drop_starting(self, mine: dict[str, list[Member]], others: list[Member]) -> None:
+        """Of those that start, let go of who is not wanted, or too many.
+
+        Where nobody serves, whoever is ready first may: else changes that come faster than replicas
+        start would end in nobody ever serving.
+        """
+        starting = [m for m in others if m.phase == "starting"]
+        is_served = any(m.phase == "ready" for m in self.members)
+        self._drop_all(starting[0 if is_served else sum(p.replicas for p in self._parts) :])
+        for part in self._parts:
+            its = sorted(mine[part.option.label], key=lambda m: m.phase == "starting")
+            self._drop_all([m for m in its[part.replicas :] if m.phase == "starting"])
+
+    def _divide(self) -> None:
+        """All parts are ready: deal out by their shares."""
+        parts = self._parts if len(self._parts) > 1 else ()
+        lanes = {self._lane_of(part): part.share for part in parts}
+        places = {}
+        for member in self.members if parts else ():
+            part = self._part_of(member)
+            if part is not None:
+                places[member.name] = self._lane_of(part)
+        self.queue.divide(lanes, places)
 
     def _drop_all(self, members: list[Member]) -> None:
         for member in members:
@@ -271,7 +358,8 @@ class ReplicaSet:
     def _start(self, wanted: Wanted) -> None:
         self._started += 1
         name = f"{self.queue.stage}-{self._started}"
-        why = self._vacant.pop(0) if self._vacant else ""
+        vacant = self._vacant.get(self._run_by(wanted))
+        why = vacant.pop(0) if vacant else ""
         self._tell_of(name, wanted.option, "asked", why)
         cpus = self._cpus.take(round(wanted.option.cpu_cores), name)
         launch = self._launch(wanted.option)
@@ -283,7 +371,7 @@ class ReplicaSet:
             self._cpus.give_back(cpus)
             self._failures += 1  # no sense in doing the same again at once
             self._tell_of(name, wanted.option, "died", str(error))
-            self._vacant.append(str(error))
+            self._note_vacant(self._run_by(wanted), str(error))
             self._failed()
             return
         cpus.move = process.pin
@@ -306,11 +394,12 @@ class ReplicaSet:
                 member.blame = str(error)
                 member.process.kill()
             return
-        if member.phase == "starting" and member.process.is_running and self._wanted is not None:
+        part = self._part_of(member)
+        if member.phase == "starting" and member.process.is_running and self._parts:
             member.phase = "ready"
             self._failures = 0
-            _set(remote, self._wanted)
-            self.queue.add(remote)
+            _set(remote, part or self._parts[0])
+            self.queue.add(remote, "" if part is None else self._lane_of(part))
             self._tell(member, "ready")
             if member.replaces:
                 self._tell(member, "repaired", member.replaces)
@@ -338,10 +427,14 @@ class ReplicaSet:
         await asyncio.sleep(WATCHED_S)
         return member.process.cpu_s() > before_s
 
-    def _served(self, replica: Replica, seconds: float) -> None:
+    def _served(self, replica: Replica, seconds: float, requests: int = 1) -> None:
         """A batch of it took so long."""
-        member, wanted = self._named(replica.name), self._wanted
-        if member is None or wanted is None or member.server != _server(wanted.option):
+        member = self._named(replica.name)
+        if member is not None:
+            member.requests += requests
+            member.batches += 1
+        wanted = None if member is None else self._part_of(member)
+        if member is None or wanted is None:
             return
         is_slow = seconds > wanted.slow_after_s
         member.slow_batches = member.slow_batches + 1 if is_slow else 0
@@ -353,9 +446,10 @@ class ReplicaSet:
             self._slow_tries += 1
             self.repaired += 1
             member.is_slow = True
-            self._vacant.append(
+            self._note_vacant(
+                self._server_of(member),
                 f"{member.name} was slow: {seconds:.3g} s a batch,"
-                f" {SLOW_BATCHES} times more than {wanted.slow_after_s:.3g} s"
+                f" {SLOW_BATCHES} times more than {wanted.slow_after_s:.3g} s",
             )
             self._settled.clear()
             self._reconcile()
@@ -374,7 +468,7 @@ class ReplicaSet:
             self.repaired += 1
             why = member.blame or f"replica {member.name} ended with status {status}"
             self._tell(member, "died", why)
-            self._vacant.append(f"{member.name}: {why}")
+            self._note_vacant(self._server_of(member), f"{member.name}: {why}")
             self._failed()
         else:
             self._tell(member, "stopped", member.blame)
@@ -392,20 +486,19 @@ class ReplicaSet:
         self._retry = None
         self._reconcile()
 
-    def _note_change(self, wanted: Wanted) -> None:
+    def _note_vacant(self, server: Hashable, why: str) -> None:
+        """The next replica of this server takes somebody's place."""
+        self._vacant.setdefault(server, []).append(why)
+
+    def _note_change(self, parts: tuple[Wanted, ...]) -> None:
         """A change begins here, unless it is the same as before; one under way ends unfinished."""
-        before = self._wanted
-        if before is not None and (before.option, before.replicas) == (
-            wanted.option,
-            wanted.replicas,
-        ):
+        if self._parts and _what(self._parts) == _what(parts):
             return
         if self._change is not None:
             self._changes.append(self._change)
         self._vacant.clear()
-        self._change = Change(
-            self.queue.stage, f"{wanted.option.label} x{wanted.replicas}", self._now_s()
-        )
+        label = " + ".join(part.label for part in parts)
+        self._change = Change(self.queue.stage, label, self._now_s())
 
     def _named(self, name: str) -> Member | None:
         return next((member for member in self.members if member.name == name), None)
@@ -422,8 +515,9 @@ class ReplicaSet:
         task.add_done_callback(self._tasks.discard)
 
 
-def _server(option: Option) -> Server:
-    return (option.variant, option.allocation)
+def _what(parts: tuple[Wanted, ...]) -> list[tuple[Option, int, float]]:
+    """What of it a change is a change of."""
+    return [(part.option, part.replicas, part.share) for part in parts]
 
 
 def _set(remote: RemoteReplica, wanted: Wanted) -> None:

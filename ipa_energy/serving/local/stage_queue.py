@@ -22,6 +22,11 @@
   requests are served one by one, so that the bad one alone is refused.
 - Who was cancelled is skipped; what it is part of already goes on for the others.
 
+A stage that runs several options at once is *divided* into lanes, one an option, each a queue like
+this with replicas of its own; requests are dealt out to them as they come
+(:mod:`ipa_energy.serving.dealing`). A lane that has lost its last replica gives what it has to the
+others, and gets nothing, until it has one again.
+
 Time is given as a function, seconds by any steady clock; nothing here knows of gRPC or processes.
 """
 
@@ -31,11 +36,12 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ipa_energy.errors import ServingError
+from ipa_energy.serving.dealing import next_of
 from ipa_energy.serving.local.protocol import BadMessageError, Payload, joined, parted
 
 MAX_TRIES = 5
@@ -97,6 +103,31 @@ class Replica(Protocol):
 
 
 @dataclass(slots=True, eq=False)
+class _Lane:
+    """Requests that wait for replicas of one option, or of any, and these.
+
+    Attributes:
+        name: of the option; empty for any.
+        share: of the requests.
+        credits: see :mod:`ipa_energy.serving.dealing`.
+        waiting: first come, first served.
+        free: replicas that have nothing to do, longest first.
+    """
+
+    name: str
+    share: float
+    credits: list[float] = field(default_factory=lambda: [0.0])
+    waiting: deque[Visit] = field(default_factory=deque)
+    free: deque[_Seat] = field(default_factory=deque)
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def shares(self) -> tuple[float]:
+        """The same, of the one class that there is."""
+        return (self.share,)
+
+
+@dataclass(slots=True, eq=False)
 class Visit:
     """The stay of one request at one stage; times are NaN until then."""
 
@@ -104,6 +135,7 @@ class Visit:
     sent_s: float
     queued_s: float
     answer: asyncio.Future[Payload]
+    lane: _Lane
     started_s: float = math.nan
     served_s: float = math.nan
     tries: int = 0
@@ -112,15 +144,16 @@ class Visit:
 
 @dataclass(slots=True, eq=False)
 class _Seat:
-    """A replica at the queue, and what it is doing."""
+    """A replica at the queue, where, and what it is doing."""
 
     replica: Replica
+    lane: _Lane
     task: asyncio.Task[None] | None = None
     is_leaving: bool = False
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def _ignore(_: Replica, __: object) -> None:
+def _ignore(_: Replica, *__: object) -> None:
     """Nobody wants to know."""
 
 
@@ -136,7 +169,7 @@ class StageQueue:
         stage: its name, for messages.
         drop_limit_s: age from which a request is dropped.
         on_lost: called with a replica that is out, and why.
-        on_served: called with a replica and the seconds that a batch of it took.
+        on_served: called with a replica, the seconds that a batch of it took, and its requests.
         is_working: asked about a replica that has not answered within its call time-out.
         now_s: the clock.
 
@@ -150,7 +183,7 @@ class StageQueue:
         *,
         drop_limit_s: float = math.inf,
         on_lost: Callable[[Replica, Exception], None] = _ignore,
-        on_served: Callable[[Replica, float], None] = _ignore,
+        on_served: Callable[[Replica, float, int], None] = _ignore,
         is_working: Callable[[Replica], Awaitable[bool]] = _never,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -160,14 +193,22 @@ class StageQueue:
         self.dropped = self.retried = self.failed = 0
         self._served = (0, 0)
         self._now_s = now_s
-        self._waiting: deque[Visit] = deque()
-        self._free: deque[_Seat] = deque()
         self._seats: dict[str, _Seat] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._lanes: dict[str, _Lane] = {"": _Lane("", 1.0)}
+        self._dealt_to = list(self._lanes.values())
+        self._whole = 1.0
+        self._is_divided = False
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Lane → its share of the requests; empty if any replica serves any."""
+        if not self._is_divided:
+            return {}
+        return {name: lane.share for name, lane in self._lanes.items() if lane.share}
 
     @property
     def replicas(self) -> tuple[str, ...]:
@@ -186,25 +227,28 @@ class StageQueue:
         """The same with several at once, that may share a batch."""
         visits = [self._made(payload, sent_s) for payload in payloads]
         if not self._is_closed:
-            self._waiting.extend(visits)
-            self._dispatch()
+            for visit in visits:
+                visit.lane.waiting.append(visit)
+            for lane in {id(visit.lane): visit.lane for visit in visits}.values():
+                self._dispatch(lane)
         return visits
 
     def _made(self, payload: Payload, sent_s: float) -> Visit:
         answer: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        visit = Visit(payload, sent_s, self._now_s(), answer)
+        visit = Visit(payload, sent_s, self._now_s(), answer, self._next_lane())
         if self._is_closed:
             answer.set_exception(StageFailedError(f"stage {self.stage} is closed"))
         else:
             answer.add_done_callback(lambda done: self._forget(visit) if done.cancelled() else None)
         return visit
 
-    def add(self, replica: Replica) -> None:
-        """A replica is ready for batches."""
-        seat = _Seat(replica)
+    def add(self, replica: Replica, lane: str = "") -> None:
+        """A replica is ready for batches, of a lane if the queue is divided."""
+        seat = _Seat(replica, self._lane_named(lane))
         self._seats[replica.name] = seat
-        self._free.append(seat)
-        self._dispatch()
+        seat.lane.free.append(seat)
+        self._look_who_serves()
+        self._dispatch(seat.lane)
 
     def take_served(self) -> tuple[int, int]:
         """The requests that were served since the last call, and in how many batches."""
@@ -213,14 +257,48 @@ class StageQueue:
 
     def wake(self) -> None:
         """Look again: a replica's batch size or time-out has changed."""
-        self._dispatch()
+        for lane in list(self._lanes.values()):
+            self._dispatch(lane)
+
+    def divide(self, shares: Mapping[str, float], lanes: Mapping[str, str]) -> None:
+        """From now on deal out by share whatever waits and comes.
+
+        Args:
+            shares: lane → its share; empty: any replica serves any request again.
+            lanes: replica → the lane that it serves.
+        """
+        places = {
+            name: lanes.get(name, seat.lane.name) if shares else ""
+            for name, seat in self._seats.items()
+        }
+        if shares == self.shares and all(
+            seat.lane.name == places[name] for name, seat in self._seats.items()
+        ):
+            return
+        before = list(self._lanes.values())
+        waiting = sorted((v for lane in before for v in lane.waiting), key=lambda v: v.queued_s)
+        free = [seat for lane in before for seat in lane.free]
+        for lane in before:
+            lane.waiting.clear()
+            self._forget_timer(lane)
+        self._is_divided = bool(shares)
+        self._lanes = {name: _Lane(name, share) for name, share in (shares or {"": 1.0}).items()}
+        for name, seat in self._seats.items():
+            seat.lane = self._lane_named(places[name])
+        for seat in free:
+            seat.lane.free.append(seat)
+        self._look_who_serves()
+        for visit in waiting:
+            visit.lane = self._next_lane()
+            visit.lane.waiting.append(visit)
+        self.wake()
 
     async def drain(self, name: str) -> None:
         """Give a replica no more batches, and return when its last one is answered."""
         seat = self._seats.get(name)
         if seat is None:
             return
-        seat.is_leaving = True
+        self._close_to_more(seat)
         if seat.task is None:
             self._leave(seat)
         await seat.gone.wait()
@@ -230,7 +308,7 @@ class StageQueue:
         seat = self._seats.get(name)
         if seat is None:
             return
-        seat.is_leaving = True
+        self._close_to_more(seat)
         if seat.task is None:
             self._leave(seat)
         else:
@@ -239,50 +317,86 @@ class StageQueue:
     def close(self) -> None:
         """Fail whatever waits or is being served."""
         self._is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        waiting, self._waiting = list(self._waiting), deque()
-        self._fail(waiting, StageFailedError(f"stage {self.stage} was closed"))
+        for lane in self._lanes.values():
+            self._forget_timer(lane)
+            waiting = list(lane.waiting)
+            lane.waiting.clear()
+            self._fail(waiting, StageFailedError(f"stage {self.stage} was closed"))
         for seat in list(self._seats.values()):
             if seat.task is not None:
                 seat.task.cancel()
 
-    def _dispatch(self) -> None:
-        """Start every batch that may start now; else wake up when the next one may."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._free and self._waiting:
-            replica, now_s = self._free[0].replica, self._now_s()
-            batch = self._next_batch(replica.batch)
+    def _lane_named(self, name: str) -> _Lane:
+        """The lane that a replica of this name serves; one without a share where nobody has it."""
+        if not self._is_divided:
+            return self._lanes[""]
+        return self._lanes.setdefault(name, _Lane(name, 0.0))
+
+    def _next_lane(self) -> _Lane:
+        """Where the next request goes."""
+        lanes = self._dealt_to
+        return lanes[0] if len(lanes) == 1 else next_of(lanes, whole=self._whole)
+
+    def _look_who_serves(self) -> None:
+        """Deal out to lanes that have replicas; what waits in others goes there."""
+        if not self._is_divided:
+            self._dealt_to, self._whole = [self._lanes[""]], 1.0
+            return
+        served = {seat.lane.name for seat in self._seats.values() if not seat.is_leaving}
+        with_share = [lane for lane in self._lanes.values() if lane.share]
+        self._dealt_to = (
+            [lane for lane in with_share if lane.name in served]
+            or [lane for lane in self._lanes.values() if lane.name in served]
+            or with_share
+        )
+        self._whole = math.fsum(lane.share for lane in self._dealt_to)
+        left = [lane for lane in self._lanes.values() if lane not in self._dealt_to]
+        moved = sorted((v for lane in left for v in lane.waiting), key=lambda v: v.queued_s)
+        for lane in left:
+            lane.waiting.clear()
+            self._forget_timer(lane)
+        for visit in moved:
+            visit.lane = self._next_lane()
+            visit.lane.waiting.append(visit)
+        if moved:
+            for lane in self._dealt_to:
+                lane.waiting = deque(sorted(lane.waiting, key=lambda v: v.queued_s))
+                self._dispatch(lane)
+
+    def _close_to_more(self, seat: _Seat) -> None:
+        """It gets no more batches."""
+        seat.is_leaving = True
+        self._look_who_serves()
+
+    @staticmethod
+    def _forget_timer(lane: _Lane) -> None:
+        if lane.timer is not None:
+            lane.timer.cancel()
+            lane.timer = None
+
+    def _dispatch(self, lane: _Lane) -> None:
+        """Start every batch of a lane that may start now; else wake up when the next one may."""
+        self._forget_timer(lane)
+        while lane.free and lane.waiting:
+            replica, now_s = lane.free[0].replica, self._now_s()
+            batch = _next_batch(lane.waiting, replica.batch)
             oldest = batch[0]
             if not (oldest.is_alone or len(batch) >= replica.batch):
                 wait_s = oldest.queued_s + replica.batch_timeout_s - now_s
                 if wait_s > 0:
                     loop = asyncio.get_running_loop()
-                    self._timer = loop.call_later(wait_s, self._dispatch)
+                    lane.timer = loop.call_later(wait_s, self._dispatch, lane)
                     return
             old = [visit for visit in batch if now_s - visit.sent_s > self.drop_limit_s]
             for visit in old:
                 self._drop(visit, now_s)
             if not old:
                 for _ in batch:
-                    self._waiting.popleft()
-                self._start(self._free.popleft(), batch, now_s)
-
-    def _next_batch(self, size: int) -> list[Visit]:
-        """The oldest that may be served together; whoever is to be alone is."""
-        batch: list[Visit] = []
-        for visit in self._waiting:
-            if len(batch) == size or (batch and visit.is_alone):
-                break
-            batch.append(visit)
-            if visit.is_alone:
-                break
-        return batch
+                    lane.waiting.popleft()
+                self._start(lane.free.popleft(), batch, now_s)
 
     def _drop(self, visit: Visit, now_s: float) -> None:
-        self._waiting.remove(visit)
+        visit.lane.waiting.remove(visit)
         self.dropped += 1
         visit.started_s = math.nan
         age_s = now_s - visit.sent_s
@@ -305,11 +419,11 @@ class StageQueue:
     def _never_began(self, seat: _Seat, batch: list[Visit]) -> None:
         """Its task was cancelled before its first step, and so has cleared nothing away."""
         self._lose(seat, batch, ReplicaLostError(f"replica {seat.replica.name} is dead"))
-        left = [v for v in batch if not v.answer.done() and v not in self._waiting]
+        left = [v for v in batch if not v.answer.done() and v not in v.lane.waiting]
         self._fail(left, StageFailedError(f"stage {self.stage} was closed"))
         seat.task = None
         self._leave(seat)
-        self._dispatch()
+        self.wake()
 
     async def _serve(self, seat: _Seat, batch: list[Visit]) -> None:
         replica = seat.replica
@@ -332,17 +446,17 @@ class StageQueue:
                 visit.served_s = served_s
                 if not visit.answer.done():
                     visit.answer.set_result(answer)
-            self.on_served(replica, served_s - batch[0].started_s)
+            self.on_served(replica, served_s - batch[0].started_s, len(batch))
         finally:
             # Whatever happened, nobody waits for ever.
-            left = [v for v in batch if not v.answer.done() and v not in self._waiting]
+            left = [v for v in batch if not v.answer.done() and v not in v.lane.waiting]
             self._fail(left, StageFailedError(f"stage {self.stage} failed unexpectedly"))
             seat.task = None
             if seat.is_leaving:
                 self._leave(seat)
             else:
-                self._free.append(seat)
-            self._dispatch()
+                seat.lane.free.append(seat)
+            self.wake()  # what it had may wait in any lane now
 
     async def _answer(self, replica: Replica, batch: Payload) -> Payload:
         """What the replica answers; a time-out if that takes too long and it does nothing."""
@@ -360,7 +474,7 @@ class StageQueue:
 
     def _lose(self, seat: _Seat, batch: list[Visit], error: ServingError) -> None:
         """The replica is out; its batch goes to the head of the queue again, or has failed."""
-        seat.is_leaving = True
+        self._close_to_more(seat)
         spent = [visit for visit in batch if visit.tries >= MAX_TRIES]
         self._fail(
             spent, StageFailedError(f"stage {self.stage} failed {MAX_TRIES} times, last: {error}")
@@ -381,7 +495,10 @@ class StageQueue:
     def _put_back(self, batch: Iterable[Visit]) -> int:
         """To the head of the queue, in their order; how many still want an answer."""
         wanted = [visit for visit in batch if not visit.answer.done() and not self._is_closed]
-        self._waiting.extendleft(reversed(wanted))
+        for visit in reversed(wanted):
+            if visit.lane not in self._dealt_to:
+                visit.lane = self._next_lane()
+            visit.lane.waiting.appendleft(visit)
         return len(wanted)
 
     def _fail(self, visits: Iterable[Visit], error: ServingError) -> None:
@@ -392,12 +509,24 @@ class StageQueue:
 
     def _leave(self, seat: _Seat) -> None:
         self._seats.pop(seat.replica.name, None)
-        if seat in self._free:
-            self._free.remove(seat)
+        if seat in seat.lane.free:
+            seat.lane.free.remove(seat)
         seat.gone.set()
 
     def _forget(self, visit: Visit) -> None:
         """A request was cancelled: out of the queue with it, if it is still there."""
-        if visit in self._waiting:
-            self._waiting.remove(visit)
-            self._dispatch()
+        if visit in visit.lane.waiting:
+            visit.lane.waiting.remove(visit)
+            self._dispatch(visit.lane)
+
+
+def _next_batch(waiting: Iterable[Visit], size: int) -> list[Visit]:
+    """The oldest that may be served together; whoever is to be alone is."""
+    batch: list[Visit] = []
+    for visit in waiting:
+        if len(batch) == size or (batch and visit.is_alone):
+            break
+        batch.append(visit)
+        if visit.is_alone:
+            break
+    return batch

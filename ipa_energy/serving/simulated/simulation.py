@@ -22,6 +22,7 @@ from ipa_energy.arrays import Floats
 from ipa_energy.records import EVERY_CLASS, Option, Stage
 from ipa_energy.serving.base import DeployedStage, Deployment, StageState, Told
 from ipa_energy.serving.class_work import ClassWork
+from ipa_energy.serving.dealing import next_of
 from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
 from ipa_energy.serving.simulated.queueing import FanOut, StageQueue
@@ -89,10 +90,10 @@ def lane_shares(deployed: DeployedStage, kinds: Sequence[str]) -> list[list[floa
 class Station:
     """One stage under simulation: its lanes, one an option, its own random streams.
 
-    Requests are dealt out to the lanes as they come, by the shares of their class: always to the
-    one that is furthest behind. A batch of several classes takes the mean time and joules of its
-    requests, each as in a batch of its own class. A change of shares, and whatever stops for it,
-    waits until all that it starts is ready.
+    Requests are dealt out to the lanes as they come, by the shares of their class
+    (:mod:`ipa_energy.serving.dealing`). A batch of several classes takes the mean time and joules
+    of its requests, each as in a batch of its own class. A change of shares, and whatever stops for
+    it, waits until all that it starts is ready.
 
     Args:
         index: position in the pipeline.
@@ -162,14 +163,7 @@ class Station:
             return
         for request, entered, sent in zip(ids, entered_s, sent_s, strict=True):
             kind = self._kinds[request] if self._kinds else 0
-            self._next_lane(kind).queue.extend([request], [entered], [sent])
-
-    def _next_lane(self, kind: int) -> Lane:
-        for lane in self.lanes:
-            lane.credits[kind] += lane.shares[kind]
-        chosen = max(self.lanes, key=lambda lane: lane.credits[kind])
-        chosen.credits[kind] -= 1.0
-        return chosen
+            next_of(self.lanes, kind).queue.extend([request], [entered], [sent])
 
     def by_class(self, ids: Sequence[int]) -> dict[int, int]:
         """Class → how many of these requests are of it; empty where nobody tells them apart."""

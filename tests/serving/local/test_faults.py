@@ -155,7 +155,7 @@ def plane(seconds: float) -> Iterator[Plane]:
     stages = {"one": {(LARGE.variant, LARGE.allocation): Launch(command, "stub")}}
     made = Plane(Job("pipe", stages, power_model_for_this_machine()))
     try:
-        made.want([Wanted(LARGE, 1)])
+        made.want([[Wanted(LARGE, 1)]])
         made.wait(60)
         yield made
     finally:

@@ -80,7 +80,9 @@ class World:
         process = SimpleNamespace(
             cpu_s=lambda: self.replica_s, started_s=self.now_s, ended_s=None, pid=1
         )
-        member = SimpleNamespace(name="crop-1", option=option, process=process)
+        member = SimpleNamespace(
+            name="crop-1", option=option, process=process, requests=0, batches=0
+        )
         self.members.append(member)
         fleet = SimpleNamespace(
             members=self.members,

@@ -294,3 +294,50 @@ def test_no_replica_survives_kill_9_of_its_parent_not_even_a_stopped_one() -> No
             parent.kill()
     # Well before it could find out by itself, and a stopped one finds out nothing.
     until(lambda: not any(map(runs, pids)), patience_s=20)
+
+
+@asynchronous
+async def test_several_options_at_once_keep_their_old_shares_until_all_of_the_new_is_ready() -> (
+    None
+):
+    async with replicas(seconds=0.005) as fleet:
+        fleet.want(Wanted(SMALL, 1))
+        await fleet.settled(60)
+        fleet.want(Wanted(SMALL, 1, share=0.75), Wanted(LARGE, 1, share=0.25))
+        assert fleet.queue.shares == {}
+        await answered(ask(fleet, 5))
+        await fleet.settled(60)
+        first = {state.option.label: (state.ready, state.share) for state in fleet.states()}
+        assert first == {SMALL.label: (1, 0.75), LARGE.label: (1, 0.25)}
+
+        before = {m.option.variant: m.requests for m in fleet.members}
+        await answered(ask(fleet, 40))
+        after = {m.option.variant: m.requests - before[m.option.variant] for m in fleet.members}
+        assert after == {SMALL.variant: 30, LARGE.variant: 10}
+
+        # The same server with two batch sizes, and one replica less of the other.
+        pids = {member.process.pid for member in fleet.members}
+        both = [Wanted(SMALL, 1, share=0.5), Wanted(SMALL_2, 1, 0.05, share=0.25)]
+        fleet.want(*both, Wanted(LARGE, 1, share=0.25))
+        visits = ask(fleet, 30)
+        await fleet.settled(60)
+        visits += ask(fleet, 40)
+        assert len(await answered(visits)) == 70
+        assert {state.option.label: state.share for state in fleet.states()} == {
+            SMALL.label: 0.5,
+            SMALL_2.label: 0.25,
+            LARGE.label: 0.25,
+        }
+        assert pids < {member.process.pid for member in fleet.members}
+
+        os.kill(next(m.process.pid for m in fleet.members if m.option == LARGE), signal.SIGKILL)
+        assert len(await answered(ask(fleet, 40))) == 40
+        async with asyncio.timeout(60):
+            while fleet.repaired != 1 or sum(state.ready for state in fleet.states()) != 3:
+                await asyncio.sleep(0.01)
+        fleet.want(Wanted(LARGE, 1))
+        await answered(ask(fleet, 20))
+        await fleet.settled(60)
+        assert [(s.option, s.ready, s.share) for s in fleet.states()] == [(LARGE, 1, None)]
+        told = [change.to for change in fleet.take_changes()]
+        assert told[1] == f"{SMALL.label} x1 75% + {LARGE.label} x1 25%"

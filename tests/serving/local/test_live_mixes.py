@@ -1,0 +1,103 @@
+"""Runs of stubs with several options of a stage at once: shares, changes, deaths, takeover."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("grpc")
+
+from live_runs import data_path, lines_of, running, send, until, words_of, write_pipeline
+
+from ipa_energy.cli import main
+from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.records import EVERY_CLASS, Part
+from ipa_energy.runlog import read_run
+from ipa_energy.serving.base import DeployedStage, LiveOptions
+from ipa_energy.serving.observed import of_stage
+
+pytestmark = pytest.mark.slow
+
+MIX = "mix: true\naccuracy_floor: 1.2\nenergy_weight: 1\noptimization_method: auto\n"
+FREE = [word for key in ("alpha=0", "beta=0", "batching_cap=2") for word in ("--set", key)]
+
+
+def answered(run) -> dict[str, Counter[str]]:
+    """Stage → option → requests that its replicas answered."""
+    found: dict[str, Counter[str]] = {}
+    for step in run.steps:
+        for spent in step.live.replicas if step.live else ():
+            found.setdefault(spent.stage, Counter())[spent.option] += spent.requests
+    return found
+
+
+def test_live_and_simulated_requests_go_to_the_same_options(tmp_path: Path) -> None:
+    experiment = load_experiment(write_pipeline(tmp_path, [10] * 6))
+    fixed = []
+    for stage in experiment.planner.stages:
+        alone = [option for option in stage.options if option.batch == 1]
+        cheap = min(alone, key=lambda option: option.dynamic_energy_j)
+        dear = max(alone, key=lambda option: option.dynamic_energy_j)
+        parts = (Part(cheap, 2, ((EVERY_CLASS, 0.7),)), Part(dear, 2, ((EVERY_CLASS, 0.3),)))
+        fixed.append(DeployedStage(stage.name, cheap, 4, parts=parts))
+    live = run_experiment(
+        experiment,
+        tmp_path / "live",
+        backend="local-stub",
+        fixed=tuple(fixed),
+        live=LiveOptions(overcommits=True),
+    )
+    simulated = run_experiment(experiment, tmp_path / "simulated", fixed=tuple(fixed))
+    assert len(live.requests) == len(simulated.requests) == 60
+    counts = answered(live)
+    for index, stage in enumerate(fixed):
+        labels = [f"{p.option.variant} {p.option.allocation.label}" for p in stage.parts]
+        assert [counts[stage.stage][label] for label in labels] == [42, 18]
+        total_j = sum(step.stages[index].dynamic_j for step in simulated.steps)
+        cheap_j, dear_j = (part.option.dynamic_energy_j for part in stage.parts)
+        assert total_j == pytest.approx(42 * cheap_j + 18 * dear_j)
+    for step in live.steps:
+        assert {state.label.count("%") for state in step.stages} == {2}
+        for stage in fixed:
+            assert of_stage(step.live.joules, stage.stage).requests > 0
+
+
+def test_a_live_run_decides_on_mixes_changes_shares_and_loses_nothing(tmp_path: Path) -> None:
+    pipeline = write_pipeline(tmp_path, [12] * 4 + [40] * 6, more=MIX)
+    out = tmp_path / "run"
+    assert main(words_of(pipeline, out, *FREE)) == 0
+    run = read_run(out)
+    assert len(run.requests) == 12 * 4 + 40 * 6
+    assert (run.requests.dropped_at < 0).all()
+    assert np.isfinite(run.requests.done_s).all()
+    assert len({step.label for step in run.steps if "%" in step.label}) >= 2
+    assert any("%" in change.to for step in run.steps if step.live for change in step.live.changes)
+    assert sum(answered(run)[run.info.stages[0]].values()) == len(run.requests)
+    log = json.loads((out / "adaptation_log.json").read_text())
+    assert any("parts" in node for e in log["timesteps"].values() for node in e["energy"].values())
+
+
+def test_a_mix_is_mended_and_taken_over_with_its_shares(tmp_path: Path) -> None:
+    pipeline, out = write_pipeline(tmp_path, [8] * 26, more=MIX), tmp_path / "run"
+    words = [*FREE, "--lease", "60"]
+    with running(words_of(pipeline, out, *words)) as adapter:
+        until(lambda: lines_of(out) >= 3)
+        stubs = [pid for pid, what in data_path(adapter.pid).items() if what == "stub_model"]
+        send(stubs[-1], signal.SIGKILL)
+        send(adapter.pid)
+    time.sleep(2.5)
+    with running(words_of(pipeline, out, "--resume", *words)) as back:
+        assert back.wait(120) == 0
+    run = read_run(out)
+    assert run.requests.request_id.tolist() == list(range(8 * 26))
+    assert (run.requests.dropped_at < 0).all()
+    (at,) = [index for index, step in enumerate(run.steps) if step.gap_s]
+    before, after = run.steps[at - 1], run.steps[at]
+    assert "%" in before.label
+    assert not after.reconfigured or "%" in after.label
