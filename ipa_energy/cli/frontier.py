@@ -25,8 +25,9 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         allow_abbrev=False,
         help="least joules at each accuracy, without energy in the objective and with it",
         description="Simulate a pipeline over a trace at many weights, first without energy (alpha,"
-        " predictor_margin and IPA's baselines), then with it, and hold the two hulls of accuracy"
-        " and joules against each other: what energy adds that no other weight reaches.",
+        " predictor_margin, IPA's baselines, HPA, InferLine), then with it, and hold the two hulls"
+        " of accuracy and joules against each other: what energy adds that no other weight"
+        " reaches.",
     )
     add_pipeline(parser)
     parser.add_argument(

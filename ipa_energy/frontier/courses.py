@@ -22,7 +22,7 @@ import numpy as np
 from ipa_energy.adaptation.predictor import HistoryPredictor, PointForecast
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.comparing.hull import Outcome
-from ipa_energy.errors import InfeasibleError
+from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import Experiment, check_feasible, classes_of
 from ipa_energy.frontier.weightings import Weighting, reweighted
 from ipa_energy.optimizer.solve import Result
@@ -131,7 +131,7 @@ class Rehearser:
     def courses(self, weightings: Sequence[Weighting]) -> list[Course | None]:
         """Of settings with equal programs, which share their plans: :func:`alike`.
 
-        None where no load of the trace has a plan.
+        None where no load of the trace has a plan, or none for a baseline's fixed variants.
         """
         plans: dict[str, Result] = {}
         planner = reweighted(self._experiment.planner, weightings[0])
@@ -144,7 +144,12 @@ class Rehearser:
         for weighting in weightings:
             margin = weighting.changes.get("predictor_margin", base.config.predictor_margin)
             config = planner.config.model_copy(update={"predictor_margin": margin})
-            found.append(self._course(replace(planner, config=config), plans))
+            try:
+                found.append(self._course(replace(planner, config=config), plans))
+            except ConfigError:
+                if weighting.policy is None:
+                    raise
+                found.append(None)
         return found
 
     def _course(self, planner: Planner, plans: dict[str, Result]) -> Course:

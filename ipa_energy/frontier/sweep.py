@@ -35,12 +35,13 @@ from ipa_energy.frontier.courses import Course, Rehearser, alike, outcome, serve
 from ipa_energy.frontier.weightings import (
     Weighting,
     constant_energy,
+    reconfigured,
     reweighted,
     without_energy,
 )
 from ipa_energy.planning.planner import planner_of
 from ipa_energy.records import Stage
-from ipa_energy.registries import PREDICTORS, QUANTITIES, SOLVERS
+from ipa_energy.registries import CONTROLLERS, POLICIES, PREDICTORS, QUANTITIES, SOLVERS
 from ipa_energy.workloads import Workload
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,14 @@ SEEDS = 3
 """Of the yardstick: the range over them says how much of a saving is luck of arrivals."""
 
 
+FORESEEN = ("interval", "ipa", "inferline", "horizon")
+"""Controllers that decide by the load alone, so that their courses hold for every seed; that of the
+horizon as if nothing waited, which is a hair off. Others see replicas that start, or who knows."""
+
+
 def _registered_here() -> bool:
     """True if something that a pipeline may name was registered while the program runs."""
-    registered = (SOLVERS, PREDICTORS, QUANTITIES)
+    registered = (SOLVERS, PREDICTORS, QUANTITIES, CONTROLLERS, POLICIES)
     return any(not isinstance(one.target, str) for names in registered for one in names.values())
 
 
@@ -186,33 +192,46 @@ def sweep(
         ran: called once a run, for a progress bar.
     """
     runs = [(weighting, seed) for seed in seeds for weighting in weightings]
-    carbon = experiment.planner.config.carbon
+    foreseen = {id(one) for one in weightings if _is_foreseen(experiment, one)}
+    whole = [(one, seed) for one, seed in runs if id(one) not in foreseen]
     count = min(workers or len(os.sched_getaffinity(0)), len(runs))
     with _Processes(experiment, count) as processes:
-        if carbon is not None and carbon.budget_grams_per_day is not None:
-            # What was emitted so far prices the next gram: nothing can be decided in advance.
-            whole = []
-            for found in processes.answers("whole_run", runs):
-                whole.append(found)
-                ran()
-            return [found for found in whole if found is not None]
-        groups = alike(weightings)
-        courses: dict[int, Course | None] = {}
-        for group, decided in zip(groups, processes.answers("courses", groups), strict=True):
-            courses |= {id(one): course for one, course in zip(group, decided, strict=True)}
-        tasks = {(courses[id(one)], seed): None for one, seed in runs}
-        distinct = [(course, seed) for course, seed in tasks if course is not None]
-        shares = Counter((courses[id(one)], seed) for one, seed in runs)
-        came_to = {}
-        for task, found in zip(distinct, processes.answers("served", distinct), strict=True):
-            came_to[task] = found
-            for _ in range(shares[task]):
-                ran()
-    return [
-        outcome(one, course, seed, came_to[course, seed])
+        found = _foreseen(processes, [run for run in runs if id(run[0]) in foreseen], ran)
+        for (one, seed), came in zip(whole, processes.answers("whole_run", whole), strict=True):
+            found[id(one), seed] = came
+            ran()
+    answers = [found.get((id(one), seed)) for one, seed in runs]
+    return [answer for answer in answers if answer is not None]
+
+
+def _is_foreseen(experiment: Experiment, weighting: Weighting) -> bool:
+    """True if what a setting decides depends on nothing that is served."""
+    config = reconfigured(experiment.planner, weighting)
+    # What was emitted so far prices the next gram of a budget.
+    has_budget = config.carbon is not None and config.carbon.budget_grams_per_day is not None
+    return config.controller in FORESEEN and not has_budget and not weighting.is_whole
+
+
+def _foreseen(
+    processes: _Processes, runs: Sequence[tuple[Weighting, int]], ran: Callable[[], object]
+) -> dict[tuple[int, int], Outcome | None]:
+    """(id of the setting, seed) → outcome; each setting decides once, each course serves once."""
+    groups = alike(list({id(one): one for one, _ in runs}.values()))
+    courses: dict[int, Course | None] = {}
+    for group, decided in zip(groups, processes.answers("courses", groups), strict=True):
+        courses |= {id(one): course for one, course in zip(group, decided, strict=True)}
+    shares = Counter((courses[id(one)], seed) for one, seed in runs)
+    distinct = [(course, seed) for course, seed in shares if course is not None]
+    came_to = {}
+    for task, found in zip(distinct, processes.answers("served", distinct), strict=True):
+        came_to[task] = found
+        for _ in range(shares[task]):
+            ran()
+    return {
+        (id(one), seed): outcome(one, course, seed, came_to[course, seed])
         for one, seed in runs
         if (course := courses[id(one)]) is not None
-    ]
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +278,7 @@ class SavingStudy:
             ran: called after each run of the sweep, for a progress bar.
         """
         planner = self.experiment.planner
-        own = Weighting(self.figures.name, {}, None, planner.config.energy_weight)
+        own = Weighting(self.figures.name, {}, None, planner.config.energy_weight, is_whole=True)
 
         def swept(settings: Sequence[Weighting], seeds: Sequence[int]) -> list[Outcome]:
             return cached_sweep(

@@ -3,8 +3,9 @@
 Without energy the objective is alpha·accuracy less what cores and other resources cost, so the
 plans depend on the ratio of alpha to those prices alone: the sweep goes over alpha, where there is
 a price, and over beta where the YAML has none; each with more room for bursts as well, so that some
-answer all requests in time. IPA's baselines join it, those that switch variants at several alphas.
-With energy it goes over ``energy_weight`` at a few alphas.
+answer all requests in time. IPA's baselines join it, those that switch variants at several alphas,
+and over a trace the controllers of the literature: HPA, InferLine, and IPA's own switch. With
+energy it goes over ``energy_weight`` at a few alphas.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ FEW_ALPHA_FACTORS = (0.125, 0.5, 1.0, 2.0)
 OWN_PRICES = "prices as they are"
 FIXED_VARIANT = ("fa2-low", "fa2-high")
 SWITCHING = ("rim-low", "rim-high")
+FOLLOWING = ("hpa-low", "hpa-high", "inferline-low", "inferline-high")
+"""Of fixed variants too, by the load that came: they differ from FA2 over a trace alone."""
+
+IPA_SWITCH = "ipa-switch"
+BASELINES = (*FIXED_VARIANT, *SWITCHING, *FOLLOWING, IPA_SWITCH)
 
 ENERGY_STEPS = tuple(2.0 ** (step / 2) for step in range(-8, 9))
 """Of the weight at which the whole range of joules weighs as much as that of accuracies."""
@@ -50,12 +56,14 @@ class Weighting:
         changes: key of the YAML → value.
         policy: one of IPA's baselines laid over it; None: none.
         energy_weight: of the objective.
+        is_whole: simulated as a run is, whatever could be decided in advance.
     """
 
     label: str
     changes: Mapping[str, Any]
     policy: str | None = None
     energy_weight: float = 0.0
+    is_whole: bool = False
 
 
 def kinds_without_energy(planner: Planner) -> list[Weighting]:
@@ -115,10 +123,13 @@ def without_energy(planner: Planner) -> list[Weighting]:
     Prices as they are come with more room for bursts as well.
     """
     config, found = planner.config, []
-    for kind in kinds_without_energy(planner):
-        if kind.policy in FIXED_VARIANT:
+    kinds = kinds_without_energy(planner)
+    off = kinds[-1].changes
+    kinds += [Weighting(policy, off, policy) for policy in (*FOLLOWING, IPA_SWITCH)]
+    for kind in kinds:
+        if kind.policy in (*FIXED_VARIANT, *FOLLOWING):
             found.append(kind)
-        elif kind.policy in SWITCHING:
+        elif kind.policy is not None:
             for factor in FEW_ALPHA_FACTORS:
                 alpha = config.alpha * factor
                 changes = {**kind.changes, "alpha": alpha}
@@ -232,11 +243,17 @@ def _joules_range(planner: Planner) -> float:
     return total or 1.0
 
 
-def reweighted(planner: Planner, weighting: Weighting) -> Planner:
-    """The same pipeline at other weights."""
+def reconfigured(planner: Planner, weighting: Weighting) -> PipelineConfig:
+    """The YAML of the same pipeline at other weights."""
     config = planner.config.model_copy(update=dict(weighting.changes))
     if weighting.policy is not None:
         config = apply_baseline(config, weighting.policy, planner.stages)
+    return config
+
+
+def reweighted(planner: Planner, weighting: Weighting) -> Planner:
+    """The same pipeline at other weights."""
+    config = reconfigured(planner, weighting)
     return replace(
         planner, config=config, planned=program_for(config, planner.stages, planner.signals())
     )

@@ -20,20 +20,26 @@ the best sequence x_0 … x_K is found by dynamic programming over the servers; 
 a few θ counts. A product of accuracies is at most the mean over the stages of a stage's own times
 the others' greatest.
 
-Service times are random, so their sum is bounded but for one run in :data:`ODDS`. For X ≥ 0 and
-any s > 0, E exp(−sX) ≤ 1 − s·E X + s²·E X²/2 ≤ exp(−s·E X + s²·E X²/2), whatever was chosen
-before; so ΣX ≥ Σ (E X − s·E X²/2) − ln(ODDS)/s by Markov's inequality on the product of these
-factors. The same holds for the parts that a request falls into where their number is random.
+Service times are random, so their sum is bounded but for one run in :data:`ODDS`. For X ≥ 0 of
+mean m and variance v and any s > 0::
+
+    E exp(−sX) ≤ exp(−s·m + v/m²·(exp(s·m) − 1 − s·m))        (Bennett: X ≥ m − m)
+
+whatever was chosen before. So ΣX ≥ Σ (m − v/m²·(exp(s·m) − 1 − s·m)/s) − ln(ODDS)/s by Markov's
+inequality on the product of these factors, for every s; a few are tried. Where the number of parts
+that a request falls into is random, E exp(−sX) ≤ exp(−s·m + s²·E X²/2) serves as well.
 
 Requests that were served later than d, or never, are the run's own business: each late one may
-have cost the cheapest instead of the dearest request, each lost one nothing, and the bound gives
-way by as much.
+have cost the cheapest request, r_min, instead of one of the server in force, each lost one nothing.
+Whichever they were, for every λ ≥ 0 that saves at most λ apiece, r_min more for a lost one, and
+what dearer servers' requests cost beyond r_min + λ. So the bound is that of requests that cost no
+more than this, with λ for each late or lost one on top; a few λ are tried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +56,8 @@ ODDS = 1e9
 """One run in so many may have service times that are shorter than any the bound holds for."""
 
 THETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TILTS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Exponents s·m of the server whose batches weigh most, for which the bound is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +128,21 @@ def objective_bound(
     total = 0.0
     for index, stage in enumerate(stages):
         scores = _accuracy_shares(stages, settings, index)
-        total += min(
-            _stage_bound(
+        found = []
+        for theta, tilt in _tries(stage, weights, counts_rps):
+            servers = _servers(
                 stage,
                 scores,
                 settings,
-                counts_rps,
-                weights=weights,
-                run=run,
-                interval_s=interval_s,
+                weights,
                 reconfiguration_s=reconfiguration_s,
                 theta=theta,
+                tilt=tilt,
             )
-            for theta in THETAS
-        )
+            found.append(_StageBound(stage, servers, counts_rps, run, interval_s, theta, tilt))
+        # The dearest price first: it says which of them is worth the others.
+        best = min(found, key=lambda one: one.at(one.prices[-1]))
+        total += min(best.at(price) for price in best.prices)
     return total
 
 
@@ -148,43 +157,53 @@ def _accuracy_shares(stages: Sequence[Stage], settings: Settings, index: int) ->
     return [share * score for score in scores[index]]
 
 
-def _stage_bound(
-    stage: Stage,
-    scores: Sequence[float],
-    settings: Settings,
-    counts_rps: Counts,
-    *,
-    weights: BoundWeights,
-    run: Promptness,
-    interval_s: int,
-    reconfiguration_s: Told,
-    theta: float,
-) -> float:
-    requests, parts = float(counts_rps.sum()), stage.requests_per_input
-    busiest = _largest_square(stage, weights, theta) * requests * parts
-    tilt = math.sqrt(2 * math.log(ODDS) / busiest) if busiest > 0 else 0.0
-    servers = _servers(
-        stage,
-        scores,
-        settings,
-        weights,
-        reconfiguration_s=reconfiguration_s,
-        theta=theta,
-        tilt=tilt,
-    )
-    luck = math.log(ODDS) / tilt if tilt else 0.0
-    cost = parts * servers.request
-    fraction = parts - math.floor(parts)
-    if fraction:
-        square = parts**2 + fraction * (1 - fraction)
-        most = float(servers.request.max())
-        spread = math.sqrt(2 * math.log(ODDS) / (square * most**2 * requests)) if most > 0 else 0.0
-        cost = cost - spread * servers.request**2 * square / 2
-        luck += math.log(ODDS) / spread if spread else 0.0
-    whole = math.ceil(parts) * np.maximum(servers.request, 0.0)
-    excused = run.late * float(whole.max() - min(cost.min(), whole.min())) + run.lost * whole.max()
-    best = _best_sequence(servers, cost, counts_rps, run, interval_s=interval_s, theta=theta)
-    return best + luck + float(excused)
+@dataclass(frozen=True, slots=True)
+class _StageBound:
+    """What no sequence of a stage's servers exceeds, for one θ and one s of the module."""
+
+    stage: Stage
+    servers: _Servers
+    counts_rps: Counts
+    run: Promptness
+    interval_s: int
+    theta: float
+    tilt: float
+
+    @property
+    def prices(self) -> list[float]:
+        """The λ to be tried, the greatest last: there no cost is capped."""
+        found: list[float] = np.unique(self._beyond).tolist()
+        return found if self.run.late + self.run.lost else found[-1:]
+
+    @property
+    def _beyond(self) -> Floats:
+        """What a late request saves at most that has the cheapest server in the place of each."""
+        request = self.servers.request
+        beyond: Floats = request - request.min()
+        return math.ceil(self.stage.requests_per_input) * beyond
+
+    def at(self, price: float) -> float:
+        """The bound with a price λ of late and lost requests."""
+        parts, request = self.stage.requests_per_input, self.servers.request
+        cost, luck = parts * request, math.log(ODDS) / self.tilt if self.tilt else 0.0
+        fraction = parts - math.floor(parts)
+        if fraction:
+            square = parts**2 + fraction * (1 - fraction)
+            total = float(request.max()) ** 2 * square * float(self.counts_rps.sum())
+            spread = math.sqrt(2 * math.log(ODDS) / total) if total > 0 else 0.0
+            cost = cost - spread * request**2 * square / 2
+            luck += math.log(ODDS) / spread if spread else 0.0
+        best = _best_sequence(
+            self.servers,
+            cost - np.maximum(0.0, self._beyond - price),
+            self.counts_rps,
+            self.run,
+            interval_s=self.interval_s,
+            theta=self.theta,
+        )
+        late, lost = self.run.late, self.run.lost
+        excused = (late + lost) * price + lost * math.ceil(parts) * max(float(request.min()), 0.0)
+        return best + luck + excused
 
 
 def _best_sequence(
@@ -272,19 +291,31 @@ def _least_request(options: Sequence[Option], joule: float, held: float, tilt: f
     profile = batch_profile(options)
     least = math.inf
     for size in range(1, len(profile.mean_s)):
-        mean_s, deviation = profile.mean_s[size], profile.log_deviation[size]
-        square = mean_s**2 * math.exp(deviation**2)
-        busy = held * mean_s - tilt * held**2 * square / 2
+        busy = tilted(held * profile.mean_s[size], profile.log_deviation[size], tilt)
         least = min(least, (joule * known(profile.energy_j[size]) + busy) / size)
     return least
 
 
-def _largest_square(stage: Stage, weights: BoundWeights, theta: float) -> float:
-    """About E (weight of a batch's time)² a request, to choose the tilt by: any one is right."""
-    squares = [
-        ((1 - theta) * (weights.joule * known(o.idle_power_w) + weights.core_s * o.cpu_cores)) ** 2
-        * o.latency_avg_s**2
-        / o.batch
-        for o in stage.options
+def tilted(mean: float, log_deviation: float, tilt: float) -> float:
+    """No more than −ln E exp(−tilt·X)/tilt of a lognormal X with this mean; see the module."""
+    if not tilt:
+        return mean
+    spread = math.expm1(log_deviation**2)  # variance over the mean squared
+    return mean - spread * (math.expm1(tilt * mean) - tilt * mean) / tilt
+
+
+def _tries(
+    stage: Stage, weights: BoundWeights, counts_rps: Counts
+) -> Iterator[tuple[float, float]]:
+    """The θ and s to try; s from where no server's exponent is far from 0 to where one's is."""
+    means = [
+        (weights.joule * known(option.idle_power_w) + weights.core_s * option.cpu_cores)
+        * option.latency_avg_s
+        for option in stage.options
     ]
-    return float(np.median(squares))
+    largest = max(means, default=0.0)
+    for theta in THETAS:
+        if theta == 1 or not largest or not counts_rps.any():
+            yield theta, 0.0  # no time of service counts
+        else:
+            yield from ((theta, factor / ((1 - theta) * largest)) for factor in TILTS)

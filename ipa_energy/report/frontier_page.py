@@ -7,7 +7,7 @@ from functools import partial
 
 from ipa_energy.comparing.hull import SAME_ATTAINMENT, Outcome
 from ipa_energy.frontier.frontier import Frontier
-from ipa_energy.frontier.weightings import FIXED_VARIANT, SWITCHING
+from ipa_energy.frontier.weightings import BASELINES
 from ipa_energy.report.figure import Axis, Figure, Line, Mark, Numbers, Points, Symbol, outline
 from ipa_energy.report.page import Facts, Page, Section, as_title, meanings, notices
 from ipa_energy.tables import share
@@ -30,7 +30,7 @@ def frontier_figure(found: Frontier) -> Figure:
     baselines: list[Outcome] = []
     for run in found.without:
         if run.sla_attainment >= enough:
-            is_baseline = run.label.split(",")[0] in (*FIXED_VARIANT, *SWITCHING)
+            is_baseline = run.label.split(",")[0] in BASELINES
             (baselines if is_baseline else plain).append(run)
     added = [run for run in found.added if run.sla_attainment >= enough]
     marks: list[Mark] = [

@@ -16,11 +16,13 @@ from ipa_energy.comparing import compare, comparison_table, headline, metrics
 from ipa_energy.comparing.hull import saving_of
 from ipa_energy.experiment import Experiment, load_experiment, run_experiment
 from ipa_energy.frontier import sweep as sweeping
+from ipa_energy.frontier.courses import Rehearser, served
 from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_table
 from ipa_energy.frontier.sweep import cached_sweep, run_outcome, saving_study, sweep
 from ipa_energy.frontier.weightings import (
     FEW_ALPHA_FACTORS,
     FIXED_VARIANT,
+    FOLLOWING,
     SWITCHING,
     Weighting,
     constant_energy,
@@ -32,6 +34,7 @@ from ipa_energy.report.frontier_page import frontier_figure, frontier_page
 from ipa_energy.report.page import render
 from ipa_energy.report.plotly_json import plotly_json
 from ipa_energy.tables import table_csv
+from ipa_energy.workloads import Workload
 
 
 def frontier(experiment: Experiment, folder: Path) -> Frontier:
@@ -70,7 +73,9 @@ def test_the_sweep_without_energy_has_no_energy_in_it(tmp_path: Path) -> None:
     assert {setting.changes["energy_weight"] for setting in settings} == {0.0}
     assert {setting.changes["energy_sla_joules"] for setting in settings} == {None}
     policies = [setting.policy for setting in settings if setting.policy]
-    assert policies == [*FIXED_VARIANT, *(p for p in SWITCHING for _ in FEW_ALPHA_FACTORS)]
+    switching = [policy for policy in SWITCHING for _ in FEW_ALPHA_FACTORS]
+    mine = ["ipa-switch"] * len(FEW_ALPHA_FACTORS)
+    assert policies == [*FIXED_VARIANT, *switching, *FOLLOWING, *mine]
 
 
 def test_processes_find_what_one_finds(tmp_path: Path) -> None:
@@ -91,7 +96,9 @@ def test_a_sweep_finds_what_whole_runs_find(tmp_path: Path) -> None:
     trace = {"path": str(tmp_path / "load.csv")}
     experiment = load_experiment(VIDEO, {"workload_type": "csv", "workload_config": trace})
     planner = experiment.planner
-    settings = [*without_energy(planner)[::9], *with_energy(planner.config, planner)[5::20]]
+    settings = [*without_energy(planner)[:45:9], *with_energy(planner.config, planner)[5::20]]
+    settings += [one for one in without_energy(planner) if one.policy in FOLLOWING]
+    settings += [replace(one, policy="ipa-switch") for one in settings[:1]]
     found = sweep(experiment, settings, [2, 3], workers=1)
     runs = [run_outcome(experiment, one, seed) for seed in (2, 3) for one in settings]
     assert len({outcome.joules_per_request for outcome in found}) > 8
@@ -99,6 +106,35 @@ def test_a_sweep_finds_what_whole_runs_find(tmp_path: Path) -> None:
         assert run is not None
         assert outcome.joules_per_request == pytest.approx(run.joules_per_request, rel=1e-6)
         assert replace(outcome, joules_per_request=0) == replace(run, joules_per_request=0)
+
+
+def test_an_autoscaler_whose_replicas_still_start_is_run_whole(small_pipeline: Path) -> None:
+    """It counts the ready ones alone, which nobody knows in advance."""
+    slow = {"reconfiguration_s": 25}
+    experiment = load_experiment(small_pipeline, slow)
+    load = Workload("steps", np.array([2] * 60 + [8] * 120), "a test")
+    experiment = replace(experiment, workload=load)
+    setting = Weighting("hpa-high", {"energy_weight": 0.0}, "hpa-high")
+    found = sweep(experiment, [setting, replace(setting, policy="fa2-low")], [3], workers=1)
+    assert found[0] == run_outcome(experiment, setting, 3)
+    foreseen = Rehearser(experiment).courses([setting])[0]
+    assert foreseen is not None
+    rehearsed = served(experiment, foreseen, 3)
+    assert rehearsed[0] != pytest.approx(found[0].joules_per_request, rel=1e-3)
+
+
+def test_a_baseline_that_cannot_serve_the_load_is_no_alternative(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    """The large variants serve the busy beginning at no number of replicas, and the rest easily."""
+    load = [40] * 60 + [1] * 180
+    (tmp_path / "load.csv").write_text("\n".join(["requests", *map(str, load)]) + "\n")
+    trace = {"path": str(tmp_path / "load.csv")}
+    keys = {"scaling_cap": 2, "workload_type": "csv", "workload_config": trace}
+    experiment = load_experiment(small_pipeline, keys)
+    settings = [one for one in without_energy(experiment.planner) if one.policy in FOLLOWING]
+    found = sweep(experiment, settings, [0], workers=1)
+    assert [outcome.label for outcome in found] == ["hpa-low", "hpa-high", "inferline-low"]
 
 
 def test_with_a_budget_of_grams_nothing_is_decided_in_advance(
