@@ -20,6 +20,9 @@ LIVE_BACKEND ?= local
 
 SEEDS ?= 500
 
+# A test file is one worker's, so that what its tests share is made once; the longest begin (conftest.py).
+PYTEST := $(BIN)/pytest -n auto --dist loadscope --no-loadscope-reorder
+
 .PHONY: run live test check long coverage lint docs bench schema constraints clean
 
 run: $(VENV)/.light
@@ -37,16 +40,16 @@ live: $(VENV)/.live
 	    --seconds $(LIVE_SECONDS) --out $(RUNS)
 
 test: lint docs
-	$(BIN)/pytest -n auto
+	$(PYTEST)
 
 check: lint
-	$(BIN)/pytest -n auto -m "not slow"
+	$(PYTEST) -m "not slow"
 
 long: lint
-	IPA_ENERGY_SEEDS=$(SEEDS) $(BIN)/pytest -n auto
+	IPA_ENERGY_SEEDS=$(SEEDS) $(PYTEST)
 
 coverage: $(VENV)/.dev
-	$(BIN)/pytest -n auto --cov --cov-report term:skip-covered
+	$(PYTEST) --cov --cov-report term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

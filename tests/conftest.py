@@ -54,12 +54,17 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"test files need names of their own: {', '.join(twice)}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what stands in :data:`SLOW`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what stands in :data:`SLOW`; what measures may be tried once more, and nothing else."""
+    can_try_again = config.pluginmanager.hasplugin("rerunfailures")
     places = [TESTS / place for place in SLOW]
     for item in items:
         if any(item.path.is_relative_to(place) for place in places):
             item.add_marker(pytest.mark.slow)
+        if can_try_again and item.get_closest_marker("measures"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+    # What takes long begins, so that one long file is not what everybody waits for in the end.
+    items.sort(key=lambda item: item.get_closest_marker("measures") is None)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,6 +7,7 @@ a test can restart or take down.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import shutil
@@ -14,7 +15,6 @@ import socket
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -208,23 +208,10 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     if binary is None:
         pytest.skip("needs the prometheus server (Debian package prometheus)")
     (folder / "prometheus.yml").write_text(CONFIG.replace("TARGET", target))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                binary,
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={address}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
+    process, url = _started(binary, folder)
     try:
-        _await_scenario(f"http://{address}", process, folder / "log")
-        yield f"http://{address}"
+        _await_scenario(url, process, folder / "log")
+        yield url
     finally:
         process.terminate()
         try:
@@ -234,16 +221,40 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
             process.wait()
 
 
+def _started(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """The server, and its URL once it answers; another port where one was taken meanwhile."""
+    for _ in range(5):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        words = (
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={address}",
+        )
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen([binary, *words], stdout=log, stderr=log)
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://{address}/-/ready", timeout=5).close()
+                return process, f"http://{address}"
+            time.sleep(0.05)
+        if "address already in use" not in (folder / "log").read_text():
+            break
+    raise AssertionError((folder / "log").read_text())
+
+
 def _await_scenario(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     question = f"{url}/api/v1/query?query=count(last_over_time(live_joules_total[1m]))%2B"
     question += "count(last_over_time(trouble_watts[5m]))"
-    for _ in range(300):
+    end_s = time.monotonic() + 90
+    while time.monotonic() < end_s:
         assert process.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(question, timeout=5) as answer:
                 if json.load(answer)["data"]["result"]:
                     return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             pass  # not up yet
         time.sleep(0.1)
     raise AssertionError(f"Prometheus scraped nothing:\n{log.read_text()}")

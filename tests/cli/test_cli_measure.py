@@ -28,6 +28,8 @@ from ipa_energy.meters.sources import Places
 from ipa_energy.profiling.replica_meter import replica_meter
 from ipa_energy.testing import FakeMeter
 
+pytestmark = pytest.mark.measures
+
 MODEL = PowerModel(idle_w=8.0, max_w=40.0, cores=4, source="made up", relative_error=0.5)
 SPIN = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass\n"
 

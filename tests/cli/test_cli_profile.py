@@ -17,6 +17,8 @@ from ipa_energy.profiling.trial import TrialSettings
 from ipa_energy.registries import METERS, Named
 from ipa_energy.testing import FakeMeter
 
+pytestmark = pytest.mark.measures
+
 MODELS = str(Path(__file__).parents[1] / "profiling/fake_pipeline.py")
 
 

@@ -16,6 +16,8 @@ from test_cli import call, call_json
 
 from ipa_energy.runlog import read_run
 
+pytestmark = pytest.mark.measures
+
 Capture = pytest.CaptureFixture[str]
 PROGRAM = [sys.executable, "-m", "ipa_energy"]
 

@@ -20,7 +20,7 @@ from ipa_energy.serving.load import MODES
 from ipa_energy.serving.local.generator import Sent
 from ipa_energy.serving.local.load_test import summed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 
 @contextmanager
@@ -95,8 +95,8 @@ def test_a_trace_file_is_sent_as_far_as_the_seconds_go(
 def test_nobody_listening_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    assert load(address, "--rps", "1") == 4
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # ours, and nobody listens at it
+        assert load(address, "--rps", "1") == 4
     assert f"{address} cannot be reached: " in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("grpc")
 
 from ipa_energy.runlog import read_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -22,6 +22,8 @@ import yaml
 
 from ipa_energy.errors import ConfigError
 
+pytestmark = pytest.mark.measures
+
 SEED = Path(__file__).parents[2] / "experiments" / "seed"
 MODULES = (
     "sweep_file",

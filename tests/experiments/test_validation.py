@@ -12,7 +12,7 @@ from small_pipeline import write_small_pipeline
 
 pytest.importorskip("grpc")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "live" / "validation.py"
 

@@ -17,6 +17,8 @@ from ipa_energy.measuring.command_tree import CommandTree, TreeMeter
 from ipa_energy.meters.base import Meter
 from ipa_energy.meters.power_model import PowerModel
 
+pytestmark = pytest.mark.measures
+
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 SPIN = """
 import os, sys, time

@@ -21,6 +21,8 @@ from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.testing import FakeMeter
 
+pytestmark = pytest.mark.measures
+
 SHORT = LoadSettings(window_s=0.3, settle_s=0.05, rounds=1)
 
 

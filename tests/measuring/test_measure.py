@@ -21,6 +21,8 @@ from ipa_energy.meters.cpu_time import CoreTimes
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.testing import FakeMeter
 
+pytestmark = pytest.mark.measures
+
 MODEL = PowerModel(idle_w=8.0, max_w=40.0, cores=4, source="made up for the test")
 W_PER_CPU_SECOND = 8.0  # (40 − 8) / 4
 

@@ -15,6 +15,8 @@ from ipa_energy.meters.base import Meter, Reading
 from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
 from ipa_energy.meters.power_model import PowerModel, stated_prior
 
+pytestmark = pytest.mark.measures
+
 MODEL = PowerModel(idle_w=40.0, max_w=200.0, cores=16, source="made up for the test")
 
 SPIN = """

@@ -19,6 +19,8 @@ from ipa_energy.meters.perf import (
 )
 from ipa_energy.meters.watching import moving
 
+pytestmark = pytest.mark.measures
+
 SERVER = {"pkg": TEN_WATTS, "ram": ONE_WATT, "cores": TEN_WATTS, "psys": TEN_WATTS}
 
 

@@ -17,6 +17,8 @@ from ipa_energy.meters.prometheus.query import CounterQuery, PromqlQuery
 from ipa_energy.meters.prometheus.server import PrometheusServer
 from ipa_energy.meters.sources import KeplerTarget
 
+pytestmark = pytest.mark.measures
+
 
 @dataclass(frozen=True)
 class World:

@@ -13,6 +13,8 @@ from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.meters.base import Energy
 from ipa_energy.meters.rapl.rapl_meter import RaplMeter
 
+pytestmark = pytest.mark.measures
+
 ATTEMPTS = 8
 REGISTERS_APART_S = 0.001
 """Two registers of one counter are never so far apart; a thread that was held up is."""

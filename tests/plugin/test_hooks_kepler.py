@@ -13,6 +13,8 @@ from prometheus_fixture import prometheus, serving
 from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.plugin.hooks.profiler import open_profiling
 
+pytestmark = pytest.mark.measures
+
 LOAD_S, IDLE_S = 8.0, 3.0
 EMPTY_W, WAITING_W, BUSY_W = 40.0, 4.0, 24.0
 

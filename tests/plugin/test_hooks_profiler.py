@@ -15,6 +15,8 @@ from ipa_energy.plugin.hooks import profiler
 from ipa_energy.plugin.hooks.profiler import Profiling, open_profiling
 from ipa_energy.testing import FakeMeter
 
+pytestmark = pytest.mark.measures
+
 LOAD_S = 100.0
 
 

@@ -18,6 +18,8 @@ from ipa_energy.meters.base import Energy, Reading
 from ipa_energy.profile_table.profile_csv import read_profile
 from ipa_energy.profiling.endpoint import Client, Endpoint
 
+pytestmark = pytest.mark.measures
+
 IDLE_W, TOKEN_J, TOKEN_S = 50.0, 0.5, 0.002
 
 

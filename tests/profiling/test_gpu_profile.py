@@ -11,6 +11,8 @@ from fake_nvml import build_driver
 
 from ipa_energy.profile_table.profile_csv import read_profile
 
+pytestmark = pytest.mark.measures
+
 PIPELINE = str(Path(__file__).with_name("fake_gpu_pipeline.py"))
 GPU = "power 0 50\npower 1 50\nperiod 0 1\n"
 CODE = f"""

@@ -17,6 +17,8 @@ from ipa_energy.profiling import profile_sweep as sweep_module
 from ipa_energy.profiling.profile_sweep import profile_pipeline
 from ipa_energy.profiling.replica_meter import cpu_time_choice
 
+pytestmark = pytest.mark.measures
+
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")

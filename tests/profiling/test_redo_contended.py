@@ -13,6 +13,8 @@ from ipa_energy.profile_table.profile_csv import meta_path, read_profile
 from ipa_energy.profiling.profile_sweep import profile_pipeline
 from ipa_energy.profiling.replica_meter import cpu_time_choice
 
+pytestmark = pytest.mark.measures
+
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 
 

@@ -22,6 +22,8 @@ from ipa_energy.profiling.replica_meter import MeterPart, cpu_time_choice, machi
 from ipa_energy.profiling.trial import TrialSettings, run_trial
 from ipa_energy.testing import FakeMeter
 
+pytestmark = pytest.mark.measures
+
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
 SHORT = TrialSettings(

@@ -25,6 +25,8 @@ from ipa_energy.profiling.replica_meter import MeterChoice, MeterPart, cpu_time_
 from ipa_energy.profiling.trial import TrialSettings
 from ipa_energy.testing import FakeMeter
 
+pytestmark = pytest.mark.measures
+
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")

@@ -192,9 +192,10 @@ def test_a_minute_without_a_server_is_made_up_for(tmp_path: Path) -> None:
         reconciler = cluster.reconciler()
         settle(reconciler, a_plan(rng))
         before, plan = cluster.api.writes, a_plan(rng)
-        cluster.server.faults.outage(0.5)
+        cluster.server.faults.outage(60.0)
         assert step(reconciler, plan)
         assert cluster.api.writes == before
+        cluster.server.faults.outage(0.0)
         settle(reconciler, plan)
         assert_is(cluster, plan)
 

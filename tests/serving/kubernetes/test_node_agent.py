@@ -20,7 +20,9 @@ from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.node_agent import NodeAgent, as_command
 from ipa_energy.testing.cluster.world import World
 
-WAIT_S = 30.0
+pytestmark = pytest.mark.measures
+
+WAIT_S = 90.0
 NAMESPACE = "default"
 APPLY = "application/apply-patch+yaml"
 

@@ -32,7 +32,7 @@ def cluster(folder, **world):
         api.close()
 
 
-def settle(reconciler, wanted, timeout_s=20.0):
+def settle(reconciler, wanted, timeout_s=60.0):
     end_s = time.monotonic() + timeout_s
     while True:
         written = reconciler.step(wanted)
@@ -71,7 +71,7 @@ def test_a_new_variant_with_more_replicas_grows_no_old_pods(tmp_path):
         settle(reconciler, plan())
         seen = names_of(api)
         before = len(seen)
-        wanted, end_s = plan(stage(variant="yolov5s", replicas=3)), time.monotonic() + 20
+        wanted, end_s = plan(stage(variant="yolov5s", replicas=3)), time.monotonic() + 60
         while reconciler.step(wanted) or reconciler.unsettled(wanted):
             seen |= names_of(api)
             assert time.monotonic() < end_s

@@ -25,7 +25,7 @@ from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 with local_tests():
     from live_runs import totals_of, until, write_pipeline
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.measures, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[3]
 COUNTS = [4, 4, 20, 20, 20, 20]

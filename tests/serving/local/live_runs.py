@@ -18,8 +18,10 @@ PATIENCE_S = 90.0
 """How long anything may take on a machine that is busy with something else."""
 
 
-def write_pipeline(folder: Path, counts: list[int], *, interval_s: int = 2, more: str = "") -> Path:
-    """Two stages under a load of so many requests a second."""
+def write_pipeline(
+    folder: Path, counts: list[int], *, interval_s: int = 2, more: str = "drop_limit: null\n"
+) -> Path:
+    """Two stages under a load of so many requests a second, of which a busy machine drops none."""
     folder.mkdir(parents=True, exist_ok=True)
     path = write_small_pipeline(folder)
     load = (

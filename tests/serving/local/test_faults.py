@@ -45,7 +45,7 @@ from ipa_energy.serving.local.protocol import request_bytes as as_request
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Wanted
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 
 def outcomes(run: Run) -> tuple[int, int, int]:
@@ -58,7 +58,7 @@ def outcomes(run: Run) -> tuple[int, int, int]:
 
 
 def test_replicas_that_are_killed_and_frozen_cost_no_request(tmp_path: Path) -> None:
-    pipeline, out = write_pipeline(tmp_path, [10] * 14, more="drop_limit: null\n"), tmp_path / "run"
+    pipeline, out = write_pipeline(tmp_path, [10] * 14), tmp_path / "run"
     with running(words_of(pipeline, out)) as adapter:
         until(lambda: lines_of(out) >= 1)
         for number in (signal.SIGKILL, signal.SIGSTOP):
@@ -90,7 +90,7 @@ def test_a_load_that_stops_and_bursts_tenfold_loses_what_the_limit_drops(tmp_pat
 def test_a_disk_that_is_full_stops_the_run_with_its_reason_and_it_goes_on_later(
     tmp_path: Path,
 ) -> None:
-    pipeline, out = write_pipeline(tmp_path, [10] * 90), tmp_path / "run"
+    pipeline, out = write_pipeline(tmp_path, [10] * 90, interval_s=1), tmp_path / "run"
 
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
@@ -113,18 +113,19 @@ def test_a_disk_that_is_full_stops_the_run_with_its_reason_and_it_goes_on_later(
 
 
 def test_two_runs_at_once_both_work_and_say_that_they_share(tmp_path: Path) -> None:
-    pipelines = [write_pipeline(tmp_path / name, [5] * 8) for name in ("one", "two")]
-    folders = [tmp_path / name / "run" for name in ("one", "two")]
-    with running(words_of(pipelines[0], folders[0])) as first:
-        until(lambda: lines_of(folders[0]) >= 1)
-        words = [word for word in words_of(pipelines[1], folders[1]) if word != "--quiet"]
+    counts = {"one": [5] * 12, "two": [5] * 6}
+    pipelines = {name: write_pipeline(tmp_path / name, load) for name, load in counts.items()}
+    folders = {name: tmp_path / name / "run" for name in counts}
+    with running(words_of(pipelines["one"], folders["one"])) as first:
+        until(lambda: of_module(first.pid, "plane_process"))
+        words = [word for word in words_of(pipelines["two"], folders["two"]) if word != "--quiet"]
         with running(words, stderr=subprocess.PIPE) as second:
             assert second.wait(120) == 0
             said = second.stderr.read()
         assert first.wait(120) == 0
     assert "another pipeline is served on this machine" in said
-    for folder in folders:
-        assert outcomes(read_run(folder)) == (40, 0, 0)
+    for name, load in counts.items():
+        assert outcomes(read_run(folders[name])) == (sum(load), 0, 0)
 
 
 @asynchronous

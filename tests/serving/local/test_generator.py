@@ -26,7 +26,7 @@ from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.local.live_load import LiveLoad
 from ipa_energy.serving.local.protocol import MESSAGES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ipa_energy.cli import main
 from ipa_energy.comparing import metrics
 from ipa_energy.runlog import read_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 GRAMS_PER_CORE_HOUR = 1.5
 

@@ -31,7 +31,7 @@ from ipa_energy.serving.local.stage_queue import StageQueue, Visit
 from ipa_energy.serving.local.stub_model import StubModel
 from ipa_energy.testing import fake_stages
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 OPTIONS = fake_stages()[0].options
 SMALL, SMALL_2 = OPTIONS[0], OPTIONS[1]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,13 @@ pytest.importorskip("mlserver")
 
 from test_local_backend import write_pipeline
 
+from ipa_energy.cli import main
 from ipa_energy.runlog import read_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 MODELS = Path(__file__).with_name("served_pipeline.py")
 NAMES = {"find": "first", "name": "second", "-s": "echo", "-m": "other", "-l": "other"}
-ROOT = Path(__file__).parents[3]
 
 
 def served_pipeline(folder: Path, counts: list[int]) -> Path:
@@ -42,19 +41,34 @@ def served_pipeline(folder: Path, counts: list[int]) -> Path:
     return path
 
 
-def run(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "ipa_energy", "run", str(path), "--backend", "local"]
-    told = [*program, "--out", str(path.parent / "run"), *words]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        told, cwd=path.parent, capture_output=True, text=True, check=False, env=environment
-    )
+Run = Callable[..., tuple[int, str]]
 
 
-def test_a_run_is_served_by_the_pipelines_own_models(tmp_path: Path) -> None:
+@pytest.fixture
+def run(
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """The verb in this process, in a pipeline's folder: its exit status and what it told."""
+
+    def called(path: Path, *words: str) -> tuple[int, str]:
+        # Each test has another pipeline.py, which is looked for in the working folder.
+        monkeypatch.chdir(path.parent)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.delitem(sys.modules, "pipeline", raising=False)
+        out = str(path.parent / "run")
+        status = main(["run", str(path), "--backend", "local", "--out", out, *words])
+        monkeypatch.delitem(sys.modules, "pipeline", raising=False)
+        return status, capfd.readouterr().err + caplog.text
+
+    return called
+
+
+def test_a_run_is_served_by_the_pipelines_own_models(run: Run, tmp_path: Path) -> None:
     path = served_pipeline(tmp_path, [4, 4, 20, 20, 20, 20])
-    done = run(path)
-    assert done.returncode == 0, done.stderr
+    status, said = run(path)
+    assert status == 0, said
     found = read_run(tmp_path / "run")
     assert found.info.backend == "local"
     assert found.offered_rps.sum() == 88
@@ -62,18 +76,18 @@ def test_a_run_is_served_by_the_pipelines_own_models(tmp_path: Path) -> None:
     assert (found.requests.dropped_at == -1).all()
 
 
-def test_requests_carry_the_pictures_of_a_folder(tmp_path: Path) -> None:
+def test_requests_carry_the_pictures_of_a_folder(run: Run, tmp_path: Path) -> None:
     path = served_pipeline(tmp_path, [2, 2])
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     (pictures / "a.jpg").write_bytes(b"unreadable")  # as the pipeline of this test has it
-    done = run(path, "--images", str(pictures))
-    assert done.returncode == 0, done.stderr
-    assert "element 0 is unreadable" in done.stderr
+    status, said = run(path, "--images", str(pictures))
+    assert status == 0, said
+    assert "element 0 is unreadable" in said
     (pictures / "a.jpg").unlink()
-    done = run(path, "--images", str(pictures), "--out", str(tmp_path / "other"))
-    assert done.returncode == 2
-    assert "pictures: no pictures in it; allowed: .jpg" in done.stderr
+    status, said = run(path, "--images", str(pictures), "--out", str(tmp_path / "other"))
+    assert status == 2
+    assert "pictures: no pictures in it; allowed: .jpg" in said
 
 
 @pytest.mark.parametrize(
@@ -87,7 +101,7 @@ def test_requests_carry_the_pictures_of_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_models_that_cannot_be_served_are_told_before_anything_starts(
-    tmp_path: Path, change: tuple[str, str] | None, status: int, told: str
+    *, run: Run, tmp_path: Path, change: tuple[str, str] | None, status: int, told: str
 ) -> None:
     path = served_pipeline(tmp_path, [1])
     path.write_text(path.read_text() + "requests_per_input: [1, 2]\n")
@@ -96,30 +110,30 @@ def test_models_that_cannot_be_served_are_told_before_anything_starts(
         models.unlink()
     else:
         models.write_text(models.read_text().replace(*change))
-    done = run(path)
-    assert done.returncode == status
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
+    found, said = run(path)
+    assert found == status
+    assert told in said
+    assert "Traceback" not in said
 
 
-def test_shares_of_a_core_are_refused_where_replicas_are_pinned(tmp_path: Path) -> None:
+def test_shares_of_a_core_are_refused_where_replicas_are_pinned(run: Run, tmp_path: Path) -> None:
     path = served_pipeline(tmp_path, [1])
     profile = tmp_path / "profile.csv"
     profile.write_text(profile.read_text().replace("first,other,cpu,2,", "first,other,cpu,1.5,"))
-    done = run(path)
-    assert done.returncode == 2
-    assert "stage first has other 1.5c b1 in its profile" in done.stderr
-    assert "allowed: whole numbers of cores; fix: profile whole cores" in done.stderr
+    status, said = run(path)
+    assert status == 2
+    assert "stage first has other 1.5c b1 in its profile" in said
+    assert "allowed: whole numbers of cores; fix: profile whole cores" in said
 
 
-def test_weights_that_do_not_load_are_told_before_anything_starts(tmp_path: Path) -> None:
+def test_weights_that_do_not_load_are_told_before_anything_starts(run: Run, tmp_path: Path) -> None:
     path = served_pipeline(tmp_path, [1])
     text = (tmp_path / "profile.csv").read_text()
     (tmp_path / "profile.csv").write_text(text.replace(",other,", ",unloadable,"))
     weights = tmp_path / "weights.pt"
     weights.write_bytes(b"torn")
-    done = run(path, "--weights", f"unloadable={weights}")
-    assert (done.returncode, "these weights are torn" in done.stderr) == (2, True), done.stderr
-    done = run(path, "--set", "weights.another=weights.pt", "--out", str(tmp_path / "next"))
-    assert done.returncode == 2
-    assert "weights of another, which is no variant of the profile" in done.stderr
+    status, said = run(path, "--weights", f"unloadable={weights}")
+    assert (status, "these weights are torn" in said) == (2, True), said
+    status, said = run(path, "--set", "weights.another=weights.pt", "--out", str(tmp_path / "next"))
+    assert status == 2
+    assert "weights of another, which is no variant of the profile" in said

@@ -34,7 +34,7 @@ from ipa_energy.runlog import read_run
 from ipa_energy.serving.local import control
 from ipa_energy.serving.local.plane import ASKS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 
 def test_an_adapter_that_is_killed_takes_its_pipeline_over_and_nothing_is_lost(

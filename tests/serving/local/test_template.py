@@ -27,7 +27,7 @@ from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import RefusedError, ReplicaLostError
 from ipa_energy.serving.local.template import ModelSpec, Template
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 PIPELINE = str(Path(__file__).with_name("served_pipeline.py"))
 
