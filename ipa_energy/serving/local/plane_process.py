@@ -391,8 +391,6 @@ class PlaneControl:
         finally:
             self._asking -= 1
             self._heard_s = time.perf_counter()
-        if writer.is_closing():  # who asked is gone
-            return
         with contextlib.suppress(OSError):
             if not writer.is_closing():  # who asked may be gone
                 writer.write(control.frame(told))

@@ -102,6 +102,9 @@ class Controllers:
         revision = max((int(each["metadata"]["annotations"][REVISION]) for each in mine), default=0)
         is_created = new is None
         if new is None:
+            name = f"{metadata['name']}-{digest}"
+            if self._store.get(self.resource("replicasets"), metadata["namespace"], name):
+                return  # of a deployment of this name that is gone: it is collected first
             new = self._make_replica_set(deployment, digest, revision + 1)
             mine.append(new)
         elif int(new["metadata"]["annotations"][REVISION]) < revision:

@@ -161,6 +161,23 @@ def test_an_adapter_killed_between_two_writes_leaves_nothing_to_mend_by_hand(tmp
             }
 
 
+def test_a_deployment_deleted_and_made_again_before_its_pods_were_collected_comes_to_be(tmp_path):
+    with ApiServer() as server:
+        api = ClusterApi(server.kubeconfig(tmp_path / "other", namespace="lab"), seed=1)
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab"}}
+        api._asked("POST", "/api/v1/namespaces", None, body)
+        with World(server):
+            settle(Reconciler(api, rendering()), plan())
+        before = names_of(api)
+        api._asked("DELETE", CROP, None)  # while the controllers rest
+        Reconciler(api, rendering()).step(plan())
+        with World(server, nodes={}):
+            settle(Reconciler(api, rendering()), plan())
+            while names_of(api) & before:
+                time.sleep(0.02)
+        api.close()
+
+
 def test_one_stage_that_fails_keeps_no_other_from_its_change(tmp_path):
     with cluster(tmp_path) as (server, api):
         api._sleep = lambda _: None
