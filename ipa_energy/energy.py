@@ -25,6 +25,9 @@ Number = TypeVar("Number", float, Floats)
 
 JOULES_PER_KWH = 3.6e6
 
+G_PER_KWH, PUE = "g_per_kwh", "pue"
+"""Signals of a moment: the two factors of G; ``g_per_kwh@SITE`` is that of a site."""
+
 ROUNDING_RTOL = 1e-12
 """Relative room for the rounding of a few floats, so that 0.1 s + 0.2 s fits 0.3 s."""
 

@@ -23,7 +23,7 @@ from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.follower import Schedule
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.planning.policies import program_for
-from ipa_energy.records import Allocation, joined_meters
+from ipa_energy.records import AT_SITE, Allocation, joined_meters
 from ipa_energy.registries import BACKENDS, QUANTITIES, Serves, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
@@ -200,6 +200,12 @@ def run_experiment(
     """
     make = named(BACKENDS, backend, kind="backend", where="--backend")
     entry = BACKENDS[backend]
+    if experiment.planner.config.sites and backend != "simulate":
+        raise ConfigError(
+            f"{backend} serves in one place",
+            where="carbon.sites",
+            allowed="backend simulate; or a run a site, each with its own carbon.intensity",
+        )
     if experiment.planner.config.mix and not getattr(entry, "mixes", False):
         able = [name for name, one in BACKENDS.items() if getattr(one, "mixes", False)]
         raise ConfigError(
@@ -437,7 +443,8 @@ def _intensity_files(experiment: Experiment) -> dict[str, tuple[str, Path]]:
     """Key of ``carbon`` → (the copy's name, the file), of those that are files."""
     carbon = experiment.planner.config.carbon
     files = {} if carbon is None else carbon.files
-    return {key: (f"{key}{path.suffix}", path) for key, path in files.items()}
+    named = {key: key.replace(AT_SITE, "intensity-") for key in files}
+    return {key: (f"{named[key]}{path.suffix}", path) for key, path in files.items()}
 
 
 def _config_yaml(experiment: Experiment) -> str:

@@ -101,6 +101,10 @@ class Provenance:
     ci95_j: float
 
 
+AT_SITE = "@"
+"""Between a resource or a signal and the site that it is of: ``core@GB``, ``g_per_kwh@GB``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """What one replica holds, and the settings that it runs under (DESIGN 7.1).
@@ -145,7 +149,17 @@ class Allocation:
         )
 
     def units(self, resource: str) -> float:
-        """How much of a resource one replica holds; 0 of those it does not name."""
+        """How much of a resource one replica holds; 0 of those it does not name.
+
+        Of an allocation at a site ``core@SITE`` are its cores if they are there, else 0, and
+        ``@SITE`` is 1 or 0.
+        """
+        if self.site and AT_SITE in resource:
+            resource, _, site = resource.rpartition(AT_SITE)
+            if site != self.site:
+                return 0.0
+            if not resource:
+                return 1.0
         for name, amount in self.resources:
             if name == resource:
                 return amount
@@ -167,6 +181,20 @@ class Allocation:
         return next((str(value) for name, value in self.labels if name == "hardware"), "")
 
     @property
+    def site(self) -> str:
+        """The place that it is at; empty where there is but one."""
+        return next((str(value) for name, value in self.labels if name == "site"), "")
+
+    def at_site(self, site: str) -> Allocation:
+        """The same at a place."""
+        return replace(self, labels=tuple(sorted((*self.labels, ("site", site)))))
+
+    def at_no_site(self) -> Allocation:
+        """The same without its place."""
+        labels = tuple((name, value) for name, value in self.labels if name != "site")
+        return replace(self, labels=labels)
+
+    @property
     def label(self) -> str:
         """``2c``, ``2c+0.5g``; further resources and labels where there are any."""
         parts = [f"{self.cpu_cores:g}c"] if self.cpu_cores or not self.resources else []
@@ -181,6 +209,8 @@ _PLAIN_HARDWARE = ("cpu", "gpu")
 
 
 def _label_text(name: str, value: str | float) -> str:
+    if name == "site":
+        return f"in {value}"
     if name == "hardware":
         return "" if value in _PLAIN_HARDWARE else f"on {value}"
     shown = value if isinstance(value, str) else f"{value:g}"

@@ -51,6 +51,7 @@ from ipa_energy.serving.base import (
     deployment_of,
     ready_after_s,
     short_of,
+    with_grams,
 )
 from ipa_energy.serving.live_joules import stage_joules, unsettled_stages
 from ipa_energy.serving.observed import AdapterFigures, Scale, StageJoules
@@ -267,11 +268,11 @@ class Runner:
         carbon = self.planner.carbon
         if carbon is None:
             return served
-        joules = float(served.idle_j.sum() + served.dynamic_j.sum())
-        grams = carbon.grams(served.start_s, served.end_s, joules, served.power_w)
+        served = with_grams(served, carbon)
+        grams = served.grams or 0.0
         if self.budget is not None:
             self.budget.add(served.start_s, served.end_s, grams, served.left)
-        return replace(served, grams=grams)
+        return served
 
     def _watched(self, interval: Interval) -> Interval:
         """The interval with its live joules, and what is decided with from now on."""

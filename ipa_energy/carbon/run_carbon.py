@@ -12,8 +12,8 @@ interval that begins; grams are counted with what it was, second by second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,9 @@ from ipa_energy.carbon.published import Reading, read_intensity
 from ipa_energy.carbon.synthetic import synthetic_intensity
 from ipa_energy.config import PipelineConfig
 from ipa_energy.config.carbon import CarbonConfig, IntensityFile, SyntheticIntensity
+from ipa_energy.energy import G_PER_KWH, PUE
 from ipa_energy.errors import ConfigError
-
-G_PER_KWH, PUE = "g_per_kwh", "pue"
-"""Signals of a moment (:class:`ipa_energy.optimizer.quantities.Moment`)."""
+from ipa_energy.records import AT_SITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +39,24 @@ class RunCarbon:
         seen: what decisions believe them to be; None: the value in force at the decision.
         start_s: when second 0 of the run is, seconds since 1970.
         pue: joules at the site's meter per joule at the servers.
+        sites: name → the same of each place, where a run has several; the fields above then say
+            when second 0 is.
     """
 
     series: IntensitySeries
     seen: IntensitySeries | None
     start_s: float
     pue: float
+    sites: Mapping[str, RunCarbon] = field(default_factory=dict)
 
     def signals(self, now_s: float, interval_s: float) -> Mapping[str, float]:
         """What a decision at ``now_s`` of the run knows of the interval that begins."""
+        if self.sites:
+            return {
+                name + AT_SITE + site: value
+                for site, carbon in self.sites.items()
+                for name, value in carbon.signals(now_s, interval_s).items()
+            }
         at_s = self.start_s + now_s
         if self.seen is None:
             return {G_PER_KWH: self.series.at(at_s), PUE: self.pue}
@@ -60,7 +68,9 @@ class RunCarbon:
         Raises:
             ConfigError: an intensity is missing at its beginning or its end.
         """
-        for series in (self.series, self.seen):
+        for site in self.sites.values():
+            site.check_covers(duration_s)
+        for series in () if self.sites else (self.series, self.seen):
             if series is not None:
                 series.check_covers(self.start_s, self.start_s + duration_s)
 
@@ -95,7 +105,17 @@ class RunCarbon:
 
     def to_json(self) -> dict[str, object]:
         """For logs: what kind of grams they are."""
-        return {**self.series.to_json(), "start_s": self.start_s, "pue": self.pue}
+        said = {**self.series.to_json(), "start_s": self.start_s, "pue": self.pue}
+        if not self.sites:
+            return said
+        sites = {name: site.to_json() for name, site in self.sites.items()}
+        # What the sites have in common; where they differ nothing holds for all grams.
+        common = {
+            key: value
+            for key, value in said.items()
+            if all(site.get(key) == value for site in sites.values())
+        }
+        return {**common, "start_s": self.start_s, "sites": sites}
 
 
 def carbon_of(config: PipelineConfig) -> RunCarbon | None:
@@ -118,15 +138,32 @@ def run_carbon(said: CarbonConfig) -> RunCarbon:
     seen = None if said.forecast is None else _series(said.forecast)
     if seen is not None:
         _check_same_kind(series, seen)
-    carbon = RunCarbon(series, seen, _start_s(said, series), said.pue)
+    carbon = RunCarbon(series, seen, _start_s(said, [series]), said.pue)
+    if said.sites:
+        carbon = _at_sites(said, carbon)
     carbon.check_covers(0.0)
     return carbon
 
 
-def _start_s(said: CarbonConfig, series: IntensitySeries) -> float:
+def _at_sites(said: CarbonConfig, carbon: RunCarbon) -> RunCarbon:
+    """The same with intensities of each site, all of one kind, from one second 0."""
+    found: dict[str, IntensitySeries] = {}
+    for name, site in (said.sites or {}).items():
+        series = carbon.series if site.intensity is None else _series(site.intensity)
+        for first in list(found.values())[:1]:
+            _check_same_kind(first, series, f"carbon.sites.{name}", "this site's intensity")
+        found[name] = series
+    start_s = _start_s(said, list(found.values()))
+    pues = {name: site.pue or said.pue for name, site in (said.sites or {}).items()}
+    sites = {name: RunCarbon(each, None, start_s, pues[name]) for name, each in found.items()}
+    return replace(carbon, start_s=start_s, sites=sites)
+
+
+def _start_s(said: CarbonConfig, series: Sequence[IntensitySeries]) -> float:
+    """Second 0; the first time that all files know where nobody says it."""
     if said.start_s is not None:
         return said.start_s
-    return 0.0 if series.is_constant else series.start_s
+    return max((each.start_s for each in series if not each.is_constant), default=0.0)
 
 
 def _series(said: float | Path | IntensityFile | SyntheticIntensity) -> IntensitySeries:
@@ -140,12 +177,17 @@ def _series(said: float | Path | IntensityFile | SyntheticIntensity) -> Intensit
     return IntensitySeries.constant(said)
 
 
-def _check_same_kind(series: IntensitySeries, seen: IntensitySeries) -> None:
+def _check_same_kind(
+    series: IntensitySeries,
+    seen: IntensitySeries,
+    where: str = "carbon.forecast",
+    noun: str = "the forecast",
+) -> None:
     for name in ("kind", "scope"):
         mine, its = getattr(series, name), getattr(seen, name)
         if "unknown" not in (mine, its) and mine != its:
             raise ConfigError(
-                f"the forecast is {its}, the intensities are {mine}",
-                where="carbon.forecast",
+                f"{noun} is {its}, the intensities are {mine}",
+                where=where,
                 fix="take both of one kind",
             )

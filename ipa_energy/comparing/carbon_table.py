@@ -61,7 +61,11 @@ def grams_a_year(run: RunMetrics) -> float:
 
 def mean_g_per_kwh(run: RunMetrics) -> float:
     """Mean intensity of the run's joules at the site's meter."""
+    pues = {name: float(one.get("pue", 1.0)) for name, one in
+            carbon_of_run(run).get("sites", {}).items()}  # fmt: skip
     at_meter_j = run.energy_j * float(carbon_of_run(run).get("pue", 1.0))
+    if pues and run.sites:
+        at_meter_j = sum(site["joules"] * pues.get(name, 1.0) for name, site in run.sites.items())
     return run.grams * energy.JOULES_PER_KWH / at_meter_j if at_meter_j else math.nan
 
 
@@ -123,14 +127,30 @@ def kind_in_words(carbon: Mapping[str, Any]) -> str:
 
 
 def _note(runs: Sequence[RunMetrics], *, has_embodied: bool) -> str:
-    sources = dict.fromkeys(str(carbon_of_run(run).get("source")) for run in runs)
-    pues = dict.fromkeys(float(carbon_of_run(run).get("pue", 1.0)) for run in runs)
+    said = [one for run in runs for one in _places(carbon_of_run(run))]
+    sources = dict.fromkeys(str(one.get("source")) for one in said)
+    pues = dict.fromkeys(float(one.get("pue", 1.0)) for one in said)
     return (
         "Grams of CO2 equivalent of all joules of a run, each second's at its intensity, with"
         f" a PUE of {', '.join(f'{pue:g}' for pue in pues)}; operation alone, not the making of"
         f" the hardware.{EMBODIED if has_embodied else ''} Their quality is that of the joules."
-        f" Intensities: {'; '.join(sources)}."
+        f" Intensities: {'; '.join(sources)}.{''.join(_by_site(run) for run in runs if run.sites)}"
     )
+
+
+def _places(carbon: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is said of each site; of a run in one place what is said at all."""
+    return list(carbon.get("sites", {}).values()) or [carbon]
+
+
+def _by_site(run: RunMetrics) -> str:
+    """Where a run's joules and grams were."""
+    sums = {key: sum(site[key] for site in run.sites.values()) for key in ("joules", "grams")}
+    parts = []
+    for name, site in run.sites.items():
+        of = [100 * site[key] / sums[key] if sums[key] else 0.0 for key in ("joules", "grams")]
+        parts.append(f"{name} {of[0]:.0f} % of the joules and {of[1]:.0f} % of the grams")
+    return f" Sites of {run.name}: {', '.join(parts)}."
 
 
 def equivalences(runs: Sequence[RunMetrics]) -> list[str]:

@@ -69,6 +69,7 @@ class RunMetrics:
         largest_gap: how much better another plan might have been, at most, of the objective.
         grams: of CO2 equivalent; NaN where nobody said what a joule emits, and then so is the
             next.
+        sites: site → its joules and grams, where the pipeline ran in several places; else empty.
         embodied_g: of making the hardware that was held, in none of ``grams``; NaN where the
             profile does not say.
         forecasts: how good the forecasts of the run were; empty where none were logged.
@@ -122,6 +123,7 @@ class RunMetrics:
     grams_per_million_requests: float = math.nan
     embodied_g: float = math.nan
     forecasts: tuple[ForecastScore, ...] = ()
+    sites: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stages: int = 0
     classes: tuple[ClassMetrics, ...] = ()
 
@@ -146,11 +148,25 @@ class RunMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """The record as ``compare --json`` shows it."""
+        figures = fields_of(self)
+        if not self.sites:
+            del figures["sites"]
         return {
-            **fields_of(self),
+            **figures,
             "energy_quality": self.quality,
             "sci_g_per_million_requests": self.sci_g_per_million_requests,
         }
+
+
+def _sites(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
+    """Site → joules and grams."""
+    sums: dict[str, dict[str, float]] = {}
+    for step in steps:
+        for site, (joules, grams) in step.sites.items():
+            found = sums.setdefault(site, {"joules": 0.0, "grams": 0.0})
+            found["joules"] += joules
+            found["grams"] += grams
+    return sums
 
 
 def metrics(run: Run) -> RunMetrics:
@@ -218,6 +234,7 @@ def metrics(run: Run) -> RunMetrics:
         embodied_g=_sum(step.embodied_g for step in run.steps),
         forecasts=forecast_scores(run),
         classes=class_metrics(run),
+        sites=_sites(run.steps),
         unproven=sum(step.optimality_gap > 0 for step in run.decisions),
         largest_gap=max((step.optimality_gap for step in run.decisions), default=0.0),
         energy_sla_attainment=_mean(

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from ipa_energy.config.fields import (
     FilePath,
+    Name,
     NaturalInteger,
     NonNegative,
     Positive,
@@ -19,6 +20,7 @@ from ipa_energy.config.fields import (
     Text,
     optional,
 )
+from ipa_energy.records import AT_SITE
 
 A_TIME = "a time with its zone: 2023-04-17T00:00Z"
 
@@ -94,6 +96,25 @@ class SyntheticIntensity(StrictModel):
 Intensity = NonNegative | IntensityFile | SyntheticIntensity | FilePath
 
 
+class SiteConfig(StrictModel):
+    """One of the places where the same pipeline runs."""
+
+    intensity: Intensity | None = optional(
+        None, "Of its electricity, as carbon.intensity; null: that one."
+    )
+    pue: Annotated[float, Field(ge=1)] | None = optional(
+        None, "Its power usage effectiveness; null: carbon.pue."
+    )
+    network_delay_s: NonNegative = optional(
+        0, "Seconds on the network that going there adds to a request, there and back."
+    )
+    capacity: dict[Name, NonNegative] | None = optional(
+        None,
+        "Resource → units of it that all stages together may hold there, as the key capacity;"
+        " null: no limit.",
+    )
+
+
 class CarbonConfig(StrictModel):
     """What a joule costs the climate, and what that weighs."""
 
@@ -131,10 +152,17 @@ class CarbonConfig(StrictModel):
         " so far), or the trace itself, which only a simulation knows.",
     )
 
+    sites: dict[Name, SiteConfig] | None = optional(
+        None,
+        "Places where the same pipeline runs, name by name; the load is split among them at every"
+        " decision. Needs mix: true; for optimize and simulated runs.",
+    )
+
     @property
     def files(self) -> dict[str, Path]:
-        """Key → path, of the intensities that are files."""
+        """Key, or site, → path, of the intensities that are files."""
         said = {"intensity": self.intensity, "forecast": self.forecast}
+        said |= {f"{AT_SITE}{name}": site.intensity for name, site in (self.sites or {}).items()}
         paths = {
             key: value.path if isinstance(value, IntensityFile) else value
             for key, value in said.items()
@@ -143,12 +171,19 @@ class CarbonConfig(StrictModel):
 
     def with_files(self, paths: Mapping[str, Path]) -> CarbonConfig:
         """The same with other paths; see :attr:`files`."""
-        changed = {}
+        changed: dict[str, object] = {}
+        sites = dict(self.sites or {})
         for key, path in paths.items():
-            said = getattr(self, key)
-            is_mapping = isinstance(said, IntensityFile)
-            changed[key] = said.model_copy(update={"path": path}) if is_mapping else path
-        return self.model_copy(update=changed)
+            name = key.removeprefix(AT_SITE)
+            said = sites[name].intensity if key != name else getattr(self, key)
+            found: object = path
+            if isinstance(said, IntensityFile):
+                found = said.model_copy(update={"path": path})
+            if key == name:
+                changed[key] = found
+            else:
+                sites[name] = sites[name].model_copy(update={"intensity": found})
+        return self.model_copy(update=changed | ({"sites": sites} if sites else {}))
 
     @property
     def start_s(self) -> float | None:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from ipa_energy.config.carbon import CarbonConfig
+from ipa_energy.config.carbon import CarbonConfig, SiteConfig
 from ipa_energy.config.fields import (
     FilePath,
     FolderPath,
@@ -386,6 +386,11 @@ class PipelineConfig(UnusedKeys):
         return told.told() if isinstance(told, ReconfigurationConfig) else told
 
     @property
+    def sites(self) -> dict[str, SiteConfig]:
+        """The places where the pipeline runs, if there are several."""
+        return (self.carbon and self.carbon.sites) or {}
+
+    @property
     def classes(self) -> tuple[RequestClass, ...]:
         """``request_classes`` as records; empty where all requests are alike."""
         return classes_of(self.request_classes)
@@ -570,6 +575,25 @@ def _carbon(config: PipelineConfig) -> Iterator[InitErrorDetails]:
             "carbon.weight and carbon.budget_grams_per_day exclude each other",
             fix="leave weight out: the budget finds the price of a gram",
         )
+    yield from _sites(config)
+
+
+def _sites(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    if not config.sites or config.carbon is None:
+        return
+    for key, wrong, allowed in (
+        (("mix",), not config.mix, "mix: true, which splits the load"),
+        (("request_classes",), bool(config.request_classes), "one class of requests"),
+        (("carbon", "budget_grams_per_day"), config.carbon.budget_grams_per_day is not None,
+         "carbon.weight or carbon.sla_grams"),
+        (("carbon", "forecast"), config.carbon.forecast is not None,
+         "the intensity in force at each site"),
+        (("serving",), config.serving != "central", "serving: central"),
+        (("gpus",), bool(config.gpus), "the capacity of each site"),
+    ):  # fmt: skip
+        if wrong:
+            said = "without mix: true" if key == ("mix",) else f"with {'.'.join(key)}"
+            yield _problem(key, f"carbon.sites {said}", allowed=allowed)
 
 
 def _mix(config: PipelineConfig) -> Iterator[InitErrorDetails]:

@@ -39,6 +39,7 @@ from ipa_energy.serving.base import (
     Setting,
     StageState,
     VirtualClock,
+    with_grams,
 )
 from ipa_energy.serving.class_work import limits_s
 from ipa_energy.serving.load import TraceLoad
@@ -295,8 +296,7 @@ def _core_seconds(window: Served) -> float:
 def _grams(planner: Planner, window: Served) -> float:
     if planner.carbon is None:
         return math.nan
-    joules = float(window.idle_j.sum() + window.dynamic_j.sum())
-    return planner.carbon.grams(window.start_s, window.end_s, joules, window.power_w)
+    return with_grams(window, planner.carbon).grams or 0.0
 
 
 def _only_used(stage: Stage, course: Course) -> Stage:

@@ -14,6 +14,7 @@ from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.experiment import Experiment
 from ipa_energy.frontier.sweep import cached_sweep
 from ipa_energy.frontier.weightings import Weighting, with_energy, without_energy
+from ipa_energy.planning.sites import require_one_place
 from ipa_energy.records import Quality, joined_meters, joules_from, notice_of
 from ipa_energy.tables import Head, Row, Table, Value, percent, share
 
@@ -205,6 +206,7 @@ def runs_of_frontier(experiment: Experiment, seeds: Sequence[int]) -> int:
 
 
 def _settings(experiment: Experiment) -> tuple[list[Weighting], list[Weighting]]:
+    require_one_place(experiment.planner.config.sites, "frontier")
     planner = experiment.planner
     return without_energy(planner), with_energy(planner.config, planner)
 

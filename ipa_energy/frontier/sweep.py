@@ -307,13 +307,13 @@ def saving_study(
         seeds: how many, from the run's own on.
 
     Returns:
-        None if the run's objective has no energy, it decided nothing or is not finished (the first
-        seconds of a trace are not the trace), its joules are unknown, or its folder does not hold
-        what it was made from.
+        None if the run's objective has no energy, it was in several places, it decided nothing or
+        is not finished (the first seconds of a trace are not the trace), its joules are unknown, or
+        its folder does not hold what it was made from.
     """
     if experiment is None or not experiment.planner.program.settings.needs_energy:
         return None
-    if figures.status != "complete" or not figures.decisions:
+    if figures.sites or figures.status != "complete" or not figures.decisions:
         return None
     if math.isnan(figures.joules_per_request):
         return None

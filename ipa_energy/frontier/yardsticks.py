@@ -316,6 +316,9 @@ def yardsticks(
     if not is_known(experiment.planner.program.settings):
         logger.warning("%s: %s: no hindsight", run.name, why_unknown(experiment))
         return Yardsticks()
+    if experiment.planner.config.sites:
+        logger.warning("%s: the yardsticks are plans in one place: none for sites", run.name)
+        return Yardsticks()
     name = f"hindsight-{cache_key(experiment, [], [experiment.planner.config.seed])}.json"
     found = kept_in_cache(cache, name, lambda: _courses(experiment))
     courses = {kind: _course(experiment, one) for kind, one in found.items() if one}

@@ -12,6 +12,7 @@ to it, :math:`n_u` its replicas, :math:`z_u ∈ \{0, 1\}` whether it is in use. 
          batches       Σ_k x_uk ≥ z_u·(b_u − 1) / (λ_s·q_u)  its share fills a batch within q_u
     (4') caps          Σ_u [ n_u·g_u + Σ_k x_uk·f_uk + z_u·c_u ] ≤ limit
     (6') GPUs          as in :mod:`.pools`
+    (7') sites         Σ_u∈i x_uk the same in every stage  each site i, where there are several
 
     maximise           alpha·A − Σ weight·(the same sum of each term),   A = Σ x_uk·a_uk
 
@@ -26,7 +27,8 @@ The longest wait :math:`q_u` is one of :data:`FILL` times that of a part with al
 :data:`FEW_FILLS` in large programs); an
 option with batches is a use for each, which has a least share. An option whose figures depend on
 how many of its replicas work at once is a use for each number that was measured. A stage with a
-fixed number of replicas (RIM) runs one option on all of them.
+fixed number of replicas (RIM) runs one option on all of them. Where options are at several sites
+(their allocation's label ``site``), :math:`D_{sk}` is one of each site's, and (3') holds at each.
 
 Where no floor, cap or capacity binds, one option a stage is optimal up to whole replicas: the
 program is then a choice among ratios, and its best vertex has one option.
@@ -41,7 +43,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ipa_energy.arrays import Floats, Ints
+from ipa_energy.arrays import Floats, Ints, Names
 from ipa_energy.energy import ROUNDING_RTOL
 from ipa_energy.errors import ConfigError
 from ipa_energy.gpu_partitions import GpuPool
@@ -77,6 +79,9 @@ _ROOM = 0.2 * SHARE_RTOL
 """Relative, granted to caps: a mix on a cap must not be lost to rounding."""
 
 _LEAST_SHARE = 1e-9
+
+_LEAST_OF_SITE = 1e-7
+"""A site that is to get less of the load gets none."""
 
 
 def mixes(make: Make) -> Callable[[Solve], Solve]:
@@ -200,6 +205,7 @@ class MixProgram:
         self.serves = np.array(
             [[option is not None for option in row] for row in self._options], dtype=bool
         ).reshape(len(self.uses), len(self.classes))
+        self.paths = self._paths()
         self._drop_late()
         self.stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
         self._amounts: dict[str, tuple[Floats, Floats, Floats]] = {}
@@ -308,6 +314,16 @@ class MixProgram:
     def _options_by_class(self) -> list[list[Option | None]]:
         return [[use.option.of_class(each.name) for each in self.classes] for use in self.uses]
 
+    def _paths(self) -> list[tuple[int, str]]:
+        """(class, site): what requests have a latency of their own."""
+        sites = dict.fromkeys(use.option.allocation.site for use in self.uses) or {"": None}
+        return [(k, site) for k in range(len(self.classes)) for site in sites]
+
+    @property
+    def sites(self) -> Names:
+        """(U,) where each use is; all empty where there is but one place."""
+        return np.array([use.option.allocation.site for use in self.uses], dtype=np.str_)
+
     def _delays_s(self) -> Floats:
         """(U, K) latency and wait."""
         return np.array(
@@ -321,32 +337,38 @@ class MixProgram:
         """Forget what would break a latency SLA even with the fastest of all other stages."""
         delays_s = self._delays_s()
         stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
-        for k, each in enumerate(self.classes):
+        for k, site in self.paths:
+            each, there = self.classes[k], self.sites == site
             sla_s = self._slas_s.get(each.name)
             elastic = f"latency_sla_s:{each.name}".rstrip(":") in self.elastic
             if sla_s is None or elastic:
                 continue
-            serving = np.where(self.serves[:, k], delays_s[:, k], np.inf)
+            serving = np.where(self.serves[:, k] & there, delays_s[:, k], np.inf)
             fastest = np.array(
                 [serving[stage_of == s].min(initial=np.inf) for s in range(len(self.stages))]
             )
             fastest[np.isinf(fastest)] = 0.0  # nobody serves the class there in any case
             room = sla_s * (1 + _ROOM) - fastest.sum() + fastest[stage_of]
-            self.serves[:, k] &= serving <= room
+            self.serves[:, k] &= (serving <= room) | ~there
         kept = np.flatnonzero(self.serves.any(axis=1))
         self.uses = [self.uses[u] for u in kept]
         self._options = [self._options[u] for u in kept]
         self.serves = self.serves[kept]
 
     def _levels_s(self) -> dict[tuple[int, int], Floats]:
-        """(stage, class) under a latency SLA that stages share → its delays, ascending."""
-        delays_s = self._delays_s()
-        return {
-            (s, k): np.unique(delays_s[(self.stage_of == s) & self.serves[:, k], k])
-            for k, each in enumerate(self.classes)
+        """(stage, path) under a latency SLA that stages share → its delays, ascending."""
+        delays_s, sites = self._delays_s(), self.sites
+        found = {
+            (s, p): np.unique(
+                delays_s[(self.stage_of == s) & self.serves[:, k] & (sites == site), k]
+            )
+            for p, (k, site) in enumerate(self.paths)
             for s in range(len(self.stages))
-            if each.name in self._slas_s and (len(self.stages) > 1 or self.elastic)
+            if self.classes[k].name in self._slas_s and (len(self.stages) > 1 or self.elastic)
         }
+        # A site where some stage has nothing gets no request; the others' delays are no matter.
+        empty = {p for (_, p), delays in found.items() if not len(delays) and self.paths[p][1]}
+        return {key: delays for key, delays in found.items() if key[1] not in empty}
 
     def _drop_dominated(self) -> None:
         """Forget uses in whose place another can do, of the same stage and no worse in anything."""
@@ -367,8 +389,9 @@ class MixProgram:
                 columns.append(np.array(flat_held))
         table = np.hstack([each.reshape(len(self.uses), -1) for each in [*columns, np.array(flat)]])
         kept = np.ones(len(self.uses), dtype=bool)
+        sites = self.sites
         for u in range(len(self.uses)):
-            others = kept & (self.stage_of == self.stage_of[u])
+            others = kept & (self.stage_of == self.stage_of[u]) & (sites == sites[u])
             others[u] = False
             kept[u] = not (table[others] >= table[u]).all(axis=1).any()
         self._keep(np.flatnonzero(kept))
@@ -400,6 +423,7 @@ class MixProgram:
         rows = _Rows(self)
         rows.split()
         rows.replicas(self._enforced)
+        rows.places()
         delays_s = self._delays_s()
         for cap in self.caps:
             if _is_latency(cap):
@@ -427,6 +451,7 @@ class MixProgram:
         x[x < _LEAST_SHARE * self.shares] = 0.0
         n = np.round(values[layout.n]).astype(int)
         found = []
+        self._agree(x)
         for s in range(len(self.stages)):
             mine = np.flatnonzero(self.stage_of == s)
             x[mine] *= self.shares / x[mine].sum(axis=0)
@@ -437,6 +462,18 @@ class MixProgram:
                 counts = {u: int(n[u]) for u in used}
             found.append(tuple(self._part(u, x[u], counts[u]) for u in used))
         return tuple(found)
+
+    def _agree(self, x: Floats) -> None:
+        """Make the stages' shares of each site equal to the last digit."""
+        sites = self.sites
+        stages = range(len(self.stages))
+        for site in dict.fromkeys(site for _, site in self.paths if site):
+            rows = [np.flatnonzero((self.stage_of == s) & (sites == site)) for s in stages]
+            shares = [float(x[mine].sum()) for mine in rows]
+            for mine, share in zip(rows, shares, strict=True):
+                x[mine] *= shares[0] / share if min(shares) > _LEAST_OF_SITE else 0.0
+        if len(self.paths) > len(self.classes):
+            x /= x[self.stage_of == 0].sum()
 
     def _fewest(self, u: int, x: Floats) -> int:
         use = self.uses[u]
@@ -581,18 +618,36 @@ class _Rows:
         if len(mix.stages) == 1 and not over[0]:
             return  # what is late has gone
         k = [each.name for each in mix.classes].index(_class_of(cap))
-        total: tuple[list[int], list[float]] = ([], [])
-        for s in range(len(mix.stages)):
-            levels_s, chosen = mix.levels_s[s, k], at.levels[s, k]
-            self._add(chosen, np.ones(len(chosen)), 1.0, 1.0)
-            mine = np.flatnonzero((mix.stage_of == s) & mix.serves[:, k])
-            for j, level_s in enumerate(levels_s[:-1], start=1):
-                slower = at.x[mine[delays_s[mine, k] > level_s], k]
-                values = [1.0] * len(slower) + [-mix.shares[k]] * (len(chosen) - j)
-                self._add([*slower, *chosen[j:]], values, -np.inf, 0.0)
-            total[0].extend(chosen.tolist())
-            total[1].extend((levels_s / cap.limit).tolist())
-        self._add([*total[0], *over[0]], [*total[1], *over[1]], -np.inf, 1 + _ROOM)
+        sites = mix.sites
+        for p, (_, site) in enumerate(mix.paths):
+            if mix.paths[p][0] != k or (0, p) not in mix.levels_s:
+                continue
+            total: tuple[list[int], list[float]] = ([], [])
+            for s in range(len(mix.stages)):
+                levels_s, chosen = mix.levels_s[s, p], at.levels[s, p]
+                self._add(chosen, np.ones(len(chosen)), 1.0, 1.0)
+                mine = np.flatnonzero((mix.stage_of == s) & mix.serves[:, k] & (sites == site))
+                for j, level_s in enumerate(levels_s[:-1], start=1):
+                    slower = at.x[mine[delays_s[mine, k] > level_s], k]
+                    values = [1.0] * len(slower) + [-mix.shares[k]] * (len(chosen) - j)
+                    self._add([*slower, *chosen[j:]], values, -np.inf, 0.0)
+                total[0].extend(chosen.tolist())
+                total[1].extend((levels_s / cap.limit).tolist())
+            self._add([*total[0], *over[0]], [*total[1], *over[1]], -np.inf, 1 + _ROOM)
+
+    def places(self) -> None:
+        """Each site serves the same share of the load in every stage."""
+        mix, at = self._mix, self._at
+        sites = mix.sites
+        for k, site in mix.paths:
+            if not site:
+                continue
+            first, *others = (
+                at.x[(mix.stage_of == s) & (sites == site), k] for s in range(len(mix.stages))
+            )
+            for other in others:
+                values = [1.0] * len(first) + [-1.0] * len(other)
+                self._add([*first, *other], values, 0.0, 0.0)
 
     def cap(self, cap: Cap, amounts: tuple[Floats, Floats, Floats]) -> None:
         """(4')."""
@@ -662,6 +717,9 @@ class _Rows:
 
 def what_mixing_does(problem: Problem, plan: Plan) -> str:
     """What a mix is worth beside the best plan with one option a stage, in words."""
+    sites = dict.fromkeys(part.option.allocation.site for part in plan.stages[0].parts)
+    if any(sites):
+        return f"the load goes to {_places(plan)}"
     alone = problem.under(replace(problem.settings, mix=False))
     found = [] if alone.is_empty() else pareto.solve(alone)
     if not found:
@@ -680,6 +738,15 @@ def what_mixing_does(problem: Problem, plan: Plan) -> str:
             " optimal up to whole replicas"
         )
     return "mixing does not help here: one option a stage is as good"
+
+
+def _places(plan: Plan) -> str:
+    """``GB 62 %, NL 38 %``."""
+    shares: dict[str, float] = {}
+    for part in plan.stages[0].parts:
+        site = part.option.allocation.site
+        shares[site] = shares.get(site, 0.0) + part.share
+    return ", ".join(f"{site} {100 * share:.3g} %" for site, share in shares.items())
 
 
 def _binding(plan: Plan) -> list[str]:

@@ -466,6 +466,7 @@ def _plan(
             (
                 *_certificate(stages, settings, rules, caps, totals).checks,
                 *_pool_checks(settings, running, cuts),
+                *_site_checks(stages),
             )
         ),
         cuts=cuts,
@@ -579,9 +580,31 @@ def _idle_w(parts: Sequence[Part]) -> float:
 
 def _latency_s(stages: Sequence[StagePlan], request_class: str | None = None) -> float:
     """Of a class of requests, or of the slowest one."""
+    sites = dict.fromkeys(part.option.allocation.site for part in stages[0].parts)
+    if len(sites) > 1:  # a request is served where it came in
+        return max(_latency_s(_of_site(stages, site), request_class) for site in sites)
     delays = [stage.classes for stage in stages]
     names = list(delays[0]) if request_class is None else [request_class]
     return max((sum(each.get(name, 0.0) for each in delays) for name in names), default=0.0)
+
+
+def _of_site(stages: Sequence[StagePlan], site: str) -> list[StagePlan]:
+    return [
+        replace(
+            stage,
+            parts=tuple(part for part in stage.parts if part.option.allocation.site == site),
+        )
+        for stage in stages
+    ]
+
+
+def _site_checks(stages: Sequence[StagePlan]) -> Iterator[Check]:
+    """That each site serves the same share of the load in every stage."""
+    sites = dict.fromkeys(part.option.allocation.site for each in stages for part in each.parts)
+    for site in sites if any(sites) else ():
+        shares = [sum(part.share for part in each.parts) for each in _of_site(stages, site)]
+        apart = max(shares) - min(shares)
+        yield Check(f"site:{site}", apart, 0.0, apart <= SHARE_RTOL)
 
 
 def _queue_s(parts: Sequence[Part], stage_load_rps: float) -> float:

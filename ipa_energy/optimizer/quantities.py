@@ -24,9 +24,10 @@ import numpy as np
 
 from ipa_energy import energy
 from ipa_energy.arrays import Counts, Floats
+from ipa_energy.energy import G_PER_KWH, PUE
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.queue_wait import wait_s
-from ipa_energy.records import Stage
+from ipa_energy.records import AT_SITE, Stage
 from ipa_energy.registries import QUANTITIES
 
 Amount = Callable[..., float]
@@ -289,8 +290,7 @@ def capped_joules(option: Any, replicas: Any, stage: Stage, moment: Moment) -> A
 @over_arrays
 def grams_per_request(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     """Grams of CO2 equivalent of a pipeline request: its joules at the moment's intensity."""
-    joules = joules_per_request(option, replicas, stage, moment)
-    return energy.grams(joules, *_electricity(moment))
+    return _grams(joules_per_request(option, replicas, stage, moment), option, moment)
 
 
 LATENCY_SLA = "latency_sla_s"
@@ -310,8 +310,20 @@ def priced_grams(option: Any, replicas: Any, stage: Stage, moment: Moment) -> An
 @over_arrays
 def capped_grams(option: Any, replicas: Any, stage: Stage, moment: Moment) -> Any:
     """The same at the low end of the load."""
-    joules = capped_joules(option, replicas, stage, moment)
-    return energy.grams(joules, *_electricity(moment))
+    return _grams(capped_joules(option, replicas, stage, moment), option, moment)
+
+
+def _grams(joules: Any, option: Any, moment: Moment) -> Any:
+    """Of joules that an option spends, at the intensity of its site where there are several."""
+    sites = [name for name in moment.signals if name.startswith(G_PER_KWH + AT_SITE)]
+    if not sites:
+        return energy.grams(joules, *_electricity(moment))
+    a_joule = 0.0
+    for name in sites:
+        at = name.removeprefix(G_PER_KWH)
+        emitted = energy.grams(1.0, moment.signals[name], moment.signals.get(PUE + at, 1.0))
+        a_joule = a_joule + emitted * option.units(at)
+    return joules * a_joule
 
 
 def _electricity(moment: Moment) -> tuple[float, float]:
@@ -320,13 +332,13 @@ def _electricity(moment: Moment) -> tuple[float, float]:
     Raises:
         ConfigError: nobody says what a joule emits.
     """
-    if "g_per_kwh" not in moment.signals:
+    if G_PER_KWH not in moment.signals:
         raise ConfigError(
             "nothing says how many grams a kilowatt-hour is",
             where="carbon",
             fix="give the YAML the key carbon: {intensity: …}",
         )
-    return moment.signals["g_per_kwh"], moment.signals.get("pue", 1.0)
+    return moment.signals[G_PER_KWH], moment.signals.get(PUE, 1.0)
 
 
 def _joules(option: Any, replicas: Any, stage: Stage, load_rps: float) -> Any:

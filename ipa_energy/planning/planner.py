@@ -14,6 +14,7 @@ from ipa_energy.optimizer.plan import Plan, one_part, plan_of_parts
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import LATENCY_SLA, Moment, planned_load_rps
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
+from ipa_energy.planning.sites import at_sites
 from ipa_energy.planning.stages import stages_from_rows
 from ipa_energy.profile_table.profile_csv import check_joules, read_profile
 from ipa_energy.records import Stage
@@ -105,6 +106,8 @@ def load_planner(
     stages = stages_from_rows(rows, config, where=profile_path)
     if policy is not None:
         config = apply_baseline(config, policy, stages)
+    if config.sites:
+        stages = at_sites(stages, config.sites)
     return planner_of(config, stages, profile_path, carbon_of(config))
 
 

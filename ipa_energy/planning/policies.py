@@ -32,6 +32,7 @@ from ipa_energy.planning.base_allocation import (
     by_rising_accuracy,
     stage_sla_s,
 )
+from ipa_energy.planning.sites import at_no_site, capacity_of, everywhere
 from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.registries import POLICIES
 
@@ -87,7 +88,7 @@ def settings_from(
         scaling_cap=config.scaling_cap,
         batching_cap=config.batching_cap,
         prices=config.prices or {},
-        capacity=config.capacity or {},
+        capacity={**(config.capacity or {}), **capacity_of(config.sites)},
         gpus=config.gpu_pools,
         weights={
             name: weight
@@ -114,10 +115,13 @@ def program_for(
         ConfigError: a stage has no variant left, or not the one that ``baseline_mode: scale``
             fixes; or the profile lacks joules that the config needs.
     """
-    slas_s = {stage.name: stage_sla_s(stage, config.sla_factor) for stage in stages}
+    profiled = at_no_site(stages, config.sites)
+    slas_s = {stage.name: stage_sla_s(stage, config.sla_factor) for stage in profiled}
     if config.baseline_mode == "switch-scale":
         logger.warning("baseline_mode: switch-scale restricts nothing, as in IPA: same as null")
-    allowed = [_allocations(config, stage, slas_s[stage.name]) for stage in stages]
+    allowed = [_allocations(config, stage, slas_s[stage.name]) for stage in profiled]
+    if config.sites:
+        allowed = [found and everywhere(found, list(config.sites)) for found in allowed]
     rules = [
         _rules(config, stage_config, stage, found)
         for stage_config, stage, found in zip(config.stages, stages, allowed, strict=True)

@@ -26,8 +26,8 @@ from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.jsonl import Seals, sealed
 from ipa_energy.runlog.live_step import known
 from ipa_energy.runlog.record import MICROSECONDS, Interval, no_requests
-from ipa_energy.runlog.step import as_quality, log_entry
-from ipa_energy.serving.base import Change, Event, Requests, Served
+from ipa_energy.runlog.step import as_quality, log_entry, sites_json
+from ipa_energy.serving.base import Change, Event, Requests, Served, SiteSpent
 from ipa_energy.serving.class_work import ClassWork
 from ipa_energy.serving.observed import Spent
 from ipa_energy.serving.tally import Tally
@@ -107,6 +107,10 @@ def _decode(data: dict[str, Any]) -> Line:
             embodied_g=window.get("embodied_g"),
             tally=Tally.from_json(window["tally"]) if "tally" in window else None,
             work=tuple(ClassWork(**one) for one in window.get("request_classes", ())),
+            sites=tuple(
+                SiteSpent(name, figures["joules"], np.zeros(0), figures["grams"])
+                for name, figures in window.get("sites", {}).items()
+            ),
             **_beside(window),
         ),
     )
@@ -147,6 +151,7 @@ def _window(served: Served) -> dict[str, Any]:
         "quality": served.quality,
         **({} if served.embodied_g is None else {"embodied_g": round(served.embodied_g, 9)}),
         **({} if served.grams is None else {"grams": or_none(round(served.grams, 9))}),
+        **({"sites": sites_json(served)} if served.sites else {}),
         **_logged(served),
     }
 

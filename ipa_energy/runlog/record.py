@@ -197,6 +197,7 @@ class Totals:
     Attributes:
         grams: None where nobody said what a joule emits.
         embodied_g: of making the hardware; None where the profile does not say.
+        sites: site → its joules and grams; empty where the pipeline runs in one place.
         failed: requests that were lost for another reason than their age; not among ``dropped``.
         overhead_j: joules of what serves beside the stages, which are in none of theirs.
         further: term of a further quantity → (its sum over requests, these requests).
@@ -215,6 +216,7 @@ class Totals:
     dynamic_j: float = 0.0
     grams: float | None = None
     embodied_g: float | None = None
+    sites: dict[str, dict[str, float]] = field(default_factory=dict)
     overhead_j: dict[str, float] = field(default_factory=dict)
     further: dict[str, tuple[float, int]] = field(default_factory=dict)
     late_s: list[float] = field(default_factory=list)
@@ -251,6 +253,10 @@ class Totals:
             self.grams = (self.grams or 0.0) + served.grams
         if served.embodied_g is not None:
             self.embodied_g = (self.embodied_g or 0.0) + served.embodied_g
+        for site in served.sites:
+            sums = self.sites.setdefault(site.name, {"joules": 0.0, "grams": 0.0})
+            sums["joules"] += site.joules
+            sums["grams"] += site.grams
         self.late_s += served.late_s.tolist()
         self.held_by = served.held_by or self.held_by
         for name, joules in served.overhead_j.items():
@@ -270,8 +276,9 @@ class Totals:
             if sums[name] is None:
                 sums.pop(name)
         means = {name: or_none(total / n) for name, (total, n) in sums.pop("further").items() if n}
-        if not self.overhead_j:
-            sums.pop("overhead_j")
+        for name in ("overhead_j", "sites"):
+            if not sums[name]:
+                sums.pop(name)
         return {
             **as_json(sums),
             "energy_j": or_none(energy_j),

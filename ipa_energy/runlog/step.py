@@ -162,6 +162,7 @@ class Step:
         signals: what the plan knew beside the load: ``g_per_kwh`` …
         grams: of CO2 equivalent for ``energy_j``; NaN where nobody said what a joule emits.
         embodied_g: of making the hardware, while it was held; NaN where the profile has none.
+        sites: site → (joules, grams), where the pipeline ran in several places.
         switching: what the decision expected of its change: ``loading_joules``, ``held_joules``,
             ``late_s``, ``penalty`` (in the objective's unit), and ``loaded_joules``, what loading
             replicas took in fact, NaN where nobody knows; empty where changes played no part.
@@ -198,6 +199,7 @@ class Step:
     signals: Mapping[str, float] = field(default_factory=dict)
     grams: float = NAN
     embodied_g: float = NAN
+    sites: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     switching: Mapping[str, float] = field(default_factory=dict)
     forecast: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     live: LiveStep | None = None
@@ -333,6 +335,8 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
         entry = entry | {
             "grams": None if grams is None else or_none(round(grams + served.grams, 9))
         }
+    if served.sites:
+        entry = entry | {"sites": sites_json(served, entry.get("sites"))}
     if served.embodied_g is not None:
         entry = entry | {"embodied_g": round(entry.get("embodied_g", 0.0) + served.embodied_g, 9)}
     return served_live(entry, served) | {
@@ -348,6 +352,21 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
 
 def _work(entry: Mapping[str, Any]) -> tuple[ClassWork, ...]:
     return tuple(ClassWork(**one) for one in entry.get(WORK) or ())
+
+
+def sites_json(
+    served: Served, before: Mapping[str, Mapping[str, float]] | None = None
+) -> dict[str, dict[str, float]]:
+    """Site → its joules and grams, added to what was before."""
+    nothing = {"joules": 0.0, "grams": 0.0}
+    sums = {site.name: (before or {}).get(site.name, nothing) for site in served.sites}
+    return {
+        site.name: {
+            "joules": round(sums[site.name]["joules"] + site.joules, 6),
+            "grams": round(sums[site.name]["grams"] + site.grams, 9),
+        }
+        for site in served.sites
+    }
 
 
 def _held(sla: Mapping[str, Any], served: Served, energy_j: float | None) -> dict[str, Any]:
@@ -465,6 +484,10 @@ def parse_entry(
         signals={name: number(value) for name, value in (entry.get("signals") or {}).items()},
         grams=number(entry.get("grams")),
         embodied_g=number(entry.get("embodied_g")),
+        sites={
+            name: (number(site.get("joules")), number(site.get("grams")))
+            for name, site in (entry.get("sites") or {}).items()
+        },
         switching={name: number(value) for name, value in (entry.get("switching") or {}).items()},
         forecast={
             name: tuple(number(value) for value in values)

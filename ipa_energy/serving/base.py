@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -41,6 +41,7 @@ from ipa_energy.serving.observed import AdapterFigures, Spent
 from ipa_energy.serving.tally import Tally
 
 if TYPE_CHECKING:  # a process that serves reads no configuration, and starts without its libraries
+    from ipa_energy.carbon.run_carbon import RunCarbon
     from ipa_energy.config import PipelineConfig
 
 Resumes = Literal["replay", "adopt"]
@@ -440,6 +441,23 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteSpent:
+    """What one of several places spent in a window.
+
+    Attributes:
+        name: of the site.
+        joules: of all its replicas.
+        power_w: (seconds,) its mean watts, as :attr:`Served.power_w`.
+        grams: of CO2 equivalent at its meter; NaN before they are counted.
+    """
+
+    name: str
+    joules: float
+    power_w: Floats
+    grams: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """What one window of serving did.
 
@@ -468,6 +486,7 @@ class Served:
         embodied_g: grams that making the hardware of the replicas comes to while they existed; None
             where the profile does not say. In none of ``grams``.
         tally: the requests counted, where their times are not kept: then ``requests`` is empty.
+        sites: where the joules were spent, if the pipeline runs in several places; else empty.
         loading_j: of ``dynamic_j`` what loading replicas took; None where it is not told apart.
         batches: (S, 2) requests of each stage that it served, and in how many batches; None where
             nobody counts them.
@@ -499,6 +518,7 @@ class Served:
     batches: Counts | None = field(default=None, kw_only=True)
     held_by: str = field(default="", kw_only=True)
     work: tuple[ClassWork, ...] = field(default=(), kw_only=True)
+    sites: tuple[SiteSpent, ...] = field(default=(), kw_only=True)
 
     @property
     def left(self) -> int:
@@ -516,6 +536,19 @@ class Served:
         if self.tally is not None:
             return sum(self.tally.dropped)
         return int((self.requests.dropped_at >= 0).sum()) - self.failed
+
+
+def with_grams(served: Served, carbon: RunCarbon) -> Served:
+    """The window with the grams of its joules, each place's at its own intensity."""
+    window = served.start_s, served.end_s
+    if not served.sites:
+        joules = float(served.idle_j.sum() + served.dynamic_j.sum())
+        return replace(served, grams=carbon.grams(*window, joules, served.power_w))
+    sites = tuple(
+        replace(site, grams=carbon.sites[site.name].grams(*window, site.joules, site.power_w))
+        for site in served.sites
+    )
+    return replace(served, sites=sites, grams=sum(site.grams for site in sites))
 
 
 class Backend(Protocol):

@@ -33,6 +33,7 @@ from ipa_energy.optimizer.problem import Problem, Program, require_intervals
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import Planner
+from ipa_energy.planning.sites import require_one_place
 from ipa_energy.planning.stages import accuracy_between
 from ipa_energy.records import Stage
 from ipa_energy.tradeoff.correlation import correlations
@@ -309,6 +310,7 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
     """
     for each in question.planners:
         # Fronts and the plan map count joules whatever the weight is.
+        require_one_place(each.config.sites, "tradeoff")
         require_intervals(each.stages, each.config.energy_risk, each.profile_path)
     mixing = question.planner
     question = replace(question, planners=[_not_mixing(each) for each in question.planners])

@@ -125,6 +125,12 @@ def _with_carbon(settings: EnergySettings) -> EnergySettings:
             where=WHERE,
             fix="set carbon.weight or carbon.sla_grams",
         )
+    if said.sites:
+        raise ConfigError(
+            "carbon.sites are served by ipa-energy run alone",
+            where=WHERE,
+            fix="set carbon.intensity to that of this cluster",
+        )
     return replace(
         settings,
         weights={GRAMS: said.weight} if said.weight else {},

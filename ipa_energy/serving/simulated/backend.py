@@ -47,12 +47,14 @@ from ipa_energy.serving.base import (
     Served,
     Serving,
     Setting,
+    SiteSpent,
     StageState,
     Told,
     VirtualClock,
     replica_start,
 )
 from ipa_energy.serving.load import ClassesOfRequests
+from ipa_energy.serving.simulated.energy_ledger import in_all
 from ipa_energy.serving.simulated.ipa_dispatch import IpaSimulation
 from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.simulated.simulation import Simulation
@@ -79,6 +81,7 @@ def simulated(setting: Setting) -> Serving:
         batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
         serving=config.serving,
         classes=setting.classes,
+        delays_s={name: site.network_delay_s for name, site in config.sites.items()},
     )
     return Serving(backend, setting.load, VirtualClock())
 
@@ -99,6 +102,8 @@ class SimulatedBackend:
             everywhere.
         serving: how batches come to replicas.
         classes: of the requests of ``load``; None where nobody tells them apart.
+        delays_s: site → what the network adds to a request that goes there; there and back, all
+            of it on the way.
 
     Raises:
         ConfigError: a time or the seed is negative, the numbers of stages differ, or ``initial`` is
@@ -120,6 +125,7 @@ class SimulatedBackend:
         batch_timeout_s: Sequence[float | None] | None = None,
         serving: ServingMode = "central",
         classes: ClassesOfRequests | None = None,
+        delays_s: Mapping[str, float] | None = None,
     ) -> None:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
         _check_settings(len(stages), seed, drop_limit_s, reconfiguration_s, timeouts)
@@ -138,6 +144,7 @@ class SimulatedBackend:
             reconfiguration_s=reconfiguration_s,
             batch_timeout_s=timeouts,
             classes=classes,
+            delays_s=delays_s,
         )
 
     @property
@@ -209,7 +216,11 @@ class SimulatedBackend:
     def _close(self, until_s: float) -> Served:
         """Everything about the window from the last close to ``until_s``."""
         start_s, self._now_s = self._now_s, until_s
-        spent = self._simulation.ledger.close(start_s, until_s)
+        by_site = {
+            site: ledger.close(start_s, until_s)
+            for site, ledger in self._simulation.ledgers.items()
+        }
+        spent = in_all(list(by_site.values()))
         requests = self._simulation.log.close()
         if self._classes is not None:
             kind = self._classes.of_request[requests.request_id]
@@ -228,6 +239,11 @@ class SimulatedBackend:
             loading_j=spent.loading_j if spent.meters else None,
             embodied_g=None if math.isnan(spent.embodied_g) else spent.embodied_g,
             work=spent.work,
+            sites=tuple(
+                SiteSpent(site, float((one.idle_j + one.dynamic_j).sum()), one.power_w)
+                for site, one in by_site.items()
+                if site
+            ),
         )
 
     def _check_sending(self, sending_s: Floats, until_s: float) -> None:

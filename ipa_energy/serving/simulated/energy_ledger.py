@@ -7,7 +7,7 @@ that runs across the end of a window is paid for in both, in proportion.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,6 +78,24 @@ class Spent:
     loading_j: float
     embodied_g: float
     work: tuple[ClassWork, ...]
+
+
+def in_all(parts: Sequence[Spent]) -> Spent:
+    """What was spent at several places in one window."""
+    if len(parts) == 1:
+        return parts[0]
+    known = [part.meters for part in parts if part.meters is not None]
+    meters = frozenset().union(*known) if len(known) == len(parts) else None
+    return Spent(
+        idle_j=np.sum([part.idle_j for part in parts], axis=0),
+        dynamic_j=np.sum([part.dynamic_j for part in parts], axis=0),
+        power_w=np.sum([part.power_w for part in parts], axis=0),
+        cores=np.sum([part.cores for part in parts], axis=0),
+        meters=meters,
+        loading_j=sum(part.loading_j for part in parts),
+        embodied_g=sum(part.embodied_g for part in parts),
+        work=tuple(each for part in parts for each in part.work),
+    )
 
 
 class EnergyLedger:

@@ -15,7 +15,7 @@ idle watts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -57,6 +57,7 @@ class IpaSimulation(Simulation):
         reconfiguration_s: time until new replicas serve.
         batch_timeout_s: one a stage.
         classes: of the requests; None where nobody tells them apart.
+        delays_s: of sites, of which there are none: IPA's queues are in one place.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class IpaSimulation(Simulation):
         reconfiguration_s: Told,
         batch_timeout_s: Sequence[float | None],
         classes: ClassesOfRequests | None = None,
+        delays_s: Mapping[str, float] | None = None,
     ) -> None:
         _require_one_option(deployment)
         super().__init__(
@@ -80,6 +82,7 @@ class IpaSimulation(Simulation):
             reconfiguration_s=reconfiguration_s,
             batch_timeout_s=batch_timeout_s,
             classes=classes,
+            delays_s=delays_s,
         )
         self._lines: list[dict[Fleet, list[Line]]] = [{} for _ in stages]
         self._turn = [0] * len(stages)
@@ -131,7 +134,7 @@ class IpaSimulation(Simulation):
             (fleet.option, fleet.holding, fleet.loading_w) for fleet in station.lanes[0].replicas
         ]
         there += [(option, 1, 0.0) for option, _ in self._staying[station.index]]
-        self.ledger.hold(station.index, held(now_s, there))
+        self.ledgers[""].hold(station.index, held(now_s, there))
 
     def _dispatch(self, station: Station, lane: Lane, now_s: float) -> None:
         """Close every batch that is full or has waited; set the time-out of the next one."""

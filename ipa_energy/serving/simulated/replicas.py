@@ -217,6 +217,7 @@ class Fleet:
         busy: serving a batch, those that will stop after it included.
         stopping: how many of the busy ones stop after their batch (the first to finish).
         starting: not ready yet, oldest first.
+        site: where they are; empty where there is but one place.
     """
 
     option: Option
@@ -226,6 +227,7 @@ class Fleet:
     busy: int = 0
     stopping: int = 0
     starting: list[Cohort] = field(default_factory=list)
+    site: str = ""
     by_class: Sequence[BatchProfile] = ()
 
     @property
@@ -401,7 +403,8 @@ class Replicas:
 
     def _new_fleet(self, deployed: DeployedStage) -> Fleet:
         profile, *by_class = self._batches(deployed)
-        return Fleet(deployed.option, deployed.wait_s, profile, by_class=by_class)
+        option, wait_s = deployed.option, deployed.wait_s
+        return Fleet(option, wait_s, profile, by_class=by_class, site=option.allocation.site)
 
     def _batches(self, deployed: DeployedStage) -> list[BatchProfile]:
         """Of all requests, then of each class."""

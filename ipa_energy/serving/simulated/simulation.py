@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from heapq import heappop, heappush
 
@@ -54,13 +54,16 @@ class Lane:
         shares: of the requests of each class that come here.
         credits: requests of each class that it should have had more, up to now.
         wake_s: when its queue is looked at next.
+        site: where it is; empty where there is but one place.
+        delay_s: what the network takes to get here.
     """
 
-    __slots__ = ("credits", "queue", "replicas", "shares", "wake_s")
+    __slots__ = ("credits", "delay_s", "queue", "replicas", "shares", "site", "wake_s")
 
-    def __init__(self, replicas: Replicas, shares: Sequence[float]) -> None:
+    def __init__(self, replicas: Replicas, shares: Sequence[float], delay_s: float = 0.0) -> None:
         self.queue = StageQueue()
         self.replicas, self.shares = replicas, shares
+        self.site, self.delay_s = replicas.serving.site, delay_s
         self.credits, self.wake_s = [0.0] * len(shares), math.inf
 
 
@@ -91,9 +94,9 @@ class Station:
     """One stage under simulation: its lanes, one an option, its own random streams.
 
     Requests are dealt out to the lanes as they come, by the shares of their class
-    (:mod:`ipa_energy.serving.dealing`). A batch of several classes takes the mean time and joules
-    of its requests, each as in a batch of its own class. A change of shares, and whatever stops for
-    it, waits until all that it starts is ready.
+    (:mod:`ipa_energy.serving.dealing`). What was served at a site goes on there. A batch of several
+    classes takes the mean time and joules of its requests, each as in a batch of its own class. A
+    change of shares, and whatever stops for it, waits until all that it starts is ready.
 
     Args:
         index: position in the pipeline.
@@ -103,9 +106,11 @@ class Station:
         reconfiguration_s: time until new replicas serve; None: that of the profile.
         seed: of the whole simulation.
         classes: of the requests; None where nobody tells them apart.
+        delays_s: site → seconds on the network until a request is there.
     """
 
     __slots__ = (
+        "_delays_s",
         "_kinds",
         "_later",
         "_profiles",
@@ -129,7 +134,10 @@ class Station:
         reconfiguration_s: Told,
         seed: int,
         classes: ClassesOfRequests | None = None,
+        delays_s: Mapping[str, float] | None = None,
     ) -> None:
+        # All of a site's delay is in front of the first stage.
+        self._delays_s = {} if index or delays_s is None else delays_s
         times, parts = np.random.SeedSequence([seed, index]).spawn(2)
         self.index = index
         self.name = stage.name
@@ -139,7 +147,7 @@ class Station:
         self._kinds = classes.of_request.tolist() if classes else None
         shares = lane_shares(deployed, self.class_names)
         self.lanes = [
-            Lane(Replicas(each, self._profiles, reconfiguration_s, self.class_names), own)
+            self._lane(Replicas(each, self._profiles, reconfiguration_s, self.class_names), own)
             for each, own in zip(deployed.lanes, shares, strict=True)
         ]
         self._later: Callable[[], None] | None = None
@@ -149,21 +157,34 @@ class Station:
             self.fan_out = FanOut(stage.requests_per_input, np.random.default_rng(parts))
         self.timeout_s = timeout_s
 
-    def held(self, now_s: float) -> Held:
-        """What the replicas hold from now on."""
-        fleets = [fleet for lane in self.lanes for fleet in lane.replicas]
+    def held(self, now_s: float, site: str) -> Held:
+        """What the replicas at a site hold from now on."""
+        there = [lane for lane in self.lanes if lane.site == site]
+        fleets = [fleet for lane in there for fleet in lane.replicas]
         return held(now_s, ((fleet.option, fleet.holding, fleet.loading_w) for fleet in fleets))
 
     def enter(
-        self, ids: Sequence[int], entered_s: Sequence[float], sent_s: Sequence[float]
+        self,
+        ids: Sequence[int],
+        entered_s: Sequence[float],
+        sent_s: Sequence[float],
+        site: str = "",
     ) -> None:
-        """Put requests at the end of the queue, or of the queues."""
-        if len(self.lanes) == 1:
+        """Put requests at the end of the queue, or of the queues; those of a site stay there."""
+        if len(self.lanes) == 1 and not self._delays_s:
             self.lanes[0].queue.extend(ids, entered_s, sent_s)
             return
         for request, entered, sent in zip(ids, entered_s, sent_s, strict=True):
             kind = self._kinds[request] if self._kinds else 0
-            next_of(self.lanes, kind).queue.extend([request], [entered], [sent])
+            lane = self._next_lane(kind, site)
+            lane.queue.extend([request], [entered + lane.delay_s], [sent])
+
+    def _next_lane(self, kind: int, site: str) -> Lane:
+        if site:
+            there = [lane for lane in self.lanes if lane.site == site and lane.shares[kind]]
+            if there:  # else it serves no longer, and what is left of it goes elsewhere
+                return next_of(there, kind, sum(lane.shares[kind] for lane in there))
+        return next_of(self.lanes, kind)
 
     def by_class(self, ids: Sequence[int]) -> dict[int, int]:
         """Class → how many of these requests are of it; empty where nobody tells them apart."""
@@ -224,8 +245,8 @@ class Station:
         return True
 
     def _can_take_over(self, option: Option, lane: Lane) -> bool:
-        """True if it serves every class that comes to the lane."""
-        return all(
+        """True if it is at the lane's site and serves every class that comes to the lane."""
+        return option.allocation.site == lane.site and all(
             option.of_class(kind) is not None
             for kind, share in zip(self.class_names, lane.shares, strict=False)
             if share
@@ -233,13 +254,19 @@ class Station:
 
     def _new_lane(self, deployed: DeployedStage) -> Lane:
         replicas = Replicas.none_yet(deployed, self._profiles, self._told_s, self.class_names)
-        lane = Lane(replicas, [0.0] * max(1, len(self.class_names)))
-        self.lanes.append(lane)
-        return lane
+        self.lanes.append(self._lane(replicas, [0.0] * max(1, len(self.class_names))))
+        return self.lanes[-1]
+
+    def _lane(self, replicas: Replicas, shares: Sequence[float]) -> Lane:
+        return Lane(replicas, shares, self._delays_s.get(replicas.serving.site, 0.0))
 
     def _deal_anew(self) -> None:
         """Everything that waits, by the new shares; lanes that are empty and over go."""
-        waiting = sorted(entry for lane in self.lanes for entry in lane.queue.take())
+        waiting = sorted(
+            (entered_s - lane.delay_s, request, sent_s, lane.site if self.index else "")
+            for lane in self.lanes
+            for entered_s, request, sent_s in lane.queue.take()
+        )
         self.lanes = [
             lane
             for lane in self.lanes
@@ -247,8 +274,8 @@ class Station:
         ]
         for lane in self.lanes:
             lane.credits = [0.0] * len(lane.shares)
-        for entered_s, request, sent_s in waiting:
-            self.enter([request], [entered_s], [sent_s])
+        for entered_s, request, sent_s, site in waiting:
+            self.enter([request], [entered_s], [sent_s], site)
 
 
 class Simulation:
@@ -256,7 +283,7 @@ class Simulation:
 
     Attributes:
         log: times of the requests.
-        ledger: joules and cores.
+        ledgers: site → joules and cores there; one without a name where there is but one place.
     """
 
     def __init__(
@@ -269,6 +296,7 @@ class Simulation:
         reconfiguration_s: Told,
         batch_timeout_s: Sequence[float | None],
         classes: ClassesOfRequests | None = None,
+        delays_s: Mapping[str, float] | None = None,
     ) -> None:
         self._drop_limit_s = drop_limit_s
         self._events: list[Event] = []
@@ -282,13 +310,18 @@ class Simulation:
                 reconfiguration_s=reconfiguration_s,
                 seed=seed,
                 classes=classes,
+                delays_s=delays_s,
             )
             for index, (stage, deployed, timeout_s) in enumerate(
                 zip(stages, deployment, batch_timeout_s, strict=True)
             )
         )
         self.log = RequestLog(len(stages))
-        self.ledger = EnergyLedger(station.held(0.0) for station in self._stations)
+        sites = dict.fromkeys(o.allocation.site for stage in stages for o in stage.options)
+        self.ledgers = {
+            site: EnergyLedger(station.held(0.0, site) for station in self._stations)
+            for site in sites
+        }
 
     def retarget(self, deployment: Deployment, now_s: float) -> None:
         """Start moving every stage to ``deployment``."""
@@ -346,17 +379,19 @@ class Simulation:
             act(now_s)
         return now_s
 
-    def _enter(self, index: int, ids: list[int], sent_s: list[float], now_s: float) -> None:
+    def _enter(
+        self, index: int, ids: list[int], sent_s: list[float], now_s: float, site: str = ""
+    ) -> None:
         """Requests come to stage ``index``, or to the end of the pipeline."""
         if index == len(self._stations):
             self.log.leave(ids, now_s)
             return
         station = self._stations[index]
         if station.fan_out is not None:
-            ids, sent_s = self._spawn(station, station.fan_out, ids, sent_s, now_s)
+            ids, sent_s = self._spawn(station, station.fan_out, (ids, sent_s), now_s, site)
         if ids:
             self.log.notes["queued"][index].add(ids, now_s)
-            station.enter(ids, [now_s] * len(ids), sent_s)
+            station.enter(ids, [now_s] * len(ids), sent_s, site)
             for lane in station.lanes:
                 self._dispatch(station, lane, now_s)
 
@@ -364,17 +399,18 @@ class Simulation:
         self,
         station: Station,
         fan_out: FanOut,
-        ids: list[int],
-        sent_s: list[float],
+        entering: tuple[list[int], list[float]],
         now_s: float,
+        site: str,
     ) -> tuple[list[int], list[float]]:
-        """Sub-requests of ``ids`` with their sending times; those without any go on at once."""
-        counts = fan_out.spawn(ids)
-        entries = list(zip(ids, sent_s, counts, strict=True))
+        """Sub-requests of those that enter, and when they were sent; others go on at once."""
+        counts = fan_out.spawn(entering[0])
+        entries = list(zip(*entering, counts, strict=True))
         skipping = [(request, sent) for request, sent, count in entries if count == 0]
         if skipping:
             on_s = [sent for _, sent in skipping]
-            self._enter(station.index + 1, [request for request, _ in skipping], on_s, now_s)
+            on = [request for request, _ in skipping]
+            self._enter(station.index + 1, on, on_s, now_s, site)
         return (
             [request for request, _, count in entries for _ in range(count)],
             [sent for _, sent, count in entries for _ in range(count)],
@@ -415,11 +451,11 @@ class Simulation:
 
     def _begin(self, station: Station, fleet: Fleet, ids: list[int], now_s: float) -> float:
         """A batch begins, is noted and charged; when it will be done."""
-        size, kinds = len(ids), station.by_class(ids)
+        size, kinds, ledger = len(ids), station.by_class(ids), self.ledgers[fleet.site]
         self.log.notes["started"][station.index].add(ids, now_s)
         if not kinds:
             end_s = now_s + fleet.profile.draw_s(size, station.normals)
-            self.ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
+            ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
             return end_s
         batches = {kind: fleet.by_class[kind] for kind in kinds}
         is_random = any(each.log_deviation[size] for each in batches.values())
@@ -432,9 +468,9 @@ class Simulation:
             idle_j = part_s * fleet.option.idle_power_w
             served = fleet.option.of_class(name) or fleet.option
             accuracy = count * served.accuracy
-            self.ledger.worked(ClassWork(station.index, name, count, part_j, idle_j, accuracy))
+            ledger.worked(ClassWork(station.index, name, count, part_j, idle_j, accuracy))
             length_s, energy_j = length_s + part_s, energy_j + part_j
-        self.ledger.batch(station.index, now_s, now_s + length_s, energy_j)
+        ledger.batch(station.index, now_s, now_s + length_s, energy_j)
         return now_s + length_s
 
     def _complete(
@@ -446,7 +482,7 @@ class Simulation:
         now_s: float,
     ) -> None:
         """A batch is done: its requests go on, its replica takes the next or stops."""
-        self._go_on(station, *batch, now_s)
+        self._go_on(station, *batch, now_s, lane.site)
         if lane.replicas.release(fleet):
             self._hold(station, now_s)
         elif fleet is lane.replicas.serving:
@@ -454,9 +490,12 @@ class Simulation:
 
     def _hold(self, station: Station, now_s: float) -> None:
         """From now on the station's replicas hold what they hold."""
-        self.ledger.hold(station.index, station.held(now_s))
+        for site, ledger in self.ledgers.items():
+            ledger.hold(station.index, station.held(now_s, site))
 
-    def _go_on(self, station: Station, ids: list[int], sent_s: list[float], now_s: float) -> None:
+    def _go_on(
+        self, station: Station, ids: list[int], sent_s: list[float], now_s: float, site: str = ""
+    ) -> None:
         """Requests of a batch that is done come to the next stage."""
         if station.fan_out is not None:
             done = station.fan_out.complete(ids)
@@ -464,7 +503,7 @@ class Simulation:
             ids = [request for request, is_done in zip(ids, done, strict=True) if is_done]
         if ids:
             self.log.notes["served"][station.index].add(ids, now_s)
-            self._enter(station.index + 1, ids, sent_s, now_s)
+            self._enter(station.index + 1, ids, sent_s, now_s, site)
 
     def _drop(self, station: Station, ids: list[int], now_s: float) -> None:
         if station.fan_out is not None:
