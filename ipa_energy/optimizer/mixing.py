@@ -43,7 +43,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ipa_energy.arrays import Floats, Ints, Names
+from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.energy import ROUNDING_RTOL
 from ipa_energy.errors import ConfigError
 from ipa_energy.gpu_partitions import GpuPool
@@ -122,6 +122,7 @@ class Use:
         least, most: replicas.
         wait_s: longest wait for a batch to fill.
         least_share: of the stage's requests, so that a batch fills within it.
+        site: where; empty where there is but one place.
     """
 
     stage: int
@@ -131,6 +132,7 @@ class Use:
     most: int
     wait_s: float
     least_share: float
+    site: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,25 +306,32 @@ class MixProgram:
             fills = fill if option.batch > 1 else (1,)
             if option.batch > 1 and not self._slas_s:
                 fills = fill[-1:]  # a longer wait costs nothing
+            site = option.allocation.site
             for low, high in _bands(option, most):
                 figures = _of_one_number(option, low)
                 for times in fills:
                     wait_s = times * (option.batch - 1) / load_rps
                     share = 1 / times if option.batch > 1 else 0.0
-                    yield Use(s, index, figures, low, high, wait_s, share)
+                    yield Use(s, index, figures, low, high, wait_s, share, site)
 
     def _options_by_class(self) -> list[list[Option | None]]:
         return [[use.option.of_class(each.name) for each in self.classes] for use in self.uses]
 
     def _paths(self) -> list[tuple[int, str]]:
         """(class, site): what requests have a latency of their own."""
-        sites = dict.fromkeys(use.option.allocation.site for use in self.uses) or {"": None}
+        sites = dict.fromkeys(use.site for use in self.uses) or {"": None}
+        self._site_at = {site: at for at, site in enumerate(sites)}
         return [(k, site) for k in range(len(self.classes)) for site in sites]
 
     @property
-    def sites(self) -> Names:
-        """(U,) where each use is; all empty where there is but one place."""
-        return np.array([use.option.allocation.site for use in self.uses], dtype=np.str_)
+    def sites(self) -> Ints:
+        """(U,) where each use is, by the order of the places."""
+        return np.array([self._site_at[use.site] for use in self.uses], dtype=np.intp)
+
+    def at_site(self, site: str) -> Mask:
+        """(U,) which uses are at a place; all of them where there is but one."""
+        found: Mask = self.sites == self._site_at[site]
+        return found
 
     def _delays_s(self) -> Floats:
         """(U, K) latency and wait."""
@@ -338,7 +347,7 @@ class MixProgram:
         delays_s = self._delays_s()
         stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
         for k, site in self.paths:
-            each, there = self.classes[k], self.sites == site
+            each, there = self.classes[k], self.at_site(site)
             sla_s = self._slas_s.get(each.name)
             elastic = f"latency_sla_s:{each.name}".rstrip(":") in self.elastic
             if sla_s is None or elastic:
@@ -357,10 +366,10 @@ class MixProgram:
 
     def _levels_s(self) -> dict[tuple[int, int], Floats]:
         """(stage, path) under a latency SLA that stages share → its delays, ascending."""
-        delays_s, sites = self._delays_s(), self.sites
+        delays_s = self._delays_s()
         found = {
             (s, p): np.unique(
-                delays_s[(self.stage_of == s) & self.serves[:, k] & (sites == site), k]
+                delays_s[(self.stage_of == s) & self.serves[:, k] & self.at_site(site), k]
             )
             for p, (k, site) in enumerate(self.paths)
             for s in range(len(self.stages))
@@ -465,10 +474,9 @@ class MixProgram:
 
     def _agree(self, x: Floats) -> None:
         """Make the stages' shares of each site equal to the last digit."""
-        sites = self.sites
         stages = range(len(self.stages))
         for site in dict.fromkeys(site for _, site in self.paths if site):
-            rows = [np.flatnonzero((self.stage_of == s) & (sites == site)) for s in stages]
+            rows = [np.flatnonzero((self.stage_of == s) & self.at_site(site)) for s in stages]
             shares = [float(x[mine].sum()) for mine in rows]
             for mine, share in zip(rows, shares, strict=True):
                 x[mine] *= shares[0] / share if min(shares) > _LEAST_OF_SITE else 0.0
@@ -618,7 +626,6 @@ class _Rows:
         if len(mix.stages) == 1 and not over[0]:
             return  # what is late has gone
         k = [each.name for each in mix.classes].index(_class_of(cap))
-        sites = mix.sites
         for p, (_, site) in enumerate(mix.paths):
             if mix.paths[p][0] != k or (0, p) not in mix.levels_s:
                 continue
@@ -626,7 +633,8 @@ class _Rows:
             for s in range(len(mix.stages)):
                 levels_s, chosen = mix.levels_s[s, p], at.levels[s, p]
                 self._add(chosen, np.ones(len(chosen)), 1.0, 1.0)
-                mine = np.flatnonzero((mix.stage_of == s) & mix.serves[:, k] & (sites == site))
+                there = (mix.stage_of == s) & mix.serves[:, k] & mix.at_site(site)
+                mine = np.flatnonzero(there)
                 for j, level_s in enumerate(levels_s[:-1], start=1):
                     slower = at.x[mine[delays_s[mine, k] > level_s], k]
                     values = [1.0] * len(slower) + [-mix.shares[k]] * (len(chosen) - j)
@@ -638,13 +646,11 @@ class _Rows:
     def places(self) -> None:
         """Each site serves the same share of the load in every stage."""
         mix, at = self._mix, self._at
-        sites = mix.sites
         for k, site in mix.paths:
             if not site:
                 continue
-            first, *others = (
-                at.x[(mix.stage_of == s) & (sites == site), k] for s in range(len(mix.stages))
-            )
+            there = mix.at_site(site)
+            first, *others = (at.x[(mix.stage_of == s) & there, k] for s in range(len(mix.stages)))
             for other in others:
                 values = [1.0] * len(first) + [-1.0] * len(other)
                 self._add([*first, *other], values, 0.0, 0.0)
