@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -45,7 +46,17 @@ def add_cluster_options(parser: Any) -> None:
         help="default: $KUBECONFIG, in a pod its service account",
     )
     parser.add_argument("--context", metavar="NAME", help="of the kubeconfig")
-    parser.add_argument("--namespace", metavar="NAME", help="key: kubernetes.namespace")
+    parser.add_argument(
+        "--namespace", type=_namespace, metavar="NAME", help="key: kubernetes.namespace"
+    )
+
+
+def _namespace(text: str) -> str:
+    if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; allowed: a name of lower-case letters, digits and -"
+        )
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

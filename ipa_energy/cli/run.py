@@ -291,12 +291,14 @@ def _summary(name: str, found: dict[str, Any], out: Path) -> str:
     in_cap, cap_j = found["energy_sla_attainment"], found["energy_sla_joules"]
     if cap_j is not None and in_cap is not None:
         energy += f", {in_cap:.2%} of the intervals inside the energy SLA of {cap_j:g} J"
-    attainment = found["sla_attainment"]
+    attainment, cores = found["sla_attainment"], found["cores_mean"]
     return (
         f"{name}: {found['requests']} requests, {found['dropped']} dropped"
         + (f", {found['failed']} failed" if found["failed"] else "")
         + (f", {attainment:.2%} inside the SLA" if attainment is not None else "")
-        + f", {energy}, {found['cores_mean']:.2f} cores on average\n"
+        + f", {energy}"
+        + (f", {cores:.2f} cores on average" if cores is not None else "")
+        + "\n"
         + "".join(f"  {_class_words(one)}\n" for one in found["classes"])
         + (f"the joules of the profile are {notice}\n" if notice else "")
         + f"run folder: {out}"

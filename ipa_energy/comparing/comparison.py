@@ -371,6 +371,8 @@ def _without_joules(last: RunMetrics, first: RunMetrics) -> str:
         if not run.joules_per_request > 0
     ]
     text = f"The joules of {last.name} and {first.name} cannot be compared: {' and '.join(why)}."
+    if math.isnan(last.sla_attainment) or math.isnan(first.sla_attainment):
+        return f"{text[:-1]}; {_accuracy(last, first)}."
     text += f" {last.name} answered {100 * last.sla_attainment:.1f} % of the requests in time"
     gap = abs(last.sla_attainment - first.sla_attainment)
     same = "as many as" if gap < SAME_SHARE else f"{100 * first.sla_attainment:.1f} % in"

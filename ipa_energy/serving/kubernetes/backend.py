@@ -23,6 +23,7 @@ from ipa_energy.errors import (
     IpaEnergyError,
     ServingError,
     TryAgainError,
+    UnavailableError,
 )
 from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.meters.prometheus.server import PrometheusServer
@@ -34,8 +35,8 @@ from ipa_energy.pipeline_models import (
 )
 from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.base import Deployment, Served, Serving, Setting, StageState
-from ipa_energy.serving.kubernetes.changes import is_ready, quantity
+from ipa_energy.serving.base import DeployedStage, Deployment, Served, Serving, Setting, StageState
+from ipa_energy.serving.kubernetes.changes import is_ready, look, quantity, token_in
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, require_reachable
 from ipa_energy.serving.kubernetes.manifests import (
     CONTROL,
@@ -127,6 +128,8 @@ class KubernetesBackend(LocalBackend):
         self._counted_s = time.perf_counter()
         self._joules = _joules_of(setting, rendering)
         super().__init__(setting, models, clock)
+        if self._plan is not None:  # taken over: kept from now on, not from the next plan on
+            self._keep_from_now_on()
 
     def deploy(self, wanted: Deployment) -> None:
         """Write it to the cluster, and go on until it is so.
@@ -146,6 +149,9 @@ class KubernetesBackend(LocalBackend):
             finally:
                 self._is_changed.set()
             self._tell_router(wanted)
+        self._keep_from_now_on()
+
+    def _keep_from_now_on(self) -> None:
         if self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, daemon=True, name="reconciler")
             self._keeper.start()
@@ -252,6 +258,7 @@ class KubernetesBackend(LocalBackend):
                 plane = RemotePlane(address, CONTROL, self._rendering.token)
                 if plane.is_busy:
                     plane.adopt(setting.logged_until_s)
+                    self._plan = self._plan_of(plane)
                     return plane, True
                 plane.close()
             except TryAgainError as error:
@@ -271,6 +278,16 @@ class KubernetesBackend(LocalBackend):
             time.sleep(LOOK_EVERY_S)
             self._reconciler.step(setting.start)
         raise ServingError(f"the router is not ready after {START_TIMEOUT_S:g} s: {told}")
+
+    def _plan_of(self, plane: RemotePlane) -> Deployment | None:
+        """What a router serves that was taken over."""
+        names, wanted = [stage.name for stage in self._setting.stages], plane.wanted()
+        if len(wanted) != len(names):
+            return None
+        return tuple(
+            DeployedStage(name, one.option, one.replicas, wait_s=one.batch_timeout_s)
+            for name, (one, *_) in zip(names, wanted, strict=True)
+        )
 
     def deploy_quietly(self, wanted: Deployment) -> None:
         """Write it before there is a router to tell."""
@@ -407,10 +424,13 @@ def dry_run(setting: Setting, *, is_stub: bool) -> str:
         api = connected(setting)
         require_reachable(api)
         namespace, told = api.namespace, ""
-    except (ConfigError, ServingError) as error:
+    except (ConfigError, UnavailableError) as error:
         api, namespace, told = None, "default", f"# the cluster was not asked: {error}\n"
     rendering, _ = rendered(replace(setting, folder=None), namespace, is_stub=is_stub)
     rendering = replace(rendering, token="made-for-each-run")
+    if api is not None:
+        there = token_in(look(api, rendering))
+        rendering = replace(rendering, token=there or rendering.token)
     if api is not None:
         actions, troubles = Reconciler(api, rendering).differences(setting.start)
         lines = [action.told for action in actions] or ["nothing differs"]

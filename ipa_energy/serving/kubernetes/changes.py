@@ -40,9 +40,11 @@ from ipa_energy.serving.kubernetes.manifests import (
     MANAGED_BY,
     MODEL,
     OWNER,
+    ROUTER,
     SERVER,
     SERVICES,
     STAGE,
+    TOKEN,
     Rendering,
     cores_text,
     desired,
@@ -140,6 +142,13 @@ def look(api: ClusterApi, rendering: Rendering) -> Live:
 def _is_made(found: Object) -> bool:
     """True if another object made it: Seldon's Deployments carry the labels of their pods."""
     return any(owner.get("controller") for owner in found["metadata"].get("ownerReferences", ()))
+
+
+def token_in(live: Live) -> str | None:
+    """The word of the router that is there, which is another in each run; None without one."""
+    router = live.workload(ROUTER)
+    variables = [] if router is None else _container(_template(router)).get("env", [])
+    return next((str(one["value"]) for one in variables if one["name"] == TOKEN), None)
 
 
 def kept_cores(

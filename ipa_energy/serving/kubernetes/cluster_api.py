@@ -111,8 +111,11 @@ class ClusterApi:
         try:
             self.namespace = _load(settings, kubeconfig, context)
         except (ConfigException, OSError) as error:
+            why = str(error).removeprefix("Invalid kube-config file. ")
+            if kubeconfig is not None and not kubeconfig.exists():
+                why = f"{kubeconfig}: there is no such file"
             raise ConfigError(
-                f"no cluster is named: {error}",
+                f"no cluster is named: {why}",
                 where="--kubeconfig",
                 fix="--kubeconfig FILE, or KUBECONFIG, or run in a pod",
             ) from error
@@ -191,7 +194,7 @@ class ClusterApi:
             lasting = (CALL_TIMEOUT_S, WATCH_TIMEOUT_S + 60.0)
             answer = self._sent("GET", path, asked, None, content_type=JSON, timeout=lasting)
             if answer.status >= 400:
-                self._raise(answer)
+                raise _refusal(answer.status, answer.read())
             unread = b""
             for part in answer.stream(2**16, decode_content=True):
                 *lines, unread = (unread + part).split(b"\n")
@@ -244,7 +247,7 @@ class ClusterApi:
                     self.writes += method != "GET"
                     return _parsed(data)
                 if answer.status != 429 and answer.status < 500:
-                    self._raise(answer)
+                    raise _refusal(answer.status, data)
                 status = _parsed(data)
                 if answer.status == 500 and not status.get("reason"):
                     raise RefusedError(500, str(status.get("message", data[:200])))
@@ -289,17 +292,18 @@ class ClusterApi:
             retries=False,
         )
 
-    def _raise(self, answer: Any) -> None:
-        data = answer.data if not hasattr(answer, "read") else answer.read()
-        status = _parsed(data)
-        message = str(status.get("message") or data[:200].decode(errors="replace").strip())
-        if answer.status == 409:
-            raise ConflictError(message)
-        if answer.status == GONE:
-            raise ExpiredError(message)
-        causes = (status.get("details") or {}).get("causes") or ()
-        reasons = tuple(str(cause.get("reason", "")) for cause in causes)
-        raise RefusedError(answer.status, message, str(status.get("reason", "")), reasons)
+
+def _refusal(code: int, data: bytes) -> Exception:
+    """The exception of an answer that is no success and will not become one by waiting."""
+    status = _parsed(data)
+    message = str(status.get("message") or data[:200].decode(errors="replace").strip())
+    if code == 409:
+        return ConflictError(message)
+    if code == GONE:
+        return ExpiredError(message)
+    causes = (status.get("details") or {}).get("causes") or ()
+    reasons = tuple(str(cause.get("reason", "")) for cause in causes)
+    return RefusedError(code, message, str(status.get("reason", "")), reasons)
 
 
 def path_of(kind: tuple[str, str], namespace: str | None) -> str:
@@ -357,6 +361,8 @@ def _event(event: Object) -> Object:
 
 
 def _short(error: Exception) -> str:
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "nobody listens there"
     return type(error).__name__.removesuffix("Error").removesuffix("Exception").lower()
 
 
@@ -375,4 +381,7 @@ def require_reachable(api: ClusterApi) -> Object:
     try:
         return api.get("/version")
     except TryAgainError as error:
-        raise UnavailableError(f"the cluster cannot be reached: {error}") from error
+        raise UnavailableError(
+            f"the cluster cannot be reached: {error}; fix: start its API server, or --kubeconfig"
+            " FILE, --context NAME"
+        ) from error

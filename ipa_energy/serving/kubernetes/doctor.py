@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Literal
 
 from ipa_energy.config.kubernetes import KubernetesConfig
@@ -14,7 +15,7 @@ from ipa_energy.meters.prometheus.server import PrometheusServer
 from ipa_energy.serving.base import Deployment
 from ipa_energy.serving.kubernetes.changes import quantity
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, RefusedError, require_reachable
-from ipa_energy.serving.kubernetes.manifests import SERVICE_ACCOUNT
+from ipa_energy.serving.kubernetes.manifests import OWNER, SERVICE_ACCOUNT
 from ipa_energy.serving.kubernetes.reconciler import RESIZE
 
 State = Literal["ok", "missing", "optional", "unknown"]
@@ -74,7 +75,7 @@ def checks(
         yield Check("API server", "missing", str(error), fix)
         return
     yield _version(api.host, str(version.get("major", "")), str(version.get("minor", "")))
-    for each in (_rights, _account, _resize, _seldon):
+    for each in (_namespace, _rights, _account, _resize, _seldon):
         yield from _asked(each.__name__.strip("_"), each(api, settings, namespace))
     yield from _asked("quota", _quotas(api, namespace, start))
     yield from _meters(prometheus_url or settings.prometheus_url)
@@ -98,6 +99,24 @@ def _version(host: str, major: str, minor: str) -> Check:
     if (int(major or 0), int(digits or 0)) < (1, OLDEST_MINOR):
         return Check("API server", "missing", told, f"1.{OLDEST_MINOR} or newer")
     return Check("API server", "ok", told)
+
+
+def _namespace(api: ClusterApi, _: KubernetesConfig, namespace: str) -> Iterator[Check]:
+    """Whoever may only work in it may not look at it, but is told if it is not there."""
+    probe = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "ipa-energy-probe", "namespace": namespace},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    try:
+        api.apply(probe, OWNER, dry_run=True)
+    except RefusedError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            fix = f"kubectl create namespace {namespace}, or another --namespace"
+            yield Check("namespace", "missing", f"there is no {namespace}", fix)
+    else:
+        yield Check("namespace", "ok", namespace)
 
 
 def _rights(api: ClusterApi, settings: KubernetesConfig, namespace: str) -> Iterator[Check]:

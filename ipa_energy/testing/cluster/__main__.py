@@ -54,6 +54,9 @@ def main() -> None:
         if args.namespace not in ("default", "kube-system"):
             namespaces = server.resources["", "v1", "namespaces"]
             server.writes.create(Request(namespaces, ""), {"metadata": {"name": args.namespace}})
+        accounts = server.resources["", "v1", "serviceaccounts"]
+        account = {"metadata": {"name": "ipa-energy-router"}}
+        server.writes.create(Request(accounts, args.namespace), account)
         path = server.kubeconfig(args.kubeconfig, namespace=args.namespace)
         if program is None:
             stack.enter_context(World(server, nodes={NODE: PRETENDED}))

@@ -47,6 +47,17 @@ def test_a_cluster_that_has_everything_is_fit_and_seldon_is_asked_for_where_need
         assert _by_name(seldon)["SeldonDeployments"].state == "missing"
 
 
+def test_a_namespace_that_is_not_there_is_missed(tmp_path):
+    with ApiServer() as server:
+        api = ClusterApi(server.kubeconfig(tmp_path / "k"))
+        there = _by_name(checks(api, KubernetesConfig(), "default"))
+        gone = _by_name(checks(api, KubernetesConfig(), "nowhere"))
+        assert not api.list(("v1", "Service"), "default", "")
+    assert there["namespace"].state == "ok"
+    assert gone["namespace"].state == "missing"
+    assert "kubectl create namespace nowhere" in gone["namespace"].fix
+
+
 def test_a_quota_that_leaves_no_room_for_a_rollout_is_told(tmp_path):
     with ApiServer() as server:
         api = ClusterApi(server.kubeconfig(tmp_path / "k"))

@@ -113,6 +113,20 @@ def test_what_does_not_fit_in_place_rolls_out(tmp_path, caplog):
     assert "cannot change in place" in caplog.text
 
 
+def test_a_node_that_has_no_room_is_no_lack_of_rights(tmp_path, caplog):
+    """Its refusal has the code of missing rights, and says what it is about in its causes."""
+    nodes = {"n1": {"cpu": "3", "memory": "64Gi", "pods": "50"}}
+    nodes["n2"] = {"cpu": "32", "memory": "64Gi", "pods": "50"}
+    with cluster(tmp_path, nodes=nodes) as (_, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan())
+        before = names_of(api)
+        settle(reconciler, plan(stage(cores=4)))
+        assert cores_of(api) == ["4"] and not names_of(api) & before
+    assert "cannot change in place" in caplog.text and "cpu" in caplog.text
+    assert "the rights in configs/kubernetes" not in caplog.text
+
+
 def test_what_somebody_else_changed_is_put_right_and_told(tmp_path, caplog):
     with cluster(tmp_path) as (_, api):
         reconciler = Reconciler(api, rendering())
