@@ -259,6 +259,7 @@ class Option:
         load_energy_j: joules above idle that this takes; NaN if they were not measured.
         embodied_g_per_hour: grams that making the hardware of one replica comes to, over its life;
             NaN if nobody says.
+        tokens_per_request: that a language model answers with, in the mean; NaN of other models.
         by_class: class of requests → itself with the figures of these requests, of those that it
             can serve; empty where nobody tells requests apart. The fields above are then means by
             share, and the longest latency.
@@ -279,6 +280,7 @@ class Option:
     load_s: float = math.nan
     load_energy_j: float = math.nan
     embodied_g_per_hour: float = math.nan
+    tokens_per_request: float = math.nan
     by_class: tuple[tuple[str, Option], ...] = ()
 
     def of_class(self, name: str) -> Option | None:

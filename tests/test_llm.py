@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ipa_energy.comparing import compare, comparison_table, metrics
+from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.profile_table.profile_csv import read_profile
+from ipa_energy.serving.base import DeployedStage
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs" / "llm.yaml"
@@ -79,3 +82,28 @@ def test_no_file_has_figures_of_two_benchmarks() -> None:
     for path in (ROOT / "configs" / "profiles").glob("*.csv"):
         meters = {row.meter for row in read_profile(path)}
         assert not ({"mlperf-wall"} < meters)
+
+
+def test_joules_per_token_from_the_table_to_the_comparison(tmp_path: Path) -> None:
+    """Of full batches without a pause they are the published ones: 1876.0888 J, 6710.8 tokens."""
+    planner = load_planner(CONFIG)
+    (option,) = (
+        one
+        for one in planner.stages[0].options
+        if (one.variant, one.hardware, one.batch) == ("Qwen3-14B", "H100", 64)
+    )
+    assert option.tokens_per_request == pytest.approx(6710.81313131, rel=1e-5)
+    busy = planner.plan_running((DeployedStage("gpqa", option, 1),), option.throughput_rps)
+    assert busy.joules_per_token == pytest.approx(1876.0888 / 6710.81313131, rel=1e-4)
+    overrides = {"workload_type": "static",
+                 "workload_config": {"loads_to_test": 1, "load_duration": 600}}  # fmt: skip
+    run = run_experiment(load_experiment(CONFIG, overrides), tmp_path / "run")
+    found = metrics(run)
+    tokens = {o.label: o.tokens_per_request for o in planner.stages[0].options}
+    sent = [1 * (min(step.end_s, 600) - step.start_s) for step in run.steps]
+    total = sum(
+        count * tokens[step.stages[0].label.rpartition(" x")[0]]
+        for count, step in zip(sent, run.steps, strict=True)
+    )
+    assert found.joules_per_token == pytest.approx(found.energy_j / total, rel=1e-4)
+    assert "J/token" in comparison_table(compare([found]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -206,5 +207,10 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
             else ""
         )
         + (f" of {energy_sla:g} J" if energy_sla is not None else "")
+        + (
+            ""
+            if math.isnan(plan.joules_per_token)
+            else f", {plan.joules_per_token:.3g} J per token"
+        )
         + f" ({quality})",
     ]

@@ -283,7 +283,10 @@ def _summary(name: str, found: dict[str, Any], out: Path) -> str:
     notice = notice_of(found["meter"])
     joules, total_j = found["joules_per_request"], found["energy_j"]
     if joules is not None:
-        energy = f"{joules:.3f} J per request ({found['quality']}, {found['meter']})"
+        token_j = found["joules_per_token"]
+        energy = f"{joules:.3f} J per request"
+        energy += "" if token_j is None else f", {token_j:.3g} J per token"
+        energy += f" ({found['quality']}, {found['meter']})"
     elif total_j is not None:
         energy = f"{total_j:.4g} J ({found['quality']}, {found['meter']}) and nothing answered"
     else:

@@ -22,6 +22,8 @@ Each is defined once, here:
 - ``grams`` are those of all joules, each at the intensity of its second and at the site's meter;
   ``grams_per_million_requests`` are over answered requests, as the joules are.
 - forecasts are scored where they were logged (:mod:`.forecast_scores`).
+- ``joules_per_token`` is all joules over the tokens of the answers: of each step's plan as
+  profiled, times its requests. Of a run without language models it is not known.
 - a reconfiguration is a step at which any stage changed.
 """
 
@@ -75,6 +77,7 @@ class RunMetrics:
         forecasts: how good the forecasts of the run were; empty where none were logged.
         detail: what a baseline runs, for people.
         stages: of its pipeline; 0 if unknown.
+        joules_per_token: NaN without language models; see the module.
         classes: its figures by class of requests; none where nobody tells them apart.
         status: of the run; ``complete`` for baselines.
     """
@@ -125,6 +128,7 @@ class RunMetrics:
     forecasts: tuple[ForecastScore, ...] = ()
     sites: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stages: int = 0
+    joules_per_token: float = math.nan
     classes: tuple[ClassMetrics, ...] = ()
 
     @property
@@ -233,6 +237,7 @@ def metrics(run: Run) -> RunMetrics:
         grams_per_million_requests=grams / served * 1e6 if served else math.nan,
         embodied_g=_sum(step.embodied_g for step in run.steps),
         forecasts=forecast_scores(run),
+        joules_per_token=_per_token(run, energy_j * total / served if served else math.nan),
         classes=class_metrics(run),
         sites=_sites(run.steps),
         unproven=sum(step.optimality_gap > 0 for step in run.decisions),
@@ -313,6 +318,20 @@ def _amounts(run: Run) -> dict[str, float]:
         mean = float(np.average(terms[known], weights=requests[known])) if known.any() else math.nan
         found[name] = mean / float(weight)
     return found
+
+
+def _per_token(run: Run, energy_j: float) -> float:
+    """Joules over the tokens that its requests are answered with.
+
+    Args:
+        run: the run.
+        energy_j: joules, as if every request had been answered.
+    """
+    tokens = 0.0
+    for step, requests in zip(run.steps, _requests_of_steps(run), strict=True):
+        known = [stage.tokens_per_request for stage in step.stages]
+        tokens += requests * sum(each for each in known if not math.isnan(each))
+    return energy_j / tokens if tokens > 0 else math.nan
 
 
 def _requests_of_steps(run: Run) -> Floats:

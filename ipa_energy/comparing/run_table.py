@@ -146,6 +146,9 @@ def tables_of(comparison: Comparison) -> list[Table]:
     return [table for table in found if table is not None]
 
 
+PER_TOKEN = _column("energy", "J/token", "joules_per_token", lambda value: significant(value, 4))
+"""Only where a language model answers."""
+
 FAILED = _as_count("failed", "failed")
 """Only where a request of a run did: they do in live runs."""
 
@@ -170,6 +173,7 @@ def _further(comparison: Comparison) -> list[Column]:
     return [
         *([FAILED] if failed else []),
         *([ENERGY_SLA] if capped else []),
+        *([PER_TOKEN] if any(run.joules_per_token > 0 for run in comparison.runs) else []),
         *(column(name) for name in names),
     ]
 

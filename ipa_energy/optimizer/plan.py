@@ -7,6 +7,7 @@ time on purpose, so that its :class:`Certificate` is a second opinion on every c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,6 +92,12 @@ class StagePlan:
     def replicas(self) -> int:
         """n, of all parts."""
         return sum(part.replicas for part in self.parts)
+
+    @property
+    def tokens_per_request(self) -> float:
+        """Of a language model's answers, in the mean; NaN of other models."""
+        served = [each for part in self.parts for each in part.of_classes()]
+        return sum(share * option.tokens_per_request for option, share in served)
 
     @property
     def wait_s(self) -> float:
@@ -291,6 +298,13 @@ class Plan:
         return self.moment.mean_rps
 
     @property
+    def joules_per_token(self) -> float:
+        """Of the tokens that its language models answer with; NaN without any."""
+        known = [s.requests_per_input * s.tokens_per_request for s in self.stages]
+        tokens = sum(each for each in known if not math.isnan(each))
+        return self.joules_per_request / tokens if tokens else math.nan
+
+    @property
     def objective(self) -> float:
         """Equation (6)."""
         total = self.terms["accuracy"]
@@ -352,6 +366,11 @@ class Plan:
             "latency_s": self.latency_s,
             "joules_per_request": or_none(self.joules_per_request),
             "planned_joules_per_request": or_none(self.planned_joules_per_request),
+            **(
+                {}
+                if math.isnan(self.joules_per_token)
+                else {"joules_per_token": self.joules_per_token}
+            ),
             "energy_risk": self.energy_risk,
             "power_w": or_none(self.power_w),
             "energy_quality": self.quality,

@@ -3,7 +3,7 @@
 A profile's rows with a ``request_class`` hold for requests of that class; rows without one hold for
 every class that has none of its own. An option that serves all classes alone has these means, with
 :math:`w_k` the share of class *k*: latency the longest, throughput :math:`1 / Σ w_k/h_k` (what one
-replica sustains of the mixture), accuracy and joules :math:`Σ w_k·a_k` and :math:`Σ w_k·e_k`.
+replica sustains of the mixture), accuracy, joules and tokens :math:`Σ w_k·a_k` and the like.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def mixture(found: Mapping[str, Option], classes: Sequence[RequestClass]) -> Opt
         first,
         **{name: getattr(base, name) for name in _AVERAGED},
         accuracy=sum(share * option.accuracy for option, share in parts),
+        tokens_per_request=sum(share * option.tokens_per_request for option, share in parts),
         at_once=tuple(_figures(n, [(o.at(n), share) for o, share in parts]) for n in numbers),
         by_class=tuple(found.items()),
     )

@@ -167,6 +167,7 @@ def _option(rows: Sequence[ProfileRow], config: PipelineConfig) -> Option:
         provenance=least.provenance,
         at_once=tuple(figures) if len(figures) > 1 else (),
         embodied_g_per_hour=alone.embodied_g_per_hour,
+        tokens_per_request=alone.tokens_per_request,
     )
 
 

@@ -215,6 +215,7 @@ def _row(trials: Sequence[Mapping[str, str]], choice: MlEnergyChoice, where: Pat
         resource=first["gpu_model"],
         resource_units=gpus,
         precision=first["weight_precision"],
+        tokens_per_request=rounded(tokens),
         source="ML.ENERGY Benchmark v3",
     )
 

@@ -24,12 +24,13 @@ class ProfileRow:
     ``joules_per_request`` is J = e + n·p/λ at the row's own replicas and load. Absent figures are
     NaN and an empty cell in the file. ``quality`` and ``meter`` are empty without energy.
 
-    The last ten are optional. ``resource_units`` of ``resource`` are what one replica reserves
+    The last eleven are optional. ``resource_units`` of ``resource`` are what one replica reserves
     beside cores and GPU share (one ``board``, two ``mig-1g.10gb``); clock, power cap and precision
     are settings that it was measured with; ``embodied_g_per_hour`` is what making its hardware
     emitted, per hour of use; ``load_s`` and ``load_energy_j`` are the time from the start of a
     replica until it can serve and the joules above idle that this takes; ``request_class`` is the
-    kind of requests that the figures hold for, and ``source`` says where they were published.
+    kind of requests that the figures hold for, ``tokens_per_request`` what a language model answers
+    them with in the mean, and ``source`` says where the figures were published.
     """
 
     stage: str
@@ -60,6 +61,7 @@ class ProfileRow:
     embodied_g_per_hour: float = math.nan
     load_s: float = math.nan
     load_energy_j: float = math.nan
+    tokens_per_request: float = math.nan
     source: str = ""
 
     @property
@@ -155,6 +157,9 @@ _RANGES: Mapping[str, _Range] = {
     "embodied_g_per_hour": _Range("grams, a finite number ≥ 0, or empty", 0, empty=True),
     "load_s": _Range("seconds, a finite number > 0, or empty", 0, above=True, empty=True),
     "load_energy_j": _Range("joules, a finite number ≥ 0, or empty", 0, empty=True),
+    "tokens_per_request": _Range(
+        "tokens, a finite number > 0, or empty", 0, above=True, empty=True
+    ),
 }
 RESOURCE_COLUMNS = {"core": "cpu_cores", "gpu": "gpu_share"}
 """Resources that have a column of their own."""

@@ -122,7 +122,7 @@ class Client:
         secure = parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=endpoint.timeout_s)
-        self._path = parts.path.rstrip("/") + "/chat/completions"
+        self._base = parts.path.rstrip("/")
         self._endpoint = endpoint
 
     def ask(self, number: int) -> Answer:
@@ -131,59 +131,112 @@ class Client:
         Raises:
             ServingError: no answer, or one that says an error or no count of tokens.
         """
-        headers = {"Content-Type": "application/json"}
-        if self._endpoint.key:
-            headers["Authorization"] = f"Bearer {self._endpoint.key}"
-        body = json.dumps(self._endpoint.body(number))
+        body, path = json.dumps(self._endpoint.body(number)), f"{self._base}/chat/completions"
         start_s = time.perf_counter()
         try:
-            self._connection.request("POST", self._path, body, headers)
+            self._connection.request("POST", path, body, self._headers())
             response = self._connection.getresponse()
             if response.status != http.client.OK:
-                said = response.read(300).decode(errors="replace").strip()
-                raise ServingError(f"{self._endpoint.url} answers {response.status}: {said}")
+                said = _message(response.read(2000))
+                raise ServingError(
+                    f"{self._endpoint.url} answers {response.status}: {said}"
+                    + self._way_out(response.status)
+                )
             first_s, usage = self._read(response)
+        except TimeoutError as error:
+            self._connection.close()
+            raise ServingError(
+                f"{self._endpoint.url} said nothing for {self._endpoint.timeout_s:g} s;"
+                " fix: shorter answers (--tokens), or fewer requests at once (--at-once)"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise ServingError(f"{self._endpoint.url} does not answer: {error}") from error
+            raise ServingError(
+                f"{self._endpoint.url} does not answer: {error}; fix: start it, and name the URL of"
+                " its API, such as http://127.0.0.1:8000/v1"
+            ) from error
         end_s = time.perf_counter()
         try:
             counts = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ServingError(
-                f"{self._endpoint.url} does not say how many tokens its answers have (usage)"
+                f"{self._endpoint.url} does not say how many tokens its answers have (usage);"
+                f" fix: {'leave out --stream, or ' if self._endpoint.stream else ''}an endpoint"
+                " that counts them, as vLLM does"
             ) from error
         return Answer(end_s - start_s, first_s - start_s, *counts)
+
+    def _headers(self) -> dict[str, str]:
+        key = self._endpoint.key
+        bearer = {"Authorization": f"Bearer {key}"} if key else {}
+        return {"Content-Type": "application/json", **bearer}
+
+    def models(self) -> list[str]:
+        """Names of the models that the endpoint has; none where it does not say."""
+        try:
+            self._connection.request("GET", f"{self._base}/models", headers=self._headers())
+            found = json.loads(self._connection.getresponse().read())
+            return [str(each["id"]) for each in found["data"]]
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            self._connection.close()
+            return []
+
+    def _way_out(self, status: int) -> str:
+        """What to do about a refusal; "" where nobody can say."""
+        if status == http.client.NOT_FOUND:
+            names = self.models()
+            known = f"--model {' | '.join(names)}" if names else "the URL of its API, ending in /v1"
+            return f"; fix: {known}"
+        if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
+            return "; fix: its bearer token (profile-endpoint --help says where it is read)"
+        if status == http.client.TOO_MANY_REQUESTS:
+            return (
+                "; fix: lift its limit, or fewer at once (--at-once): a window with refused"
+                " requests is no measurement"
+            )
+        return ""
 
     def _read(self, response: http.client.HTTPResponse) -> tuple[float, Any]:
         """When the first token came (NaN if nobody can say), and the count of tokens."""
         if not self._endpoint.stream:
-            return math.nan, _object(response.read()).get("usage")
+            return math.nan, self._object(response.read()).get("usage")
         first_s, usage = math.nan, None
         for line in response:
             data = line.strip().removeprefix(b"data:").strip()
             if not line.startswith(b"data:") or data == b"[DONE]":
                 continue
-            event = _object(data)
+            event = self._object(data)
             if event.get("choices") and math.isnan(first_s):
                 first_s = time.perf_counter()
             usage = event.get("usage") or usage
         response.read()  # else the connection is not free for the next request
         return first_s, usage
 
+    def _object(self, text: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ServingError(
+                f"{self._endpoint.url}: an answer is no JSON object: {text[:80]!r};"
+                " fix: the URL of an OpenAI-compatible API, ending in /v1"
+            )
+        return found
+
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _message(text: bytes) -> str:
+    """What an endpoint says of an error: its message, or the beginning of what it sent."""
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise ServingError(f"an answer is no JSON: {text[:80]!r}") from error
-    if not isinstance(found, dict):
-        raise ServingError(f"an answer is no object: {text[:80]!r}")
-    return found
+        inner = found.get("error", found)
+        return str(inner["message"] if isinstance(inner, dict) else inner)
+    except (ValueError, KeyError, AttributeError):
+        return text[:300].decode(errors="replace").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +362,7 @@ def llm_entry(row: ProfileRow, windows: Sequence[Window], meter: Meter) -> LlmEn
         trials=len(windows),
         meter=meter.name,
         quality=meter.quality,
+        tokens_per_request=rounded(tokens) if tokens else math.nan,
     )
     return LlmEntry(
         row=filled,

@@ -82,6 +82,7 @@ class StageStep:
         idle_j, dynamic_j: joules of the whole step as served.
         parts: of a stage that ran several options at once, each with its share; the fields above
             are then the largest share's, with all replicas. Empty for one option.
+        tokens_per_request: of a language model's answers, as profiled, mean over its requests.
         shares: of a part: class of requests → share of all the stage's requests.
     """
 
@@ -103,6 +104,7 @@ class StageStep:
     idle_j: float = NAN
     dynamic_j: float = NAN
     parts: tuple[StageStep, ...] = ()
+    tokens_per_request: float = NAN
     shares: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -401,6 +403,7 @@ def _ipa_config(stage: StagePlan) -> dict[str, Any]:
 def _node_energy(stage: StagePlan) -> dict[str, Any]:
     held = stage.option.allocation
     plain = Allocation.of(held.cpu_cores, held.gpu_share)
+    tokens = stage.requests_per_input * stage.tokens_per_request
     return {
         "joules_per_request": _rounded(stage.joules_per_request),
         "power_w": _rounded(stage.power_w),
@@ -408,6 +411,7 @@ def _node_energy(stage: StagePlan) -> dict[str, Any]:
         "energy_meter": stage.meter,
         "gpu_share": stage.option.gpu_share,
         "accuracy_raw": stage.option.accuracy,
+        **({} if math.isnan(tokens) else {"tokens_per_request": _rounded(tokens)}),
         **({"allocation": held.label} if held.label != plain.label else {}),
         **({"parts": [part_json(part) for part in stage.parts]} if stage.is_wide else {}),
     }
@@ -520,6 +524,7 @@ def _parse_stage(node: str, config: Mapping[str, Any], energy: Mapping[str, Any]
         idle_j=number(figures.get("idle_joules")),
         dynamic_j=number(figures.get("dynamic_joules")),
         parts=tuple(_parse_part(node, part) for part in figures.get("parts") or ()),
+        tokens_per_request=number(figures.get("tokens_per_request")),
     )
 
 

@@ -23,6 +23,15 @@ pytestmark = pytest.mark.measures
 IDLE_W, TOKEN_J, TOKEN_S = 50.0, 0.5, 0.002
 
 
+REFUSALS = {
+    "busy": (429, b'{"error": {"message": "slow down"}}'),
+    "secret": (401, b'{"message": "who are you?"}'),
+    "broken": (500, b"engine died"),
+    "page": (200, b"<html>"),
+}
+"""Model → how the stub refuses it."""
+
+
 class Stub(http.server.ThreadingHTTPServer):
     """Answers like vLLM, a token each two milliseconds; counts what it made."""
 
@@ -51,6 +60,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         count = body["max_tokens"] if body.get("ignore_eos") else 3
+        if body["model"] in REFUSALS:
+            return self.answer(*REFUSALS[body["model"]])
         if body["model"] != "tiny":
             return self.answer(404, b'{"error": "no such model"}')
         words = sum(len(each["content"].split()) for each in body["messages"])
@@ -68,6 +79,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         lines = [*events, {"choices": [], **told}]
         text = "".join(f"data: {json.dumps(one)}\n\n" for one in lines) + "data: [DONE]\n\n"
         return self.answer(200, text.encode())
+
+    def do_GET(self) -> None:
+        self.answer(200, b'{"data": [{"id": "tiny"}, {"id": "large"}]}')
 
     def answer(self, status: int, text: bytes) -> None:
         self.send_response(status)
@@ -165,3 +179,31 @@ def test_the_meter_must_see_the_server(stub, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(discovery, "open_meter", lambda *_: meter)
     assert run(stub, tmp_path / "llm.csv") == 4
     assert "cpu-time counts what this process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("huge", "answers 404: no such model; fix: --model tiny | large"),
+        ("busy", "answers 429: slow down; fix: lift its limit, or fewer at once"),
+        ("secret", r"answers 401: who are you\?; fix: its bearer token"),
+        ("broken", "answers 500: engine died$"),
+        ("page", "an answer is no JSON object: b'<html>'; fix: the URL of an OpenAI-compatible"),
+    ],
+)
+def test_a_refusal_says_what_to_do(stub, model, expected):
+    with (
+        closing(Client(Endpoint(stub.url, model))) as client,
+        pytest.raises(ServingError, match=expected),
+    ):
+        client.ask(0)
+
+
+def test_silence_and_answers_without_a_count_have_a_way_out(stub):
+    slow = Endpoint(stub.url, "tiny", max_tokens=400, timeout_s=0.2)
+    with closing(Client(slow)) as client, pytest.raises(ServingError, match=r"nothing for 0\.2 s"):
+        client.ask(0)
+    stub.says_usage = False
+    streamed = Endpoint(stub.url, "tiny", max_tokens=2, stream=True)
+    with closing(Client(streamed)) as client, pytest.raises(ServingError, match="out --stream, or"):
+        client.ask(0)
