@@ -87,6 +87,11 @@ class FaultScript:
             self._share, self._kinds = share, kinds
             self._rng = random.Random(seed)
 
+    def clear(self) -> None:
+        """Nothing goes wrong from now on."""
+        with self._lock:
+            self._queued, self._share, self._down_until_s = [], 0.0, 0.0
+
     def outage(self, duration_s: float) -> None:
         """From now on, for so long, everything is answered 503."""
         with self._lock:

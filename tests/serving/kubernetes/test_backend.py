@@ -14,7 +14,7 @@ pytest.importorskip("grpc")
 from clusters import local_tests
 
 from ipa_energy.cli import main
-from ipa_energy.errors import GiveUpError
+from ipa_energy.errors import GiveUpError, TryAgainError
 from ipa_energy.experiment import load_experiment, setting_of
 from ipa_energy.serving.base import LiveOptions
 from ipa_energy.serving.kubernetes import backend as tested
@@ -25,6 +25,7 @@ from ipa_energy.serving.local.plane import Standing
 from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.served_models import STUB_PAYLOAD, ServedModels
 from ipa_energy.testing.cluster.api_server import ApiServer
+from ipa_energy.testing.cluster.faults import Fault
 from ipa_energy.testing.cluster.world import World
 
 with local_tests():
@@ -66,7 +67,7 @@ def cluster(tmp_path):
 
 
 def _setting(tmp_path, kubeconfig):
-    experiment = load_experiment(write_pipeline(tmp_path / "small", [4] * 6, interval_s=600))
+    experiment = load_experiment(write_pipeline(tmp_path / "small", [4] * 6, interval_s=2))
     live = LiveOptions(kubeconfig=kubeconfig)
     return replace(setting_of(experiment, None, 0.0, live), folder=tmp_path)
 
@@ -80,31 +81,51 @@ def _backend(setting):
     return tested.KubernetesBackend(setting, models, clock, reconciler, rendering), api
 
 
-def test_what_changed_while_nobody_decided_is_put_right_before_the_next_plan(
-    tmp_path, cluster, monkeypatch
-):
-    """A router is taken over with the plan that it serves, and the cluster is kept at it."""
-    _, kubeconfig = cluster
+@pytest.fixture
+def taken_over(tmp_path, cluster, monkeypatch):
+    """A backend whose router served two replicas a stage, of which somebody made five of one."""
+    server, kubeconfig = cluster
     setting = _setting(tmp_path, kubeconfig)
     api = tested.connected(setting)
     rendering, _ = tested.rendered(setting, "default", is_stub=True)
     first = Reconciler(api, rendering)
-    plan = tuple(
-        replace(stage, replicas=2) for stage in setting.start
-    )  # not what a run begins with
+    plan = tuple(replace(stage, replicas=2) for stage in setting.start)
     until(lambda: not first.step(plan) and not first.unsettled(plan) and first.router_address())
-    name = f"{rendering.pipeline}-{plan[0].stage}-0"
-    scale = f"/apis/apps/v1/namespaces/default/deployments/{name}/scale"
-    api._asked("PATCH", scale, {"fieldManager": "somebody"}, {"spec": {"replicas": 5}}, MERGE)
+    path = f"/apis/apps/v1/namespaces/default/deployments/{rendering.pipeline}-{plan[0].stage}-0"
+    body = {"spec": {"replicas": 5}}
+    api._asked("PATCH", f"{path}/scale", {"fieldManager": "somebody"}, body, MERGE)
     Router.serves = tuple(
         (Wanted(stage.option, stage.replicas, server=first.server_of(plan, stage.stage)),)
         for stage in plan
     )
     monkeypatch.setattr(tested, "RemotePlane", Router)
-    backend, _ = _backend(replace(setting, resumed_at_s=10.0))
-    assert backend.is_taken_over
-    until(lambda: api.get(scale)["spec"]["replicas"] == 2)
+    backend, its_api = _backend(replace(setting, resumed_at_s=10.0))
+    its_api._sleep = lambda _: None
+    yield server, backend, plan, lambda: api.get(path)["spec"]["replicas"]
     backend.close()
+
+
+def test_what_changed_while_nobody_decided_is_put_right_before_the_next_plan(taken_over):
+    """A router is taken over with the plan that it serves, and the cluster is kept at it."""
+    _, backend, plan, replicas = taken_over
+    assert backend.is_taken_over
+    until(lambda: replicas() == 2)
+    held = backend._held[plan[0].stage]
+    until(lambda: len(held.pods) >= 2 and sum(held.core_s.values()) > 0)
+
+
+def test_after_a_plan_that_could_not_be_written_the_one_before_is_wanted(taken_over):
+    server, backend, plan, replicas = taken_over
+    until(lambda: replicas() == 2)
+    more = tuple(replace(stage, replicas=3) for stage in plan)
+    for fault in (Fault(code=503), Fault(drop="before")):
+        server.faults.next(fault, 10)
+        with pytest.raises(TryAgainError):
+            backend.deploy(more)
+        server.faults.clear()
+        asked = len(server.log)
+        until(lambda n=asked: sum(path.endswith("/pods") for _, path, _ in server.log[n:]) >= 3)
+        assert replicas() == 2
 
 
 def test_a_dry_run_of_what_is_there_already_finds_no_difference(tmp_path, cluster):

@@ -205,6 +205,59 @@ def test_one_stage_that_fails_keeps_no_other_from_its_change(tmp_path):
         settle(look_again, plan(stage(), stage("classification", "newer")))
 
 
+def test_a_stage_whose_write_is_refused_gets_no_other_and_to_give_up_outweighs(tmp_path):
+    with cluster(tmp_path) as (server, api):
+        api._sleep = lambda _: None
+        server.faults.next(Fault(code=403), 1, lambda m, p: m != "GET" and p.endswith("video-crop"))
+        late = "services/video-classification"
+        server.faults.next(Fault(code=503), 5, lambda m, p: m != "GET" and p.endswith(late))
+        with pytest.raises(GiveUpError, match=r"stage crop: .*stage classification: "):
+            Reconciler(api, rendering()).step(plan())
+        names = {name for _, name in look(api, rendering()).objects}
+        assert names == {"video-router"}
+        settle(Reconciler(api, rendering()), plan())
+
+
+def test_what_somebody_wrote_meanwhile_is_read_and_planned_anew_at_once(tmp_path):
+    with cluster(tmp_path) as (server, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan())
+        server.faults.next(Fault(code=409), 2, lambda m, path: m == "PATCH" and path == CROP)
+        assert reconciler.step(plan(stage(variant="new"))) == 1
+        server.faults.next(Fault(code=409), 9, lambda m, path: m == "PATCH" and path == CROP)
+        with pytest.raises(TryAgainError, match="stage crop"):
+            reconciler.step(plan(stage(variant="newer")))
+
+
+def _say_pending(api, reason):
+    """What a node says that does not give a pod its cores."""
+    for pod in api.list(("v1", "Pod"), "lab", "app.kubernetes.io/component=crop"):
+        path = f"/api/v1/namespaces/lab/pods/{pod['metadata']['name']}/status"
+        told = {"type": "PodResizePending", "status": "True", "reason": reason}
+        body = {"status": {"conditions": [*pod["status"]["conditions"], told]}}
+        api._asked("PATCH", path, None, body, "application/merge-patch+json")
+
+
+@pytest.mark.parametrize(("reason", "after_s"), [("Infeasible", 0.0), ("Deferred", 31.0)])
+def test_cores_that_a_node_does_not_give_come_with_new_pods(tmp_path, reason, after_s):
+    now_s = [0.0]
+    with cluster(tmp_path) as (_, api):
+        reconciler = Reconciler(api, rendering(), now_s=lambda: now_s[0])
+        settle(reconciler, plan())
+        wanted = plan(stage(cores=2))
+        assert reconciler.step(wanted)
+        before = names_of(api)
+        _say_pending(api, reason)
+        if after_s:
+            reconciler.step(wanted)
+            now_s[0] = after_s - 2
+            reconciler.step(wanted)
+            assert names_of(api) == before  # it may still come
+            now_s[0] = after_s
+        settle(reconciler, wanted)
+        assert cores_of(api) == ["2"] and not names_of(api) & before
+
+
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_a_lost_answer_is_as_good_as_none(tmp_path, drop):
     with cluster(tmp_path) as (server, api):
