@@ -100,6 +100,8 @@ def serving_of(
     except BaseException:
         backend.close()
         raise
+    where = backend.plane.address
+    logger.info("served at %s: V2 over gRPC, model %s", where, setting.config.pipeline_name)
     tell = None if setting.live.exporter_port is None else backend.plane.tell
     return Serving(backend, backend.load, clock, tell)
 
