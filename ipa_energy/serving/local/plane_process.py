@@ -72,6 +72,7 @@ class PlanePipeline:
         self._exporter_port: int | None = None
         self._front: Any = None
         self._template: Template | None = None
+        self._notes: list[str] = []
         self._groups: CpuGroups | None = None
         self._sampling: asyncio.Task[None] | None = None
         self._trips: dict[str, Trip] = {}
@@ -233,7 +234,7 @@ class PlanePipeline:
         job, self._groups = self.job, CpuGroups()
         cpus = Cpus(groups=self._groups)
         if job.models is not None:
-            self._template = Template(job.models)
+            self._template = Template(job.models, self._note)
         return {
             queue.stage: ReplicaSet(queue, _launcher(job.stages[queue.stage]), cpus, self._template)
             for queue in queues
@@ -271,10 +272,21 @@ class PlanePipeline:
             events=sorted((e for s in sets for e in s.take_events()), key=lambda e: e.at_s),
             changes=[change for fleet in sets for change in fleet.take_changes()],
             spent=ledger.take_spent() if ledger else (),
-            notes=tuple(prices.take_notes()) if prices else (),
+            notes=(*(prices.take_notes() if prices else ()), *self._take_notes()),
             batches=tuple(fleet.queue.take_served() for fleet in sets),
             held_by=self._groups.told if self._groups else "",
         )
+
+    def _note(self, what: str) -> None:
+        """Say it with the next report; at once while nobody asks for one."""
+        if self.has_begun:
+            self._notes.append(what)
+        else:
+            sys.stderr.write(f"ipa-energy: warning: {what}\n")
+
+    def _take_notes(self) -> list[str]:
+        notes, self._notes = self._notes, []
+        return notes
 
     @property
     def _since(self) -> tuple[float, float]:

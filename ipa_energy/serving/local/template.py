@@ -25,7 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ipa_energy.errors import ServingError
@@ -67,13 +67,15 @@ class Template:
 
     Args:
         pipeline: see :class:`ModelSpec`; its ``preload`` is called there.
+        on_died: told, in words, whenever it has.
 
     Attributes:
         restarts: how often it was started again.
     """
 
-    def __init__(self, pipeline: str) -> None:
+    def __init__(self, pipeline: str, on_died: Callable[[str], None] = logger.warning) -> None:
         adopt_orphans()
+        self._on_died = on_died
         self.restarts = 0
         self._pipeline = pipeline
         self._ended_cpu_s = 0.0
@@ -147,9 +149,9 @@ class Template:
         self.restarts += 1
         self._failures += 1
         wait_s = min(FIRST_RESTART_S * 2 ** (self._failures - 1), LAST_RESTART_S)
-        logger.warning(
-            "the process that replicas are forked from ended with status %s; another is started",
-            self._process.returncode,
+        self._on_died(
+            "the process that replicas are forked from ended with status"
+            f" {self._process.returncode}; another is started"
         )
         asyncio.get_running_loop().call_later(wait_s, self._start_again)
 

@@ -120,6 +120,8 @@ async def test_a_replica_that_yields_several_says_whose_they_are() -> None:
 @asynchronous
 async def test_a_killed_template_is_started_again_and_takes_no_replica_along() -> None:
     async with template() as made:
+        told: list[str] = []
+        made._on_died = told.append
         first = replica(made, "echo")
         async with client(first) as remote:
             os.kill(made.pid, signal.SIGKILL)
@@ -139,6 +141,7 @@ async def test_a_killed_template_is_started_again_and_takes_no_replica_along() -
         assert first.is_running
         await first.stop()
         assert made.cpu_s() > 0
+        assert "ended with status -9; another is started" in told[0]
 
 
 @asynchronous
