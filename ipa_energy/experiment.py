@@ -60,7 +60,9 @@ OBJECTIVE_SETTINGS = (
 SETTINGS_LOGGED = (*OBJECTIVE_SETTINGS, "optimization_method", "predictor_type")
 """Keys of the config in ``run.json``."""
 
-HORIZON_SETTINGS = ("controller", "horizon_s", "switching_price", "lateness_weight")
+HORIZON_SETTINGS = (
+    *("controller", "horizon_s", "switching_price", "lateness_weight", "early_decisions"),
+)
 """Further ones of a run that looks ahead."""
 
 NOT_LIVE = LiveOptions()

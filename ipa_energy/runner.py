@@ -47,6 +47,7 @@ from ipa_energy.serving.base import (
     Serving,
     StageState,
     adopted,
+    capacity_rps,
     changed_stages,
     deployment_of,
     ready_after_s,
@@ -70,6 +71,9 @@ RETRY_AFTER_S = (0.5, 1.0, 2.0, 4.0)
 
 TICK_S = 1.0
 """Between two looks of a :class:`View`."""
+
+OVERRUN_S = 2
+"""Seconds whose mean load is held against what is deployed, where decisions may come early."""
 
 Answer = TypeVar("Answer")
 
@@ -132,6 +136,7 @@ class Runner:
         self.interval_s = config.adaptation_interval
         self.monitoring_s = int(config.monitoring_duration * 60)
         self.is_fixed = fixed is not None
+        self.is_early = config.is_early and not course
         self.infeasible_steps = 0
         self.running = fixed or initial_configuration(planner)
         # A simulation serves by the profile itself, and is replayed by the letter.
@@ -168,6 +173,7 @@ class Runner:
         self.load.start()
         replayed = finished if self.backend.resumes == "replay" else ()
         start_s, gap_s = 0, 0.0
+        overrun_rps: float | None = None
         if finished and self.backend.resumes == "adopt":
             start_s, gap_s = self._adopt(finished)
         first = self.planner.moment(self._first_load_rps(), start_s)
@@ -185,14 +191,14 @@ class Runner:
                         if index < len(replayed)
                         else self._decide(start_s, plan)
                     )
+                    decision = replace(decision, overrun_rps=overrun_rps)
                     # (2) start moving there; what runs stays if that fails
                     plan, decision = self._deploy(decision, start_s)
                     self._last_decision = decision
                     scales = self.drift.scales if self.drift else ()
                     self._tell(plan, scales, status=decision.status, decision_s=decision.decision_s)
                 # (3) wait for the interval's end while the backend serves
-                end_s = self._end_of(start_s)
-                self._wait_until(end_s)
+                end_s, overrun_rps = self._wait(start_s, self._end_of(start_s))
                 # (4) collect what was served
                 served = self._collect(float(end_s))
                 interval = Interval(
@@ -218,6 +224,33 @@ class Runner:
             note = f"nobody decided in the {gap_s:g} s before second {start_s}"
             drained = replace(drained, notes=(*drained.notes, note))
         yield Interval(timestep_s=start_s, plan=plan, decision=None, served=drained)
+
+    def _wait(self, start_s: int, end_s: int) -> tuple[int, float | None]:
+        """Wait for the interval's end; (its end, the load for which that comes early).
+
+        It comes early when more arrives than the plan in force carries and was planned for.
+        """
+        if self.is_early and not self.is_fixed:
+            decision = self._last_decision
+            planned_rps = 0.0 if decision is None else decision.planned_load_rps
+            carried_rps = max(planned_rps, capacity_rps(self.planner.stages, self.running))
+            for second in range(start_s + 1, end_s):
+                self._wait_until(second)
+                load_rps = self._arriving_rps()
+                if load_rps > carried_rps:
+                    logger.info("second %d: %g requests a second arrive", second, load_rps)
+                    return second, load_rps
+        self._wait_until(end_s)
+        return end_s, None
+
+    def _arriving_rps(self) -> float:
+        """Mean load of the last seconds; NaN while nobody knows."""
+        try:
+            received = self.backend.received_rps(OVERRUN_S)
+        except TryAgainError as error:
+            logger.info("%s", error)
+            return math.nan
+        return math.nan if len(received) < OVERRUN_S else float(received.mean())
 
     def _wait_until(self, time_s: float) -> None:
         """Wait; show every second what goes on meanwhile."""

@@ -212,6 +212,30 @@ def test_a_backend_that_is_adopted_goes_on_from_now_and_the_gap_is_said(
     assert totals["decisions"] == 10
 
 
+def test_a_run_that_looks_ahead_goes_on_after_it_was_adopted(
+    small_pipeline: Path, register: Registered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    ahead = load_experiment(small_pipeline, {"controller": "horizon"})
+    first = register(resumes="adopt")
+    stopped_at(60, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(ahead, out, backend="fake")
+    start_s = json.loads((out / "run.json").read_text())["start_time_s"]
+    monkeypatch.setattr(time, "time", lambda: start_s + 75.25)
+    runs_now = first[0].deploys[-1][1]
+    register(resumes="adopt", running=runs_now)
+    resumed = run_experiment(ahead, out, backend="fake", resume=True)
+    assert resumed.status == "complete"
+    at = [step.start_s for step in resumed.steps].index(76)
+    assert [step.status for step in resumed.steps[at : at + 2]] == ["kept", "optimal"]
+    before, after = resumed.steps[at : at + 2]
+    assert before.gap_s == 76 - resumed.steps[at - 1].end_s
+    assert after.switching
+    # What was taken over is what the change is counted from.
+    assert (after.switching["loading_joules"] > 0) <= bool(after.reconfigured)
+
+
 def test_a_run_that_is_adopted_after_its_load_says_how_long_nobody_decided(
     small_pipeline: Path, register: Registered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ipa_energy.adaptation.forecast import STEP_S, Forecast
 from ipa_energy.adaptation.predictor import Predictor, QuantilePredictor
@@ -152,20 +153,41 @@ class Adapter:
             default=None,
         )
         late = result.status == "unknown"
-        return Decision(
+        return self.decision(
+            seen,
+            predicted_rps=predicted,
+            planned_rps=moment.mean_rps,
+            begin=begin,
             status="kept" if result.status == "unknown" else result.status,
-            method=self.method,
-            monitored_load_rps=tuple(seen.tolist()),
-            predicted_load_rps=predicted,
-            planned_load_rps=moment.mean_rps,
             capped_load_rps=moment.capped_rps,
-            decision_s=time.perf_counter() - begin,
             plan=plan,
             conflict=str(result.conflict) if result.conflict else None,
             trouble=f"no plan was found in {self.limit_s:g} s" if late else None,
             gap=result.gap if plan else 0.0,
             forecast=told,
         )
+
+    def decision(
+        self, seen: Counts, *, predicted_rps: float, planned_rps: float, begin: float, **more: Any
+    ) -> Decision:
+        """What was decided.
+
+        Args:
+            seen: requests of the seconds that were looked at.
+            predicted_rps: what the predictor said.
+            planned_rps: what was planned for.
+            begin: when, on :func:`time.perf_counter`, the decision was asked for.
+            more: further attributes.
+        """
+        found = Decision(
+            status="optimal",
+            method=self.method,
+            monitored_load_rps=tuple(seen.tolist()),
+            predicted_load_rps=predicted_rps,
+            planned_load_rps=planned_rps,
+            decision_s=time.perf_counter() - begin,
+        )
+        return replace(found, **more)
 
     def preference(self, plan: Plan, running: Deployment) -> tuple[float, ...]:
         """Order of equally good plans: fewest changes, then least joules (if known), then speed."""

@@ -294,7 +294,7 @@ class PipelineConfig(UnusedKeys):
         None,
         "Quantiles of the forecast that are planned with, ascending, as [0.1, 0.5, 0.9]: the energy"
         " SLA holds at the first, joules are counted at the second, replicas carry the third. null:"
-        " one number for all, as IPA; controller: horizon then takes 0.5 and 0.9.",
+        " one number for all, as IPA; controller: horizon then takes 0.5 and 0.98.",
     )
     adaptation_interval: PositiveInteger = optional(
         10, "Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration."
@@ -324,6 +324,12 @@ class PipelineConfig(UnusedKeys):
         None,
         "controller: horizon: what an interval loses of its objective if all requests of it are"
         " late; null: alpha times the best accuracy, as if late answers were worth nothing.",
+    )
+    early_decisions: bool | None = optional(
+        None,
+        "true: a run decides at once, and not at the interval's end, when more arrives than the"
+        " plan in force carries; the next decision is a whole interval later. null: with"
+        " controller: horizon only.",
     )
     reconfiguration_s: Reconfiguration | None = optional(
         None,
@@ -389,6 +395,12 @@ class PipelineConfig(UnusedKeys):
     def sites(self) -> dict[str, SiteConfig]:
         """The places where the pipeline runs, if there are several."""
         return (self.carbon and self.carbon.sites) or {}
+
+    @property
+    def is_early(self) -> bool:
+        """True if a load beyond the plan in force is not waited out."""
+        said = self.early_decisions
+        return self.controller == "horizon" if said is None else said
 
     @property
     def classes(self) -> tuple[RequestClass, ...]:

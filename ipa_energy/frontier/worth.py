@@ -160,6 +160,6 @@ def bound_of(experiment: Experiment, found: Outturn) -> float:
         counts,
         BoundWeights(joule, settings.beta / seconds),
         run,
-        interval_s=config.adaptation_interval,
+        interval_s=1 if config.is_early else config.adaptation_interval,
         reconfiguration_s=config.told_s,
     )

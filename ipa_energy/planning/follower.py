@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -36,12 +37,11 @@ class Follower(Adapter):
         load_rps = planned_load_rps(float(received_rps.mean()), self.interval_s)
         wanted = next(what for second, what in reversed(self._course) if second <= now_s)
         plan = self._planner.plan_running(wanted, self._planner.moment(load_rps, now_s))
-        return Decision(
-            status="optimal",
-            method=self.method,
-            monitored_load_rps=tuple(received_rps.tolist()),
-            predicted_load_rps=load_rps,
-            planned_load_rps=load_rps,
+        return self.decision(
+            received_rps,
+            predicted_rps=load_rps,
+            planned_rps=load_rps,
+            begin=math.nan,
             decision_s=0.0,
             plan=replace(plan),
         )

@@ -123,14 +123,8 @@ class _ByLoad(Adapter):
         wanted = self.wanted(now_s, received_rps, running, observed)
         planned_rps = planned_load_rps(load_rps, self.interval_s)
         plan = self._planner.plan_running(wanted, self._planner.moment(planned_rps, now_s))
-        return Decision(
-            status="optimal",
-            method=self.method,
-            monitored_load_rps=tuple(received_rps.tolist()),
-            predicted_load_rps=load_rps,
-            planned_load_rps=planned_rps,
-            decision_s=time.perf_counter() - begin,
-            plan=plan,
+        return self.decision(
+            received_rps, predicted_rps=load_rps, planned_rps=planned_rps, begin=begin, plan=plan
         )
 
     def wanted(

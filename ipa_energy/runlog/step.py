@@ -170,6 +170,8 @@ class Step:
             replicas took in fact, NaN where nobody knows; empty where changes played no part.
         forecast: quantiles of the interval's load as they were planned with: ``levels``,
             ``peak_rps`` (the largest second), ``mean_rps``; empty where none were logged.
+        overrun_rps: load beyond the plan before, for which its decision came early; NaN if it was
+            due.
         live: what only a live run has; None for others.
         tally: of the requests that left in it, where their times are not logged; else None.
         work: by class of requests; empty where nobody tells them apart.
@@ -204,6 +206,7 @@ class Step:
     sites: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     switching: Mapping[str, float] = field(default_factory=dict)
     forecast: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    overrun_rps: float = NAN
     live: LiveStep | None = None
     tally: Tally | None = None
     work: tuple[ClassWork, ...] = ()
@@ -288,6 +291,8 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         entry["energy_sla"] = {"joules": sla_j, "planned_at_rps": planned_at, "requests": 0}
     if decision and decision.switching:
         entry["switching"] = {**_switching(decision.switching), "loaded_joules": 0.0}
+    if decision and decision.overrun_rps is not None:
+        entry["overrun_rps"] = _rounded(decision.overrun_rps)
     if interval.gap_s:
         entry["gap_s"] = round(interval.gap_s, 6)
     return with_window(decided_live(entry, interval), served)
@@ -492,6 +497,7 @@ def parse_entry(
             name: (number(site.get("joules")), number(site.get("grams")))
             for name, site in (entry.get("sites") or {}).items()
         },
+        overrun_rps=number(entry.get("overrun_rps")),
         switching={name: number(value) for name, value in (entry.get("switching") or {}).items()},
         forecast={
             name: tuple(number(value) for value in values)

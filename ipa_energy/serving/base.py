@@ -220,6 +220,15 @@ class StageState:
     share: float | None = None
 
 
+def capacity_rps(stages: Sequence[Stage], deployment: Deployment) -> float:
+    """Pipeline requests a second that a configuration sustains, all of it ready."""
+    return min(
+        math.fsum(lane.replicas * lane.option.throughput_rps for lane in run.lanes)
+        / stage.requests_per_input
+        for stage, run in zip(stages, deployment, strict=True)
+    )
+
+
 def changed_stages(new: Sequence[DeployedStage], running: Sequence[DeployedStage]) -> list[str]:
     """Names of the stages that would not run the same thing any more."""
     return [
@@ -334,6 +343,8 @@ class Decision:
         forecast: quantiles of the load of the coming interval, ``levels``, ``peak_rps`` and
             ``mean_rps``; None where only a point was predicted.
         switching: what the change to it is expected to take; None if that played no part.
+        overrun_rps: the load beyond the plan before that made it come before the interval's end;
+            None: it was due.
     """
 
     status: Literal["optimal", "feasible", "infeasible", "kept"]
@@ -349,6 +360,7 @@ class Decision:
     gap: float = 0.0
     forecast: Mapping[str, tuple[float, ...]] | None = None
     switching: Switching | None = None
+    overrun_rps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth
+from ipa_energy.planning.horizon_adapter import carrying_rps, needed_share
 from ipa_energy.runlog import RunLog
 
 VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
@@ -62,3 +66,98 @@ def test_a_killed_run_that_looks_ahead_resumes_to_the_same_end(
     assert sum(step["loading_joules"] for step in paid) > 0
     loaded_j = sum(step["loaded_joules"] for step in paid)
     assert loaded_j == pytest.approx(sum(step["loading_joules"] for step in paid), rel=0.2)
+
+
+def jumping(folder: Path, **keys: object) -> dict[str, Any]:
+    """3 requests a second, and 14 from second 125 on."""
+    path = folder / "jumping.csv"
+    rows = "".join(f"{second},{3 if second < 125 else 14}\n" for second in range(240))
+    path.write_text("second,requests\n" + rows)
+    workload = {"workload_type": "csv", "workload_config": {"path": str(path)}}
+    return {**workload, "predictor_type": "reactive", "controller": "horizon", **keys}
+
+
+def test_a_load_beyond_the_plan_is_not_waited_out(tmp_path: Path) -> None:
+    """Of the two seconds before 126 the second has it."""
+    early = run_experiment(load_experiment(VIDEO, jumping(tmp_path)), tmp_path / "early")
+    assert [step.start_s for step in early.steps][12:15] == [120, 126, 136]
+    step = early.steps[13]
+    assert step.overrun_rps == 8.5
+    assert step.reconfigured
+    assert {math.isnan(other.overrun_rps) for other in early.steps if other is not step} == {True}
+    late = run_experiment(load_experiment(VIDEO, jumping(tmp_path, early_decisions=False)))
+    assert [step.start_s for step in late.steps] == list(range(0, 240, 10))
+    in_time = [metrics(each).sla_attainment for each in (late, early)]
+    assert in_time[1] > in_time[0] + 0.01
+
+
+@pytest.mark.parametrize(("said", "steps"), [(None, 24), (True, 25)])
+def test_other_controllers_decide_early_when_told(
+    tmp_path: Path, said: bool | None, steps: int
+) -> None:
+    settings = jumping(tmp_path, controller="interval", early_decisions=said)
+    assert len(run_experiment(load_experiment(VIDEO, settings)).steps) == steps
+
+
+def test_early_decisions_are_made_again_where_a_killed_run_made_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = jumping(tmp_path)
+    append = RunLog.append_interval
+
+    def stop(self: RunLog, interval: Any) -> None:
+        if interval.timestep_s >= 150:
+            raise KeyboardInterrupt
+        append(self, interval)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "append_interval", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(load_experiment(VIDEO, settings), tmp_path / "run")
+    resumed = run_experiment(load_experiment(VIDEO, settings), tmp_path / "run", resume=True)
+    whole = run_experiment(load_experiment(VIDEO, settings), tmp_path / "whole")
+    assert [(s.start_s, s.label) for s in resumed.steps] == [
+        (s.start_s, s.label) for s in whole.steps
+    ]
+    assert resumed.requests.done_s == pytest.approx(whole.requests.done_s)
+
+
+def test_the_log_says_with_what_it_was_planned_and_what_the_change_weighed(tmp_path: Path) -> None:
+    found = run_experiment(load_experiment(VIDEO, jumping(tmp_path)), tmp_path / "run")
+    step = next(step for step in found.steps if step.reconfigured)
+    assert step.forecast["planned_levels"] == (0.5, 0.98)
+    assert len(step.forecast["peak_rps"]) == len(step.forecast["levels"])
+    assert step.switching["penalty"] > 0
+
+
+def test_no_early_run_exceeds_its_bound(tmp_path: Path) -> None:
+    experiment = load_experiment(VIDEO, jumping(tmp_path, energy_weight=1))
+    found = run_experiment(experiment)
+    outturn = outturn_of_run(metrics(found))
+    assert worth(experiment, course_of_run(experiment, found), outturn) <= bound_of(
+        experiment, outturn
+    )
+
+
+@pytest.mark.parametrize(
+    ("second", "share"),
+    [
+        ([6] * 10, 1.0),  # what comes all the time is carried
+        ([10] + [0] * 9, 0.5),  # one second is served in two
+        ([10] * 4 + [0] * 6, 0.8),  # four in five
+        ([0] * 10, 1.0),
+    ],
+)
+def test_what_the_patience_bridges_is_not_carried(second: list[int], share: float) -> None:
+    assert needed_share(np.array(second * 3), 1.0) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("load_rps", [1.0, 5.0, 28.0])
+def test_random_arrivals_seldom_wait_longer_than_they_have_patience(load_rps: float) -> None:
+    """One server of steady services, by Lindley's recursion."""
+    random = np.random.default_rng(3)
+    service_s = 1 / carrying_rps(load_rps, 1.0)
+    gaps_s = random.exponential(1 / load_rps, 200_000)
+    walk = np.cumsum(np.concatenate([[0.0], service_s - gaps_s]))
+    waits_s = walk - np.minimum.accumulate(walk)
+    assert 0.005 < (waits_s > 1.0).mean() < 0.02

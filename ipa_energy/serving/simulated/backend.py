@@ -82,8 +82,9 @@ def simulated(setting: Setting) -> Serving:
         serving=config.serving,
         classes=setting.classes,
         delays_s={name: site.network_delay_s for name, site in config.sites.items()},
+        clock=(clock := VirtualClock()),
     )
-    return Serving(backend, setting.load, VirtualClock())
+    return Serving(backend, setting.load, clock)
 
 
 class SimulatedBackend:
@@ -104,6 +105,7 @@ class SimulatedBackend:
         classes: of the requests of ``load``; None where nobody tells them apart.
         delays_s: site → what the network adds to a request that goes there; there and back, all
             of it on the way.
+        clock: the run's, which may be ahead of the last window; None: nobody looks ahead of it.
 
     Raises:
         ConfigError: a time or the seed is negative, the numbers of stages differ, or ``initial`` is
@@ -126,11 +128,12 @@ class SimulatedBackend:
         serving: ServingMode = "central",
         classes: ClassesOfRequests | None = None,
         delays_s: Mapping[str, float] | None = None,
+        clock: VirtualClock | None = None,
     ) -> None:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
         _check_settings(len(stages), seed, drop_limit_s, reconfiguration_s, timeouts)
         self._stages = tuple(stages)
-        self._load, self._classes = load, classes
+        self._load, self._classes, self._clock = load, classes, clock
         self._now_s = 0.0
         self._sent_rps: list[int] = []
         make: Callable[..., Simulation] = Simulation
@@ -165,8 +168,14 @@ class SimulatedBackend:
         return self._simulation.states()
 
     def received_rps(self, window_s: int) -> Counts:
-        """What was sent in each of the last ``window_s`` seconds."""
-        return np.array(self._sent_rps[-window_s:], dtype=np.int64)
+        """What was sent in each of the last ``window_s`` seconds, by the clock's time."""
+        sent_rps = self._sent_rps[-window_s:]
+        now_s = int(self._clock.now_s) if self._clock else 0
+        if self._load is not None and now_s > self._now_s:
+            since = self._load.sending_s(self._now_s, now_s).astype(np.int64) - int(self._now_s)
+            more = np.bincount(since, minlength=now_s - int(self._now_s))
+            sent_rps = [*sent_rps, *more.tolist()][-window_s:]
+        return np.array(sent_rps, dtype=np.int64)
 
     def collect(self, until_s: float) -> Served:
         """Offer the load and run the clock; see :meth:`.base.Backend.collect`."""
