@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fitting import trained
 
 from ipa_energy.adaptation import lstm
 from ipa_energy.adaptation.forecast import LEVELS, STEP_S
 from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.config.workload import TwitterWindow
-from ipa_energy.errors import IpaEnergyError, UnavailableError
+from ipa_energy.errors import IpaEnergyError
 from ipa_energy.workloads import SHAPES, twitter_workload
 from ipa_energy.workloads.shapes import DAMPING_FACTOR, Shape, drawn_counts, rate_of
 
@@ -37,7 +38,6 @@ DAMPINGS = {1: 25_000, 2: 25_000, 4: 25_000, 8: 60_000, 16: 25_000}
 """Divisor of the trace → windows of it."""
 TRACE_S = 1200
 BATCH = 1024
-LEARNING_RATE = 8e-3
 WANDERING = Shape(
     TRACE_S, lambda random: [(0, random.uniform(5, 30))], (0, 10**9), sway=0.5, sway_s=240
 )
@@ -105,68 +105,37 @@ def with_short_histories(maxima: Floats, random: np.random.Generator) -> Ints:
     return shown
 
 
-def trained(windows: Windows, *, epochs: int, seed: int) -> lstm.Weights:
-    """Fit the network with Adam; the same seed gives the same weights.
+def fit(windows: Windows, *, epochs: int, seed: int) -> lstm.Weights:
+    """Fit the network to the windows; the same seed gives the same weights.
 
     Raises:
         UnavailableError: torch is not installed.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise UnavailableError(
-            "training needs torch; fix: pip install ipa-energy[train]"
-        ) from error
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    network = torch.nn.LSTM(lstm.QUANTILE_INPUTS, lstm.UNITS, batch_first=True)
-    head = torch.nn.Linear(lstm.UNITS, lstm.QUANTILE_OUTPUTS)
-    torch.nn.init.zeros_(head.weight)  # start with what came last
-    torch.nn.init.zeros_(head.bias)
-    parameters = [*network.parameters(), *head.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     maxima, means = windows
-    batches = -(-len(maxima) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * batches)
-    levels = torch.tensor(LEVELS, dtype=torch.float32)
     coming = np.stack([maxima[:, lstm.STEPS :], means[:, lstm.STEPS :]], axis=2)
-    for epoch in range(epochs):
-        random = np.random.default_rng([seed, epoch])
+
+    def examples(random: np.random.Generator) -> tuple[Floats, Floats]:
         shown = with_short_histories(maxima, random)
         seen = [np.take_along_axis(each[:, : lstm.STEPS], shown, 1) for each in windows]
         inputs, scale = lstm.quantile_features(*seen)
-        x = torch.tensor(inputs, dtype=torch.float32)
-        y = torch.tensor(coming / scale.reshape(-1, 1, 1), dtype=torch.float32)
-        total = 0.0
-        for rows in torch.tensor(random.permutation(len(maxima))).split(BATCH):
-            states, _ = network(x[rows])
-            change = head(states[:, -1]).reshape(-1, lstm.STEPS_AHEAD, 2, len(LEVELS))
-            missing = y[rows, ..., None] - (x[rows, -1, :2].reshape(-1, 1, 2, 1) + change)
-            loss = torch.maximum(levels * missing, (levels - 1) * missing).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(rows)
-        print(f"epoch {epoch + 1}/{epochs}: loss {total / len(maxima):.5f}", file=sys.stderr)
-    metadata = {"torch": str(torch.__version__), "epochs": epochs, "seed": seed}
-    return weights_of(network, head, metadata)
+        return inputs, coming / scale.reshape(-1, 1, 1)
 
+    def loss_of(seen: Any, came: Any, output: Any) -> Any:
+        levels = came.new_tensor(LEVELS)
+        change = output.reshape(-1, lstm.STEPS_AHEAD, 2, len(LEVELS))
+        missing = came[..., None] - (seen[:, -1, :2].reshape(-1, 1, 2, 1) + change)
+        return (levels * missing).maximum((levels - 1) * missing).mean()
 
-def weights_of(network: Any, head: Any, metadata: dict[str, Any]) -> lstm.Weights:
-    """The weights of a one-layer ``torch.nn.LSTM`` and its ``torch.nn.Linear`` head."""
-    arrays = {
-        "weight_ih": network.weight_ih_l0,
-        "weight_hh": network.weight_hh_l0,
-        "bias_ih": network.bias_ih_l0,
-        "bias_hh": network.bias_hh_l0,
-        "head_weight": head.weight,
-        "head_bias": head.bias,
-    }
-    found = {name: tensor.detach().numpy().astype(np.float64) for name, tensor in arrays.items()}
-    return lstm.Weights(**found, metadata=metadata)
+    arrays, metadata = trained(
+        examples,
+        loss_of,
+        inputs=lstm.QUANTILE_INPUTS,
+        outputs=lstm.QUANTILE_OUTPUTS,
+        batch=BATCH,
+        epochs=epochs,
+        seed=seed,
+    )
+    return lstm.Weights(**arrays, metadata=metadata)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -190,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
             parts += of_trace(trace, np.random.default_rng(options.seed))
             trained_on += f"; IPA's trace, seconds 0..{end}, ÷ {', '.join(map(str, DAMPINGS))}"
         joined = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-        weights = trained((joined[0], joined[1]), epochs=options.epochs, seed=options.seed)
+        weights = fit((joined[0], joined[1]), epochs=options.epochs, seed=options.seed)
     except IpaEnergyError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

@@ -21,9 +21,9 @@ largest second and the mean, each at the levels of :data:`~.forecast.LEVELS`::
     input of step k     ( x_k / m,  mean_k / m,  log(1 + m) / 5 )
     quantile            m · max(0, (x_12 or mean_12) / m + w·h_12 + b)      sorted by level
 
-Weights: ``lstm.npz`` beside this file, made by ``experiments/train_lstm_predictor.py`` on our own
-generators, and ``lstm_quantiles.npz`` by ``experiments/predictors/train_quantiles.py`` on them and
-on the first 14 days of IPA's trace; their ``metadata`` says how and with what result.
+Weights: ``lstm.npz`` beside this file, made by ``experiments/predictors/train_lstm_predictor.py``
+on our own generators, and ``lstm_quantiles.npz`` by ``train_quantiles.py`` there on them and on the
+first 14 days of IPA's trace; their ``metadata`` says how and with what result.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def load_weights(path: Path = WEIGHTS_PATH, *, has_quantiles: bool = False) -> W
         ConfigError: the file is missing, damaged, or of another network.
     """
     shapes = _QUANTILE_SHAPES if has_quantiles else _SHAPES
-    script = "predictors/train_quantiles.py" if has_quantiles else "train_lstm_predictor.py"
-    fix = f"make it again with experiments/{script}"
+    script = "train_quantiles.py" if has_quantiles else "train_lstm_predictor.py"
+    fix = f"make it again with experiments/predictors/{script}"
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name], dtype=np.float64) for name in shapes}

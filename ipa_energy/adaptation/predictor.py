@@ -235,9 +235,7 @@ class HistoryPredictor:
         self, history_rps: Sequence[int] | Counts, now_s: int, horizon_s: int = HORIZON_S
     ) -> Forecast:
         """See :meth:`Predictor.forecast`: the point with the spread of its own errors."""
-        counts = np.asarray(history_rps[-self.memory_s :], dtype=np.int64)
-        if not len(counts):
-            raise ValueError(f"no load was seen before second {now_s}")
+        counts = _remembered(history_rps, self.memory_s, now_s)
         if self.quantiles is not None:
             return self.quantiles(counts, horizon_s)
         windows = math.ceil(self.monitoring_s / STEP_S)
@@ -261,6 +259,18 @@ class HistoryPredictor:
                 now_s, name, len(maxima), STEP_S, [name for name, _ in usable],
             )  # fmt: skip
         return forecast_rps
+
+
+def _remembered(history_rps: Sequence[int] | Counts, memory_s: int, now_s: int) -> Counts:
+    """The part of the history that a forecast looks at.
+
+    Raises:
+        ValueError: there is none.
+    """
+    counts = np.asarray(history_rps[-memory_s:], dtype=np.int64)
+    if not len(counts):
+        raise ValueError(f"no load was seen before second {now_s}")
+    return counts
 
 
 @lru_cache(maxsize=4096)
@@ -299,9 +309,7 @@ class QuantilePredictor:
         self, history_rps: Sequence[int] | Counts, now_s: int, horizon_s: int = HORIZON_S
     ) -> Forecast:
         """See :meth:`Predictor.forecast`."""
-        counts = np.asarray(history_rps[-self.memory_s :], dtype=np.int64)
-        if not len(counts):
-            raise ValueError(f"no load was seen before second {now_s}")
+        counts = _remembered(history_rps, self.memory_s, now_s)
         return self.quantiles(counts, horizon_s)
 
 

@@ -65,7 +65,7 @@ def forecast_scores(run: Run) -> tuple[ForecastScore, ...]:
     offered_rps = run.offered_rps
     came = [offered_rps[int(step.start_s) : int(step.start_s) + length_s] for step in told]
     came_of = {"peak_rps": np.max(came, axis=1), "mean_rps": np.mean(came, axis=1)}
-    planned = run.config.get("forecast_levels") or ()
+    planned = told[0].forecast.get("planned_levels") or run.config.get("forecast_levels") or ()
     return tuple(
         _score(
             kind,

@@ -189,13 +189,18 @@ class Saving:
         relaxed = [
             needed
             for needed, outcome in zip(self.attainments, self.outcomes, strict=True)
-            if needed < outcome.sla_attainment - ATTAINMENT_ROOM
+            if not _is_as_punctual(needed, outcome)
         ]
         if relaxed:
             equal = "accuracy"
             late = f", which answer only {share(min(relaxed))} of the requests in time"
         saved = f"{share(abs(self.mean))} {more} {what}"
         return f"at the same {equal}, {saved} than {rivals}{spread}{late}"
+
+
+def _is_as_punctual(attainment: float, outcome: Outcome) -> bool:
+    """True if the hull that an outcome is held against counts a run with this attainment."""
+    return attainment >= outcome.sla_attainment - ATTAINMENT_ROOM - SAME_ATTAINMENT
 
 
 def saving_of(with_energy: Sequence[Outcome], without: Sequence[Outcome]) -> Saving:

@@ -299,15 +299,7 @@ def yardstick_table(comparison: Comparison) -> Table | None:
     return Table(
         "What energy saves at equal accuracy and SLA attainment",
         "run",
-        [
-            Head("with energy", "J/request"),
-            Head("least without", "J/request"),
-            Head("saving", "%"),
-            Head("range", "over the seeds, %"),
-            Head("seeds"),
-            Head("accuracy"),
-            Head("in SLA", "at least, %"),
-        ],
+        _saving_heads("energy", "J/request"),
         rows,
         note="Least without: the joules, at the accuracy of the run, of the best mixture of runs of"
         " the same pipeline with no energy in the objective, at other weights and with IPA's"
@@ -328,24 +320,27 @@ def grams_yardstick_table(comparison: Comparison) -> Table | None:
     ]
     if not rows:
         return None
-    unit = "g/million requests"
     return Table(
         "What carbon saves at equal accuracy and SLA attainment",
         "run",
-        [
-            Head("with carbon", unit),
-            Head("least without", unit),
-            Head("saving", "%"),
-            Head("range", "over the seeds, %"),
-            Head("seeds"),
-            Head("accuracy"),
-            Head("in SLA", "at least, %"),
-        ],
+        _saving_heads("carbon", "g/million requests"),
         rows,
         note="As above, in grams, and against runs with a constant weight of energy as well: what"
         " is left is what knowing the hour's intensity is worth.",
         together=3,
     )
+
+
+def _saving_heads(what: str, unit: str) -> list[Head]:
+    return [
+        Head(f"with {what}", unit),
+        Head("least without", unit),
+        Head("saving", "%"),
+        Head("range", "over the seeds, %"),
+        Head("seeds"),
+        Head("accuracy"),
+        Head("in SLA", "at least, %"),
+    ]
 
 
 def _saving_row(name: str, saving: Saving, colors: Mapping[str, str]) -> Row:

@@ -81,6 +81,19 @@ _GROWTH = 4
 """So many times as long as the last step the next one may take."""
 
 
+def _table_of(problem: Problem) -> Table | None:
+    """What is searched; None if nothing can be feasible.
+
+    Raises:
+        ConfigError: GPUs are to be cut, which is no sum within a limit.
+    """
+    require_no_pools(problem.settings.gpus, "pareto")
+    if problem.is_empty():
+        return None
+    table = Table.of(problem)
+    return None if table.is_hopeless else table
+
+
 def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[Choice]:
     """The ``top_k`` best choices, best first; empty if infeasible. Exact.
 
@@ -90,11 +103,8 @@ def solve(problem: Problem, top_k: int = 1, wanted: int | None = None) -> list[C
     Raises:
         ConfigError: GPUs are to be cut, which is no sum within a limit.
     """
-    require_no_pools(problem.settings.gpus, "pareto")
-    if problem.is_empty():
-        return []
-    table = Table.of(problem)
-    if table.is_hopeless:
+    table = _table_of(problem)
+    if table is None:
         return []
     if table.combinations <= SMALL_COMBINATIONS:
         return _search_small(table, Wanted(top_k, top_k))
@@ -111,13 +121,9 @@ def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
     Raises:
         ConfigError: as :func:`solve`.
     """
-    require_no_pools(problem.settings.gpus, "pareto")
-    nothing = Bounded([], -math.inf)
-    if problem.is_empty():
-        return nothing
-    table = Table.of(problem)
-    if table.is_hopeless:
-        return nothing
+    table = _table_of(problem)
+    if table is None:
+        return Bounded([], -math.inf)
     if table.combinations <= SMALL_COMBINATIONS:
         choices = solve_with_ties(problem, top_k, _MOST_TIES) or solve(problem, top_k)
         return Bounded(choices, max((problem.worth(each) for each in choices), default=-math.inf))
@@ -221,11 +227,8 @@ def solve_with_ties(
     Raises:
         ConfigError: as :func:`solve`.
     """
-    require_no_pools(problem.settings.gpus, "pareto")
-    if problem.is_empty():
-        return []
-    table = Table.of(problem)
-    if table.is_hopeless:
+    table = _table_of(problem)
+    if table is None:
         return []
     floor, margin = table.floor(), _tie_margin(table)
     wanted = Wanted(top_k, most, margin)

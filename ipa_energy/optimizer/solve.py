@@ -173,61 +173,67 @@ def _timed(
 ) -> Result:
     if top_k < 1:
         raise ConfigError(f"{top_k} plans asked for", where="top_k", allowed="1 or more")
-    if problem.settings.mix:
-        return _mixed(problem, solver, method, limit_s=limit_s, start=start)
+    find = _mix_of if problem.settings.mix else _plans_of
+    plans, bound = find(problem, solver, method, top_k, limit_s=limit_s, start=start)
+    decision_s = time.perf_counter() - start
+    status = _status(plans, bound)
+    conflict = None
+    if status == "infeasible":
+        why = find_mix_conflict if problem.settings.mix else find_conflict
+        conflict = why(problem, None if limit_s is None else Deadline.after(limit_s))
+    if bound is None and plans:
+        bound = plans[0].objective
+    return Result(
+        status=status,
+        method=method,
+        load_rps=problem.load_rps,
+        plans=plans,
+        decision_s=decision_s,
+        conflict=conflict,
+        limit_s=limit_s,
+        bound=math.nan if bound is None or not plans else bound,
+    )
+
+
+Found = tuple[tuple[Plan, ...], float | None]
+"""Checked plans, and what no plan is better than; None: nothing was left open."""
+
+
+def _plans_of(
+    problem: Problem,
+    solver: Solver,
+    method: str,
+    top_k: int,
+    *,
+    limit_s: float | None,
+    start: float,
+) -> Found:
+    """The best plans of one option a stage."""
     within = getattr(solver, "within", None)
     if limit_s is None or within is None:
-        choices, bound = _settled(problem, solver, method, top_k), None
-    else:
-        deadline = Deadline(start + limit_s)
-        bounded = within(problem, top_k, deadline)
-        choices, bound = _ordered_in_time(problem, bounded, method, top_k), bounded.bound
-    plans = checked_plans(problem, choices, method)
-    decision_s = time.perf_counter() - start
-    status = _status(plans, bound)
-    conflict = None
-    if status == "infeasible":
-        conflict = find_conflict(problem, None if limit_s is None else Deadline.after(limit_s))
-    if bound is None:
-        bound = plans[0].objective if plans else math.nan
-    return Result(
-        status=status,
-        method=method,
-        load_rps=problem.load_rps,
-        plans=plans,
-        decision_s=decision_s,
-        conflict=conflict,
-        limit_s=limit_s,
-        bound=bound if plans else math.nan,
-    )
+        return checked_plans(problem, _settled(problem, solver, method, top_k), method), None
+    bounded = within(problem, top_k, Deadline(start + limit_s))
+    choices = _ordered_in_time(problem, bounded, method, top_k)
+    return checked_plans(problem, choices, method), bounded.bound
 
 
-def _mixed(
-    problem: Problem, solver: Solver, method: str, *, limit_s: float | None, start: float
-) -> Result:
+def _mix_of(
+    problem: Problem,
+    solver: Solver,
+    method: str,
+    top_k: int,
+    *,
+    limit_s: float | None,
+    start: float,
+) -> Found:
     """The best mix; the next best ones differ from it by as little as one likes."""
+    del top_k
     make = mixer_of(solver, method)
-    deadline = None if limit_s is None else Deadline(start + limit_s)
-    found = solve_mixed(make, problem, deadline)
+    found = solve_mixed(make, problem, None if limit_s is None else Deadline(start + limit_s))
     plans = () if found.parts is None else _checked([build_mix(problem, found.parts)], method)
-    decision_s = time.perf_counter() - start
-    bound = None if found.finished else found.bound
-    status = _status(plans, bound)
-    conflict = None
-    if status == "infeasible":
-        limit = None if limit_s is None else Deadline.after(limit_s)
-        conflict = find_mix_conflict(problem, limit)
-    objective = plans[0].objective if plans else math.nan
-    return Result(
-        status=status,
-        method=method,
-        load_rps=problem.load_rps,
-        plans=plans,
-        decision_s=decision_s,
-        conflict=conflict,
-        limit_s=limit_s,
-        bound=objective if bound is None else max(bound, objective),
-    )
+    if found.finished:
+        return plans, None
+    return plans, max(found.bound, plans[0].objective) if plans else found.bound
 
 
 def _status(plans: Sequence[Plan], bound: float | None) -> Status:

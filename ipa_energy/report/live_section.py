@@ -6,7 +6,7 @@ A run that was simulated has none of it, and a page of such runs no section.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, key_of
@@ -266,8 +266,7 @@ def change_table(drawn: Drawn) -> Table:
         Head("all served", "s after", digits=2),
         Head("old gone", "s after", digits=2),
     ]
-    note = _more("changes", len(rows))
-    return Table("Changes as they happened", "asked at", heads, rows[:MOST_ROWS], note)
+    return _first_rows("Changes as they happened", "asked at", heads, rows, "changes")
 
 
 def trouble_table(drawn: Drawn) -> Table:
@@ -279,9 +278,7 @@ def trouble_table(drawn: Drawn) -> Table:
         if one.phase in TROUBLE
     ]
     heads = [Head("stage"), Head("replica"), Head("option"), Head("what"), Head("why")]
-    return Table(
-        "Replicas in trouble", "at", heads, rows[:MOST_ROWS], _more("happenings", len(rows))
-    )
+    return _first_rows("Replicas in trouble", "at", heads, rows, "happenings")
 
 
 def replica_table(drawn: Drawn) -> Table:
@@ -306,13 +303,17 @@ def replica_table(drawn: Drawn) -> Table:
         Head("CPU", "s", digits=1),
         Head("answered", "requests", digits=0),
     ]
-    rows = [Row(name, cells) for name, cells in ordered[:MOST_ROWS]]
-    return Table("What each replica spent", "replica", heads, rows, _more("replicas", len(sums)))
+    rows = [Row(name, cells) for name, cells in ordered]
+    return _first_rows("What each replica spent", "replica", heads, rows, "replicas")
 
 
-def _more(what: str, count: int) -> str:
-    """A note where a table does not show all."""
-    return f"The first {MOST_ROWS} of {count} {what}." if count > MOST_ROWS else ""
+def _first_rows(
+    title: str, corner: str, heads: Sequence[Head], rows: Sequence[Row], what: str
+) -> Table:
+    """A table of :data:`MOST_ROWS` rows at most, with a note where there are more."""
+    more = len(rows) > MOST_ROWS
+    note = f"The first {MOST_ROWS} of {len(rows)} {what}." if more else ""
+    return Table(title, corner, heads, rows[:MOST_ROWS], note)
 
 
 def live_figures(runs: Iterable[Drawn]) -> list[Figure]:

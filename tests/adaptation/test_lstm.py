@@ -1,4 +1,4 @@
-import importlib.util
+import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +13,14 @@ from ipa_energy.adaptation.predictor import forecast_lstm, make_predictor
 from ipa_energy.errors import ConfigError
 from ipa_energy.workloads import SHAPES, named_workload
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "predictors"))
+
 OF_MINUTES = [name for name in SHAPES if name != "diurnal"]
 
 
 @pytest.fixture(scope="module")
 def training() -> ModuleType:
-    path = Path(__file__).parents[2] / "experiments" / "train_lstm_predictor.py"
-    spec = importlib.util.spec_from_file_location("train_lstm_predictor", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("train_lstm_predictor")
 
 
 def random_weights(seed: int) -> lstm.Weights:
@@ -283,12 +278,7 @@ def test_quantiles_of_unseen_seeds_cover_what_they_say(shape: str) -> None:
 
 def test_training_the_second_network_runs_and_repeats(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    path = Path(__file__).parents[2] / "experiments" / "predictors" / "train_quantiles.py"
-    spec = importlib.util.spec_from_file_location("train_quantiles", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("train_quantiles")
     found = []
     for name in ("a.npz", "b.npz"):
         small = ["--epochs", "1", "--train-seeds", "2"]

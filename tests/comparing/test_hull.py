@@ -104,3 +104,9 @@ def test_a_saving_does_not_rest_on_the_last_tenths_of_the_requests_in_time() -> 
     saving = saving_of([mine], [*WITHOUT, little_later, late])
     assert saving.mean == pytest.approx(1 - 4.0 / 4.2)
     assert saving.attainments == (1.0,)
+    # Whoever the hull counts as punctual is not said to be late, to the last tenth.
+    only = saving_of([mine], [outcome(0.9, 4.2, in_time=0.9948)])
+    assert "at the same accuracy and SLA attainment" in only.sentence()
+    assert hull_of([outcome(0.9, 4.2, in_time=0.9948)], 1.0 - 0.005).corners
+    later = saving_of([mine], [outcome(0.9, 4.2, in_time=0.9944)])
+    assert "which answer only 99.4 % of the requests in time" in later.sentence()

@@ -1,8 +1,8 @@
 """Train the LSTM load predictor and say how good it is against the simple ones.
 
-    python experiments/train_lstm_predictor.py --out ipa_energy/adaptation/lstm.npz
-    python experiments/train_lstm_predictor.py --evaluate ipa_energy/adaptation/lstm.npz \
-        --trace TRACE.csv --damping 8
+    python experiments/predictors/train_lstm_predictor.py --out ipa_energy/adaptation/lstm.npz
+    python experiments/predictors/train_lstm_predictor.py --trace TRACE.csv --damping 8 \
+        --evaluate ipa_energy/adaptation/lstm.npz
 
 Trains on our own generators only (:mod:`ipa_energy.workloads.shapes`), at many scales and noise
 levels, plus a wandering level and constant loads, so that the network learns how loads move and
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fitting import trained
 
 from ipa_energy.adaptation import lstm
 from ipa_energy.adaptation.forecast import STEP_S, pinball_rps, smape
@@ -35,7 +36,7 @@ from ipa_energy.adaptation.predictor import (
     forecast_reactive,
     window_maxima,
 )
-from ipa_energy.errors import IpaEnergyError, UnavailableError
+from ipa_energy.errors import IpaEnergyError
 from ipa_energy.workloads import SHAPES, csv_workload, named_workload
 from ipa_energy.workloads.shapes import DAMPING_FACTOR, Shape, drawn_counts, rate_of
 
@@ -47,7 +48,6 @@ FIRST_TRAINING_SEED = 1000
 HELD_OUT_SEEDS = range(20)
 TRACE_S = 1200
 BATCH = 512
-LEARNING_RATE = 8e-3
 TRAINED_ON = {name: SHAPES[name] for name in ("bursty", "steady-low", "steady-high", "fluctuating")}
 """The shapes of minutes."""
 BASELINES = {"reactive": forecast_reactive, "max": forecast_max, "avg": forecast_avg}
@@ -116,66 +116,27 @@ def with_short_histories(windows: Windows, random: np.random.Generator) -> Windo
     return replace(windows, maxima=maxima)
 
 
-def trained(windows: Windows, *, epochs: int, seed: int) -> lstm.Weights:
-    """Fit the network to the windows with Adam; the same seed gives the same weights.
+def fit(windows: Windows, *, epochs: int, seed: int) -> lstm.Weights:
+    """Fit the network to the windows; the same seed gives the same weights.
 
     Raises:
         UnavailableError: torch is not installed.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise UnavailableError(
-            "training needs torch; fix: pip install ipa-energy[train]"
-        ) from error
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    network = torch.nn.LSTM(lstm.INPUTS, lstm.UNITS, batch_first=True)
-    head = torch.nn.Linear(lstm.UNITS, 1)
-    torch.nn.init.zeros_(head.weight)  # start as the reactive predictor
-    torch.nn.init.zeros_(head.bias)
-    parameters = [*network.parameters(), *head.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    batches = -(-len(windows) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * batches)
-    for epoch in range(epochs):
-        random = np.random.default_rng([seed, epoch])
-        epoch_windows = with_short_histories(windows, random)
-        inputs, scale = lstm.features(epoch_windows.maxima)
-        x = torch.tensor(inputs, dtype=torch.float32)
-        y = torch.tensor(epoch_windows.target_rps / scale, dtype=torch.float32)
-        total = 0.0
-        for rows in torch.tensor(random.permutation(len(windows))).split(BATCH):
-            states, _ = network(x[rows])
-            missing = y[rows] - (x[rows, -1, 0] + head(states[:, -1]).squeeze(1))
-            loss = torch.maximum(QUANTILE * missing, (QUANTILE - 1) * missing).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(rows)
-        print(f"epoch {epoch + 1}/{epochs}: loss {total / len(windows):.5f}", file=sys.stderr)
-    metadata = {"torch": str(torch.__version__), "epochs": epochs, "seed": seed}
-    return weights_of(network, head, metadata)
 
+    def examples(random: np.random.Generator) -> tuple[Floats, Floats]:
+        shown = with_short_histories(windows, random)
+        inputs, scale = lstm.features(shown.maxima)
+        return inputs, shown.target_rps / scale
 
-def weights_of(network: Any, head: Any, metadata: dict[str, Any]) -> lstm.Weights:
-    """The weights of a one-layer ``torch.nn.LSTM`` and its ``torch.nn.Linear`` head."""
+    def loss_of(seen: Any, came: Any, change: Any) -> Any:
+        missing = came - (seen[:, -1, 0] + change.squeeze(1))
+        return (QUANTILE * missing).maximum((QUANTILE - 1) * missing).mean()
 
-    def array(tensor: Any) -> Floats:
-        return np.asarray(tensor.detach().numpy(), dtype=np.float64)
-
-    return lstm.Weights(
-        weight_ih=array(network.weight_ih_l0),
-        weight_hh=array(network.weight_hh_l0),
-        bias_ih=array(network.bias_ih_l0),
-        bias_hh=array(network.bias_hh_l0),
-        head_weight=array(head.weight)[0],
-        head_bias=array(head.bias)[0],
-        metadata=metadata,
+    arrays, metadata = trained(
+        examples, loss_of, inputs=lstm.INPUTS, outputs=1, batch=BATCH, epochs=epochs, seed=seed
     )
+    one = {name: arrays[name][0] for name in ("head_weight", "head_bias")}
+    return lstm.Weights(**{**arrays, **one}, metadata=metadata)
 
 
 def errors_of(forecast_rps: Floats, target_rps: Floats) -> dict[str, float]:
@@ -235,7 +196,7 @@ def train_and_save(out: Path, *, epochs: int, train_seeds: int, seed: int) -> ls
     start_s = time.perf_counter()
     seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + train_seeds)
     windows = training_windows(seeds)
-    weights = trained(windows, epochs=epochs, seed=seed)
+    weights = fit(windows, epochs=epochs, seed=seed)
     metadata = weights.metadata | {
         "trained_on": f"{len(windows)} windows: {', '.join(TRAINED_ON)}, wandering, constant; "
         f"seeds {seeds.start}..{seeds.stop - 1}, scaled 0.2 to 30 times",

@@ -1,6 +1,6 @@
 """How good the predictors are on loads that none of them was trained on.
 
-    python experiments/predictors/evaluate.py --ipa-home DIR --out experiments/predictors/result.md
+    python experiments/predictors/held_out.py --ipa-home DIR --out experiments/predictors/result.md
 
 Every 10 s of each window a forecast is made from what was seen until then, as a run makes it, and
 held against what came. SMAPE is IPA's: of the largest load of the next 20 s, beside the rounded
@@ -71,7 +71,7 @@ AFTER_LONG = ("IPA's evaluation", "bursty, ÷ 8", "4 × 20 min of 6 days, ÷ 8")
 HEAD = f"""\
 # How good the forecasts are
 
-    python experiments/predictors/evaluate.py --ipa-home DIR --out experiments/predictors/result.md
+    python experiments/predictors/held_out.py --ipa-home DIR --out experiments/predictors/result.md
 
 IPA publishes a SMAPE of {IPA_SMAPE} % for its LSTM; its script computes it from the largest load of
 20 s on seconds 1,296,000 to 1,297,200 of its trace, undamped. *Point* is what IPA would plan for
