@@ -9,7 +9,7 @@ one replica, e the dynamic joules of a request and p the idle watts of one repli
     power       P  = λ·J                              watts
     carbon      G  = E·CI·PUE / 3.6e6                 grams, for E joules at CI grams per kWh
 
-Only the certificate of a plan (:mod:`ipa_energy.optimizer.plan`) computes them a second time, on
+Only the certificate of a plan (:mod:`.optimizer.plan_building`) computes them a second time, on
 purpose: it is the second opinion on every plan.
 """
 

@@ -25,7 +25,8 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.dominance import pareto_points
-from ipa_energy.optimizer.plan import Choice, Plan, build_plan
+from ipa_energy.optimizer.plan import Choice, Plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.pools import require_no_pools
 from ipa_energy.optimizer.problem import Candidates, Problem
 from ipa_energy.optimizer.table import Resource

@@ -50,7 +50,8 @@ from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import SCALE, LinearProgram, Solver
-from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan, build_plan
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.pools import held
 from ipa_energy.optimizer.problem import Problem, StageColumns, StageRules, accuracy_scores
 from ipa_energy.optimizer.quantities import (

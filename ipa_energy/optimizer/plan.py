@@ -1,42 +1,23 @@
-"""A plan: what every stage runs, what that means, and its certificate.
-
-A :class:`Plan` is built from the profile alone, in plain scalar arithmetic that shares no code with
-the solvers' tables (:mod:`.problem`): the formulas of :mod:`ipa_energy.energy` are here a second
-time on purpose, so that its :class:`Certificate` is a second opinion on every constraint.
-"""
+"""A plan: what every stage runs, what that means, and its certificate (:mod:`.plan_building`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipa_energy.as_json import or_none
-from ipa_energy.optimizer.pools import Cut, cuts_of, gpus_used
-from ipa_energy.optimizer.problem import (
-    Problem,
-    StageRules,
-    accuracy_ranks,
-    combine_accuracy,
-    within,
-)
+from ipa_energy.optimizer.pools import Cut
 from ipa_energy.optimizer.quantities import (
-    CAPPED_JOULES,
-    LATENCY_OF,
-    UNITS,
     Moment,
-    amount_of,
 )
-from ipa_energy.optimizer.queue_wait import planned_wait_s
-from ipa_energy.optimizer.settings import Cap, Settings, Term, caps_at, caps_of, terms_of
 from ipa_energy.records import (
     EVERY_CLASS,
     EnergyRisk,
     Option,
     Part,
     Quality,
-    Stage,
     joined_meters,
     weakest_quality,
 )
@@ -324,7 +305,7 @@ class Plan:
 
         Of requests in classes it is that of the slowest class.
         """
-        return _latency_s(self.stages)
+        return latency_of(self.stages)
 
     @property
     def joules_per_request(self) -> float:
@@ -337,7 +318,7 @@ class Plan:
 
         With ``upper`` the sum of the stages' upper ends; NaN if the profile lacks one.
         """
-        return _planned_joules(self.stages)
+        return planned_joules(self.stages)
 
     @property
     def power_w(self) -> float:
@@ -389,225 +370,22 @@ class Plan:
         }
 
 
-def build_plan(problem: Problem, choice: Choice) -> Plan:
-    """The plan of ``choice``, everything recomputed from the chosen options' profile."""
-    picks = []
-    for candidates, candidate in zip(problem.stages, choice, strict=True):
-        option = candidates.option(candidate)
-        picks.append((option, int(candidates.replicas[candidate])))
-    return build_mix(problem, [(one_part(*pick, problem.settings),) for pick in picks])
-
-
-def build_mix(problem: Problem, parts: Sequence[Sequence[Part]]) -> Plan:
-    """The plan of what runs in each stage, everything recomputed from the options' profile."""
-    stages = [candidates.stage for candidates in problem.stages]
-    picks = list(zip(stages, parts, strict=True))
-    counted = problem.terms, problem.caps
-    return _plan(picks, problem.settings, problem.rules, problem.moment, counted)
-
-
-def one_part(option: Option, replicas: int, settings: Settings) -> Part:
-    """A stage that runs one option for all of its requests."""
-    if not settings.request_classes:
-        return Part(option, replicas)
-    shares = [(each.name, each.share) for each in settings.request_classes]
-    return Part(option, replicas, tuple(shares))
-
-
-def plan_of(
-    picks: Sequence[tuple[Stage, Option, int]],
-    settings: Settings,
-    rules: Sequence[StageRules],
-    moment: Moment | float,
-) -> Plan:
-    """:func:`plan_of_parts` with one option a stage: (stage, option, replicas)."""
-    parts = [(stage, [one_part(option, n, settings)]) for stage, option, n in picks]
-    return plan_of_parts(parts, settings, rules, moment)
-
-
-def plan_of_parts(
-    picks: Sequence[tuple[Stage, Sequence[Part]]],
-    settings: Settings,
-    rules: Sequence[StageRules],
-    moment: Moment | float,
-) -> Plan:
-    """What running these options with these replicas means at a load, good or bad.
-
-    The way to describe a configuration no solver chose, e.g. the one a pipeline starts with; its
-    certificate says which constraints it breaks.
-
-    Args:
-        picks: (stage, what it runs), first stage first.
-        settings: weights, caps and SLAs.
-        rules: one a stage.
-        moment: what it is for, or λ; of changing loads the mean counts.
-    """
-    moment = moment if isinstance(moment, Moment) else Moment.at(moment)
-    moment = moment.knowing(settings.signals)
-    caps = caps_at(caps_of(settings, len(picks)), moment)
-    return _plan(picks, settings, rules, moment, (terms_of(settings), caps))
-
-
-def _plan(
-    picks: Sequence[tuple[Stage, Sequence[Part]]],
-    settings: Settings,
-    rules: Sequence[StageRules],
-    moment: Moment,
-    counted: tuple[Sequence[Term], Sequence[Cap]],
-) -> Plan:
-    """:func:`plan_of` with the terms and caps of its settings, which a problem has at hand."""
-    moment = moment.on_average
-    filled = [(stage, _filled(stage, parts, moment.mean_rps)) for stage, parts in picks]
-    penalties, caps = counted
-    stages = tuple(_stage_plan(*pick, settings, moment.mean_rps) for pick in filled)
-    accuracy = combine_accuracy([stage.accuracy for stage in stages], settings.accuracy_method)
-    raw = combine_accuracy([stage.accuracy_raw for stage in stages], settings.accuracy_method)
-    totals = _known_totals(stages, moment)
-    amounts: dict[str, float] = {}
-    for quantity in [*(term.quantity for term in penalties), *(cap.quantity for cap in caps)]:
-        if quantity not in totals:
-            amounts[quantity] = _total(quantity, stages, filled, settings, moment)
-    totals.update(amounts)
-    running = [(part.option, part.replicas) for _, parts in filled for part in parts]
-    cuts = cuts_of(settings.gpus, running)
-    terms = {"accuracy": settings.alpha * accuracy, "cost": 0.0, "batch": 0.0, "energy": 0.0}
-    for term in penalties:
-        terms[term.name] = term.weight * totals[term.quantity]
-    return Plan(
-        stages=stages,
-        moment=moment,
-        accuracy=accuracy,
-        accuracy_raw=raw,
-        energy_risk=settings.energy_risk,
-        terms=terms,
-        amounts=amounts,
-        certificate=Certificate(
-            (
-                *_certificate(stages, settings, rules, caps, totals).checks,
-                *_pool_checks(settings, running, cuts),
-                *_site_checks(stages),
-            )
-        ),
-        cuts=cuts,
-    )
-
-
-def _pool_checks(
-    settings: Settings, running: Sequence[tuple[Option, int]], cuts: Mapping[str, Cut | None]
-) -> Iterator[Check]:
-    for pool in settings.gpus:
-        used = gpus_used(pool, running, cuts[pool.name])
-        yield Check(f"gpus:{pool.name}", used, pool.gpus, used <= pool.gpus)
-
-
-def _kept(cap: Cap, totals: Mapping[str, float], *, wide: bool) -> Check:
-    total = totals[cap.quantity]
-    holds = _holds(total, cap.limit, wide=wide)
-    return Check(cap.name, cap.shown(total), cap.shown(cap.limit), holds)
-
-
-def _holds(total: float, limit: float, *, wide: bool) -> bool:
-    """Whether a total is within a limit; shares of a mix are known to so many digits only."""
-    return within(total, limit) or (
-        wide and total <= limit + SHARE_RTOL * max(abs(limit), abs(total))
-    )
-
-
-def _planned_joules(stages: Sequence[StagePlan]) -> float:
+def planned_joules(stages: Sequence[StagePlan]) -> float:
+    """Of a pipeline request, as ``energy_risk`` plans with them."""
     return sum(stage.requests_per_input * stage.planned_joules_per_request for stage in stages)
 
 
-def _known_totals(stages: Sequence[StagePlan], moment: Moment) -> dict[str, float]:
-    """The built-in quantities of a plan."""
-    joules = _planned_joules(stages)
-    totals = {
-        "cost": sum(stage.cost_cores for stage in stages),
-        "batch": sum(part.option.batch for stage in stages for part in stage.parts),
-        "latency_s": _latency_s(stages),
-        "joules_per_request": joules,
-        "watts": moment.mean_rps * joules,
-    }
-    if moment.capped_rps is not None:
-        totals[CAPPED_JOULES] = joules + sum(_more_idle_j(stage, moment) for stage in stages)
-    return totals
-
-
-def _more_idle_j(stage: StagePlan, moment: Moment) -> float:
-    """Joules a pipeline request waits for more at the low end of the load than at its mean."""
-    held_w = _idle_w(stage.parts)
-    return held_w / moment.energy_cap_rps - held_w / moment.mean_rps
-
-
-def _total(
-    quantity: str,
-    stages: Sequence[StagePlan],
-    picks: Sequence[tuple[Stage, tuple[Part, ...]]],
-    settings: Settings,
-    moment: Moment,
-) -> float:
-    """A further quantity of a plan, part by part: its amount is the truth about itself."""
-    held = [part for _, parts in picks for part in parts]
-    if quantity.startswith(UNITS):
-        resource = quantity.removeprefix(UNITS)
-        return sum(part.replicas * part.option.allocation.units(resource) for part in held)
-    if quantity.startswith(LATENCY_OF):
-        return _latency_s(stages, quantity.removeprefix(LATENCY_OF))
-    amount = amount_of(quantity)
-    return sum(
-        _amount_of_part(amount, replace(part, option=part.option.planned(risk)), stage, moment)
-        for risk in [settings.energy_risk]
-        for stage, parts in picks
-        for part in parts
-    )
-
-
-def _amount_of_part(
-    amount: Callable[..., float], part: Part, stage: Stage, moment: Moment
-) -> float:
-    """What a part has of a quantity: by its share of the requests, and by its replicas."""
-    count = part.replicas
-    if part.shares == Part(part.option, count).shares:
-        return amount(part.option, count, stage, moment)
-    by_option = getattr(amount, "per_option", False)
-    total = 0.0
-    for option, share in part.of_classes():
-        here = amount(option, count, stage, moment)
-        of_replica = amount(option, count + 1, stage, moment) - here
-        of_request = here - count * of_replica
-        if by_option:
-            return of_request + count * of_replica
-        total += share * of_request + count * of_replica * share / part.share
-    return total
-
-
-def _filled(stage: Stage, parts: Sequence[Part], load_rps: float) -> tuple[Part, ...]:
-    """Parts with the figures of so many replicas, and with the waits that this load makes."""
-    stage_load_rps = stage.requests_per_input * load_rps
-    return tuple(
-        replace(
-            part,
-            option=part.option.at(part.replicas),
-            wait_s=(part.option.batch - 1) / (part.share * stage_load_rps),
-        )
-        for part in sorted(parts, key=lambda part: part.share, reverse=True)
-    )
-
-
-def _idle_w(parts: Sequence[Part]) -> float:
-    return sum(part.replicas * part.option.idle_power_w for part in parts)
-
-
-def _latency_s(stages: Sequence[StagePlan], request_class: str | None = None) -> float:
+def latency_of(stages: Sequence[StagePlan], request_class: str | None = None) -> float:
     """Of a class of requests, or of the slowest one."""
     sites = dict.fromkeys(part.option.allocation.site for part in stages[0].parts)
     if len(sites) > 1:  # a request is served where it came in
-        return max(_latency_s(_of_site(stages, site), request_class) for site in sites)
+        return max(latency_of(of_site(stages, site), request_class) for site in sites)
     delays = [stage.classes for stage in stages]
     names = list(delays[0]) if request_class is None else [request_class]
     return max((sum(each.get(name, 0.0) for each in delays) for name in names), default=0.0)
 
 
-def _of_site(stages: Sequence[StagePlan], site: str) -> list[StagePlan]:
+def of_site(stages: Sequence[StagePlan], site: str) -> list[StagePlan]:
     return [
         replace(
             stage,
@@ -615,77 +393,3 @@ def _of_site(stages: Sequence[StagePlan], site: str) -> list[StagePlan]:
         )
         for stage in stages
     ]
-
-
-def _site_checks(stages: Sequence[StagePlan]) -> Iterator[Check]:
-    """That each site serves the same share of the load in every stage."""
-    sites = dict.fromkeys(part.option.allocation.site for each in stages for part in each.parts)
-    for site in sites if any(sites) else ():
-        shares = [sum(part.share for part in each.parts) for each in _of_site(stages, site)]
-        apart = max(shares) - min(shares)
-        yield Check(f"site:{site}", apart, 0.0, apart <= SHARE_RTOL)
-
-
-def _queue_s(parts: Sequence[Part], stage_load_rps: float) -> float:
-    """The wait for a replica, of the part where it is longest."""
-    return max(
-        planned_wait_s(part.option, part.replicas, part.share * stage_load_rps) for part in parts
-    )
-
-
-def _stage_plan(
-    stage: Stage, parts: tuple[Part, ...], settings: Settings, load_rps: float
-) -> StagePlan:
-    stage_load_rps = stage.requests_per_input * load_rps
-    served = [each for part in parts for each in part.of_classes()]
-    dynamic_j = sum(share * option.dynamic_energy_j for option, share in served)
-    joules = dynamic_j + _idle_w(parts) / stage_load_rps
-    upper = settings.energy_risk == "upper"
-    more_j = sum(share * option.energy_ci95_j for option, share in served) if upper else 0.0
-    raw = sum(share * option.accuracy for option, share in served)
-    ranks = accuracy_ranks(stage) if settings.normalize_accuracy else {}
-    return StagePlan(
-        stage=stage.name,
-        node_name=stage.node_name,
-        parts=parts,
-        accuracy=sum(share * ranks[o.variant] for o, share in served) if ranks else raw,
-        accuracy_raw=raw,
-        load_rps=stage_load_rps,
-        joules_per_request=joules,
-        planned_joules_per_request=joules + more_j if upper else joules,
-        requests_per_input=stage.requests_per_input,
-        queue_s=_queue_s(parts, stage_load_rps) if settings.latency_model == "queue" else None,
-    )
-
-
-def _certificate(
-    stages: tuple[StagePlan, ...],
-    settings: Settings,
-    rules: Sequence[StageRules],
-    caps: Sequence[Cap],
-    totals: Mapping[str, float],
-) -> Certificate:
-    checks = []
-    for plan, rule in zip(stages, rules, strict=True):
-        capacity = plan.capacity_rps
-        batch = max(part.option.batch for part in plan.parts)
-        name, load_rps = plan.stage, plan.load_rps
-        most = settings.scaling_cap if rule.replicas is None else rule.replicas
-        carries = _holds(load_rps, capacity, wide=plan.is_wide)
-        checks.append(Check(f"throughput:{name}", capacity, load_rps, carries))
-        if len(plan.parts) > 1:
-            share = sum(part.share for part in plan.parts)
-            checks.append(Check(f"shares:{name}", share, 1.0, abs(share - 1) <= SHARE_RTOL))
-        few = 1 <= plan.replicas <= most
-        checks.append(Check(f"scaling_cap:{name}", plan.replicas, most, few))
-        largest = settings.batching_cap
-        checks.append(Check(f"batching_cap:{name}", batch, largest, batch <= largest))
-    wide = any(plan.is_wide for plan in stages)
-    shown = {cap.name: cap for cap in caps}
-    for name, quantity in (("latency_sla_s", "latency_s"), ("energy_sla_joules", _JOULES)):
-        if name not in shown:  # both are shown with no limit, too
-            checks.append(Check(name, totals[quantity], None, holds=True))
-        else:
-            checks.append(_kept(shown.pop(name), totals, wide=wide))
-    checks += [_kept(cap, totals, wide=wide) for cap in shown.values()]
-    return Certificate(tuple(checks))

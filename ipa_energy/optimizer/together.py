@@ -19,7 +19,8 @@ from ipa_energy.arrays import Floats
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer.conflict import find_conflict, least_of
-from ipa_energy.optimizer.plan import Choice, Plan, build_plan
+from ipa_energy.optimizer.plan import Choice, Plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.pools import Cut, cuts_of, require_slices
 from ipa_energy.optimizer.problem import Candidates, Problem
 from ipa_energy.optimizer.settings import Cap, Settings, caps_of

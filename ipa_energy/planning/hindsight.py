@@ -27,7 +27,7 @@ import numpy as np
 
 from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import replicas_needed
-from ipa_energy.optimizer.plan import plan_of
+from ipa_energy.optimizer.plan_building import plan_of
 from ipa_energy.optimizer.pools import cuts_of
 from ipa_energy.optimizer.problem import Program, throughputs
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps

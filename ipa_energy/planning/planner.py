@@ -10,7 +10,8 @@ from pathlib import Path
 from ipa_energy.carbon.run_carbon import RunCarbon, carbon_of
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.plan import Plan, one_part, plan_of_parts
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.plan_building import one_part, plan_of_parts
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import LATENCY_SLA, Moment, planned_load_rps
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for

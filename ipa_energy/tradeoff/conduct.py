@@ -28,7 +28,8 @@ from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import OBJECTIVE_SETTINGS, settings_of
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
-from ipa_energy.optimizer.plan import Plan, build_plan, plan_of_parts
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.plan_building import build_plan, plan_of_parts
 from ipa_energy.optimizer.problem import Problem, Program, require_intervals
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import solve

@@ -35,7 +35,8 @@ from ipa_energy.config.loading import allowed_text
 from ipa_energy.config.source import KeyPath, raise_all, read_text, read_yaml, shown
 from ipa_energy.energy import replicas_needed
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.plan import Plan, plan_of
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.plan_building import plan_of
 from ipa_energy.optimizer.problem import Program, throughputs, within
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.records import Option, Stage

@@ -27,7 +27,8 @@ from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
-from ipa_energy.optimizer.plan import Choice, Plan, build_plan
+from ipa_energy.optimizer.plan import Choice, Plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Cap

@@ -29,7 +29,8 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import farthest_points, reserved_cores
-from ipa_energy.optimizer.plan import Choice, build_plan
+from ipa_energy.optimizer.plan import Choice
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
 from ipa_energy.optimizer.settings import Cap
 from ipa_energy.optimizer.ties import TIE_RTOL, ordered

@@ -19,7 +19,8 @@ from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, thin
-from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, build_plan
+from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem, Program, within
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.ties import settled

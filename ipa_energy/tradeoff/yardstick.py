@@ -26,7 +26,8 @@ from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.errors import ConfigError
 from ipa_energy.frontier.weightings import OWN_PRICES, kinds_without_energy, reweighted
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.plan import Choice, Plan, build_plan
+from ipa_energy.optimizer.plan import Choice, Plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.ties import settled

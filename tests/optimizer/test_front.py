@@ -14,7 +14,7 @@ from seeds import seeds
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import front as front_module
 from ipa_energy.optimizer.front import Front, FrontTooLargeError, pareto_front, thin
-from ipa_energy.optimizer.plan import build_plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.records import Stage

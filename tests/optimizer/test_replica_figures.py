@@ -15,7 +15,8 @@ from option_maker import make_option
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
 from ipa_energy.optimizer.conflict import find_conflict
-from ipa_energy.optimizer.plan import Choice, build_plan
+from ipa_energy.optimizer.plan import Choice
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem, Program, throughputs
 from ipa_energy.optimizer.solve import checked_plans, decide
 from ipa_energy.optimizer.table import Table

@@ -5,7 +5,7 @@ import pytest
 from tiny_pipelines import deployed, option, single, stage
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.plan import build_plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.serving.base import DeployedStage, deployment_of

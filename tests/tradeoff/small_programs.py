@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from option_maker import make_option
 
-from ipa_energy.optimizer.plan import Plan, build_plan
+from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.records import Option, Stage

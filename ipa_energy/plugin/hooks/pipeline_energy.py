@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.plan import Plan, StagePlan, plan_of
+from ipa_energy.optimizer.plan import Plan, StagePlan
+from ipa_energy.optimizer.plan_building import plan_of
 from ipa_energy.optimizer.problem import StageRules, within
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Settings
