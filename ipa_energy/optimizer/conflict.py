@@ -33,14 +33,12 @@ from ipa_energy.optimizer.problem import (
     Candidates,
     Problem,
     Program,
-    StageRules,
-    serves_all,
-    throughputs,
     within,
 )
 from ipa_energy.optimizer.quantities import CAPPED_JOULES
 from ipa_energy.optimizer.queue_wait import EXTRA_REPLICAS
 from ipa_energy.optimizer.settings import Cap, Settings
+from ipa_energy.optimizer.stage_columns import StageRules, serves_all, throughputs
 
 _MOST_TRIALS = 300
 """Sets tried when several caps take part; each is a program to solve. Beyond, the conflict named is

@@ -24,7 +24,8 @@ from ipa_energy.optimizer.conflict import (
 from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
 from ipa_energy.optimizer.highs import HighsSolver
 from ipa_energy.optimizer.mixing import MixProgram
-from ipa_energy.optimizer.problem import Problem, throughputs
+from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.stage_columns import throughputs
 
 _MOST_GPUS = 1024
 """More of them are not looked for in a pool."""

@@ -53,13 +53,14 @@ from ipa_energy.optimizer.linear import SCALE, LinearProgram, Solver
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan
 from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.pools import held
-from ipa_energy.optimizer.problem import Problem, StageColumns, StageRules, accuracy_scores
+from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.quantities import (
     LATENCY_OF,
     amount_of,
     over_all_options,
 )
 from ipa_energy.optimizer.settings import Cap
+from ipa_energy.optimizer.stage_columns import StageColumns, StageRules, accuracy_scores
 from ipa_energy.records import EVERY_CLASS, Option, Part, RequestClass, Stage
 from ipa_energy.registries import SOLVERS
 

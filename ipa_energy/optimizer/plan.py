@@ -386,6 +386,7 @@ def latency_of(stages: Sequence[StagePlan], request_class: str | None = None) ->
 
 
 def of_site(stages: Sequence[StagePlan], site: str) -> list[StagePlan]:
+    """The stages with what runs at one site alone."""
     return [
         replace(
             stage,

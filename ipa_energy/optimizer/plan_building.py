@@ -22,13 +22,7 @@ from ipa_energy.optimizer.plan import (
     planned_joules,
 )
 from ipa_energy.optimizer.pools import Cut, cuts_of, gpus_used
-from ipa_energy.optimizer.problem import (
-    Problem,
-    StageRules,
-    accuracy_ranks,
-    combine_accuracy,
-    within,
-)
+from ipa_energy.optimizer.problem import Problem, combine_accuracy, within
 from ipa_energy.optimizer.quantities import (
     CAPPED_JOULES,
     LATENCY_OF,
@@ -38,6 +32,7 @@ from ipa_energy.optimizer.quantities import (
 )
 from ipa_energy.optimizer.queue_wait import planned_wait_s
 from ipa_energy.optimizer.settings import Cap, Settings, Term, caps_at, caps_of, terms_of
+from ipa_energy.optimizer.stage_columns import StageRules, accuracy_ranks
 from ipa_energy.records import Option, Part, Stage
 
 _JOULES = "joules_per_request"

@@ -29,9 +29,10 @@ from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer.plan_building import plan_of
 from ipa_energy.optimizer.pools import cuts_of
-from ipa_energy.optimizer.problem import Program, throughputs
+from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.optimizer.solve import solve
+from ipa_energy.optimizer.stage_columns import throughputs
 from ipa_energy.planning.switching import Switches, switches
 from ipa_energy.records import Option
 from ipa_energy.serving.base import DeployedStage, Deployment, Told, ready_after_s

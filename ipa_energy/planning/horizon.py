@@ -47,7 +47,12 @@ import numpy as np
 from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.optimizer.plan import Choice, Plan
 from ipa_energy.optimizer.plan_building import build_plan
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem, Program
+from ipa_energy.optimizer.problem import (
+    CONSTRAINT_RTOL,
+    Candidates,
+    Problem,
+    Program,
+)
 from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
 from ipa_energy.optimizer.solve import DEFAULT_METHOD, decide
 from ipa_energy.planning.switching import switches

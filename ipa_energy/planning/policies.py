@@ -1,6 +1,6 @@
 """From a config and its profile to the program that is solved at every decision.
 
-IPA's modes end here as :class:`~.problem.StageRules`::
+IPA's modes end here as :class:`~ipa_energy.optimizer.stage_columns.StageRules`::
 
     allocation_mode  base      each variant on its base allocation (:mod:`.allocation`)
                      variable  every profiled allocation is open
@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.errors import ConfigError
-from ipa_energy.optimizer.problem import Program, StageRules
+from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import BUILT_IN
 from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.planning.base_allocation import (
     BaseAllocation,
     base_allocation,

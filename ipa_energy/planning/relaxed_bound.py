@@ -45,8 +45,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
-from ipa_energy.optimizer.problem import accuracy_scores
 from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.stage_columns import accuracy_scores
 from ipa_energy.planning.hindsight import known
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import Told, ready_after_s

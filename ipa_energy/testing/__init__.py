@@ -25,8 +25,8 @@ from ipa_energy.arrays import Counts, Floats
 from ipa_energy.meters.base import CounterMeter, Reading
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.plan_building import plan_of
-from ipa_energy.optimizer.problem import StageRules
 from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Allocation, Option, Provenance, Quality, Stage
 from ipa_energy.runlog.record import Interval, RunInfo, taken
 from ipa_energy.runlog.writer import RunLog

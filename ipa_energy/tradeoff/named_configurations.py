@@ -37,8 +37,9 @@ from ipa_energy.energy import replicas_needed
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.plan_building import plan_of
-from ipa_energy.optimizer.problem import Program, throughputs, within
+from ipa_energy.optimizer.problem import Program, within
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.stage_columns import throughputs
 from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Run
 from ipa_energy.tradeoff.trials import Configuration

@@ -28,7 +28,12 @@ from ipa_energy.interval import t_quantile_95
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.plan_building import build_plan
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem, within
+from ipa_energy.optimizer.problem import (
+    CONSTRAINT_RTOL,
+    Candidates,
+    Problem,
+    within,
+)
 from ipa_energy.records import Option
 from ipa_energy.tradeoff.plan_space import PlanFigures, figures_of, joules
 

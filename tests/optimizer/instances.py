@@ -8,9 +8,10 @@ import math
 import numpy as np
 from option_maker import make_option
 
-from ipa_energy.optimizer.problem import Candidates, Problem, Program, StageRules
+from ipa_energy.optimizer.problem import Candidates, Problem, Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Settings, caps_of, terms_of
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Stage
 
 METHODS = ("sum", "average", "multiply")

@@ -13,8 +13,9 @@ from option_maker import make_option
 from scipy.optimize import linprog
 
 from ipa_energy.optimizer.mixing import FILL
-from ipa_energy.optimizer.problem import Problem, Program, StageRules
+from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Allocation, Option, RequestClass, Stage
 
 WIDENINGS = ("classes", "capacity", "floor", "energy")

@@ -13,7 +13,12 @@ from instances import objective, random_program
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Plan
-from ipa_energy.optimizer.problem import Problem, Program, combine_accuracy, within
+from ipa_energy.optimizer.problem import (
+    Problem,
+    Program,
+    combine_accuracy,
+    within,
+)
 from ipa_energy.optimizer.solve import solve
 
 SEEDS = range(150)

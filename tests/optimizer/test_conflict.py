@@ -18,9 +18,10 @@ from ipa_energy.optimizer.conflict import (
     find_conflict,
     rounded_up,
 )
-from ipa_energy.optimizer.problem import Problem, Program, StageRules
+from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Allocation, Stage
 
 SLAS = ("latency_sla_s", "energy_sla_joules")

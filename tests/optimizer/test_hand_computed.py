@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from option_maker import make_option as option
 
-from ipa_energy.optimizer.problem import Program, StageRules, accuracy_ranks, accuracy_scores
+from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide
+from ipa_energy.optimizer.stage_columns import StageRules, accuracy_ranks, accuracy_scores
 from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.registries import SOLVERS
 

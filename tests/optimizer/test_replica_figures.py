@@ -17,8 +17,9 @@ from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.plan_building import build_plan
-from ipa_energy.optimizer.problem import Problem, Program, throughputs
+from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.solve import checked_plans, decide
+from ipa_energy.optimizer.stage_columns import throughputs
 from ipa_energy.optimizer.table import Table
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.records import Option, Provenance, ReplicaFigures, Stage

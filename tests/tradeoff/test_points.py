@@ -14,8 +14,8 @@ from ipa_energy.as_json import as_json
 from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.plan_building import plan_of
-from ipa_energy.optimizer.problem import StageRules
 from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.runlog import read_run
 from ipa_energy.serving.base import deployment_of
 from ipa_energy.tradeoff.conduct import setting_of

@@ -34,11 +34,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Plan
-from ipa_energy.optimizer.problem import Program, StageRules, within
+from ipa_energy.optimizer.problem import Program, within
 from ipa_energy.optimizer.quantities import Moment, amount_of
 from ipa_energy.optimizer.settings import caps_of, terms_of
 from ipa_energy.optimizer.solve import DEFAULT_METHOD
 from ipa_energy.optimizer.solve import decide as solve
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.plugin.hooks.pipeline_energy import (
     EXACT_METHODS,
     GRAMS,

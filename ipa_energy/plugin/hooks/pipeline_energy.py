@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan import Plan, StagePlan
 from ipa_energy.optimizer.plan_building import plan_of
-from ipa_energy.optimizer.problem import StageRules, within
+from ipa_energy.optimizer.problem import within
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.plugin.hooks.joules import estimate, joules_of, missing_batches
 from ipa_energy.records import Allocation, Option, Stage
 
