@@ -345,6 +345,9 @@ def why_unknown(experiment: Experiment) -> str:
         return "plans over time run one option a stage, this run mixes (with mix: false it has one)"
     if settings.gpus:
         return "plans over time do not cut GPUs anew"
+    carbon = experiment.planner.config.carbon
+    if carbon is not None and carbon.budget_grams_per_day is not None:
+        return "a gram of a budget has the price that what was emitted so far gives it"
     return "no simulation says what its objective counts"
 
 

@@ -19,6 +19,7 @@ from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, w
 from ipa_energy.frontier.yardsticks import (
     PUNCTUAL,
     Judge,
+    Yardsticks,
     best_in_hindsight,
     best_static,
     yardsticks_of,
@@ -231,3 +232,23 @@ def test_a_run_without_its_inputs_has_no_yardsticks(small_pipeline: Path, tmp_pa
     run = run_experiment(experiment_of(small_pipeline), tmp_path / "run")
     (tmp_path / "run" / "profile.csv").unlink()
     assert yardsticks_of(run) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"mix": True, "optimization_method": "highs"}, "plans over time run one option a stage"),
+        ({"carbon": {"intensity": 300, "budget_grams_per_day": 10}}, "a gram of a budget has"),
+    ],
+)
+def test_what_has_no_hindsight_is_told_why(
+    small_pipeline: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    keys: dict[str, object],
+    why: str,
+) -> None:
+    run = run_experiment(experiment_of(small_pipeline, **keys), tmp_path / "run")
+    assert yardsticks_of(run) == Yardsticks()
+    (told,) = [each for each in caplog.messages if "no hindsight" in each]
+    assert why in told
