@@ -21,7 +21,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,16 @@ def listening(folder: Path) -> socket.socket | None:
             raise GiveUpError(f"{folder}: cannot make a socket: {error.strerror}") from error
         return None
     return made
+
+
+def clear_away(folder: Path) -> None:
+    """Take the socket in a folder away, unless somebody else listens there by now."""
+    other = connected(folder)
+    if other is not None:
+        other.close()
+        return
+    with suppress(OSError):
+        (folder / SOCKET_FILE).unlink(missing_ok=True)
 
 
 def is_ours(peer: socket.socket) -> bool:

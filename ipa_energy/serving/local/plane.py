@@ -337,8 +337,7 @@ class Plane:
             self._process.wait()
         sweep_left()
         if self._folder is not None:
-            with contextlib.suppress(OSError):  # what it could not clear away itself
-                (self._folder / control.SOCKET_FILE).unlink(missing_ok=True)
+            control.clear_away(self._folder)  # what it could not clear away itself
 
     def _ask(self, what: str, value: object = None, *, timeout_s: float | None = None) -> Any:
         takes, gives = self.asks[what]

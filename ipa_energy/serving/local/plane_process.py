@@ -352,7 +352,9 @@ class PlaneControl:
         watching = asyncio.create_task(self._watch(has_socket=listening is not None))
         await self._over.wait()
         watching.cancel()
-        if server is not None:
+        if server is not None and listening is not None:
+            with contextlib.suppress(OSError):
+                listening.shutdown(socket.SHUT_RDWR)  # now, whenever the loop closes it
             server.close()
             self._unlink()
         await self._pipeline.close(grace_s=STOP_GRACE_S if self._is_asked_to_end else 0.0)
@@ -425,8 +427,7 @@ class PlaneControl:
     def _unlink(self) -> None:
         lease = self._pipeline.job.lease
         if lease is not None:
-            with contextlib.suppress(OSError):
-                (lease.folder / control.SOCKET_FILE).unlink()
+            control.clear_away(lease.folder)
 
 
 def _row(line: Line, trip: Trip | None, stages: int) -> list[float]:

@@ -133,6 +133,25 @@ def test_a_run_is_refused_to_anybody_else_and_ctrl_c_twice_leaves_no_process(
     assert read_run(out).status == "running"
 
 
+def test_a_socket_that_somebody_else_has_by_now_is_left_to_him(tmp_path: Path) -> None:
+    mine = control.listening(tmp_path)
+    assert mine is not None
+    control.clear_away(tmp_path)
+    assert (tmp_path / control.SOCKET_FILE).exists()
+    with mine:
+        mine.shutdown(socket.SHUT_RDWR)
+        control.clear_away(tmp_path)
+        assert not (tmp_path / control.SOCKET_FILE).exists()
+        other = control.listening(tmp_path)
+        assert other is not None
+        with other:
+            control.clear_away(tmp_path)
+            assert (tmp_path / control.SOCKET_FILE).exists()
+    control.clear_away(tmp_path)
+    control.clear_away(tmp_path / "gone")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_socket_lies_in_a_folder_of_any_name(tmp_path: Path) -> None:
     folder = tmp_path / ("deep" * 20) / ("er" * 60)
     folder.mkdir(parents=True)
