@@ -259,9 +259,9 @@ def run_experiment(
                     experiment.planner,
                     serving,
                     fixed=fixed,
+                    corrects_drift=live.corrects_drift,
                     # Stubs that sleep spend no joules by which a profile could be corrected.
-                    corrects_drift=live.corrects_drift
-                    and not (backend == "local-stub" and live.stubs_sleep),
+                    watches_drift=not (backend == "local-stub" and live.stubs_sleep),
                     view=view,
                     course=course,
                 )

@@ -110,6 +110,7 @@ class Runner:
         fixed: what runs from the first second to the last without any adaptation; None for the
             adaptive system.
         corrects_drift: True to decide with rescaled joules once live ones differ for long.
+        watches_drift: False where live joules are none of the profile's work.
         view: shows the run while it goes on.
         course: what to run from which second on, instead of deciding; the first runs from second 0.
 
@@ -125,6 +126,7 @@ class Runner:
         *,
         fixed: Deployment | None = None,
         corrects_drift: bool = True,
+        watches_drift: bool = True,
         view: View | None = None,
         course: Schedule = (),
     ) -> None:
@@ -142,6 +144,7 @@ class Runner:
         # A simulation serves by the profile itself, and is replayed by the letter.
         is_live = self.backend.resumes == "adopt"
         self.drift = DriftWatch(planner.stages, corrects=corrects_drift) if is_live else None
+        self._watches_drift = watches_drift
         self._unsettled: set[str] = set()
         self._in_flight = 0
         self._last_decision: Decision | None = None
@@ -315,7 +318,8 @@ class Runner:
         served, before = interval.served, drift.scales
         changing = {*interval.reconfigured, *self._unsettled}
         joules = stage_joules(served, self.running, self.planner.stages, unsettled=changing)
-        corrections = drift.watch(joules, served.end_s, served.quality)
+        watched = joules if self._watches_drift else ()
+        corrections = drift.watch(watched, served.end_s, served.quality)
         if drift.scales != before:
             self.adapter.program = self.planner.program_of(drift.scaled_stages())
         self._last_joules = joules
