@@ -29,6 +29,8 @@ Gaps = Literal["refuse", "hold"]
 LARGEST_G_PER_KWH = 3000.0
 """No grid reaches it (lignite alone is near 1,100): beyond it a unit is mistaken."""
 
+UNIT_HINT = ": is the unit right? lb/MWh × 0.4536, kg/MWh × 1 are g/kWh"
+
 USUAL_STEP_S = 3600.0
 
 
@@ -62,7 +64,17 @@ class IntensitySeries:
 
     @classmethod
     def constant(cls, g_per_kwh: float, source: str = "a number in the YAML") -> IntensitySeries:
-        """One value at all times."""
+        """One value at all times.
+
+        Raises:
+            ConfigError: it is beyond any grid's.
+        """
+        if g_per_kwh > LARGEST_G_PER_KWH:
+            raise ConfigError(
+                f"{g_per_kwh:g} g/kWh{UNIT_HINT}",
+                where="carbon.intensity",
+                allowed=f"0 to {LARGEST_G_PER_KWH:g} g/kWh",
+            )
         return cls(
             time_s=np.array([-math.inf]),
             g_per_kwh=np.array([float(g_per_kwh)]),
@@ -257,7 +269,7 @@ def _check(point: Point, where: str | Path) -> None:
     value = point.g_per_kwh
     if math.isnan(value) or 0 <= value <= LARGEST_G_PER_KWH:
         return
-    hint = "" if value < 0 else ": is the unit right? lb/MWh × 0.4536, kg/MWh × 1 are g/kWh"
+    hint = "" if value < 0 else UNIT_HINT
     raise ConfigError(
         f"{value:g} g/kWh at {in_utc(point.time.timestamp())}{hint}",
         where=_place(where, point),

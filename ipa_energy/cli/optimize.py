@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ipa_energy.optimizer.plan import Plan
     from ipa_energy.optimizer.solve import Result
     from ipa_energy.planning.planner import Planner
+    from ipa_energy.records import Option
 
 HIGHEST_LOAD_RPS = 1e9
 """As for a trace: beyond it the number is something else than requests per second."""
@@ -157,6 +158,12 @@ def _each(texts: Iterable[str]) -> str:
     return " + ".join(texts)
 
 
+def _variant(option: Option) -> str:
+    """With its site, where there are several."""
+    site = option.allocation.site
+    return f"{option.variant} in {site}" if site else option.variant
+
+
 def plan_lines(plan: Plan, planner: Planner) -> list[str]:
     """Objective, stages and totals of a plan, a line each."""
     from ipa_energy.tables import MINUS, fixed, signed
@@ -167,7 +174,7 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
     rows = [
         [
             stage.stage,
-            " + ".join(part.option.variant for part in stage.parts),
+            _each(_variant(part.option) for part in stage.parts),
             _each(f"{part.option.cpu_cores:g}" for part in stage.parts),
             _each(str(part.option.batch) for part in stage.parts),
             _each(str(part.replicas) for part in stage.parts),

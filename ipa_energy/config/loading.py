@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -264,7 +264,7 @@ def problems_of(
         where: key path → the place to name in the message.
     """
     found: dict[KeyPath, Any] = {}
-    for detail in error.errors(include_url=False):
+    for detail in _meant(error.errors(include_url=False), data):
         # Of a union, the branch that got deepest is the one that was meant; the others are noise.
         found.setdefault(_key_path(detail["loc"], data, detail["type"]), detail)
     deepest = {
@@ -274,6 +274,35 @@ def problems_of(
     }
     kind = data.get("workload_type", _DEFAULT_WORKLOAD) if isinstance(data, dict) else None
     return [_message(keys, detail, where(keys), kind) for keys, detail in deepest.items()]
+
+
+def _meant(details: Sequence[Any], data: object) -> list[Any]:
+    """Of several kinds of mapping that a key may have, only the mistakes of the nearest kind."""
+    branches = [_branch(detail["loc"], data) for detail in details]
+    strange: dict[tuple[str | int, ...], int] = {}
+    for branch, detail in zip(branches, details, strict=True):
+        is_strange = detail["type"] in ("missing", "extra_forbidden")
+        strange[branch] = strange.get(branch, 0) + is_strange
+    nearest = {
+        branch: min((count, other) for other, count in strange.items() if other[:-1] == branch[:-1])
+        for branch in strange
+        if branch
+    }
+    return [
+        detail
+        for branch, detail in zip(branches, details, strict=True)
+        if not branch or nearest[branch][1] == branch
+    ]
+
+
+def _branch(loc: tuple[str | int, ...], data: object) -> tuple[str | int, ...]:
+    """``loc`` up to the name of the first kind of mapping in it; empty without one."""
+    for at, part in enumerate(loc[:-1]):
+        try:
+            data = data[part]  # type: ignore[index]
+        except (LookupError, TypeError):
+            return loc[: at + 1] if isinstance(data, dict) else ()
+    return ()
 
 
 def _key_path(loc: tuple[str | int, ...], data: object, kind: str) -> KeyPath:

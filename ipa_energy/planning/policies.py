@@ -316,7 +316,10 @@ def _warn_of_unused(config: PipelineConfig, stages: Sequence[Stage]) -> None:
     for name in (pool.name for pool in config.gpu_pools if pool.name not in hardware):
         known = ", ".join(sorted(hardware))
         logger.warning("gpus: nothing in the profile runs on %s; it has %s", name, known)
-    for key, given in (("prices", config.prices), ("capacity", config.capacity)):
+    sites = [
+        (f"carbon.sites.{name}.capacity", site.capacity) for name, site in config.sites.items()
+    ]
+    for key, given in (("prices", config.prices), ("capacity", config.capacity), *sites):
         unused = [resource for resource in given or {} if resource not in held]
         if unused:
             logger.warning(

@@ -99,6 +99,22 @@ def test_scaling_the_intensity_scales_grams_and_changes_no_plan(tmp_path: Path, 
     assert grams[1] == pytest.approx(7 * grams[0])
 
 
+@pytest.mark.parametrize(
+    ("carbon", "message"),
+    [
+        ("  intensity: 300000", r"300000 g/kWh: is the unit right\?"),
+        ("  intensity: {path: x.csv, unit: g/MWh}", r"unit is the text 'g/MWh'; allowed: g/kWh \|"),
+        ("  intensity: {mean_g_per_kwh: 300, sed: 1}", "unknown key carbon.intensity.sed"),
+    ],
+)
+def test_a_mistake_is_told_once_and_as_what_it_is(
+    tmp_path: Path, carbon: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_planner(written(tmp_path, carbon))
+    assert "problems" not in str(caught.value)
+
+
 def test_what_nobody_says_cannot_be_weighed() -> None:
     planner = load_planner(CONFIG, {"energy_weight": 1.0, "energy_metric": "grams_per_request"})
     with pytest.raises(ConfigError, match=r"how many grams a kilowatt-hour is"):
