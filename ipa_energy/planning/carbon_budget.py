@@ -18,6 +18,11 @@ of the day is expected to be. (Weather changes within a day: held against the wh
 budget was overshot by up to 10.4 % in five real weeks on one kind of board.) What was emitted is
 held against what was planned, which has load and queues in it.
 
+At one price the budget is met from below: what the next cheaper plan would need too much of stays
+over. Where a forecast is given the hour at hand may have it, so that its price is the least that
+leaves the rest of the day what it needs. (With yesterday alone that costs more in the evening than
+it wins: up to 0.0009 of accuracy.)
+
 For one load a plan's joules depend on μ·CI alone, by steps. The steps are found once a load by
 halving (:func:`price_curve`), so that a day costs milliseconds.
 
@@ -229,9 +234,16 @@ class CarbonBudget:
         slots = self._slots(now_s, day_end_s, load_rps)
         curves = [self._curve(slot.load_rps) for slot in slots]
         bias, pue = self._bias(now_s), self.carbon.pue
-        self.price = price_for(slots, curves, (self.budget_g - self.spent) / bias, pue=pue)
-        self.forecast = bias * expected_grams(slots, curves, self.price, pue=pue)
+        left_g = (self.budget_g - self.spent) / bias
+        price = price_for(slots, curves, left_g, pue=pue)
+        rest = expected_grams(slots[1:], curves[1:], price, pue=pue)
+        self.price = price
+        if self.carbon.seen is not None:
+            # The next cheaper plan for all hours of a kind is too much; for this one it may fit.
+            own = price_for(slots[:1], curves[:1], left_g - rest, pue=pue)
+            self.price = min(price, own)
         now = expected_grams(slots[:1], curves[:1], self.price, pue=pue)
+        self.forecast = bias * (now + rest)
         self._planned_g_per_s = now / slots[0].seconds
         self._planned_at_s = now_s
 
