@@ -61,7 +61,7 @@ def compare(args: argparse.Namespace) -> int:
     """Read the folders, simulate the yardsticks, print and write the comparison."""
     from ipa_energy.comparing import compare as compare_runs
     from ipa_energy.comparing import comparison_table, headline, metrics, numbered
-    from ipa_energy.comparing.carbon_table import equivalences
+    from ipa_energy.comparing.carbon_table import by_site, equivalences
     from ipa_energy.experiment import experiment_of
     from ipa_energy.frontier.yardsticks import yardsticks
     from ipa_energy.report import require_packages, write_figures, write_html
@@ -112,7 +112,9 @@ def compare(args: argparse.Namespace) -> int:
         print(wrapped(f"{told.sentence()}.", width))
     print()
     print(comparison_table(comparison, width=width))
-    for sentence in equivalences(comparison.runs) if args.equivalences else ():
+    sentences = by_site(comparison.runs)
+    sentences += equivalences(comparison.runs) if args.equivalences else []
+    for sentence in sentences:
         print(f"\n{wrapped(sentence, width)}")
     for label, path in (("report", args.html), ("figures", args.png)):
         if path is not None and status == EXIT_DONE:

@@ -134,7 +134,7 @@ def _note(runs: Sequence[RunMetrics], *, has_embodied: bool) -> str:
         "Grams of CO2 equivalent of all joules of a run, each second's at its intensity, with"
         f" a PUE of {', '.join(f'{pue:g}' for pue in pues)}; operation alone, not the making of"
         f" the hardware.{EMBODIED if has_embodied else ''} Their quality is that of the joules."
-        f" Intensities: {'; '.join(sources)}.{''.join(_by_site(run) for run in runs if run.sites)}"
+        f" Intensities: {'; '.join(sources)}.{''.join(f' {told}' for told in by_site(runs))}"
     )
 
 
@@ -143,14 +143,18 @@ def _places(carbon: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(carbon.get("sites", {}).values()) or [carbon]
 
 
+def by_site(runs: Sequence[RunMetrics]) -> list[str]:
+    """A sentence a run in several places: where its joules and grams were."""
+    return [_by_site(run) for run in runs if run.sites]
+
+
 def _by_site(run: RunMetrics) -> str:
-    """Where a run's joules and grams were."""
     sums = {key: sum(site[key] for site in run.sites.values()) for key in ("joules", "grams")}
     parts = []
     for name, site in run.sites.items():
         of = [100 * site[key] / sums[key] if sums[key] else 0.0 for key in ("joules", "grams")]
         parts.append(f"{name} {of[0]:.0f} % of the joules and {of[1]:.0f} % of the grams")
-    return f" Sites of {run.name}: {', '.join(parts)}."
+    return f"Sites of {run.name}: {', '.join(parts)}."
 
 
 def equivalences(runs: Sequence[RunMetrics]) -> list[str]:

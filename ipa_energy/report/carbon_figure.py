@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ipa_energy.comparing.carbon_table import carbon_of_run
+from ipa_energy.energy import JOULES_PER_KWH
 from ipa_energy.report.figure import Axis, Figure, Mark
 from ipa_energy.report.run_figures import variant_strips
 from ipa_energy.report.run_series import (
@@ -49,8 +50,8 @@ def carbon_figures(runs: list[Drawn]) -> list[Figure]:
             key="carbon",
             title="Carbon over the day",
             caption="From top to bottom: grams of CO2 equivalent a kilowatt-hour, as decisions knew"
-            " them; mean watts of all stages, idle included; grams an hour at the site's meter, in"
-            " each interval; and the variants of"
+            " them, of several sites that of their joules; mean watts of all stages, idle included;"
+            " grams an hour at the site's meter, in each interval; and the variants of"
             f" {', '.join(stages)}, dark the least accurate, light"
             f" the most. Watts, and the joules behind the grams, are {qualities(shown)}.",
             marks=marks,
@@ -73,6 +74,9 @@ def _lines(drawn: Drawn) -> list[Mark]:
 
 
 def _intensity(step: Step) -> float:
+    """As known; of several sites that of their joules, PUE included."""
+    if step.sites and step.energy_j > 0:
+        return step.grams / step.energy_j * JOULES_PER_KWH
     return step.signals.get("g_per_kwh", math.nan)
 
 

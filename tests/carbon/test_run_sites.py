@@ -14,7 +14,7 @@ from seeds import seeds
 from small_pipeline import write_small_pipeline
 
 from ipa_energy.comparing import compare, metrics
-from ipa_energy.comparing.carbon_table import carbon_table
+from ipa_energy.comparing.carbon_table import by_site, carbon_table
 from ipa_energy.config.carbon import SiteConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment
@@ -211,6 +211,7 @@ def test_a_run_serves_each_request_in_one_place_and_counts_its_grams(tmp_path: P
     assert f"NL {100 * figures.sites['NL']['joules'] / figures.energy_j:.0f} % of the joules" in (
         table.note
     )
+    assert by_site([figures])[0] in table.note
     again = run_experiment(load_experiment(tmp_path / "run" / "0.yaml"), tmp_path / "again")
     assert [step.label for step in again.steps] == [step.label for step in run.steps]
     assert [step.grams for step in again.steps] == [step.grams for step in run.steps]
