@@ -28,6 +28,7 @@ SLOW = (
     "plugin",
     "profiling",
     "report",
+    "serving/kubernetes",
     "test_docs.py",
     "test_wheel.py",
 )
@@ -59,9 +60,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     can_try_again = config.pluginmanager.hasplugin("rerunfailures")
     places = [TESTS / place for place in SLOW]
     for item in items:
-        if any(item.path.is_relative_to(place) for place in places):
+        is_measured = item.get_closest_marker("measures") is not None
+        if is_measured or any(item.path.is_relative_to(place) for place in places):
             item.add_marker(pytest.mark.slow)
-        if can_try_again and item.get_closest_marker("measures"):
+        if can_try_again and is_measured:
             item.add_marker(pytest.mark.flaky(reruns=1))
     # What takes long begins, so that one long file is not what everybody waits for in the end.
     items.sort(key=lambda item: item.get_closest_marker("measures") is None)
