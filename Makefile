@@ -5,7 +5,7 @@
 #                of load, without and with energy (LIVE_SECONDS=60 for less)
 #   make test    full install, lint, the documentation, then every test
 # and while you work:
-#   make check   lint and the fast tests, under a minute on two cores
+#   make check   lint and the fast tests: none that measures, serves or draws
 #   make long    every test, those on random cases with SEEDS seeds each
 PYTHON ?= python3
 VENV ?= .venv

@@ -18,6 +18,8 @@ from ipa_energy.meters.prometheus.query import CounterQuery, PromqlQuery
 from ipa_energy.meters.sources import source
 from ipa_energy.registries import METERS
 
+pytestmark = pytest.mark.measures
+
 URL = ("--prometheus-url", "http://127.0.0.1:9")
 
 
