@@ -56,7 +56,7 @@ def test_a_stub_whose_work_differs_from_its_profile_is_rescaled_within_a_minute_
     tmp_path: Path,
 ) -> None:
     """Work is CPU time, which a busy machine does not change; only waiting does."""
-    pipeline = write_working_pipeline(tmp_path, 28, {"find": 1.2, "name": 1.0})
+    pipeline = write_working_pipeline(tmp_path, 36, {"find": 1.2, "name": 1.0})
     watched = LiveOptions(meter="cpu-time", stubs_work=True, overcommits=True)
     experiment = load_experiment(pipeline)
     run = run_experiment(experiment, backend="local-stub", live=watched)
