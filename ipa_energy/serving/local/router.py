@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ipa_energy.errors import ServingError
 from ipa_energy.serving.local.protocol import Named, Payload
-from ipa_energy.serving.local.stage_queue import DroppedError, StageQueue, Visit
+from ipa_energy.serving.local.stage_queue import DroppedError, RefusedError, StageQueue, Visit
 
 
 @dataclass(slots=True)
@@ -81,6 +81,8 @@ class Router:
         Raises:
             ServingError: it was dropped, refused or has failed; what is told to the client.
         """
+        if named.model not in ("", self.name):
+            raise RefusedError(f"no model {named.model!r} is served here; allowed: {self.name}")
         trip = Trip(named.request_id, self._now_s())
         self._arrived_s.append(trip.arrived_s)
         payload = named.payload

@@ -59,6 +59,14 @@ async def test_a_request_goes_through_all_stages_and_its_times_are_kept() -> Non
 
 
 @asynchronous
+async def test_a_request_for_another_model_is_refused_and_nobodys() -> None:
+    router, first, _ = two_stages()
+    with pytest.raises(RefusedError, match="no model 'other' is served here; allowed: pipe"):
+        await router.infer(Named("other", "7", Payload((b"x",))))
+    assert (first.batches, router.take_finished(), router.take_arrived()) == ([], [], [])
+
+
+@asynchronous
 async def test_a_drop_is_written_down_with_its_stage() -> None:
     router, _, _ = two_stages(latency_s=0.05)
     router.queues[1].drop_limit_s = 0.01
