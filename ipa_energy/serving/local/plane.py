@@ -45,6 +45,9 @@ from ipa_energy.serving.observed import AdapterFigures, Spent
 logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 60.0
+BEGIN_TIMEOUT_S = 180.0
+"""Until a new process has imported what it needs, on a machine that is busy with much else."""
+
 END_TIMEOUT_S = 15.0
 
 
@@ -233,7 +236,7 @@ class Plane:
         self._process, self._line = process, _ = _started(job)
         try:
             self._pidfd = os.pidfd_open(process.pid)
-            self.standing: Standing = self._ask("standing")
+            self.standing: Standing = self._ask("standing", timeout_s=BEGIN_TIMEOUT_S)
         except BaseException:
             self._line.close()
             process.kill()
