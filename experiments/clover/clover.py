@@ -455,7 +455,7 @@ TAIL = """
 Figures of the prototype that came before this (theirs 6.151, optimum of its space 6.403, idle GPUs
 off 6.436) are of the size of the modelled EfficientNets', not of the measured networks'. What they
 rest on was not kept, and Clover does not publish it: seconds and joules of each variant on each
-slice, the load, and the watts of an idle GPU. Each of these moves the optimum by a point or more.
+slice, the load, and the watts of an idle GPU. Each moves the optimum by half a point or more.
 """
 
 

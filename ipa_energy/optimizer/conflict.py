@@ -27,6 +27,7 @@ from ipa_energy.energy import replicas_needed
 from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer import highs, pareto
 from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
+from ipa_energy.optimizer.mixing import solve_mixed
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.pools import held
 from ipa_energy.optimizer.problem import (
@@ -345,8 +346,36 @@ def _several_caps(limits: StageLimits, known: list[str] | None) -> list[str]:
 def relaxations(problem: Problem) -> list[Relaxation]:
     """Every single change that helps, the smallest relative change first."""
     found = [*_larger_caps(problem), *_larger_settings(problem), *_replicas(problem)]
-    found += _more_gpus(problem)
+    found += [*_more_gpus(problem), *_classes(problem)]
     return sorted(found, key=relative_change)
+
+
+def _classes(problem: Problem) -> Iterator[Relaxation]:
+    """Where no option of a stage serves every class of requests: without one, or with a mix."""
+    settings, stages = problem.settings, [each.stage for each in problem.stages]
+    classes = [each for each in settings.request_classes if each.share > 0]
+    served = {
+        each.name: all(any(o.of_class(each.name) for o in stage.options) for stage in stages)
+        for each in classes
+    }
+    if all(any(serves_all(o, settings) for o in stage.options) for stage in stages):
+        return
+    for each in classes:
+        others = tuple(
+            dataclasses.replace(one, share=0.0) if one.name == each.name else one
+            for one in settings.request_classes
+        )
+        changed = dataclasses.replace(settings, request_classes=others)
+        if len(classes) > 1 and is_feasible(_rebuilt(problem, changed, problem.rules)):
+            what = "" if served[each.name] else f"an option that is profiled for {each.name}, or "
+            text = f"{what}a share of 0 for class {each.name} instead of {each.share:g}"
+            yield Relaxation(f"request_classes:{each.name}", each.share, 0.0, text)
+    if all(served.values()) and settings.accuracy_method != "multiply":
+        mixed = dataclasses.replace(settings, mix=True)
+        found = solve_mixed(highs.HighsSolver, _rebuilt(problem, mixed, problem.rules))
+        if found.parts is not None:
+            text = "mix: true, with method highs, gurobi or auto, so that each class goes where it"
+            yield Relaxation("mix", 0.0, 1.0, f"{text} is served")
 
 
 def together(problem: Problem) -> list[Relaxation]:

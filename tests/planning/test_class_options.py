@@ -90,6 +90,26 @@ def test_an_option_that_serves_no_class_alone_needs_a_mix(tmp_path: Path) -> Non
     conflict = decide(load_planner(path).program, 1.0).conflict
     assert conflict is not None
     assert conflict.constraints == ("request_classes:s",)
+    assert [way.text for way in conflict.relaxations] == [
+        "an option that is profiled for other, or a share of 0 for class other instead of 0.5"
+    ]
+
+
+def test_classes_that_no_option_serves_alone_are_told_of_mixes(tmp_path: Path) -> None:
+    from ipa_energy.optimizer.solve import decide
+    from ipa_energy.planning.planner import load_planner
+
+    path = written(tmp_path, "request_classes: {easy: 0.5, hard: 0.5}\n")
+    header, easy, hard, _ = path.with_name("profile.csv").read_text().splitlines()
+    hard = hard.replace("s,small,", "s,other,")
+    path.with_name("profile.csv").write_text(f"{header}\n{easy}\n{hard}\n")
+    conflict = decide(load_planner(path).program, 1.0).conflict
+    assert conflict is not None
+    ways = {way.constraint: way.text for way in conflict.relaxations}
+    assert set(ways) == {"request_classes:easy", "request_classes:hard", "mix"}
+    assert ways["mix"].startswith("mix: true, with method highs")
+    mixed = load_planner(path, {"mix": True})
+    assert decide(mixed.program, 1.0, method="highs").status == "optimal"
 
 
 @pytest.mark.parametrize(
