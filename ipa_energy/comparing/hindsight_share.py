@@ -64,11 +64,13 @@ class HindsightShare:
     def sentence(self) -> str:
         """What is to be said of it."""
         if not math.isnan(self.of_hindsight):
-            return (
+            told = (
                 f"{self.run} got {share(self.of_hindsight)} of what a plan that knew the load would"
-                f" have gained over {self.first} in the objective of {self.run}, and"
-                f" {share(self.of_bound)} of the bound that nothing exceeds"
+                f" have gained over {self.first} in the objective of {self.run}"
             )
+            if math.isnan(self.of_bound):
+                return told
+            return f"{told}, and {share(self.of_bound)} of the bound that nothing exceeds"
         if not math.isnan(self.missed_j):
             less = "fewer" if self.missed_j >= 0 else "more"
             return (

@@ -416,6 +416,8 @@ def _share(
         base = _worth_of_run(experiment, first)
     found = outturn_of_run(mine)
     in_joules = settings.energy_metric == "joules_per_request"
+    # Which classes came is luck that the bound does not count with.
+    is_bounded = run.info.backend == "simulate" and not settings.request_classes
     return HindsightShare(
         run=run.name,
         first=None if first is None or math.isnan(base) else first.name,
@@ -423,7 +425,7 @@ def _share(
         first_objective=base,
         static_objective=worths.get("static", math.nan),
         hindsight_objective=hindsight,
-        bound=bound_of(experiment, found) if run.info.backend == "simulate" else math.nan,
+        bound=bound_of(experiment, found) if is_bounded else math.nan,
         energy_weight=settings.energy_weight if in_joules else 0.0,
     )
 

@@ -13,6 +13,7 @@ from seeds import seeds
 
 from ipa_energy.cli import main
 from ipa_energy.comparing import metrics
+from ipa_energy.comparing.hindsight_share import HindsightShare
 from ipa_energy.experiment import Experiment, load_experiment, run_experiment
 from ipa_energy.frontier.courses import Course, outturn
 from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth
@@ -204,6 +205,9 @@ def test_what_a_run_got_is_told_and_kept(
         gained / (told["hindsight_objective"] - told["first_objective"])
     )
     assert told["bound"] >= max(told["objective"], told["hindsight_objective"])
+    figures = {name: told[name] for name in HindsightShare.__dataclass_fields__}
+    unbounded = HindsightShare(**{**figures, "bound": math.nan}).sentence()
+    assert unbounded == told["sentence"].partition(", and ")[0]
     assert told["first"] == "ipa"
     assert data["hindsight_share"]["ipa"]["first"] is None
     assert set(data["hindsight_per_run"]) == set(data["static_best_per_run"]) == {"ipa", "energy"}
