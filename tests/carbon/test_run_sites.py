@@ -143,12 +143,12 @@ def test_the_clean_place_takes_what_it_can_and_grams_are_by_hand() -> None:
     one = problem([ONE], {"GB": SiteConfig(), "NL": SiteConfig()}, rates)
     assert shares_of(solve(one, "highs").best) == {"NL": 1.0}
     small = {"GB": SiteConfig(), "NL": SiteConfig(capacity={"core": 0.5})}
-    two = [ONE, Stage("t", "n", ONE.options)]
     half = make_option(cpu_cores=0.5, throughput_rps=6.0, dynamic_energy_j=3.6, idle_power_w=0)
     plan = solve(problem([Stage("s", "n", (half,))], small, rates), "highs").best
     assert shares_of(plan) == pytest.approx({"NL": 0.6, "GB": 0.4})
     assert plan.amounts["grams_per_request"] == pytest.approx(1e-6 * (0.6 * 100 + 0.4 * 300))
-    # Two stages would need two half cores at NL: no part of a request goes elsewhere for the other.
+    # Two stages need two half cores at NL: no request goes elsewhere for the second.
+    two = [Stage("s", "n", (half,)), Stage("t", "m", (half,))]
     assert shares_of(solve(problem(two, small, rates), "highs").best) == {"GB": 1.0}
 
 
