@@ -152,6 +152,17 @@ def test_the_clean_place_takes_what_it_can_and_grams_are_by_hand() -> None:
     assert shares_of(solve(problem(two, small, rates), "highs").best) == {"GB": 1.0}
 
 
+def test_a_request_is_served_where_it_came_in() -> None:
+    """Both of NL's cores for the heavy stage would save more, if the light one could be in GB."""
+    heavy = make_option(throughput_rps=5.0, dynamic_energy_j=3.6, idle_power_w=0.0)
+    light = make_option(throughput_rps=20.0, dynamic_energy_j=0.36, idle_power_w=0.0)
+    stages = [Stage("s", "n", (heavy,)), Stage("t", "m", (light,))]
+    sites = {"GB": SiteConfig(), "NL": SiteConfig(capacity={"core": 2})}
+    plan = solve(problem(stages, sites, {"GB": 300.0, "NL": 100.0}), "highs").best
+    assert shares_of(plan) == pytest.approx({"NL": 0.5, "GB": 0.5})
+    assert plan.amounts["grams_per_request"] == pytest.approx(1.1e-6 * (0.5 * 100 + 0.5 * 300))
+
+
 def test_the_delay_of_a_place_is_part_of_the_latency_there_alone() -> None:
     rates = {"GB": 300.0, "NL": 100.0}
     sites = {"GB": SiteConfig(), "NL": SiteConfig(network_delay_s=0.25)}
