@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -59,6 +60,9 @@ PART = "-part"
 UNITS = {"m": "1e-3", "k": "1e3", "M": "1e6", "G": "1e9", "T": "1e12", "": "1"} | {
     f"{letter}i": str(1024**power) for power, letter in enumerate("KMGT", start=1)
 }
+SIDE_BY_SIDE = 8
+"""Stages that are written at a time."""
+
 HOPELESS = ("ImagePullBackOff", "ErrImagePull", "CrashLoopBackOff", "InvalidImageName")
 Verb = Literal["create", "change", "resize", "delete"]
 
@@ -251,21 +255,29 @@ def _resizes(live: Live, stage: str, cores: str) -> Iterator[Action]:
 def act(api: ClusterApi, actions: Sequence[Action], live: Live) -> dict[str, ServingError]:
     """Write everything; what failed, by stage (a stage's other writes are left out then).
 
-    One stage that cannot be changed keeps none of the others from being.
+    Stages are written side by side, each stage's writes one after the other: one that cannot be
+    changed, or takes long to be, keeps none of the others from it.
     """
-    failed: dict[str, ServingError] = {}
+    stages: dict[str, list[Action]] = {}
     for action in actions:
-        if action.stage in failed:
-            continue
+        stages.setdefault(action.stage, []).append(action)
+    if not stages:
+        return {}
+    with ThreadPoolExecutor(min(SIDE_BY_SIDE, len(stages)), "writes") as pool:
+        errors = pool.map(lambda mine: _act_in_turn(api, mine, live), stages.values())
+        return {stage: e for stage, e in zip(stages, errors, strict=True) if e is not None}
+
+
+def _act_in_turn(api: ClusterApi, actions: Sequence[Action], live: Live) -> ServingError | None:
+    for action in actions:
         try:
             _write(api, action, live)
         except (GiveUpError, TryAgainError) as error:
-            failed[action.stage] = error
             logger.warning("stage %s: %s fails: %s", action.stage, action.told, error)
-        else:
-            level = logging.WARNING if action.foreign else logging.INFO
-            logger.log(level, "%s", action.told)
-    return failed
+            return error
+        level = logging.WARNING if action.foreign else logging.INFO
+        logger.log(level, "%s", action.told)
+    return None
 
 
 def _write(api: ClusterApi, action: Action, live: Live, *, dry_run: bool = False) -> None:

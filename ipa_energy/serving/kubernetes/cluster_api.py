@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -122,7 +123,7 @@ class ClusterApi:
         settings.retries = False  # tried again here, where it is known what may be
         self._client = client.ApiClient(settings)
         self.host = str(settings.host)
-        self.writes = 0
+        self.writes, self._lock = 0, threading.Lock()
         self._sleep, self._random = sleep, random.Random(seed)
 
     def get(self, path: str, query: Query | None = None) -> Object:
@@ -244,7 +245,8 @@ class ClusterApi:
                 trouble = f"no answer ({_short(error)})"
             else:
                 if answer.status < 400:
-                    self.writes += method != "GET"
+                    with self._lock:
+                        self.writes += method != "GET"
                     return _parsed(data)
                 if answer.status != 429 and answer.status < 500:
                     raise _refusal(answer.status, data)
