@@ -10,7 +10,7 @@ from cluster_plans import plan, rendering, stage
 
 from ipa_energy.errors import GiveUpError, TryAgainError
 from ipa_energy.serving.kubernetes.changes import look
-from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
+from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, RefusedError
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
 from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.faults import Fault
@@ -263,6 +263,16 @@ def test_a_lost_answer_is_as_good_as_none(tmp_path, drop):
     with cluster(tmp_path) as (server, api):
         server.faults.next(Fault(drop=drop), 2)
         settle(Reconciler(api, rendering()), plan())
+
+
+def test_what_is_no_such_object_is_not_sent_again(tmp_path):
+    """An unknown field is answered 500, as a fault of the server is, but without a reason."""
+    with cluster(tmp_path) as (server, api):
+        wrong = {"apiVersion": "v1", "kind": "Service", "spec": {"nope": 1}}
+        wrong["metadata"] = {"name": "wrong", "namespace": "lab"}
+        with pytest.raises(RefusedError, match="field not declared in schema"):
+            api.apply(wrong, "ipa-energy")
+        assert [code for _, path, code in server.log if path.endswith("wrong")] == [500]
 
 
 def test_retry_after_is_kept_and_bounded(tmp_path):
