@@ -247,8 +247,8 @@ class Writes:
         if change is None:
             change = fields.difference(old, new, resource.type)
         before = fields.owners_of(old["metadata"].get("managedFields", ()))
-        if applied is None:
-            after = fields.updated(before, owner, change)
+        if applied is None:  # where nobody owns anything, a write that is no apply is not tracked
+            after = fields.updated(before, owner, change) if before else {}
         else:
             found = fields.conflicts(before, owner, change)
             if found and not request.force:
@@ -351,10 +351,13 @@ class Writes:
         """A write to the ``scale`` of an object; the scale after it."""
         new, change = rescaled(request, old, changed(scale_of(old)))
         by = owner or Owner("Update", request.manager, request.resource.api_version, "scale")
+        before = fields.owners_of(old["metadata"].get("managedFields", ()))
         applied = None
         if owner is not None:
-            before = fields.owners_of(old["metadata"].get("managedFields", ()))
             applied = {**before, owner: frozenset({SCALED})}
+        elif not any(SCALED in paths for paths in before.values()):
+            # what nobody owns is not tracked in a scale, which has then no managed fields at all
+            change = fields.Difference(frozenset(), frozenset())
         plain = replace(request, subresource="")
         return scale_of(self._updated(plain, old, new, by, applied, change=change))
 
