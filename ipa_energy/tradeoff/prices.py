@@ -304,11 +304,12 @@ class ShadowPrice:
     Attributes:
         sla: name of the cap: the YAML's key.
         unit: of its quantity.
-        limit: its value; None if it is not set.
+        limit: its value, as the key has it; None if it is not set.
         used: what the chosen plan has; NaN without energy in the profile.
         relaxed: the next step up; None if the SLA is not binding: no value buys a better plan.
         tightened: the next step down; None without energy in the profile.
         reason: why there is no price at all; None if there is one.
+        is_floor: True if more is tighter.
     """
 
     sla: str
@@ -318,6 +319,7 @@ class ShadowPrice:
     tightened: Move | None
     reason: str | None = None
     unit: str = ""
+    is_floor: bool = False
 
     @property
     def is_binding(self) -> bool:
@@ -362,12 +364,13 @@ class _Staircase:
         is_known = not math.isnan(used)
         return ShadowPrice(
             sla=self._sla,
-            limit=self._limit,
-            used=used,
+            limit=None if self._limit is None else self._cap.shown(self._limit),
+            used=self._cap.shown(used),
             relaxed=self._relaxed() if is_known else None,
             tightened=self._tightened() if is_known else None,
             reason=None if is_known else "the profile has no joules",
             unit=self._cap.unit,
+            is_floor=self._cap.floor is not None,
         )
 
     def _relaxed(self) -> Move | None:
@@ -422,10 +425,11 @@ class _Staircase:
         if choice is not None:
             gone = self._problem.worth(choice) - self._worth
             saved = joules(self._problem, choice) - joules(self._problem, self._choice)
+        shown, told = self._cap.shown(limit), self._limit
         return Move(
-            limit=limit,
+            limit=shown,
             plan=None if choice is None else figures_of(self._problem, choice),
             objective_change=gone,
             joules_change=saved,
-            distance=math.nan if self._limit is None else max(0.0, abs(limit - self._limit)),
+            distance=math.nan if told is None else abs(shown - self._cap.shown(told)),
         )

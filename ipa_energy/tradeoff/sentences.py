@@ -415,26 +415,32 @@ def _saved(offer: Offer, spent: float) -> str:
 
 def _price(price: ShadowPrice) -> Iterator[str]:
     name, unit = SLA_NAMES.get(price.sla, price.sla), price.unit
+
+    def with_unit(value: float) -> str:
+        return f"{value:.4g} {unit}".rstrip()
+
+    wider, tighter = ("down to", "above") if price.is_floor else ("from", "below")
+    on = "" if price.is_floor else " on"
     if price.reason is not None:
         yield f"{name}: no price: {price.reason}"
         return
     if price.limit is None:
-        text = f"{name}: not set, so not binding; the chosen plan has {price.used:.4g} {unit}"
+        text = f"{name}: not set, so not binding; the chosen plan has {with_unit(price.used)}"
     elif price.relaxed is None:
         text = (
-            f"{name} of {price.limit:.4g} {unit}: not binding, no looser one buys a better plan;"
-            f" the chosen plan has {price.used:.4g} {unit}"
+            f"{name} of {with_unit(price.limit)}: not binding, no looser one buys a better plan;"
+            f" the chosen plan has {with_unit(price.used)}"
         )
     else:
         text = (
-            f"{name} of {price.limit:.4g} {unit}: binding; from {price.relaxed.limit:.4g} {unit} on"
-            f" the plan is {_step(price.relaxed, unit)}"
+            f"{name} of {with_unit(price.limit)}: binding; {wider}"
+            f" {with_unit(price.relaxed.limit)}{on} the plan is {_step(price.relaxed, unit)}"
         )
     yield text
     down = price.tightened
     if down is None:
         return
-    below = f"{name} below {down.limit:.4g} {unit}"
+    below = f"{name} {tighter} {with_unit(down.limit)}"
     if down.plan is None:
         yield f"{below}: nothing is feasible"
     else:
@@ -445,11 +451,11 @@ def _step(move: Move, unit: str) -> str:
     label = move.plan.label if move.plan else ""
     text = f"{label}, objective {signed(move.objective_change, '+.4g')}"
     if move.distance > 0:
-        text += f" ({signed(move.objective_change / move.distance, '+.4g')} per {unit})"
+        text += f" ({signed(move.objective_change / move.distance, '+.4g')} per {unit or 'unit'})"
     if not math.isnan(move.joules_change):
         text += f", {signed(move.joules_change, '+.4g')} J per request"
         if move.distance > 0:
-            text += f" ({signed(move.joules_change / move.distance, '+.4g')} per {unit})"
+            text += f" ({signed(move.joules_change / move.distance, '+.4g')} per {unit or 'unit'})"
     return text
 
 

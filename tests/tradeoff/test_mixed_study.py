@@ -11,9 +11,12 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.frontier.sweep import run_outcome, sweep
 from ipa_energy.frontier.weightings import with_energy, without_energy
+from ipa_energy.optimizer import pareto
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.tradeoff.conduct import Question, conduct
 from ipa_energy.tradeoff.named_configurations import configurations_of_run
+from ipa_energy.tradeoff.prices import shadow_price
+from ipa_energy.tradeoff.sentences import _price
 from ipa_energy.tradeoff.trials import constant_load
 
 MIXED = {
@@ -69,3 +72,21 @@ def test_a_mixed_run_gives_no_list_of_configurations(tmp_path: Path) -> None:
     run = run_experiment(experiment, tmp_path / "mixed")
     with pytest.raises(ConfigError, match="the study chooses mixes by itself"):
         configurations_of_run(run, experiment.planner.stages)
+
+
+def test_the_price_of_a_floor_is_told_as_the_key_has_it(tmp_path: Path) -> None:
+    """A floor of 1.2 is a cap of 0.8 on what two stages lack of 1 each; nobody wrote 0.8."""
+    overrides = {**MIXED, "mix": False, "alpha": 0.0, "beta": 0.0, "energy_weight": 1.0}
+    planner = load_planner(write_small_pipeline(tmp_path), {**overrides, "accuracy_floor": 1.35})
+    problem = planner.program.at(8.0)
+    choice = pareto.solve(problem)[0]
+    price = shadow_price(problem, "accuracy_floor", choice)
+    assert price.limit == pytest.approx(1.35)
+    assert price.used == pytest.approx(problem.combined_accuracy(
+        [float(c.accuracy[at]) for c, at in zip(problem.stages, choice, strict=True)]))  # fmt: skip
+    assert price.is_floor
+    assert price.relaxed is not None
+    assert price.relaxed.limit < 1.35 <= price.used + 1e-9
+    assert price.relaxed.joules_change < 0
+    told = " ".join(_price(price))
+    assert f"accuracy_floor of 1.35: binding; down to {price.relaxed.limit:.4g} the plan" in told
