@@ -39,8 +39,10 @@ def gpu_pipeline(small_pipeline: Path) -> Path:
     return small_pipeline
 
 
-def optimized(capsys: pytest.CaptureFixture[str], path: Path, *argv: str, status: int = 0) -> Any:
-    assert main(["optimize", str(path), "--load", "60", "--json", *argv]) == status
+def optimized(
+    capsys: pytest.CaptureFixture[str], path: Path, *argv: str, load: str = "60", status: int = 0
+) -> Any:
+    assert main(["optimize", str(path), "--load", load, "--json", *argv]) == status
     return json.loads(capsys.readouterr().out)
 
 
@@ -94,12 +96,12 @@ def test_a_capacity_that_nothing_fits_is_named(
     gpu_pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """600 rps are more than the cores of 20 replicas carry, so that GPUs are needed."""
-    argv = ("--load", "600", "--set", "capacity={gpu: 0.1}", "--set", "prices={gpu: 1}")
-    conflict = optimized(capsys, gpu_pipeline, *argv, status=3)["conflict"]
+    argv = ("--set", "capacity={gpu: 0.1}", "--set", "prices={gpu: 1}")
+    conflict = optimized(capsys, gpu_pipeline, *argv, load="600", status=3)["conflict"]
     assert "capacity:gpu" in conflict["constraints"]
     ways = {way["constraint"]: way["needed"] for way in conflict["relaxations"]}
-    argv = ("--load", "600", "--set", f"capacity={{gpu: {ways['capacity:gpu']}}}")
-    (plan,) = optimized(capsys, gpu_pipeline, *argv)["plans"]
+    argv = ("--set", f"capacity={{gpu: {ways['capacity:gpu']}}}")
+    (plan,) = optimized(capsys, gpu_pipeline, *argv, load="600")["plans"]
     assert gpus(plan) == ways["capacity:gpu"]
 
 
