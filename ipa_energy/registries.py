@@ -167,9 +167,11 @@ BACKENDS: dict[str, Named] = {
         on_this_machine=True,
         mixes=True,
     ),
-    "kubernetes": Named("its models on a cluster", "ipa_energy.serving.kubernetes:kubernetes"),
-    "kubernetes-stub": Named(
-        "the same with stubs", "ipa_energy.serving.kubernetes:kubernetes_stub"
+    "kubernetes": Serves(
+        "its models on a cluster", "ipa_energy.serving.kubernetes:kubernetes", mixes=True
+    ),
+    "kubernetes-stub": Serves(
+        "the same with stubs", "ipa_energy.serving.kubernetes:kubernetes_stub", mixes=True
     ),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and

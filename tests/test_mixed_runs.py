@@ -10,6 +10,7 @@ from small_pipeline import write_small_pipeline
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.registries import BACKENDS, Named
 from ipa_energy.runlog.reader import read_run
 
 WITH_MIX = {
@@ -69,7 +70,10 @@ def test_a_killed_run_with_mixes_goes_on_to_the_same_end(tmp_path: Path) -> None
     assert [step.energy_j for step in again.steps] == [step.energy_j for step in whole.steps]
 
 
-def test_a_backend_that_serves_one_option_a_stage_refuses_mixes(tmp_path: Path) -> None:
+def test_a_backend_that_serves_one_option_a_stage_refuses_mixes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKENDS, "plain", Named("made up", print))
     experiment = load_experiment(write_small_pipeline(tmp_path), WITH_MIX)
-    with pytest.raises(ConfigError, match="kubernetes-stub serves one option a stage"):
-        run_experiment(experiment, tmp_path / "live", backend="kubernetes-stub")
+    with pytest.raises(ConfigError, match="plain serves one option a stage"):
+        run_experiment(experiment, tmp_path / "live", backend="plain")

@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from ipa_energy.pipeline_models import (
     served_pipeline,
 )
 from ipa_energy.profile_table.profile_csv import meta_path
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import EVERY_CLASS, Option, Part, Stage
 from ipa_energy.serving.base import DeployedStage, Deployment, Served, Serving, Setting, StageState
 from ipa_energy.serving.kubernetes.changes import is_ready, look, quantity, token_in
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, require_reachable
@@ -55,6 +55,7 @@ from ipa_energy.serving.kubernetes.remote_plane import RemotePlane, token_of
 from ipa_energy.serving.kubernetes.router_pod import PodJob
 from ipa_energy.serving.local.backend import LocalBackend, RunClock, serving_of
 from ipa_energy.serving.local.plane import Plane
+from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.served_models import (
     REQUESTS,
     STUB_PAYLOAD,
@@ -171,11 +172,16 @@ class KubernetesBackend(LocalBackend):
     def deployed(self) -> tuple[StageState, ...]:
         """What exists in the cluster, pod by pod."""
         self._raise_failure()
-        for state in self.plane.states():
+        routed = self.plane.states()
+        for state in routed:
             self._options[state.stage][server_name(state.option)] = state.option
+        shares = {(state.stage, state.option.label): state.share for state in routed}
         with self._lock:
             self._reconciler.look()
-            return self._reconciler.states(self._plan or self._setting.start, self._options)
+            states = self._reconciler.states(self._plan or self._setting.start, self._options)
+        return tuple(
+            replace(state, share=shares.get((state.stage, state.option.label))) for state in states
+        )
 
     def collect(self, until_s: float) -> Served:
         """As on one machine, with joules that are scraped where any are; and what happened."""
@@ -202,6 +208,9 @@ class KubernetesBackend(LocalBackend):
         now_s = time.perf_counter()
         seconds, self._counted_s = now_s - self._counted_s, now_s
         for stage, held in self._held.items():
+            held.workloads |= {
+                one["metadata"]["name"] for one in self._reconciler.live.workloads(stage).values()
+            }
             for pod in self._reconciler.live.pods_of(stage):
                 node = pod["spec"].get("nodeName")
                 limits = pod["spec"]["containers"][0]["resources"]["limits"]
@@ -284,10 +293,7 @@ class KubernetesBackend(LocalBackend):
         names, wanted = [stage.name for stage in self._setting.stages], plane.wanted()
         if len(wanted) != len(names):
             return None
-        return tuple(
-            DeployedStage(name, one.option, one.replicas, wait_s=one.batch_timeout_s)
-            for name, (one, *_) in zip(names, wanted, strict=True)
-        )
+        return tuple(_stage_of(*each) for each in zip(names, wanted, strict=True))
 
     def deploy_quietly(self, wanted: Deployment) -> None:
         """Write it before there is a router to tell."""
@@ -319,8 +325,12 @@ class KubernetesBackend(LocalBackend):
         """What counts as wanted from now on, and its batches; only where that is news."""
         wanted = tuple(
             tuple(
-                replace(part, server=self._reconciler.server_of(plan, stage.stage))
-                for part in self._wanted(stage)
+                replace(part, server=server)
+                for part, server in zip(
+                    self._wanted(stage),
+                    self._reconciler.servers_of(plan, stage.stage),
+                    strict=True,
+                )
             )
             for stage in plan
         )
@@ -438,6 +448,19 @@ def dry_run(setting: Setting, *, is_stub: bool) -> str:
         told = "".join(f"# {line}\n" for line in lines)
     objects = desired(setting.start, rendering)
     return told + as_yaml(objects)
+
+
+def _stage_of(name: str, wanted: Sequence[Wanted]) -> DeployedStage:
+    """What a router was told that a stage is to run."""
+    one = wanted[0]
+    if len(wanted) == 1:
+        return DeployedStage(name, one.option, one.replicas, wait_s=one.batch_timeout_s)
+    parts = tuple(
+        Part(each.option, each.replicas, ((EVERY_CLASS, each.share),), each.batch_timeout_s)
+        for each in wanted
+    )
+    replicas = sum(part.replicas for part in parts)
+    return DeployedStage(name, one.option, replicas, one.batch_timeout_s, parts)
 
 
 def _joules_of(setting: Setting, rendering: Rendering) -> PodJoules | None:

@@ -14,6 +14,10 @@ A Deployment whose template *and* number of replicas change is written in two st
 first: a controller that gets both at once grows or shrinks the old pods before it replaces them.
 Where only cores change, and no more replicas are wanted, the pods are resized in place and the
 template stays as it is until something else rolls out (:data:`.manifests.CORES` says so).
+
+A stage that runs several options has a Deployment for each. An option keeps the slot in which it
+runs, a new one takes the slot of one that goes; whatever loses replicas for good, or goes, does so
+once all that the stage's other options need is there.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain, count
 from typing import Any, Literal
 
 from ipa_energy.errors import GiveUpError, ServingError, TryAgainError
@@ -44,12 +49,14 @@ from ipa_energy.serving.kubernetes.manifests import (
     ROUTER,
     SERVER,
     SERVICES,
+    SLOT,
     STAGE,
     TOKEN,
     Rendering,
     cores_text,
     desired,
     dns_name,
+    server_name,
 )
 
 logger = logging.getLogger(__name__)
@@ -80,12 +87,17 @@ class Live:
     pods: tuple[Object, ...] = ()
 
     def workload(self, stage: str) -> Object | None:
-        """What makes a stage's pods; None before it is there."""
-        for (kind, _), found in self.objects.items():
-            labels = found["metadata"].get("labels", {})
+        """What makes a stage's pods, of several options' the first's; None before it is there."""
+        return next(iter(self.workloads(stage).values()), None)
+
+    def workloads(self, stage: str) -> dict[int, Object]:
+        """Slot → what makes the pods of a stage's option, in the order of the slots."""
+        found = {}
+        for (kind, _), one in self.objects.items():
+            labels = one["metadata"].get("labels", {})
             if kind != "Service" and labels.get(STAGE) == dns_name(stage):
-                return found
-        return None
+                found[int(labels.get(SLOT, 0))] = one
+        return dict(sorted(found.items()))
 
     def pods_of(self, stage: str) -> list[Object]:
         """Pods of a stage that have not ended."""
@@ -155,6 +167,32 @@ def token_in(live: Live) -> str | None:
     return next((str(one["value"]) for one in variables if one["name"] == TOKEN), None)
 
 
+def slots_of(live: Live, plan: Deployment) -> dict[str, tuple[int, ...]]:
+    """Stage → the slot of each of its options: its own, else one of an option that goes, else new.
+
+    Args:
+        live: what is there.
+        plan: what is wanted.
+    """
+    found = {}
+    for stage in plan:
+        there = live.workloads(stage.stage)
+        runs = {slot: _template(one)["metadata"]["labels"].get(SERVER)
+                for slot, one in there.items()}  # fmt: skip
+        slots: dict[int, int] = {}
+        for at, lane in enumerate(stage.lanes):
+            server = server_name(lane.option)
+            own = [slot for slot in runs if runs[slot] == server and slot not in slots.values()]
+            if own:
+                slots[at] = own[0]
+        for at in range(len(stage.lanes)):
+            if at not in slots:
+                taken = set(slots.values())
+                slots[at] = next(slot for slot in chain(runs, count()) if slot not in taken)
+        found[stage.stage] = tuple(slots[at] for at in range(len(stage.lanes)))
+    return found
+
+
 def kept_cores(
     live: Live, plan: Deployment, rendering: Rendering, refused: Collection[str] = ()
 ) -> dict[str, float]:
@@ -169,7 +207,8 @@ def kept_cores(
     kept = {}
     for stage in plan:
         found = live.workload(stage.stage)
-        if found is None or stage.stage in refused:
+        several = len(stage.parts) > 1 or len(live.workloads(stage.stage)) > 1
+        if found is None or several or stage.stage in refused:
             continue
         [wanted] = [
             one for one in desired((stage,), rendering) if one["metadata"]["annotations"].get(MODEL)
@@ -211,7 +250,41 @@ def diff(
     for key, found in live.objects.items():
         if key not in names:
             actions.append(Action("delete", found, ("not wanted any more",)))
-    return actions
+    held = {stage.stage for stage in plan if _is_growing(live, stage.stage, wanted, actions)}
+    components = {dns_name(stage) for stage in held}
+    return [one for one in actions if one.stage not in components or not _takes(live, one)]
+
+
+def _is_growing(
+    live: Live, stage: str, wanted: Sequence[Object], actions: Sequence[Action]
+) -> bool:
+    """True while a stage of several Deployments lacks something that it is to have."""
+    there = live.workloads(stage)
+    component = dns_name(stage)
+    names = {
+        one["metadata"]["name"]
+        for one in wanted
+        if one["kind"] != "Service" and one["metadata"]["labels"].get(STAGE) == component
+    }
+    if len({one["metadata"]["name"] for one in there.values()} | names) < 2:
+        return False
+    writes = [one for one in actions if one.stage == component and one.verb != "resize"]
+    if any(one.target["kind"] != "Service" and not _takes(live, one) for one in writes):
+        return True
+    kept = [one for one in there.values() if one["metadata"]["name"] in names]
+    return any(one["kind"] == "Deployment" and not is_rolled_out(one) for one in kept)
+
+
+def _takes(live: Live, action: Action) -> bool:
+    """True if a write does nothing but take pods away."""
+    if action.verb == "delete":
+        return bool(action.target["kind"] != "Service")
+    target = action.target
+    found = live.objects.get((target.get("kind", "Pod"), target["metadata"]["name"]))
+    if action.verb != "change" or found is None or target["kind"] == "Service":
+        return False
+    is_rolling = bool(list(_covered(_template(found), _template(target), "")))
+    return not is_rolling and replicas_of(target) < replicas_of(found)
 
 
 def _change(found: Object, wanted: Object) -> Action | None:

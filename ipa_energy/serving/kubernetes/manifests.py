@@ -2,14 +2,16 @@
 
 ::
 
-    desired(plan, rendering) ──▶  for each stage      Deployment (or SeldonDeployment), Service
+    desired(plan, rendering) ──▶  for each stage      Service
+                                  for each option     Deployment (or SeldonDeployment)
                                   for the pipeline    router: Deployment, Service
 
 Nothing here asks a cluster, so that the same plan is always the same text. Objects carry labels
 that say whose they are, and annotations by which a later look tells what changed:
 :data:`APPLIED` is a digest of all that was written, :data:`MODEL` of the pod without its cores,
 :data:`CORES` what pods hold that were resized in place. Batch sizes and time-outs are the router's
-and stand in no object: changing them moves no pod.
+and stand in no object: changing them moves no pod. So are the shares of a stage that runs several
+options at once; each of these has a *slot* of the stage, which the labels say.
 """
 
 from __future__ import annotations
@@ -124,7 +126,10 @@ def server_name(option: Option) -> str:
 
 
 def desired(
-    plan: Deployment, rendering: Rendering, template_cores: Mapping[str, float] | None = None
+    plan: Deployment,
+    rendering: Rendering,
+    template_cores: Mapping[str, float] | None = None,
+    slots: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Object, ...]:
     """Every object of a pipeline that runs ``plan``, in the order in which they are made.
 
@@ -133,12 +138,18 @@ def desired(
         rendering: the rest.
         template_cores: stage → cores in its pods' template, where these were resized in place and
             new ones begin with what the template says.
+        slots: stage → slot of each of its options; 0, 1 … where none are given.
     """
-    kept = template_cores or {}
+    kept, places = template_cores or {}, slots or {}
     objects = [router_deployment(rendering), router_service(rendering)]
     for stage in plan:
         objects.append(stage_service(stage.stage, rendering))
-        objects.append(stage_workload(stage, rendering, kept.get(stage.stage)))
+        lanes = stage.lanes
+        mine = places.get(stage.stage, range(len(lanes)))
+        objects += [
+            stage_workload(lane, rendering, kept.get(stage.stage), slot)
+            for lane, slot in zip(lanes, mine, strict=True)
+        ]
     return tuple(objects)
 
 

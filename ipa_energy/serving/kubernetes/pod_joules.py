@@ -61,12 +61,14 @@ class Held:
     Attributes:
         core_s: node → cores × seconds.
         pods: names of those that were ready at some time.
+        workloads: names of what makes them, which theirs begin with; empty if nobody looked.
         has_gpus: True if they hold any.
     """
 
     core_s: dict[str, float] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     has_gpus: bool = False
+    workloads: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +125,28 @@ class PodJoules:
         return found
 
     def _dynamic(self, stage: str, start_s: float, end_s: float, held: Held) -> StageJoules:
-        target = KeplerTarget(namespace=self._namespace, pod=f"{self._prefixes[stage]}-*")
-        energy = kepler_meter(self.server, target).energy_over(start_s, end_s)
-        notes = [f"stage {stage}: {note}" for note in energy.notes]
+        prefixes = sorted(held.workloads) or [self._prefixes[stage]]
+        found = []
+        for prefix in prefixes:
+            target = KeplerTarget(namespace=self._namespace, pod=f"{prefix}-*")
+            found.append(kepler_meter(self.server, target).energy_over(start_s, end_s))
+        notes = [f"stage {stage}: {note}" for energy in found for note in energy.notes]
         dynamic_j = math.fsum(
-            joules for domain, joules in energy.domains.items() if not NOT_DYNAMIC.search(domain)
+            joules
+            for energy in found
+            for domain, joules in energy.domains.items()
+            if not NOT_DYNAMIC.search(domain)
         )
-        seen = {part for domain in energy.domains for part in domain.split("/")}
+        seen = {part for energy in found for domain in energy.domains for part in domain.split("/")}
         unseen = sorted(held.pods - seen)
         if unseen:
             notes.append(
                 f"stage {stage}: {len(unseen)} pods lived too short to be scraped, their joules"
                 f" are missing: {', '.join(unseen[:3])}"
             )
-        meters, quality = [KEPLER], energy.quality
+        meters, quality = [KEPLER], found[0].quality
         if held.has_gpus:
-            gpus_j, is_shared = self._gpus_j(stage, start_s, end_s)
+            gpus_j, is_shared = self._gpus_j(prefixes, start_s, end_s)
             dynamic_j += gpus_j
             meters.append(DCGM)
             if is_shared:
@@ -187,8 +195,8 @@ class PodJoules:
             )
         return self._cores[node]
 
-    def _gpus_j(self, stage: str, start_s: float, end_s: float) -> tuple[float, bool]:
-        """Joules of the GPUs that the stage's pods held, and whether others held them too."""
+    def _gpus_j(self, prefixes: Sequence[str], start_s: float, end_s: float) -> tuple[float, bool]:
+        """Joules of the GPUs that a stage's pods held, and whether others held them too."""
         span_s = math.ceil(end_s - start_s)
         names = [name for one in ("pod", "UUID", "namespace") for name in (one, EXPORTED + one)]
         counted = f"count by ({', '.join(names)}) (last_over_time({METRIC}[{span_s}s]))"
@@ -198,7 +206,7 @@ class PodJoules:
             if pod := labels.get("pod"):
                 where = f"{labels.get('namespace', '')}/{pod}"
                 holders.setdefault(labels["UUID"], set()).add(where)
-        mine = f"{self._namespace}/{self._prefixes[stage]}-"
+        mine = tuple(f"{self._namespace}/{prefix}-" for prefix in prefixes)
         total_j, is_shared = 0.0, False
         for uuid, pods in holders.items():
             ours = sum(pod.startswith(mine) for pod in pods)

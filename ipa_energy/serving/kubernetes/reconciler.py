@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from ipa_energy.serving.kubernetes.changes import (
     kept_cores,
     look,
     resize_pending,
+    slots_of,
     trouble_of,
 )
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, ConflictError, RefusedError
@@ -111,15 +113,19 @@ class Reconciler:
         """Stage → what is not as wanted yet, by the last round; empty when all serves."""
         found = {}
         for stage in plan:
-            server = self.server_of(plan, stage.stage)
             pods = self.live.pods_of(stage.stage)
-            ready = sum(
-                is_ready(pod) and not _is_ending(pod) and _server(pod) == server for pod in pods
+            there = Counter(_server(pod) for pod in pods if is_ready(pod) and not _is_ending(pod))
+            servers = self.servers_of(plan, stage.stage)
+            wanted: Counter[str] = Counter()
+            for server, lane in zip(servers, stage.lanes, strict=True):
+                wanted[server] += lane.replicas
+            ready = sum(min(there[server], replicas) for server, replicas in wanted.items())
+            workloads = list(self.live.workloads(stage.stage).values())
+            is_done = there == wanted and stage.replicas == len(pods)
+            is_done = is_done and len(workloads) == len(servers)
+            is_done = is_done and all(
+                is_rolled_out(one) for one in workloads if one["kind"] == "Deployment"
             )
-            workload = self.live.workload(stage.stage)
-            is_done = ready == stage.replicas == len(pods)
-            if workload is not None and workload["kind"] == "Deployment":
-                is_done = is_done and is_rolled_out(workload)
             if not is_done:
                 troubles = [told for pod in pods if (told := trouble_of(pod))]
                 found[stage.stage] = f"{ready} of {stage.replicas} ready" + (
@@ -127,13 +133,13 @@ class Reconciler:
                 )
         return found
 
-    def server_of(self, plan: Deployment, stage: str) -> str:
-        """What the servers of a stage call themselves that run what is wanted."""
+    def servers_of(self, plan: Deployment, stage: str) -> tuple[str, ...]:
+        """What the servers of a stage call themselves that run what is wanted, option by option."""
         [wanted] = [one for one in plan if one.stage == stage]
-        option = wanted.option
+        options = [lane.option for lane in wanted.lanes]
         if stage in self.kept:
-            option = with_cores(option, self.kept[stage])
-        return server_name(option)
+            options = [with_cores(option, self.kept[stage]) for option in options]
+        return tuple(server_name(option) for option in options)
 
     def states(
         self, plan: Deployment, options: Mapping[str, Mapping[str, Option]]
@@ -146,16 +152,22 @@ class Reconciler:
         """
         found: list[StageState] = []
         for stage in plan:
-            mine = self.server_of(plan, stage.stage)
+            servers = self.servers_of(plan, stage.stage)
+            lanes = list(zip(servers, stage.lanes, strict=True))
             states: dict[str, StageState] = {}
             for pod in self.live.pods_of(stage.stage):
-                name = _server(pod)
-                option = stage.option if name == mine else options[stage.stage].get(name)
+                name, phase = _server(pod), _phase(pod)
+                mine = [lane for server, lane in lanes if server == name]
+                option = mine[-1].option if mine else options[stage.stage].get(name)
+                for lane in mine[:-1]:  # several batch sizes of one server: one after the other
+                    there = states.get(lane.option.label)
+                    if there is None or there.ready + there.starting < lane.replicas:
+                        option = lane.option
+                        break
                 if option is None:
                     continue
-                state = states.setdefault(name, StageState(stage.stage, option))
-                phase = _phase(pod)
-                states[name] = replace(state, **{phase: getattr(state, phase) + 1})
+                state = states.setdefault(option.label, StageState(stage.stage, option))
+                states[option.label] = replace(state, **{phase: getattr(state, phase) + 1})
             found += states.values()
         return tuple(found)
 
@@ -185,7 +197,7 @@ class Reconciler:
         if self._offers_resize():
             self._note_pending(plan)
             self.kept = kept_cores(live, plan, self._rendering, self._refused)
-        wanted = desired(plan, self._rendering, self.kept)
+        wanted = desired(plan, self._rendering, self.kept, slots_of(live, plan))
         return diff(live, wanted, plan, self.kept)
 
     def _offers_resize(self) -> bool:

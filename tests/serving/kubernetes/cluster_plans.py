@@ -5,7 +5,7 @@ from __future__ import annotations
 from option_maker import make_option
 
 from ipa_energy.config.kubernetes import KubernetesConfig
-from ipa_energy.records import Option
+from ipa_energy.records import EVERY_CLASS, Option, Part
 from ipa_energy.serving.base import DeployedStage, Deployment
 from ipa_energy.serving.kubernetes.manifests import Model, Rendering
 
@@ -37,6 +37,12 @@ def stage(
 ) -> DeployedStage:
     """What one stage runs."""
     return DeployedStage(name, make_option(variant, batch, cpu_cores=cores), replicas)
+
+
+def mix(*parts: tuple[DeployedStage, float], name: str = "crop") -> DeployedStage:
+    """Several options of a stage at once, each with its share."""
+    each = tuple(Part(one.option, one.replicas, ((EVERY_CLASS, share),)) for one, share in parts)
+    return DeployedStage(name, each[0].option, sum(part.replicas for part in each), parts=each)
 
 
 def plan(crop: DeployedStage | None = None, other: DeployedStage | None = None) -> Deployment:

@@ -6,9 +6,11 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from kubernetes import config
 
 from ipa_energy.errors import TryAgainError
 from ipa_energy.serving.base import Deployment
-from ipa_energy.serving.kubernetes.changes import diff, look
+from ipa_energy.serving.kubernetes.changes import diff, look, quantity, slots_of
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.manifests import Rendering, desired
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
@@ -123,13 +125,31 @@ def assert_is(cluster: Cluster, plan: Deployment) -> None:
     fresh = cluster.reconciler()
     assert not missing(fresh, plan)
     live = look(cluster.api, cluster.rendering)
-    assert not diff(live, desired(plan, cluster.rendering, fresh.kept), plan, fresh.kept)
+    wanted = desired(plan, cluster.rendering, fresh.kept, slots_of(live, plan))
+    assert not diff(live, wanted, plan, fresh.kept)
     for stage in plan:
         pods = live.pods_of(stage.stage)
         assert len(pods) == stage.replicas
-        cores = {pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] for pod in pods}
-        wanted = stage.option.cpu_cores
-        assert cores == ({f"{wanted:g}"} if wanted == int(wanted) else {f"{wanted * 1000:g}m"})
+        held = Counter(
+            (
+                _model(pod),
+                quantity(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"]),
+            )
+            for pod in pods
+        )
+        assert held == sum(
+            (
+                Counter({(lane.option.variant, Decimal(str(lane.option.cpu_cores))): lane.replicas})
+                for lane in stage.lanes
+            ),
+            Counter(),
+        )
+
+
+def _model(pod: Any) -> str:
+    """The variant that a pod runs."""
+    variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
+    return str(variables["MLSERVER_MODEL_NAME"])
 
 
 @contextmanager

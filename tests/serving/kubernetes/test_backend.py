@@ -95,7 +95,7 @@ def taken_over(tmp_path, cluster, monkeypatch):
     body = {"spec": {"replicas": 5}}
     api._asked("PATCH", f"{path}/scale", {"fieldManager": "somebody"}, body, MERGE)
     Router.serves = tuple(
-        (Wanted(stage.option, stage.replicas, server=first.server_of(plan, stage.stage)),)
+        (Wanted(stage.option, stage.replicas, server=first.servers_of(plan, stage.stage)[0]),)
         for stage in plan
     )
     monkeypatch.setattr(tested, "RemotePlane", Router)

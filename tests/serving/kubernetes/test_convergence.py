@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_plans import stage
+from cluster_plans import mix, stage
 from seeds import LONG_RUN, seeds
 
 pytest.importorskip("kubernetes")
 
 from clusters import TIMEOUT_S, Cluster, assert_is, real, settle, stand_in, step
 
-from ipa_energy.serving.base import Deployment
+from ipa_energy.serving.base import DeployedStage, Deployment
 from ipa_energy.serving.kubernetes.changes import look
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.manifests import SERVER
@@ -31,18 +31,24 @@ PLANS = 1000 if os.environ.get(LONG_RUN) else 100
 Disturbance = Callable[[Cluster, random.Random], None]
 
 
-def a_plan(rng: random.Random) -> Deployment:
-    """Both stages, at random."""
-    return tuple(
-        stage(
+def a_plan(rng: random.Random, *, mixes: bool = False) -> Deployment:
+    """Both stages, at random; with ``mixes`` one or two options of each."""
+
+    def one(name: str) -> DeployedStage:
+        return stage(
             name,
-            rng.choice(variants),
+            rng.choice(VARIANTS[name]),
             cores=rng.choice((0.5, 1, 2)),
             replicas=rng.randint(1, 3),
             batch=rng.choice((1, 4)),
         )
-        for name, variants in VARIANTS.items()
-    )
+
+    def either(name: str) -> DeployedStage:
+        first, second = one(name), one(name)
+        is_same = first.option.label == second.option.label
+        return first if is_same else mix((first, 0.6), (second, 0.4), name=name)
+
+    return tuple(either(n) if mixes and rng.random() < 0.7 else one(n) for n in VARIANTS)
 
 
 def _workload(cluster: Cluster, rng: random.Random) -> str:
@@ -103,12 +109,12 @@ class MortalApi(ClusterApi):
         return super()._sent(method, *args, **more)
 
 
-def _converges(cluster: Cluster, seed: int) -> None:
+def _converges(cluster: Cluster, seed: int, *, mixes: bool = False) -> None:
     """Plans, faults, disturbances and deaths, then one plan in peace."""
     rng = random.Random(seed)
     reconciler = cluster.reconciler()
     for _ in range(rng.randint(2, 5)):
-        plan = a_plan(rng)
+        plan = a_plan(rng, mixes=mixes)
         if cluster.server is not None:
             cluster.server.faults.at_random(rng.choice((0.0, FAULTY, 0.3)), seed)
         for _ in range(rng.randint(1, 4)):
@@ -134,12 +140,20 @@ def test_any_plans_and_faults_converge(tmp_path: Path, seed: int, kind: str) -> 
         _converges(cluster, seed)
 
 
+@pytest.mark.parametrize("kind", ["deployments", "seldon"])
+@pytest.mark.parametrize("seed", seeds(3))
+def test_any_mixes_and_faults_converge(tmp_path: Path, seed: int, kind: str) -> None:
+    """The same with several options of a stage at once, in changing numbers."""
+    with stand_in(tmp_path, kind=kind) as cluster:
+        _converges(cluster, 100 + seed, mixes=True)
+
+
 def _is_written(reconciler: Reconciler, plan: Deployment, stage: str) -> bool:
     """Whether a stage's template was what the plan says when it was last looked at."""
     found = reconciler.live.workload(stage)
     assert found is not None
     labels = found["spec"]["template"]["metadata"]["labels"]
-    return bool(labels[SERVER] == reconciler.server_of(plan, stage))
+    return (labels[SERVER],) == reconciler.servers_of(plan, stage)
 
 
 def test_of_many_plans_with_faults_none_is_lost(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cluster_plans import model_of, plan, rendering, stage
+from cluster_plans import mix, model_of, plan, rendering, stage
 from option_maker import make_option
 
 from ipa_energy.errors import ConfigError
@@ -25,6 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = {
     "deployments": {},
     "seldon": {"rendering": "seldon"},
+    "mix": {},
     "gpu": {
         "node_selector": {"pool": "inference"},
         "hardware_nodes": {"a100": {"nvidia.com/gpu.product": "A100"}},
@@ -34,6 +35,9 @@ SETTINGS = {
 
 
 def _plan(name):
+    if name == "mix":
+        both = (stage(replicas=3), 0.7), (stage(variant="yolov5s", cores=2), 0.3)
+        return plan(mix(*both))
     if name != "gpu":
         return plan(stage(replicas=3, cores=0.5))
     slices = Allocation.of(2, hardware="a100", resources={"mig-1g.10gb": 1})
@@ -51,7 +55,7 @@ def test_objects_are_those_of_the_golden_file(name):
     assert text == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["deployments", "gpu"])
+@pytest.mark.parametrize("name", ["deployments", "gpu", "mix"])
 def test_objects_are_valid_by_the_published_schemas(name):
     validate = pytest.importorskip("kubernetes_validate")
     for one in desired(_plan(name), rendering(**SETTINGS[name])):
@@ -64,6 +68,12 @@ def test_a_batch_stands_in_no_object():
     one = plan(stage(batch=1))
     other = plan(replace(stage(batch=8), wait_s=0.4))
     assert desired(one, rendering()) == desired(other, rendering())
+
+
+def test_shares_stand_in_no_object():
+    small, large = stage(), stage(variant="yolov5s")
+    one = plan(mix((small, 0.7), (large, 0.3)))
+    assert desired(one, rendering()) == desired(plan(mix((small, 0.5), (large, 0.5))), rendering())
 
 
 def test_variant_replicas_and_cores_do():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
-from cluster_plans import plan, rendering, stage
+from cluster_plans import mix, plan, rendering, stage
 
 from ipa_energy.errors import GiveUpError, TryAgainError
-from ipa_energy.serving.kubernetes.changes import look
+from ipa_energy.serving.kubernetes.changes import is_ready, look
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, RefusedError
+from ipa_energy.serving.kubernetes.manifests import SERVER, server_name
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
 from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.faults import Fault
@@ -316,3 +318,58 @@ def test_seldon_deployments_are_replaced_whole_with_what_others_put_there(tmp_pa
         assert reconciler.step(plan(stage(variant="yolov5s", replicas=3))) == 0
         methods = {m for m, p, _ in server.log if "seldondeployments/" in p and m != "GET"}
         assert methods == {"PUT"}  # a partial apply would wipe the pod's containers
+
+
+def _ready_of(api):
+    """Server → pods that are ready and not ending."""
+    pods = api.list(("v1", "Pod"), "lab", "app.kubernetes.io/component=crop")
+    ready = [pod for pod in pods if is_ready(pod) and not pod["metadata"].get("deletionTimestamp")]
+    return Counter(pod["metadata"]["labels"][SERVER] for pod in ready)
+
+
+def test_options_come_and_go_and_none_loses_a_pod_before_the_others_have_theirs(tmp_path):
+    small, large = stage(replicas=3), stage(variant="yolov5s", replicas=1)
+    huge = stage(variant="yolov5x", replicas=2)
+    fewer, more = stage(replicas=1), stage(variant="yolov5s", replicas=3)
+    courses = [
+        mix((small, 0.7), (large, 0.3)),
+        mix((fewer, 0.3), (more, 0.7)),
+        mix((huge, 0.5), (more, 0.5)),
+        mix((small, 0.2), (more, 0.5), (huge, 0.3)),
+        huge,
+    ]
+    with cluster(tmp_path, ready_after_s=0.1) as (_, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan(small))
+        before = small
+        for after in courses:
+            old, new = (
+                Counter({server_name(lane.option): lane.replicas for lane in one.lanes})
+                for one in (before, after)
+            )
+            wanted, end_s = plan(after), time.monotonic() + 30
+            while reconciler.step(wanted) or reconciler.unsettled(wanted):
+                there = _ready_of(api)
+                # An option that stays has no less than the smaller of what it had and is to have,
+                # and all of them together no fewer; one that is replaced goes pod by pod.
+                assert not (old & new) - there
+                assert there.total() >= min(old.total(), new.total())
+                assert time.monotonic() < end_s
+                time.sleep(0.01)
+            assert _ready_of(api) == new
+            writes = api.writes
+            assert reconciler.step(wanted) == 0
+            assert api.writes == writes
+            before = after
+        assert len(reconciler.live.workloads("crop")) == 1
+
+
+def test_batches_of_one_server_are_two_options_to_a_run_and_one_state_each(tmp_path):
+    one, four = stage(replicas=1, batch=1), stage(replicas=2, batch=4)
+    with cluster(tmp_path) as (_, api):
+        reconciler = Reconciler(api, rendering())
+        wanted = plan(mix((one, 0.5), (four, 0.5)))
+        settle(reconciler, wanted)
+        states = reconciler.states(wanted, {"crop": {}, "classification": {}})
+        ready = {state.option.batch: state.ready for state in states if state.stage == "crop"}
+        assert ready == {1: 1, 4: 2}

@@ -109,3 +109,16 @@ def test_a_run_is_served_by_mlserver_in_pods(tmp_path: Path) -> None:
         out = run(pipeline, kubeconfig, "kubernetes")
         until(lambda: not pods_of(kubeconfig))
     assert_all_served(out, "kubernetes", counts)
+
+
+def test_a_run_with_mixes_deals_requests_out_to_pods_by_share(tmp_path: Path) -> None:
+    """A Deployment an option, shares in the router, all answered."""
+    mix = "mix: true\naccuracy_floor: 1.2\nenergy_weight: 1\noptimization_method: auto\n"
+    counts = [12] * 4 + [40] * 4
+    pipeline = write_pipeline(tmp_path / "small", counts, more=mix)
+    free = [word for key in ("alpha=0", "beta=0", "batching_cap=2") for word in ("--set", key)]
+    with cluster(tmp_path, "--stubs") as kubeconfig:
+        out = run(pipeline, kubeconfig, "kubernetes-stub", *free)
+        until(lambda: not pods_of(kubeconfig))
+    assert_all_served(out, "kubernetes-stub", counts)
+    assert any("%" in change.to for step in read_run(out).steps for change in step.live.changes)
