@@ -135,6 +135,10 @@ def _text(result: Result, planner: Planner, load_rps: float) -> str:
     return "\n".join(lines)
 
 
+SLOW_MIX_S = 0.3
+"""A mix that takes HiGHS longer is worth another method."""
+
+
 def _mixing_lines(result: Result, planner: Planner) -> list[str]:
     """What ``mix: true`` is worth at this load."""
     from ipa_energy.optimizer.mixing import what_mixing_does
@@ -142,7 +146,13 @@ def _mixing_lines(result: Result, planner: Planner) -> list[str]:
     if not (planner.config.mix and result.plans):
         return []
     problem = planner.program.at(result.best.moment)
-    return [what_mixing_does(problem, result.best)]
+    lines = [what_mixing_does(problem, result.best)]
+    if result.method == "highs" and result.decision_s > SLOW_MIX_S:
+        lines.append(
+            "highs alone takes seconds for mixes of several stages; optimization_method: auto takes"
+            " a fraction of it where gurobipy is installed"
+        )
+    return lines
 
 
 def _gap_text(result: Result) -> str:

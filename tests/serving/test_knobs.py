@@ -72,6 +72,19 @@ def test_cores_change_in_place_hold_once_and_load_nothing():
     assert windows[1].dynamic_j[0] < 100
 
 
+def test_another_slice_is_cut_and_loaded_while_the_old_one_serves_and_its_joules_are_counted():
+    other = on(Allocation.of(2, resources={"mig-3g.40gb": 1}, hardware="A100-80GB"), "w")
+    cut = dataclasses.replace(other, load_energy_j=550.0)
+    backend = single(SLICE, cut, reconfiguration_s=TOLD)
+    plans = {10.0: deployed([stage(SLICE, cut)], (1, 1))}
+    windows = run(backend, [], [0.0, 10.0, 21.0, 30.0], plans)
+    # 5 s of cutting and 6 s of starting, both slices held meanwhile; 550 J over these 11 s.
+    assert [window.loading_j for window in windows[:3]] == pytest.approx([0.0, 550.0, 0.0])
+    assert windows[1].idle_j[0] == pytest.approx(11 * (SLICE.idle_power_w + cut.idle_power_w))
+    assert windows[2].idle_j[0] == pytest.approx(9 * cut.idle_power_w)
+    assert [state.option.allocation for state in backend.deployed()] == [cut.allocation]
+
+
 def test_more_replicas_than_there_were_start_beside_those_in_place():
     backend = single(SLOW, FAST, reconfiguration_s=TOLD, replicas=2)
     plans = {10.0: deployed([stage(SLOW, FAST)], (1, 3))}
