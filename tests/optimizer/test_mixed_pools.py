@@ -153,10 +153,10 @@ def test_clovers_program_is_ours_with_mix_and_a_pool() -> None:
             ),
             allocation=Allocation.of(0, 0, "A100-80GB", resources={f"mig-{names[size]}": 1}),
         )
-        for (variant, size), each in clover.FIGURES.items()
+        for (variant, size), each in case.figures.items()
     )
     settings = Settings(
-        alpha=(1 - clover.LAMBDA) / clover.FIGURES[clover.BEST].accuracy * 100,
+        alpha=(1 - clover.LAMBDA) / case.figures[case.best].accuracy * 100,
         beta=0.0,
         gamma=0.0,
         energy_weight=clover.LAMBDA / case.base_j,

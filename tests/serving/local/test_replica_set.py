@@ -209,9 +209,9 @@ async def test_changes_that_come_faster_than_replicas_start_leave_somebody_servi
     async with replicas() as fleet:
         fleet.want(Wanted(SMALL, 1))
         for _ in range(4):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.002)
             fleet.want(Wanted(LARGE, 1))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.002)
             fleet.want(Wanted(SMALL, 1))
         fleet.want(Wanted(LARGE, 1))
         first = fleet.members[0]
