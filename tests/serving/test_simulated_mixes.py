@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from option_maker import make_option
 
-from ipa_energy.records import Part, Stage
+from ipa_energy.records import Option, Part, Stage
 from ipa_energy.serving.base import DeployedStage, changed_stages, short_of
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
@@ -86,3 +86,33 @@ def test_other_shares_are_a_change_and_missing_parts_are_missed() -> None:
     assert changed_stages([mixed(1, 1, 0.5)], [mixed(1, 1, 0.75)]) == ["s"]
     assert changed_stages([mixed(1, 1, 0.5)], [mixed(1, 1, 0.5)]) == []
     assert short_of((mixed(1, 3, 0.5),), backend(mixed(1, 1, 0.5)).deployed()) == {"s": 2}
+
+
+def test_whatever_follows_whatever_runs_when_it_is_ready() -> None:
+    """Every plan after every other: fewer or more replicas, of new options beside old ones."""
+    third = make_option("third", latency_s=0.02, throughput_rps=50.0, dynamic_energy_j=3.0)
+    stage = Stage("s", "node", (LIGHT, HEAVY, third))
+
+    def of(*parts: tuple[Option, int, float]) -> DeployedStage:
+        made = tuple(Part(option, count, (("", share),)) for option, count, share in parts)
+        total = sum(count for _, count, _ in parts)
+        return DeployedStage("s", parts[0][0], total, parts=made if len(made) > 1 else ())
+
+    plans = [
+        of((LIGHT, 2, 1.0)),
+        of((HEAVY, 1, 1.0)),
+        of((HEAVY, 1, 0.25), (LIGHT, 1, 0.75)),
+        of((third, 1, 0.5), (HEAVY, 1, 0.5)),
+        of((third, 3, 0.2), (LIGHT, 2, 0.8)),
+        of((third, 1, 0.1), (HEAVY, 1, 0.2), (LIGHT, 1, 0.7)),
+    ]
+    joules = [1.0, 10.0, 3.25, 6.5, 1.4, 3.0]
+    pairs = [(a, b) for a in range(len(plans)) for b in range(len(plans)) if a != b]
+    for a, b in pairs:
+        made = SimulatedBackend([stage], (plans[a],), seed=0, reconfiguration_s=2.0)
+        made.deploy((plans[b],))
+        made.serve(sent(0, 4), 4.0)
+        served = made.serve(sent(4, 14), 14.0)
+        runs = {s.option.variant: (s.ready, s.starting) for s in made.deployed()}
+        assert runs == {lane.option.variant: (lane.replicas, 0) for lane in plans[b].lanes}, (a, b)
+        assert served.dynamic_j.sum() == pytest.approx(100 * joules[b], rel=0.03), (a, b)

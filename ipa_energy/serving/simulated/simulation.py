@@ -20,7 +20,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import EVERY_CLASS, Option, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, StageState, Told
+from ipa_energy.serving.base import DeployedStage, Deployment, StageState, Told, is_in_place
 from ipa_energy.serving.class_work import ClassWork
 from ipa_energy.serving.dealing import next_of
 from ipa_energy.serving.load import ClassesOfRequests
@@ -210,7 +210,9 @@ class Station:
             else:
                 unmatched.append((each, share))
         for each, share in unmatched:
-            reused = next((lane for lane in free if self._can_take_over(each.option, lane)), None)
+            alone = len(self.lanes) == len(wanted) == 1
+            able = (lane for lane in free if self._can_take_over(each.option, lane, alone=alone))
+            reused = next(able, None)
             if reused is not None:
                 free.remove(reused)
             lane = reused or self._new_lane(each)
@@ -218,7 +220,8 @@ class Station:
         starting = []
         smaller = []
         for lane, each, _ in pairs:
-            if len(self.lanes) > 1 and each.replicas < lane.replicas.staying:
+            runs_it = server_of(lane.replicas.target) == server_of(each.option)
+            if len(self.lanes) > 1 and runs_it and each.replicas < lane.replicas.staying:
                 smaller.append((lane, each))
             else:
                 starting += [(lane, *one) for one in lane.replicas.retarget(each)]
@@ -244,8 +247,14 @@ class Station:
         later()
         return True
 
-    def _can_take_over(self, option: Option, lane: Lane) -> bool:
-        """True if it is at the lane's site and serves every class that comes to the lane."""
+    def _can_take_over(self, option: Option, lane: Lane, *, alone: bool) -> bool:
+        """True if the lane's replicas may become the option's as soon as they can.
+
+        It is at the lane's site and serves every class that comes to the lane. Unless the lane is
+        ``alone`` before and after, only in place: else it would stop before the others are ready.
+        """
+        if not (alone or is_in_place(option, self._told_s, lane.replicas.serving.option)):
+            return False
         return option.allocation.site == lane.site and all(
             option.of_class(kind) is not None
             for kind, share in zip(self.class_names, lane.shares, strict=False)
