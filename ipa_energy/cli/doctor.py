@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.path import named_path
+from ipa_energy.cli.path import named_path, named_server
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, require
 
 MARKS = {"ok": "ok     ", "missing": "MISSING", "optional": "without", "unknown": "unknown"}
@@ -33,7 +33,9 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         help="pipeline YAML, for its key kubernetes and its initial configuration",
     )
     add_cluster_options(parser)
-    parser.add_argument("--prometheus", metavar="URL", help="what scrapes Kepler and DCGM")
+    parser.add_argument(
+        "--prometheus", type=named_server, metavar="URL", help="what scrapes Kepler and DCGM"
+    )
     parser.set_defaults(verb_function=run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,20 @@ def named_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty path; name a file or folder")
     return Path(text)
+
+
+def named_server(text: str) -> str:
+    """For ``type=`` of an option: the URL of a server; a password in it is not shown.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    from ipa_energy.config.fields import AN_HTTP_URL, HTTP_URL
+
+    if re.fullmatch(HTTP_URL, text) is None:
+        shown = text.rpartition("@")[2]
+        raise argparse.ArgumentTypeError(f"{shown!r}; allowed: {AN_HTTP_URL}")
+    return text
 
 
 def named_pipeline(text: str) -> Path:

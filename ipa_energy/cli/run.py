@@ -14,7 +14,7 @@ from ipa_energy.cli.doctor import add_cluster_options
 from ipa_energy.cli.meters import add_powercap_option
 from ipa_energy.cli.output import print_json
 from ipa_energy.cli.overrides import add_planning_options, add_weights, chosen_overrides
-from ipa_energy.cli.path import add_pipeline, named_path
+from ipa_energy.cli.path import add_pipeline, named_path, named_server
 from ipa_energy.errors import EXIT_DONE, ConfigError, require
 from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
@@ -105,6 +105,7 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--prometheus",
+        type=named_server,
         nargs="?",
         const=True,
         metavar="URL",

@@ -136,6 +136,8 @@ QuotedBoolean = Annotated[
     bool, BeforeValidator(_truth), _QuotedToo("^([Tt]rue|[Ff]alse|TRUE|FALSE)$"), _as_text
 ]
 
+HTTP_URL = r"^https?://[^/?#\s]+(/[^?#\s]*)?$"
+AN_HTTP_URL = "http://HOST:PORT or https://HOST:PORT, with a path prefix if it has one"
 A_NAME = "a name of letters, digits, . _ and - (it becomes a path)"
 
 Name = Annotated[
@@ -149,6 +151,7 @@ Name = Annotated[
 """A name that ends up in paths, log keys and the names of servers."""
 
 Text = Annotated[str, Field(min_length=1, json_schema_extra={"x-allowed": "text"})]
+HttpUrl = Annotated[str, Field(pattern=HTTP_URL, json_schema_extra={"x-allowed": AN_HTTP_URL})]
 FilePath = Annotated[
     Path,
     BeforeValidator(_path),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ipa_energy.config.fields import Name, Positive, StrictModel, Text, optional
+from ipa_energy.config.fields import HttpUrl, Name, Positive, StrictModel, Text, optional
 
 Quantity = Annotated[
     str,
@@ -55,7 +55,7 @@ class KubernetesConfig(StrictModel):
         "Resource of the profile: its name in the cluster. gpu is nvidia.com/gpu and mig-1g.10gb"
         " is nvidia.com/mig-1g.10gb unless this says otherwise.",
     )
-    prometheus_url: Text | None = optional(
+    prometheus_url: HttpUrl | None = optional(
         None,
         "Prometheus that scrapes Kepler and DCGM, as seen by whoever decides; null: joules are"
         " estimated from how long replicas were busy.",

@@ -74,6 +74,9 @@ LOOK_EVERY_S = 0.25
 """While something is not as wanted."""
 
 LONGEST_LOOK_S = 10.0
+LONGEST_ROUND, LEAST_ROUND_S = 0.25, 1.0
+"""Of an interval a round may take, but at least so long: no decision waits for a hung server."""
+
 MOST_DRAIN_S = 60.0
 PACKAGE = "ipa_energy.serving.kubernetes.model_pod"
 WEIGHTS_AT = Path("/srv/weights")
@@ -129,6 +132,10 @@ class KubernetesBackend(LocalBackend):
         self._counted_s = time.perf_counter()
         self._joules = _joules_of(setting, rendering)
         super().__init__(setting, models, clock)
+        interval_s = float(
+            setting.config.adaptation_interval
+        )  # until here the cluster had all time
+        reconciler.longest_s = max(LEAST_ROUND_S, LONGEST_ROUND * interval_s)
         if self._plan is not None:  # taken over: kept from now on, not from the next plan on
             self._keep_from_now_on()
 
@@ -240,6 +247,7 @@ class KubernetesBackend(LocalBackend):
             self._keeper.join()
         if hasattr(self, "plane"):
             self.plane.close()
+        self._reconciler.longest_s = math.inf
         try:
             self._reconciler.delete_all()
         except ServingError as error:

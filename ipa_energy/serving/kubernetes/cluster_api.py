@@ -11,14 +11,16 @@ answer                          reaction
 400, 401, 403, 404, 422 …       :class:`RefusedError`: stop and say
 ==============================  ==================================================================
 
-All of it is bounded: after :data:`TRIES` the answer is a
-:class:`~ipa_energy.errors.TryAgainError`, and the runner decides. Objects are plain dictionaries
-both ways; the official client brings kubeconfig, credentials and TLS.
+All of it is bounded: after :data:`TRIES`, or the seconds that :meth:`ClusterApi.bound` sets for
+all calls together, the answer is a :class:`~ipa_energy.errors.TryAgainError`, and the runner
+decides. Objects are plain dictionaries both ways; the official client brings kubeconfig,
+credentials and TLS.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import threading
@@ -125,6 +127,11 @@ class ClusterApi:
         self.host = str(settings.host)
         self.writes, self._lock = 0, threading.Lock()
         self._sleep, self._random = sleep, random.Random(seed)
+        self._ends_s = math.inf
+
+    def bound(self, seconds: float) -> None:
+        """Let whatever is asked from now on, by any thread, be answered or given up by then."""
+        self._ends_s = time.monotonic() + seconds
 
     def get(self, path: str, query: Query | None = None) -> Object:
         """What is there.
@@ -235,11 +242,15 @@ class ClusterApi:
         content_type: str = JSON,
     ) -> Object:
         """The answer, after as many tries as it takes and is allowed."""
-        trouble = ""
-        for again in range(TRIES):
-            wait_s = min(FIRST_WAIT_S * 2.0**again, LONGEST_WAIT_S)
+        trouble, tries = "no time is left", 0
+        while tries < TRIES and (left_s := self._ends_s - time.monotonic()) > 0:
+            tries += 1
+            wait_s = min(FIRST_WAIT_S * 2.0 ** (tries - 1), LONGEST_WAIT_S)
             try:
-                answer = self._sent(method, path, query, body, content_type=content_type)
+                timeout_s = min(CALL_TIMEOUT_S, left_s)
+                answer = self._sent(
+                    method, path, query, body, content_type=content_type, timeout=timeout_s
+                )
                 data = answer.read()
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 trouble = f"no answer ({_short(error)})"
@@ -257,9 +268,12 @@ class ClusterApi:
                 told = answer.headers.get("Retry-After", "")
                 if told.isdecimal():
                     wait_s = min(max(wait_s, float(told)), 2 * LONGEST_WAIT_S)
-            if again + 1 < TRIES:
-                self._sleep(wait_s * self._random.uniform(0.75, 1.25))
-        raise TryAgainError(f"{method} {path} at {self.host}: {trouble}, {TRIES} times")
+            wait_s *= self._random.uniform(0.75, 1.25)
+            if tries == TRIES or time.monotonic() + wait_s >= self._ends_s:
+                break
+            self._sleep(wait_s)
+        times = "once" if tries == 1 else f"{tries} times"
+        raise TryAgainError(f"{method} {path} at {self.host}: {trouble}, {times}")
 
     def _sent(
         self,
@@ -338,7 +352,7 @@ def _load(settings: Any, kubeconfig: Path | None, context: str | None) -> str:
 def _timeout(timeout: float | tuple[float, float]) -> urllib3.Timeout:
     if isinstance(timeout, tuple):
         return urllib3.Timeout(connect=timeout[0], read=timeout[1])
-    return urllib3.Timeout(connect=timeout, read=timeout)
+    return urllib3.Timeout(total=timeout)
 
 
 def _dry(is_dry: bool) -> dict[str, str | int | bool]:

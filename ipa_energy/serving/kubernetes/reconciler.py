@@ -7,6 +7,7 @@ cannot be resized in place, so that another adapter goes on where one was killed
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -63,6 +64,7 @@ class Reconciler:
     Attributes:
         live: what the last round found.
         kept: stage → cores in the template, where pods are resized in place.
+        longest_s: that a round may take, whatever the server does; then it is given up.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Reconciler:
     ) -> None:
         self._api, self._rendering, self._now_s = api, rendering, now_s
         self.live = Live({})
+        self.longest_s = math.inf
         self.kept: Mapping[str, float] = {}
         self._resizes: bool | None = None
         self._refused: dict[str, float] = {}
@@ -86,6 +89,7 @@ class Reconciler:
             GiveUpError: something is refused; everything else has been written.
             TryAgainError: something did not work now.
         """
+        self._api.bound(self.longest_s)
         written = 0
         failed: dict[str, ServingError] = {}
         for _ in range(ROUNDS):
@@ -102,6 +106,7 @@ class Reconciler:
 
     def look(self) -> None:
         """See what is there, and write nothing."""
+        self._api.bound(self.longest_s)
         self.live = look(self._api, self._rendering)
 
     def differences(self, plan: Deployment) -> tuple[list[Action], list[str]]:

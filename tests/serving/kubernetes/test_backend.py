@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
+import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,8 +15,9 @@ pytest.importorskip("grpc")
 from clusters import local_tests
 
 from ipa_energy.cli import main
-from ipa_energy.errors import GiveUpError, TryAgainError
+from ipa_energy.errors import ConfigError, GiveUpError, TryAgainError
 from ipa_energy.experiment import load_experiment, setting_of
+from ipa_energy.records import EVERY_CLASS, Part
 from ipa_energy.serving.base import LiveOptions
 from ipa_energy.serving.kubernetes import backend as tested
 from ipa_energy.serving.kubernetes.cluster_api import RefusedError
@@ -53,7 +55,9 @@ class Router:
 
     def want(self, wanted):
         """Remember that it was told again."""
-        assert [one.replicas for (one,) in wanted] == [one.replicas for (one,) in self.serves]
+        assert [each.label for one in wanted for each in one] == [
+            each.label for one in self.serves for each in one
+        ]
         self.told.set()
 
     def close(self):
@@ -84,24 +88,36 @@ def _backend(setting):
 @pytest.fixture
 def taken_over(tmp_path, cluster, monkeypatch):
     """A backend whose router served two replicas a stage, of which somebody made five of one."""
-    server, kubeconfig = cluster
-    setting = _setting(tmp_path, kubeconfig)
+    setting = _setting(tmp_path, cluster[1])
+    plan = tuple(replace(stage, replicas=2) for stage in setting.start)
+    with _taken_over(setting, plan, cluster[0], monkeypatch) as (backend, replicas):
+        yield cluster[0], backend, plan, replicas
+
+
+@contextmanager
+def _taken_over(setting, plan, server, monkeypatch):
+    """A backend whose router served the plan, and how many replicas the first stage is to have."""
     api = tested.connected(setting)
     rendering, _ = tested.rendered(setting, "default", is_stub=True)
     first = Reconciler(api, rendering)
-    plan = tuple(replace(stage, replicas=2) for stage in setting.start)
     until(lambda: not first.step(plan) and not first.unsettled(plan) and first.router_address())
     path = f"/apis/apps/v1/namespaces/default/deployments/{rendering.pipeline}-{plan[0].stage}-0"
     body = {"spec": {"replicas": 5}}
     api._asked("PATCH", f"{path}/scale", {"fieldManager": "somebody"}, body, MERGE)
     Router.serves = tuple(
-        (Wanted(stage.option, stage.replicas, server=first.servers_of(plan, stage.stage)[0]),)
+        tuple(
+            Wanted(lane.option, lane.replicas, server=server, share=share[EVERY_CLASS])
+            for lane, share, server in zip(
+                stage.lanes, stage.shares, first.servers_of(plan, stage.stage), strict=True
+            )
+        )
         for stage in plan
     )
     monkeypatch.setattr(tested, "RemotePlane", Router)
     backend, its_api = _backend(replace(setting, resumed_at_s=10.0))
     its_api._sleep = lambda _: None
-    yield server, backend, plan, lambda: api.get(path)["spec"]["replicas"]
+    yield backend, lambda: api.get(path)["spec"]["replicas"]
+    server.faults.clear()
     backend.close()
 
 
@@ -112,6 +128,64 @@ def test_what_changed_while_nobody_decided_is_put_right_before_the_next_plan(tak
     until(lambda: replicas() == 2)
     held = backend._held[plan[0].stage]
     until(lambda: len(held.pods) >= 2 and sum(held.core_s.values()) > 0)
+
+
+def test_a_mix_that_a_killed_adapter_left_is_kept_with_all_its_options(
+    tmp_path, cluster, monkeypatch
+):
+    """Until the next decision, whatever others do to either option."""
+    server, kubeconfig = cluster
+    setting = _setting(tmp_path, kubeconfig)
+    first = setting.start[0]
+    other = next(o for o in setting.stages[0].options if o.variant != first.option.variant)
+    parts = (
+        Part(first.option, 2, ((EVERY_CLASS, 0.7),)),
+        Part(other, 1, ((EVERY_CLASS, 0.3),)),
+    )
+    plan = (replace(first, replicas=3, parts=parts), *setting.start[1:])
+    with _taken_over(setting, plan, server, monkeypatch) as (backend, replicas):
+        until(lambda: replicas() == 2)
+        until(backend.plane.told.is_set)
+        names = {name for kind, name in backend._reconciler.live.objects if kind == "Deployment"}
+        slots = sorted(name for name in names if f"-{first.stage}-" in name)
+        assert [name[-2:] for name in slots] == ["-0", "-1"]
+        path = f"/apis/apps/v1/namespaces/default/deployments/{slots[1]}"
+        api = backend._reconciler._api
+        before = api.get(path)["metadata"]["uid"]
+        api._asked("DELETE", path, None)
+
+        def is_back():
+            there = backend._reconciler.live.workloads(first.stage)
+            is_new = 1 in there and there[1]["metadata"]["uid"] != before
+            return is_new and not backend._unsettled(plan)
+
+        until(is_back)
+        with backend._lock:
+            found = backend._reconciler.states(plan, backend._options)
+        states = [state for state in found if state.stage == first.stage]
+        assert {state.option.variant: state.ready for state in states} == {
+            first.option.variant: 2,
+            other.variant: 1,
+        }
+
+
+def test_a_server_that_hangs_holds_a_decision_up_for_part_of_an_interval(taken_over):
+    """Each answer comes late, as often as one asks; the plan before is wanted again."""
+    server, backend, plan, replicas = taken_over
+    until(lambda: replicas() == 2)
+    longest_s = backend._reconciler.longest_s
+    assert longest_s == tested.LEAST_ROUND_S  # of an interval of 2 s more than a quarter
+    server.faults.next(Fault(delay_s=12.0), 20, lambda *_: True)
+    more = tuple(replace(stage, replicas=3) for stage in plan)
+    start_s = time.perf_counter()
+    with pytest.raises(TryAgainError, match=r"no answer \(readtimeout\)|no time is left"):
+        backend.deploy(more)
+    # One round of the thread's may have been under way.
+    assert time.perf_counter() - start_s < 2 * longest_s + 2
+    server.faults.clear()
+    asked = len(server.log)
+    until(lambda: sum(path.endswith("/pods") for _, path, _ in server.log[asked:]) >= 3)
+    assert replicas() == 2 and backend._failure is None
 
 
 def test_after_a_plan_that_could_not_be_written_the_one_before_is_wanted(taken_over):
@@ -164,14 +238,26 @@ def test_a_refusal_is_told_in_the_clusters_words(tmp_path, cluster):
         Reconciler(api, rendering).step(setting.start)
 
 
+@pytest.mark.parametrize("url", ["host:9090", "//host", "ftp://host", "http://", "http://h/?q=1"])
+def test_a_url_that_is_none_is_refused_when_the_yaml_is_loaded(tmp_path, url):
+    path = write_pipeline(tmp_path / "small", [4])
+    text = path.read_text()
+    path.write_text(f"{text}\nkubernetes: {{prometheus_url: 'https://me:word@host:9/prefix'}}\n")
+    load_experiment(path)
+    path.write_text(f"{text}\nkubernetes: {{prometheus_url: '{url}'}}\n")
+    with pytest.raises(ConfigError, match=r"kubernetes\.prometheus_url.*allowed: http://HOST:PORT"):
+        load_experiment(path)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--namespace", "No Such"], "'No Such'; allowed: a name of lower-case letters"),
         (["--kubeconfig", "none-there"], "none-there: there is no such file"),
+        (["--prometheus", "host:9090"], "'host:9090'; allowed: http://HOST:PORT"),
     ],
 )
 def test_a_wrong_option_is_told(words, told, capsys):
-    with pytest.raises(SystemExit) if "--namespace" in words else nullcontext():
+    with nullcontext() if "--kubeconfig" in words else pytest.raises(SystemExit):
         assert main(["doctor", *words]) == 2
     assert told in " ".join(capsys.readouterr().err.split())

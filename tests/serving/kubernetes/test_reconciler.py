@@ -10,9 +10,9 @@ import pytest
 from cluster_plans import mix, plan, rendering, stage
 
 from ipa_energy.errors import GiveUpError, TryAgainError
-from ipa_energy.serving.kubernetes.changes import is_ready, look
+from ipa_energy.serving.kubernetes.changes import Live, diff, is_ready, look
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, RefusedError
-from ipa_energy.serving.kubernetes.manifests import SERVER, server_name
+from ipa_energy.serving.kubernetes.manifests import SERVER, desired, server_name
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
 from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.faults import Fault
@@ -99,6 +99,21 @@ def test_cores_change_in_place_and_the_next_pod_has_them_too(tmp_path):
         template = api.get(CROP)["spec"]["template"]["spec"]["containers"][0]
         assert template["resources"]["limits"]["cpu"] == "2"
         assert cores_of(api) == ["2", "2", "2"]
+
+
+def test_a_pod_that_ends_is_not_resized(tmp_path):
+    """It would be refused once it is gone, and its cores are of no use to anybody."""
+    with cluster(tmp_path) as (server, api):
+        reconciler = Reconciler(api, rendering())
+        settle(reconciler, plan(stage(replicas=2)))
+        [ending, staying] = api.list(("v1", "Pod"), "lab", "app.kubernetes.io/component=crop")
+        ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        live = Live(reconciler.live.objects, (ending, staying))
+        wanted = plan(stage(replicas=2, cores=2))
+        found = diff(live, desired(wanted, rendering(), {"crop": 1.0}), wanted, {"crop"})
+        resized = [one.target["metadata"]["name"] for one in found if one.verb == "resize"]
+        assert resized == [staying["metadata"]["name"]]
+        del server
 
 
 def test_what_does_not_fit_in_place_rolls_out(tmp_path, caplog):
