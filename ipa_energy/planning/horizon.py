@@ -511,29 +511,51 @@ def _from_states(
 ) -> _Between:
     """What changes from what is observed take, in one row.
 
-    Replicas of the server that is wanted are there already if any state has them; those that start
-    are paid for, but do not serve yet: what is ready does until then.
+    Replicas of the server that is wanted are there already if any state has them: those that start
+    are paid for, and serve when they have started. What serves now does until then, and is held if
+    it is of another server; what else starts is let go of.
     """
-    there = [DeployedStage(stage.name, each.option, each.ready + each.starting) for each in states]
-    found = _between(stage, there, after, told_s)
-    largest = max(range(len(there)), key=lambda index: there[index].replicas)
-    servers = [server_of(each.option) for each in there]
-    wanted = [server_of(each.option) for each in after]
-    row = [servers.index(one) if one in servers else largest for one in wanted]
-    pairs = (row, range(len(after)))
-    only_starts = np.array([states[index].ready == 0 for index in row])
-    full_s = np.array([ready_after_s(each.option, told_s) for each in after])
-    serves_rps = max(each.ready * each.option.throughput_rps for each in states)
-    return _Between(
-        [there[largest]],
-        found.is_change[pairs][None],
-        found.loading_j[pairs][None],
-        found.held_j[pairs][None],
-        np.where(only_starts, full_s, found.ready_s[pairs])[None],
-        found.overlap_s[pairs][None],
-        np.where(only_starts, serves_rps, found.meanwhile_rps[pairs])[None],
-        found.capacity_rps,
-    )
+    now = max(states, key=lambda each: (each.ready, each.starting))
+    serving = DeployedStage(stage.name, now.option, now.ready or now.starting)
+    found = _between(stage, [serving], after, told_s)
+    servers = [server_of(each.option) for each in states]
+    meanwhile_rps, overlap_s = found.meanwhile_rps, found.overlap_s
+    if not now.ready:
+        overlap_s, found.held_j[:] = np.zeros_like(overlap_s), 0.0
+        meanwhile_rps = np.zeros_like(meanwhile_rps)
+    for at, wanted in enumerate(after):
+        server = server_of(wanted.option)
+        if server not in servers:
+            continue
+        own = [each for each in states if server_of(each.option) == server]
+        there = sum(each.ready + each.starting for each in own)
+        runs = any(each.option.batch == wanted.option.batch for each in own)
+        full_s = ready_after_s(wanted.option, told_s, now.option)
+        ready_s = _serving_after_s(own, wanted.replicas, full_s)
+        until_s = ready_s[-1]
+        rate_rps, is_held = wanted.option.throughput_rps, server != server_of(now.option)
+        before_rps = now.ready * now.option.throughput_rps if is_held else 0.0
+        served = rate_rps * math.fsum(until_s - each for each in ready_s)
+        own_rps = served / until_s if until_s else rate_rps * wanted.replicas
+        load_j, missing = wanted.option.load_energy_j, max(0, wanted.replicas - there)
+        is_free = math.isnan(load_j) or full_s == 0
+        found.is_change[0, at] = not runs or there != wanted.replicas
+        found.loading_j[0, at] = 0.0 if is_free else missing * load_j
+        found.held_j[0, at] = is_held * now.ready * now.option.idle_power_w * until_s
+        found.ready_s[0, at] = until_s
+        overlap_s[0, at] = until_s if is_held and now.ready else 0.0
+        meanwhile_rps[0, at] = max(before_rps, own_rps)
+    return replace(found, overlap_s=overlap_s, meanwhile_rps=meanwhile_rps)
+
+
+def _serving_after_s(own: Sequence[StageState], replicas: int, full_s: float) -> list[float]:
+    """After how long each of some replicas of one server serves, given those that exist."""
+    left_s = [0.0] * sum(each.ready for each in own)
+    for each in own:
+        known_s = each.starting_for_s[: each.starting]
+        left_s += [max(0.0, full_s - age_s) for age_s in known_s]
+        left_s += [full_s] * (each.starting - len(known_s))
+    return (sorted(left_s) + [full_s] * replicas)[:replicas]
 
 
 def _highest(values: Floats) -> Choice:

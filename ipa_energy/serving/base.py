@@ -209,6 +209,8 @@ class StageState:
         draining: replicas that finish their batch and go.
         failed: replicas that died or did not start, and are not replaced yet.
         share: of the stage's requests that they are dealt, where several options serve at once.
+        starting_for_s: of each of those that start for how long it has; those that are missing have
+            begun just now, as far as anybody knows.
     """
 
     stage: str
@@ -218,6 +220,7 @@ class StageState:
     draining: int = 0
     failed: int = 0
     share: float | None = None
+    starting_for_s: tuple[float, ...] = ()
 
 
 def capacity_rps(stages: Sequence[Stage], deployment: Deployment) -> float:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -156,7 +157,7 @@ class FakeBackend:
         for found in self._replicas:
             phase = "ready" if found.ready_at_s <= now_s else "starting"
             phase = phase if now_s < found.leaves_at_s else "draining"
-            counts = {phase: found.count, "failed": found.failed}
+            counts: dict[str, Any] = {phase: found.count, "failed": found.failed}
             states.append(StageState(found.stage, found.option, **counts))
         return tuple(states)
 

@@ -298,6 +298,38 @@ def test_replicas_that_start_already_are_not_paid_for_again() -> None:
     assert anew.value < found.value
 
 
+def test_replicas_that_start_serve_after_what_is_left_of_their_start() -> None:
+    """Load 8, of which 2 are served until three replicas of 4 each have started."""
+    built = program(ONE, alpha=0.5)
+    old, new = ONE.options[1], ONE.options[0]
+
+    def late_s(*starting_for_s: float) -> float:
+        begun = StageState("one", new, starting=3, starting_for_s=starting_for_s)
+        start = Start([[StageState("one", old, ready=1), begun]])
+        found = best_course(built, [moment(8.0)] * 2, start, prices(lateness=1.0))
+        assert found is not None
+        (stage,) = found.plans[0].stages
+        assert stage.option.variant == "a"
+        return found.late_s
+
+    assert late_s(3.0, 3.0, 3.0) == pytest.approx(5 / 6)  # a queue of 1 after 1/6 s, done at 1 s
+    assert late_s() == pytest.approx(25 / 6 + 25 / 6)  # 24 wait after 4 s, 6 of them after 4.5 more
+    assert late_s(4.0, 4.0, 4.0) == late_s(9.0, 9.0, 9.0) == 0.0  # slow ones are about to serve
+
+
+def test_a_replica_that_starts_beside_others_of_its_kind_does_not_serve_yet() -> None:
+    built = program(ONE, alpha=0.5, scaling_cap=3)
+    own = ONE.options[0]
+    late_s = []
+    for starting_for_s in ((), (2.0,), (4.0,)):
+        state = StageState("one", own, ready=2, starting=1, starting_for_s=starting_for_s)
+        found = best_course(built, [moment(11.0)], Start([[state]]), prices(lateness=1.0))
+        assert found is not None and found.loading_j == 0.0
+        late_s.append(found.late_s)
+    # 3 a second more than 8 arrive: late from a queue of 4 on until one of 6 is left, at 12.
+    assert late_s == pytest.approx([4 - 4 / 3 + 6.0, 2 - 4 / 3, 0.0])
+
+
 def test_no_course_where_nothing_carries_the_load() -> None:
     built = program(ONE, scaling_cap=2)
     assert best_course(built, [moment(20.0)], Start(runs((ONE, 0, 1))), prices()) is None

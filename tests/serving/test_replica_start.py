@@ -87,3 +87,11 @@ def test_what_is_taken_for_a_start_is_said():
     assert replica_start([stage(UNKNOWN)], None) == (
         "8 s, as IPA's where the profile has none; its joules are not known"
     )
+
+
+def test_those_that_start_say_for_how_long_they_have():
+    made = backend()
+    run(made, [], [0.0, 10.0, 11.0, 12.5], {10.0: to(1, 2), 11.0: to(1, 3)})
+    old, new = made.deployed()
+    assert (old.ready, old.starting_for_s) == (1, ())
+    assert (new.starting, new.starting_for_s) == (3, (2.5, 2.5, 1.5))

@@ -82,7 +82,7 @@ def test_a_simulation_says_what_is_ready_starting_and_draining():
     backend.deploy(deployed(stages, (1, 3)))
     assert backend.deployed() == (
         StageState("crop", OLD, ready=2),
-        StageState("crop", NEW, starting=3),
+        StageState("crop", NEW, starting=3, starting_for_s=(0.0, 0.0, 0.0)),
     )
     backend.collect(1.8)  # requests sent at 1.0 and 1.5 keep the old replicas busy
     ready, draining = backend.deployed()

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ipa_energy.errors import GiveUpError, ServingError, TryAgainError
 from ipa_energy.records import Option
@@ -172,7 +173,12 @@ class Reconciler:
                 if option is None:
                     continue
                 state = states.setdefault(option.label, StageState(stage.stage, option))
-                states[option.label] = replace(state, **{phase: getattr(state, phase) + 1})
+                age_s = (_age_s(pod),) if phase == "starting" else ()
+                states[option.label] = replace(
+                    state,
+                    **{phase: getattr(state, phase) + 1},
+                    starting_for_s=state.starting_for_s + age_s,
+                )
             found += states.values()
         return tuple(found)
 
@@ -256,6 +262,12 @@ def _is_ending(pod: Object) -> bool:
 
 def _server(pod: Object) -> str:
     return str(pod["metadata"]["labels"].get(SERVER, ""))
+
+
+def _age_s(pod: Object) -> float:
+    """Since the cluster made it, by this machine's clock; none where that is ahead of ours."""
+    made = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    return max(0.0, (datetime.now(UTC) - made).total_seconds())
 
 
 def _phase(pod: Object) -> str:

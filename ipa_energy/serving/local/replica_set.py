@@ -69,6 +69,7 @@ class Member:
         is_slow: True if it serves only until another is ready in its place.
         blame: what it is killed for; empty if it ends by itself or as wanted.
         requests, batches: that it has answered.
+        began_s: when it was started, by the set's clock.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Member:
     blame: str = ""
     requests: int = 0
     batches: int = 0
+    began_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,17 @@ class ReplicaSet:
             part.option.label: self.queue.shares.get(self._lane_of(part)) for part in self._parts
         }
         return tuple(
-            StageState(self.queue.stage, option, **counts, share=shares.get(label))
+            StageState(
+                self.queue.stage,
+                option,
+                **counts,
+                share=shares.get(label),
+                starting_for_s=tuple(
+                    self._now_s() - member.began_s
+                    for member in self.members
+                    if member.phase == "starting" and member.option.label == label
+                ),
+            )
             for label, (option, counts) in options.items()
         )
 
@@ -375,7 +387,7 @@ class ReplicaSet:
             self._failed()
             return
         cpus.move = process.pin
-        member = Member(name, wanted.option, process, cpus, replaces=why)
+        member = Member(name, wanted.option, process, cpus, replaces=why, began_s=self._now_s())
         self.members.append(member)
         self._tell(member, "starting")
         self._spawn(self._welcome(member))

@@ -165,7 +165,7 @@ class SimulatedBackend:
 
     def deployed(self) -> tuple[StageState, ...]:
         """What runs now; nothing ever fails."""
-        return self._simulation.states()
+        return self._simulation.states(self._now_s)
 
     def received_rps(self, window_s: int) -> Counts:
         """What was sent in each of the last ``window_s`` seconds, by the clock's time."""

@@ -183,12 +183,14 @@ class Cohort:
         ready_after_s: time from their start until they serve.
         power_w: watts above idle of each meanwhile, what loading spends over that time.
         in_place: they are the old replicas, which still hold what they hold.
+        began_s: when they were started.
     """
 
     replicas: int
     ready_after_s: float = 0.0
     power_w: float = 0.0
     in_place: bool = False
+    began_s: float = 0.0
 
 
 def started(replicas: int, option: Option, told_s: Told, before: Option | None = None) -> Cohort:

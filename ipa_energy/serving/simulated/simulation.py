@@ -337,13 +337,14 @@ class Simulation:
         for station, deployed in zip(self._stations, deployment, strict=True):
             for lane, fleet, cohort in station.retarget(deployed):
                 ready = partial(self._become_ready, station, lane, fleet, cohort)
+                cohort.began_s = now_s
                 self._at(now_s + cohort.ready_after_s, READY, station, ready)
             station.settle()
             self._hold(station, now_s)
             for lane in station.lanes:
                 self._wake(station, lane, now_s)
 
-    def states(self) -> tuple[StageState, ...]:
+    def states(self, now_s: float) -> tuple[StageState, ...]:
         """The replicas of every stage that exist."""
         return tuple(
             StageState(
@@ -352,6 +353,11 @@ class Simulation:
                 ready=fleet.free + fleet.busy - fleet.stopping,
                 starting=sum(cohort.replicas for cohort in fleet.starting),
                 draining=fleet.stopping,
+                starting_for_s=tuple(
+                    max(0.0, now_s - cohort.began_s)
+                    for cohort in fleet.starting
+                    for _ in range(cohort.replicas)
+                ),
             )
             for station in self._stations
             for lane in station.lanes

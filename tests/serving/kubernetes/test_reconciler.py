@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cluster_plans import mix, plan, rendering, stage
@@ -388,3 +389,11 @@ def test_batches_of_one_server_are_two_options_to_a_run_and_one_state_each(tmp_p
         states = reconciler.states(wanted, {"crop": {}, "classification": {}})
         ready = {state.option.batch: state.ready for state in states if state.stage == "crop"}
         assert ready == {1: 1, 4: 2}
+        starting = reconciler.live.pods_of("crop")[0]
+        made = datetime.now(UTC) - timedelta(seconds=90)
+        starting["metadata"]["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
+        starting["status"] = {"phase": "Pending"}
+        states = reconciler.states(wanted, {"crop": {}, "classification": {}})
+        assert sum(state.starting for state in states if state.stage == "crop") == 1
+        [age_s] = [age_s for state in states for age_s in state.starting_for_s]
+        assert 90 <= age_s < 150

@@ -76,6 +76,8 @@ async def test_another_variant_starts_first_and_then_the_old_one_goes() -> None:
     async with replicas() as fleet:
         fleet.want(Wanted(SMALL, 1))
         assert [(s.option, s.starting) for s in fleet.states()] == [(SMALL, 1)]
+        (first_s,), (later_s,) = (fleet.states()[0].starting_for_s for _ in range(2))
+        assert 0 < first_s < later_s < 60
         await fleet.settled(60)
         assert await answered(ask(fleet, 5)) == [b"%d" % i for i in range(5)]
         pid = fleet.members[0].process.pid
