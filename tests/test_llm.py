@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,8 @@ def test_joules_per_token_from_the_table_to_the_comparison(tmp_path: Path) -> No
     )
     assert found.joules_per_token == pytest.approx(found.energy_j / total, rel=1e-4)
     assert "J/token" in comparison_table(compare([found]))
+
+    first, *rest = run.steps
+    untold = [replace(stage, tokens_per_request=math.nan) for stage in first.stages]
+    half = replace(run, steps=[replace(first, stages=tuple(untold)), *rest])
+    assert math.isnan(metrics(half).joules_per_token)  # not all joules over half of the tokens

@@ -68,12 +68,12 @@ def _loads(args: argparse.Namespace) -> list[float]:
 def shared_pools(
     planners: Sequence[Planner], asked: Sequence[str]
 ) -> tuple[list[GpuPool], dict[str, float]]:
-    """GPUs and other resources that the pipelines share: as asked, or the ``gpus`` of their YAMLs.
+    """GPUs and other resources that the pipelines share: as asked, and the ``gpus`` of their YAMLs.
 
     Args:
         planners: of the pipelines.
         asked: ``NAME=N`` each: so many GPUs of a kind, or of a pool of the YAMLs, or so many units
-            of another resource.
+            of another resource. Pools of the YAMLs that none names stay as they are.
 
     Raises:
         ConfigError: something is not written so, or the YAMLs differ in a pool.
@@ -83,17 +83,17 @@ def shared_pools(
     from ipa_energy.gpu_partitions import KINDS, GpuPool, partitions_of
 
     known: dict[str, GpuPool] = {}
+    named = {item.partition("=")[0] for item in asked}
     for planner in planners:
         for pool in planner.config.gpu_pools:
-            if known.setdefault(pool.name, pool) != pool and not asked:
+            if known.setdefault(pool.name, pool) != pool and pool.name not in named:
                 raise ConfigError(
                     f"{_name(planner)} has other GPUs of {pool.name} than the pipelines before it",
                     where="gpus",
                     fix=f"say how many all share: --pool {pool.name}=N",
                 )
-    if not asked:
-        return list(known.values()), {}
-    gpus, capacity = [], {}
+    gpus = [pool for name, pool in known.items() if name not in named]
+    capacity = {}
     for item in asked:
         name, _, text = item.partition("=")
         amount = _amount(item, text)

@@ -23,7 +23,8 @@ Each is defined once, here:
   ``grams_per_million_requests`` are over answered requests, as the joules are.
 - forecasts are scored where they were logged (:mod:`.forecast_scores`).
 - ``joules_per_token`` is all joules over the tokens of the answers: of each step's plan as
-  profiled, times its requests. Of a run without language models it is not known.
+  profiled, times its requests. A stage of which some options have tokens in the profile and
+  others that served have none counts as one without; of a run without tokens it is not known.
 - a reconfiguration is a step at which any stage changed.
 """
 
@@ -327,11 +328,14 @@ def _per_token(run: Run, energy_j: float) -> float:
         run: the run.
         energy_j: joules, as if every request had been answered.
     """
-    tokens = 0.0
+    tokens: dict[str, float] = {}
     for step, requests in zip(run.steps, _requests_of_steps(run), strict=True):
-        known = [stage.tokens_per_request for stage in step.stages]
-        tokens += requests * sum(each for each in known if not math.isnan(each))
-    return energy_j / tokens if tokens > 0 else math.nan
+        if requests > 0:
+            for stage in step.stages:
+                of_step = requests * stage.tokens_per_request
+                tokens[stage.node_name] = tokens.get(stage.node_name, 0.0) + of_step
+    total = math.fsum(each for each in tokens.values() if not math.isnan(each))
+    return energy_j / total if total > 0 else math.nan
 
 
 def _requests_of_steps(run: Run) -> Floats:

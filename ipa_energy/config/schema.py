@@ -59,6 +59,7 @@ from ipa_energy.sla_steps import SlaSteps
 
 T = TypeVar("T")
 Level = Annotated[float, Field(gt=0, lt=1)]
+Levels = Annotated[Sequence[Level], Field(json_schema_extra={"minItems": 3, "maxItems": 3})]
 EnergyMetric = Annotated[str, OneOf(energy_metrics)]
 Predictor = Annotated[str, OneOf(lambda: PREDICTORS)]
 BackupPredictor = Annotated[str, OneOf(backup_predictors)]
@@ -290,7 +291,7 @@ class PipelineConfig(UnusedKeys):
         2, "Minutes for which the backup predictor is used."
     )
     predictor_margin: Percent = optional(0, "Percent added to every prediction.")
-    forecast_levels: Sequence[Level] | None = optional(
+    forecast_levels: Levels | None = optional(
         None,
         "Quantiles of the forecast that are planned with, ascending, as [0.1, 0.5, 0.9]: the energy"
         " SLA holds at the first, joules are counted at the second, replicas carry the third. null:"

@@ -248,20 +248,21 @@ def _pool_name(pool: GpuPool) -> str:
 def _allowed(candidates: Candidates, rules: StageRules, settings: Settings) -> dict[str, Mask]:
     stage = candidates.stage
     options = [stage.options[index] for index in candidates.option_index]
-    allowed = {
-        f"batching_cap:{stage.name}": np.array([o.batch <= settings.batching_cap for o in options])
-    }
+
+    def each(kept: Iterable[bool]) -> Mask:
+        return np.fromiter(kept, dtype=bool)  # an empty list alone would make an array of floats
+
+    batches = each(o.batch <= settings.batching_cap for o in options)
+    allowed = {f"batching_cap:{stage.name}": batches}
     if rules.replicas is None:
         allowed[f"scaling_cap:{stage.name}"] = candidates.replicas <= settings.scaling_cap
     if settings.request_classes:
-        serving = [serves_all(option, settings) for option in options]
-        allowed[f"request_classes:{stage.name}"] = np.array(serving)
+        serving = each(serves_all(option, settings) for option in options)
+        allowed[f"request_classes:{stage.name}"] = serving
     if rules.variants is not None:
-        allowed[f"variants:{stage.name}"] = np.array([o.variant in rules.variants for o in options])
+        allowed[f"variants:{stage.name}"] = each(o.variant in rules.variants for o in options)
     if rules.allocations is not None:
-        allowed[f"allocations:{stage.name}"] = np.array(
-            [rules.allows_allocation(o) for o in options]
-        )
+        allowed[f"allocations:{stage.name}"] = each(rules.allows_allocation(o) for o in options)
     return allowed
 
 

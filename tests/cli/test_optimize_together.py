@@ -105,6 +105,9 @@ def test_pools_of_the_yamls_are_shared(tmp_path: Path, capsys: pytest.CaptureFix
         "small",
         "small",
     ]
+    cores = answer(capsys, *pair, "--load", "8", "--pool", "gpu=2")
+    assert cores["pools"] == {"A100-80GB": 1}
+    assert cores["objective"] == both["objective"]
     Path(pair[1]).write_text(Path(pair[1]).read_text().replace("count: 1", "count: 2"))
     assert main(["optimize", *pair, "--load", "8"]) == 2
     assert "say how many all share: --pool A100-80GB=N" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.optimizer.stage_columns import StageRules
-from ipa_energy.records import Allocation, Stage
+from ipa_energy.records import Allocation, RequestClass, Stage
 
 SLAS = ("latency_sla_s", "energy_sla_joules")
 
@@ -144,6 +144,20 @@ def test_one_replica_is_a_way_out_of_two() -> None:
     assert conflict is not None
     found = {way.constraint: way.needed for way in conflict.relaxations}
     assert found == {"replicas:crop": 1, "energy_sla_joules": 5.0}
+
+
+def test_fixed_replicas_that_carry_no_load_are_named_with_classes_too() -> None:
+    """What remains then is an empty list of options, with a mask of its own."""
+    classes = (RequestClass("easy", 0.5), RequestClass("hard", 0.5))
+    settings = Settings(
+        alpha=1, beta=0, gamma=0, scaling_cap=4, batching_cap=1, request_classes=classes
+    )
+    each = option("a")
+    both = dataclasses.replace(each, by_class=(("easy", each), ("hard", each)))
+    stage = Stage("crop", "yolo", (both,))
+    conflict = decide(Program([stage], settings, [StageRules(replicas=1)]), 1e6).conflict
+    assert conflict is not None
+    assert conflict.constraints == ("replicas:crop",)
 
 
 def test_rules_that_leave_no_option_are_named() -> None:
