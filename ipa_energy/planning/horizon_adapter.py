@@ -12,6 +12,9 @@ as nobody waits longer than *patience*, half the latency SLA; it is the larger o
 * of bursts (:func:`needed_share`): the upper quantile of the busiest second, times the share of
   such a second that had to be carried in the load that came;
 * of chance (:func:`carrying_rps`): the mean load with the room that random arrivals need.
+
+A silence that says nothing of the load, as when those who send are cut off for a while, is left out
+of what is forecast from (:func:`without_cut`): what comes after it is mostly what came before it.
 """
 
 from __future__ import annotations
@@ -123,8 +126,9 @@ class HorizonAdapter(Adapter):
         """See :meth:`Adapter.decide`; what is observed counts, where somebody looked."""
         begin = time.perf_counter()
         horizon_s = math.ceil(self.steps * self.interval_s / STEP_S) * STEP_S
-        forecast = self.predictor.forecast(received_rps, now_s, horizon_s)
         seen = received_rps[-self.monitoring_s :]
+        received_rps = without_cut(received_rps, 1 - self.upper)
+        forecast = self.predictor.forecast(received_rps, now_s, horizon_s)
         share = needed_share(received_rps, self.prices.patience_s)
         moments = [self._moment(forecast, step, share, now_s, seen) for step in range(self.steps)]
         states = [
@@ -207,6 +211,34 @@ def prices_of(config: PipelineConfig, program: Program, sla_s: float) -> Prices:
         patience_s=sla_s / 2,
         reconfiguration_s=config.told_s,
     )
+
+
+def without_cut(counts: Counts, level: float) -> Counts:
+    """The load, with what came before the longest silence in its place, if that was no lull.
+
+    It was one if as long a silence was there before or since, or if one is found at random, at the
+    mean of all other seconds, in as long a time with a probability of ``level`` or more. So a load
+    that comes and goes is left as it is.
+
+    Args:
+        counts: requests of each second.
+        level: the share of what is not planned for.
+    """
+    edges = np.flatnonzero(np.diff(np.pad((counts == 0).astype(np.int8), 1)))
+    begins, lengths = edges[::2], edges[1::2] - edges[::2]
+    if not len(lengths):
+        return counts
+    length = int(lengths.max())
+    begin = int(begins[lengths.argmax()])
+    heard_s = len(counts) - length
+    if not begin or (lengths == length).sum() > 1:
+        return counts
+    mean_rps = float(counts.sum()) / heard_s
+    if len(counts) * math.exp(-mean_rps * length) >= level:
+        return counts
+    found = counts.copy()
+    found[begin : begin + length] = np.resize(counts[:begin][-length:], length)
+    return found
 
 
 def needed_share(counts: Counts, patience_s: float) -> float:

@@ -13,7 +13,8 @@ import pytest
 from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth
-from ipa_energy.planning.horizon_adapter import carrying_rps, needed_share
+from ipa_energy.planning import horizon_adapter
+from ipa_energy.planning.horizon_adapter import carrying_rps, needed_share, without_cut
 from ipa_energy.runlog import RunLog
 
 VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
@@ -161,3 +162,34 @@ def test_random_arrivals_seldom_wait_longer_than_they_have_patience(load_rps: fl
     walk = np.cumsum(np.concatenate([[0.0], service_s - gaps_s]))
     waits_s = walk - np.minimum.accumulate(walk)
     assert 0.005 < (waits_s > 1.0).mean() < 0.02
+
+
+def test_a_cut_is_filled_with_what_came_before_it_and_a_lull_is_not() -> None:
+    before, cut, after = [5, 4, 6, 5, 7], [0] * 3, [4, 5]
+    filled = without_cut(np.array(before + cut + after), 0.02)
+    assert filled.tolist() == [*before, 6, 5, 7, *after]
+    going_on = without_cut(np.array([5, 4, *[0] * 5]), 0.02)  # longer than what came before it
+    assert going_on.tolist() == [5, 4, 5, 4, 5, 4, 5]
+    for lull in (
+        [5, 0, 0, 0, 5, 4, 0, 0, 0],  # as long as one before
+        [1, 0, 1, 0, 0, 0, 0, 1, 1],  # at one request a second, by chance
+        [0, 0, 0, 5, 5, 5],  # nothing came before
+        [0, 0, 0],
+    ):
+        assert without_cut(np.array(lull), 0.02).tolist() == lull
+
+
+def test_replicas_stay_while_the_senders_are_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two minutes of load, 20 s of silence, a minute of load."""
+    rows = [f"{second},{0 if 120 <= second < 140 else 5}\n" for second in range(200)]
+    settings = alternating(tmp_path) | {"predictor_type": "lstm"}
+    Path(settings["workload_config"]["path"]).write_text("second,requests\n" + "".join(rows))
+
+    def in_time() -> float:
+        return metrics(run_experiment(load_experiment(VIDEO, settings))).sla_attainment
+
+    assert in_time() > 0.995
+    monkeypatch.setattr(horizon_adapter, "without_cut", lambda counts, _: counts)
+    assert in_time() < 0.98
