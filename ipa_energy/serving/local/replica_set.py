@@ -25,7 +25,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -150,9 +150,10 @@ class ReplicaSet:
         self._template = template
         self._parts: tuple[Wanted, ...] = ()
         self._missing: dict[str, int] = {}
-        self._started = self._failures = self._slow_tries = 0
+        self._started = self._slow_tries = 0
+        self._failures: Counter[Hashable] = Counter()
         self._vacant: dict[Hashable, list[str]] = {}
-        self._retry: asyncio.TimerHandle | None = None
+        self._retries: dict[Hashable, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = asyncio.Event()
         self._is_closed = False
@@ -164,11 +165,10 @@ class ReplicaSet:
     def want(self, *parts: Wanted) -> None:
         """Move there from now on, to one option or to several at once; returns at once."""
         self._note_change(parts)
-        self._parts, self._missing, self._failures, self._slow_tries = parts, {}, 0, 0
+        self._parts, self._missing, self._slow_tries = parts, {}, 0
+        self._failures.clear()
         self._settled.clear()
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._cancel_retries()
         self._assign()
         self._reconcile()
         self.queue.wake()
@@ -240,8 +240,7 @@ class ReplicaSet:
         """End every replica; one that was asked to and has not is killed after ``grace_s``."""
         self._grace_s = grace_s
         self._is_closed = True
-        if self._retry is not None:
-            self._retry.cancel()
+        self._cancel_retries()
         for member in list(self.members):
             if member.phase != "stopping":
                 self._spawn(self._stop(member))
@@ -309,11 +308,7 @@ class ReplicaSet:
                 mine[part.option.label].append(member)
         missing = {label: parts[label].replicas - len(its) for label, its in mine.items()}
         self._missing = {label: count for label, count in missing.items() if count > 0}
-        if self._missing and self._retry is None:
-            for label, count in self._missing.items():
-                for _ in range(count):
-                    self._start(parts[label])
-            self._missing = {} if self._retry is None else self._missing
+        self._start_missing(parts)
         ready = {label: [m for m in its if m.phase == "ready"] for label, its in mine.items()}
         if all(len(its) >= parts[label].replicas for label, its in ready.items()):
             if self._change is not None and math.isnan(self._change.ready_s):
@@ -328,6 +323,17 @@ class ReplicaSet:
         count = sum(part.replicas for part in self._parts)
         if sum(map(len, ready.values())) == count == len(self.members):
             self._settle()
+
+    def _start_missing(self, parts: Mapping[str, Wanted]) -> None:
+        """All but those whose last tries failed, which wait; ``_missing`` is left with these."""
+        for label, count in list(self._missing.items()):
+            server = self._run_by(parts[label])
+            if server in self._retries:
+                continue
+            for _ in range(count):
+                self._start(parts[label])
+            if server not in self._retries:
+                del self._missing[label]
 
     def _settle(self) -> None:
         """What is wanted is what serves, and nothing else."""
@@ -381,10 +387,11 @@ class ReplicaSet:
             )
         except ServingError as error:
             self._cpus.give_back(cpus)
-            self._failures += 1  # no sense in doing the same again at once
+            server = self._run_by(wanted)
+            self._failures[server] += 1  # no sense in doing the same again at once
             self._tell_of(name, wanted.option, "died", str(error))
-            self._note_vacant(self._run_by(wanted), str(error))
-            self._failed()
+            self._note_vacant(server, str(error))
+            self._failed(server)
             return
         cpus.move = process.pin
         member = Member(name, wanted.option, process, cpus, replaces=why, began_s=self._now_s())
@@ -409,7 +416,7 @@ class ReplicaSet:
         part = self._part_of(member)
         if member.phase == "starting" and member.process.is_running and self._parts:
             member.phase = "ready"
-            self._failures = 0
+            del self._failures[self._server_of(member)]
             _set(remote, part or self._parts[0])
             self.queue.add(remote, "" if part is None else self._lane_of(part))
             self._tell(member, "ready")
@@ -481,22 +488,31 @@ class ReplicaSet:
             why = member.blame or f"replica {member.name} ended with status {status}"
             self._tell(member, "died", why)
             self._note_vacant(self._server_of(member), f"{member.name}: {why}")
-            self._failed()
+            self._failed(self._server_of(member))
         else:
             self._tell(member, "stopped", member.blame)
         self._reconcile()
 
-    def _failed(self) -> None:
-        """One more failure in a row: the first is mended at once, the next ones a little later."""
-        self._failures += 1
-        if self._failures > 1 and self._retry is None and not self._is_closed:
-            wait_s = min(FIRST_RETRY_S * 2 ** (self._failures - 2), LAST_RETRY_S)
-            loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(wait_s, self._try_again)
+    def _failed(self, server: Hashable) -> None:
+        """One more failure of a server in a row: the first is mended at once, the next ones later.
 
-    def _try_again(self) -> None:
-        self._retry = None
+        Other options of the stage do not wait for it.
+        """
+        self._failures[server] += 1
+        count = self._failures[server]
+        if count > 1 and server not in self._retries and not self._is_closed:
+            wait_s = min(FIRST_RETRY_S * 2 ** (count - 2), LAST_RETRY_S)
+            loop = asyncio.get_running_loop()
+            self._retries[server] = loop.call_later(wait_s, self._try_again, server)
+
+    def _try_again(self, server: Hashable) -> None:
+        del self._retries[server]
         self._reconcile()
+
+    def _cancel_retries(self) -> None:
+        for retry in self._retries.values():
+            retry.cancel()
+        self._retries.clear()
 
     def _note_vacant(self, server: Hashable, why: str) -> None:
         """The next replica of this server takes somebody's place."""

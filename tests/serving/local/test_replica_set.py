@@ -123,7 +123,7 @@ async def test_what_cannot_start_is_tried_later_and_later_while_the_old_serves()
             fleet._launch = lambda option, command=command: Launch(command, "none")
             fleet.want(Wanted(LARGE, 1))
             async with asyncio.timeout(60):
-                while fleet._failures < 3:
+                while fleet._failures.total() < 3:
                     await asyncio.sleep(0.01)
             states = {s.option.variant: s for s in fleet.states()}
             assert states["yolov5n"].ready == 1
@@ -343,3 +343,32 @@ async def test_several_options_at_once_keep_their_old_shares_until_all_of_the_ne
         assert [(s.option, s.ready, s.share) for s in fleet.states()] == [(LARGE, 1, None)]
         told = [change.to for change in fleet.take_changes()]
         assert told[1] == f"{SMALL.label} x1 75% + {LARGE.label} x1 25%"
+
+
+@asynchronous
+async def test_an_option_that_cannot_start_delays_no_other() -> None:
+    def launch(option: Option) -> Launch:
+        gone = Launch((sys.executable, "-c", "raise SystemExit(3)"), option.variant)
+        return gone if option is LARGE else stub(option)
+
+    queue = StageQueue("crop")
+    fleet = ReplicaSet(queue, launch, Cpus())
+    try:
+        fleet.want(Wanted(SMALL, 2, share=0.5), Wanted(LARGE, 1, share=0.5))
+
+        def ready() -> int:
+            return sum(s.ready for s in fleet.states() if s.option is SMALL)
+
+        async with asyncio.timeout(60):
+            while fleet._failures[LARGE.variant, LARGE.allocation] < 5 or ready() < 2:
+                await asyncio.sleep(0.01)
+        small = next(m for m in fleet.members if m.option is SMALL)
+        os.kill(small.process.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while small in fleet.members:
+                await asyncio.sleep(0.005)
+        starting = sum(s.starting for s in fleet.states() if s.option is SMALL)
+        assert ready() + starting == 2  # at once, whatever the other one waits for
+    finally:
+        await fleet.close()
+        queue.close()
