@@ -472,10 +472,11 @@ def _check_weights(settings: Settings) -> None:
 def _check_mix(settings: Settings) -> None:
     if settings.latency_model == "queue" and (settings.mix or settings.request_classes):
         raise ConfigError(
-            "latency_model: queue with mix: true or classes of requests: the wait of a part of the"
-            " load is no linear matter",
+            "queue with mix: true or classes of requests: the wait of a part of the load is no linear"
+            " matter",
             where="latency_model",
-            allowed="latency_model: service, or one option a stage for all requests",
+            allowed="service, or one option a stage for all requests",
+            fix="latency_model: service; throughput_margin: -10 plans with room for queues",
         )
     if settings.mix and settings.accuracy_method == "multiply":
         raise ConfigError(
