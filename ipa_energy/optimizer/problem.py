@@ -472,8 +472,8 @@ def _check_weights(settings: Settings) -> None:
 def _check_mix(settings: Settings) -> None:
     if settings.latency_model == "queue" and (settings.mix or settings.request_classes):
         raise ConfigError(
-            "queue with mix: true or classes of requests: the wait of a part of the load is no linear"
-            " matter",
+            "queue with mix: true or classes of requests: the wait of a part of the load is no"
+            " linear matter",
             where="latency_model",
             allowed="service, or one option a stage for all requests",
             fix="latency_model: service; throughput_margin: -10 plans with room for queues",
