@@ -9,6 +9,7 @@ import pytest
 
 from ipa_energy.comparing.metrics import metrics
 from ipa_energy.config import load_config
+from ipa_energy.config.source import read_value
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.solve import decide
@@ -74,3 +75,14 @@ def test_requests_count_by_the_sla_that_held_when_they_were_sent(
 def test_second_0_must_be_told(small_pipeline: Path) -> None:
     with pytest.raises(ConfigError, match="second 0"):
         load_config(small_pipeline, {"latency_sla_s": {60: 1.0}})
+
+
+def test_seconds_are_keys_in_a_file_and_on_the_command_line(small_pipeline: Path) -> None:
+    text = small_pipeline.read_text()
+    kept = [line for line in text.splitlines() if not line.startswith("latency_sla_s")]
+    small_pipeline.write_text("\n".join([*kept, "latency_sla_s: {0: 3.0, 60: 0.2}", ""]))
+    assert load_config(small_pipeline).latency_sla_s == STEPS
+    told = read_value("{0: 3, 60: 0.2}", "--set latency_sla_s")
+    assert load_config(small_pipeline, {"latency_sla_s": told}).latency_sla_s == STEPS
+    with pytest.raises(ConfigError, match="a key is 0"):
+        read_value("{0: 3}", "--set prices")

@@ -202,6 +202,10 @@ def _not_yaml(path: Path, text: str, error: yaml.YAMLError) -> ConfigError:
     )
 
 
+SERIES = ("latency_sla_s",)
+"""The key whose mapping is from seconds."""
+
+
 class _Builder:
     """Plain data out of composed nodes, noting lines and problems in a source."""
 
@@ -240,7 +244,7 @@ class _Builder:
                 self._problem(line, f"a key is {kind}", allowed="text as key")
                 continue
             key = self._scalar(key_node)
-            if not isinstance(key, str):
+            if not isinstance(key, str) and not self._may_be_second(key, keys):
                 self._problem(line, f"a key is {shown(key)}", allowed="text as key")
                 continue
             value = self.value(value_node, (*keys, key)) if key not in own else None
@@ -252,6 +256,11 @@ class _Builder:
             self._source.lines[(*keys, key)] = line
             own[key] = value
         return {**merged, **own}
+
+    def _may_be_second(self, key: Any, keys: KeyPath) -> bool:
+        """True if the key may be a second of a run: ``latency_sla_s: {0: 1.0, 600: 0.5}``."""
+        is_series = (keys or str(self._source.path).split())[-1:] in (SERIES, list(SERIES))
+        return is_series and isinstance(key, int | float) and not isinstance(key, bool)
 
     def _repeated(self, key: str, first: Any, second: Any, first_line: int, line: int) -> None:
         if type(first) is type(second) and first == second:
