@@ -59,10 +59,15 @@ def grams_a_year(run: RunMetrics) -> float:
     return run.grams / run.duration_s * YEAR_S if run.duration_s else math.nan
 
 
+def pues_of_sites(run: RunMetrics) -> dict[str, float]:
+    """Site → its PUE; empty of a run in one place."""
+    sites = carbon_of_run(run).get("sites", {})
+    return {name: float(one.get("pue", 1.0)) for name, one in sites.items()}
+
+
 def mean_g_per_kwh(run: RunMetrics) -> float:
     """Mean intensity of the run's joules at the site's meter."""
-    pues = {name: float(one.get("pue", 1.0)) for name, one in
-            carbon_of_run(run).get("sites", {}).items()}  # fmt: skip
+    pues = pues_of_sites(run)
     at_meter_j = run.energy_j * float(carbon_of_run(run).get("pue", 1.0))
     if pues and run.sites:
         at_meter_j = sum(site["joules"] * pues.get(name, 1.0) for name, site in run.sites.items())

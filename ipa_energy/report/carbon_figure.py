@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from ipa_energy.comparing.carbon_table import carbon_of_run
+from ipa_energy.comparing.carbon_table import carbon_of_run, pues_of_sites
 from ipa_energy.energy import JOULES_PER_KWH
 from ipa_energy.report.figure import Axis, Figure, Mark
 from ipa_energy.report.run_figures import variant_strips
@@ -50,8 +51,8 @@ def carbon_figures(runs: list[Drawn]) -> list[Figure]:
             key="carbon",
             title="Carbon over the day",
             caption="From top to bottom: grams of CO2 equivalent a kilowatt-hour, as decisions knew"
-            " them, of several sites that of their joules; mean watts of all stages, idle included;"
-            " grams an hour at the site's meter, in each interval; and the variants of"
+            " them, of several sites the mean of their joules; mean watts of all stages, idle"
+            " included; grams an hour at the site's meter, in each interval; and the variants of"
             f" {', '.join(stages)}, dark the least accurate, light"
             f" the most. Watts, and the joules behind the grams, are {qualities(shown)}.",
             marks=marks,
@@ -66,17 +67,19 @@ def carbon_figures(runs: list[Drawn]) -> list[Figure]:
 def _lines(drawn: Drawn) -> list[Mark]:
     watts = per_second(drawn.run.power_w, drawn.run.duration_s)
     grams = _grams_an_hour(drawn.run)
+    pues = pues_of_sites(drawn.metrics)
     return [
-        line_of(drawn, stepwise(drawn.run, _intensity), step=True),
+        line_of(drawn, stepwise(drawn.run, lambda step: _intensity(step, pues)), step=True),
         line_of(drawn, watts, legend=False, panel=1, joules=drawn.joules),
         line_of(drawn, grams, step=True, legend=False, panel=2, joules=drawn.joules),
     ]
 
 
-def _intensity(step: Step) -> float:
-    """As known; of several sites that of their joules, PUE included."""
-    if step.sites and step.energy_j > 0:
-        return step.grams / step.energy_j * JOULES_PER_KWH
+def _intensity(step: Step, pues: Mapping[str, float]) -> float:
+    """As known; of several sites the mean of their joules at the sites' meters, as in the table."""
+    at_meters_j = sum(joules * pues.get(name, 1.0) for name, (joules, _) in step.sites.items())
+    if at_meters_j > 0:
+        return step.grams / at_meters_j * JOULES_PER_KWH
     return step.signals.get("g_per_kwh", math.nan)
 
 

@@ -145,6 +145,9 @@ def setting_text(value: object) -> str:
     """A setting of a YAML as people read it."""
     if isinstance(value, float) and not math.isnan(value):
         return f"{value:g}"
+    if isinstance(value, Mapping):
+        told = (f"{key} {setting_text(each)}" for key, each in value.items() if each != "")
+        return f"({', '.join(told)})"
     return "none" if value is None else str(value)
 
 

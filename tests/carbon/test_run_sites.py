@@ -26,6 +26,10 @@ from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.planning.sites import at_sites, capacity_of
 from ipa_energy.records import Stage
+from ipa_energy.report.carbon_figure import carbon_figures
+from ipa_energy.report.compare_page import drawn_runs
+from ipa_energy.report.figure import Line
+from ipa_energy.report.page import setting_text
 
 LOAD_RPS = 10.0
 
@@ -223,9 +227,17 @@ def test_a_run_serves_each_request_in_one_place_and_counts_its_grams(tmp_path: P
         table.note
     )
     assert by_site([figures])[0] in table.note
+    (figure,) = carbon_figures(drawn_runs(compare([figures]), [run]))
+    intensity = np.asarray(next(mark for mark in figure.marks if isinstance(mark, Line)).y)
+    assert 100 - 1e-3 <= np.nanmin(intensity) <= np.nanmax(intensity) <= 300 + 1e-3  # no PUE in it
     again = run_experiment(load_experiment(tmp_path / "run" / "0.yaml"), tmp_path / "again")
     assert [step.label for step in again.steps] == [step.label for step in run.steps]
     assert [step.grams for step in again.steps] == [step.grams for step in run.steps]
+
+
+def test_sites_among_the_settings_are_told_in_words() -> None:
+    said = {"zone": "", "pue": 1.5, "sites": {"NL": {"zone": None}}}
+    assert setting_text(said) == "(pue 1.5, sites (NL (zone none)))"
 
 
 def shares_of_step(label: str) -> dict[str, float]:
