@@ -15,7 +15,7 @@ from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth
 from ipa_energy.planning import horizon_adapter
 from ipa_energy.planning.horizon_adapter import carrying_rps, needed_share, without_cut
-from ipa_energy.runlog import RunLog
+from ipa_energy.runlog import Run, RunLog
 
 VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
 
@@ -27,6 +27,26 @@ def alternating(folder: Path) -> dict[str, Any]:
     path.write_text("second,requests\n" + rows)
     workload = {"workload_type": "csv", "workload_config": {"path": str(path)}}
     return {**workload, "predictor_type": "reactive", "controller": "horizon"}
+
+
+def killed_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], killed_s: int
+) -> tuple[Run, Run]:
+    """A run in ``run`` that was killed at a second and resumed, and the same in ``whole``."""
+    append = RunLog.append_interval
+
+    def stop(self: RunLog, interval: Any) -> None:
+        if interval.timestep_s >= killed_s:
+            raise KeyboardInterrupt
+        append(self, interval)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "append_interval", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(load_experiment(VIDEO, settings), tmp_path / "run")
+    resumed = run_experiment(load_experiment(VIDEO, settings), tmp_path / "run", resume=True)
+    whole = run_experiment(load_experiment(VIDEO, settings), tmp_path / "whole")
+    return resumed, whole
 
 
 def test_a_backlog_is_worked_off(tmp_path: Path) -> None:
@@ -42,19 +62,7 @@ def test_a_killed_run_that_looks_ahead_resumes_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = alternating(tmp_path)
-    append = RunLog.append_interval
-
-    def stop(self: RunLog, interval: Any) -> None:
-        if interval.timestep_s >= 200:
-            raise KeyboardInterrupt
-        append(self, interval)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "append_interval", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_experiment(load_experiment(VIDEO, settings), tmp_path / "run")
-    resumed = run_experiment(load_experiment(VIDEO, settings), tmp_path / "run", resume=True)
-    whole = run_experiment(load_experiment(VIDEO, settings), tmp_path / "whole")
+    resumed, whole = killed_and_whole(tmp_path, monkeypatch, settings, 200)
     assert resumed.status == "complete"
     logs = [
         json.loads((tmp_path / f / "adaptation_log.json").read_text()) for f in ("run", "whole")
@@ -104,19 +112,7 @@ def test_early_decisions_are_made_again_where_a_killed_run_made_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = jumping(tmp_path)
-    append = RunLog.append_interval
-
-    def stop(self: RunLog, interval: Any) -> None:
-        if interval.timestep_s >= 150:
-            raise KeyboardInterrupt
-        append(self, interval)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "append_interval", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_experiment(load_experiment(VIDEO, settings), tmp_path / "run")
-    resumed = run_experiment(load_experiment(VIDEO, settings), tmp_path / "run", resume=True)
-    whole = run_experiment(load_experiment(VIDEO, settings), tmp_path / "whole")
+    resumed, whole = killed_and_whole(tmp_path, monkeypatch, settings, 150)
     assert [(s.start_s, s.label) for s in resumed.steps] == [
         (s.start_s, s.label) for s in whole.steps
     ]

@@ -24,25 +24,23 @@ Fields = frozenset[Path]
 
 _ABSENT: Any = object()
 
+SERVERS_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
+"""Of an object's metadata: what no later write changes or owns."""
+
 _UNMANAGED = {
     ("f:apiVersion",),
     ("f:kind",),
     ("f:metadata",),
-    *(
-        ("f:metadata", f"f:{name}")
-        for name in (
-            "name",
-            "namespace",
-            "uid",
-            "resourceVersion",
-            "generation",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "managedFields",
-            "selfLink",
-        )
-    ),
+    *(("f:metadata", f"f:{name}") for name in (*SERVERS_METADATA, "managedFields", "selfLink")),
 }
 
 

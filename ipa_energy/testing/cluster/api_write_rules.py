@@ -85,18 +85,7 @@ def decoded(request: Request, body: Object, *, is_patch: bool = False) -> Object
 def allowed(request: Request, old: Object, new: Object) -> Object:
     """``new`` with what this kind of write cannot change as it was."""
     kept = {
-        name: old["metadata"][name]
-        for name in (
-            "name",
-            "namespace",
-            "uid",
-            "resourceVersion",
-            "generation",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-        )
-        if name in old["metadata"]
+        name: old["metadata"][name] for name in fields.SERVERS_METADATA if name in old["metadata"]
     }
     metadata = {**new["metadata"], **kept}
     metadata.pop("managedFields", None)
