@@ -34,6 +34,9 @@ SLOW = (
 )
 """Folders and files of tests that wait, measure, draw or start programs; ``make test`` has them."""
 
+BESIDE_OTHERS = ("measuring", "meters", "plugin", "profiling", "serving")
+"""Folders whose tests run beside servers, threads and programs, as `measures` says."""
+
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Without pytest-timeout, tests run without a time-out."""
@@ -59,11 +62,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark what stands in :data:`SLOW`; what measures may be tried once more, and nothing else."""
     can_try_again = config.pluginmanager.hasplugin("rerunfailures")
     places = [TESTS / place for place in SLOW]
+    beside_others = [TESTS / place for place in BESIDE_OTHERS]
     for item in items:
         is_measured = item.get_closest_marker("measures") is not None
         if is_measured or any(item.path.is_relative_to(place) for place in places):
             item.add_marker(pytest.mark.slow)
-        if can_try_again and is_measured:
+        is_beside = any(item.path.is_relative_to(place) for place in beside_others)
+        if can_try_again and (is_measured or is_beside):
             item.add_marker(pytest.mark.flaky(reruns=1))
     # What takes long begins, so that one long file is not what everybody waits for in the end.
     items.sort(key=lambda item: item.get_closest_marker("measures") is None)
