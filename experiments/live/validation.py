@@ -351,7 +351,8 @@ def draw(path: Path, pairs: Sequence[Pair]) -> None:
         right.bar(["live", "simulated"], height, bottom=bottom, label=name.split()[0])
         bottom += height
     right.set(ylabel="J per request")
-    right.legend()
+    right.set_ylim(0.0, 1.25 * float(bottom.max()))
+    right.legend(ncols=2)
     figure.savefig(path, dpi=120)
 
 
