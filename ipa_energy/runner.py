@@ -39,23 +39,22 @@ from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Option, Part, Stage
 from ipa_energy.runlog import Finished, Interval, StageStep, Step
-from ipa_energy.serving.base import (
+from ipa_energy.serving.base import Serving
+from ipa_energy.serving.deployment import (
     Decision,
     DeployedStage,
     Deployment,
-    Served,
-    Serving,
     StageState,
     adopted,
     capacity_rps,
     changed_stages,
     deployment_of,
-    ready_after_s,
     short_of,
-    with_grams,
 )
 from ipa_energy.serving.live_joules import stage_joules, unsettled_stages
 from ipa_energy.serving.observed import AdapterFigures, Scale, StageJoules
+from ipa_energy.serving.replica_start import ready_after_s
+from ipa_energy.serving.served import Served, with_grams
 
 logger = logging.getLogger(__name__)
 

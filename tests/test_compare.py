@@ -24,7 +24,7 @@ from ipa_energy.comparing.run_table import tables_of, yardstick_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import QUANTITIES, Quantity
 from ipa_energy.runlog import Run, read_run
-from ipa_energy.serving.base import Requests
+from ipa_energy.serving.served import Requests
 from ipa_energy.tables import cell_of
 from ipa_energy.testing import write_fake_run
 

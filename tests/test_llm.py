@@ -15,7 +15,7 @@ from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.profile_table.profile_csv import read_profile
-from ipa_energy.serving.base import DeployedStage
+from ipa_energy.serving.deployment import DeployedStage
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs" / "llm.yaml"

@@ -17,8 +17,8 @@ from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.planning.class_options import mixture
 from ipa_energy.records import Option, Part, RequestClass, Stage
 from ipa_energy.runlog.reader import Run, read_run
-from ipa_energy.serving.base import DeployedStage
 from ipa_energy.serving.class_work import ClassWork, added, joules_by_class
+from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.load import ClassesOfRequests, drawn_classes, shuffled_classes
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads.trace_files import csv_workload

@@ -23,7 +23,7 @@ from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.horizon import Prices, Start, best_course
-from ipa_energy.serving.base import StageState
+from ipa_energy.serving.deployment import StageState
 
 DEFAULT_OUT = Path(__file__).parent / "results" / "horizon_time.json"
 LOADS_RPS = (20.0, 22.0, 27.0, 33.0, 30.0, 24.0)

@@ -30,7 +30,7 @@ from typing import Any
 from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.errors import TryAgainError
 from ipa_energy.records import Allocation, Option
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.manifests import Model, Rendering
 from ipa_energy.serving.kubernetes.reconciler import Reconciler

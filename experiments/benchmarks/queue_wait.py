@@ -20,7 +20,7 @@ import numpy as np
 from ipa_energy.arrays import Floats
 from ipa_energy.optimizer.queue_wait import planned_wait_s
 from ipa_energy.records import Allocation, Option, Stage
-from ipa_energy.serving.base import DeployedStage
+from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 REPLICAS, BATCHES, BUSY = (1, 2, 4, 8, 16), (1, 4, 8), (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ipa_energy.records import Allocation, Option, Provenance, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.load import arrival_times_s
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads.shapes import named_workload

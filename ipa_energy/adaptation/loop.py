@@ -7,8 +7,8 @@
     running plan <── fewest changes among the equally good plans <─────────────────┘
 
 The loop owns no clock and no server: :class:`Adapter` is asked once an interval and answers with a
-:class:`~ipa_energy.serving.base.Decision`. When no plan is feasible the running one stays, and the
-decision says why.
+:class:`~ipa_energy.serving.deployment.Decision`. When no plan is feasible the running one stays,
+and the decision says why.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ipa_energy.optimizer.quantities import (
     planned_load_rps,
 )
 from ipa_energy.optimizer.solve import Result, decide
-from ipa_energy.serving.base import (
+from ipa_energy.serving.deployment import (
     Decision,
     Deployment,
     StageState,

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from ipa_energy.config.kubernetes import KubernetesConfig
     from ipa_energy.planning.planner import load_planner
     from ipa_energy.runner import initial_configuration
-    from ipa_energy.serving.base import Deployment
+    from ipa_energy.serving.deployment import Deployment
     from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
     from ipa_energy.serving.kubernetes.doctor import checks, is_fit
 

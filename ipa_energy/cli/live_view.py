@@ -27,7 +27,7 @@ from typing import TextIO
 
 from ipa_energy.records import NOTATION
 from ipa_energy.runlog.record import Interval
-from ipa_energy.serving.base import StageState
+from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.observed import of_stage
 
 NARROWEST, WIDEST = 40, 100

@@ -29,20 +29,11 @@ from ipa_energy.optimizer.solve import Result
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Option, Stage
 from ipa_energy.runner import Runner, initial_configuration
-from ipa_energy.serving.base import (
-    DeployedStage,
-    Deployment,
-    Requests,
-    Resumes,
-    Served,
-    Serving,
-    Setting,
-    StageState,
-    VirtualClock,
-    with_grams,
-)
+from ipa_energy.serving.base import Resumes, Serving, Setting, VirtualClock
 from ipa_energy.serving.class_work import limits_s
+from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.load import TraceLoad
+from ipa_energy.serving.served import Requests, Served, with_grams
 from ipa_energy.serving.simulated.backend import simulated
 from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.tally import LOG_RESOLUTION_S

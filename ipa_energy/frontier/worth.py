@@ -28,7 +28,7 @@ from ipa_energy.planning.hindsight import Steps, Weights, steady_worth
 from ipa_energy.planning.relaxed_bound import BoundWeights, Promptness, objective_bound
 from ipa_energy.runlog import Run
 from ipa_energy.runner import configuration_of
-from ipa_energy.serving.base import Deployment
+from ipa_energy.serving.deployment import Deployment
 
 GRAMS = "grams_per_request"
 

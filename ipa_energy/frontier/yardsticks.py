@@ -44,7 +44,7 @@ from ipa_energy.planning.hindsight import course_of, open_plans, steps_of
 from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Run
 from ipa_energy.runner import initial_configuration
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.simulated.ipa_dispatch import POD_STAYS_S
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from ipa_energy.adaptation.loop import Adapter
 from ipa_energy.arrays import Counts
 from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.planning.planner import Planner
-from ipa_energy.serving.base import Decision, Deployment
+from ipa_energy.serving.deployment import Decision, Deployment
 
 Schedule = tuple[tuple[int, Deployment], ...]
 """(second from which it is wanted, what), by rising second."""

@@ -38,7 +38,7 @@ from ipa_energy.optimizer.settings import Settings
 from ipa_energy.planning.horizon import Prices, Start, best_course
 from ipa_energy.planning.planner import Planner
 from ipa_energy.registries import CONTROLLERS, named
-from ipa_energy.serving.base import Decision, DeployedStage, Deployment, StageState, Switching
+from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment, StageState, Switching
 
 UPPER = 0.98
 """Level of the quantile of the busiest second whose share replicas have to carry."""

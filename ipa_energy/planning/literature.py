@@ -39,7 +39,7 @@ from ipa_energy.optimizer.quantities import planned_load_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.base import Decision, DeployedStage, Deployment
+from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads import workload_from

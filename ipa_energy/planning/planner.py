@@ -19,7 +19,7 @@ from ipa_energy.planning.sites import at_sites
 from ipa_energy.planning.stages import stages_from_rows
 from ipa_energy.profile_table.profile_csv import check_joules, read_profile
 from ipa_energy.records import Stage
-from ipa_energy.serving.base import Deployment
+from ipa_energy.serving.deployment import Deployment
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.runlog.record import Interval
-from ipa_energy.serving.base import Change, Event, Served
 from ipa_energy.serving.observed import Correction, Scale, Spent, StageJoules, added
+from ipa_energy.serving.served import Change, Event, Served
 
 KEY = "live"
 

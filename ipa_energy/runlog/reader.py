@@ -55,7 +55,7 @@ from ipa_energy.runlog.step import (
     with_window,
 )
 from ipa_energy.runlog.writer import LAST_LINE, TIMESTEPS_LINE
-from ipa_energy.serving.base import Requests, Served
+from ipa_energy.serving.served import Requests, Served
 from ipa_energy.serving.tally import Tally, merged
 
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.record import MICROSECONDS, taken
-from ipa_energy.serving.base import Requests, Served
+from ipa_energy.serving.served import Requests, Served
 
 OPENING = '{"responses": ['
 _DECIMALS = 6

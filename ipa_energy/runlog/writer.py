@@ -38,7 +38,7 @@ from ipa_energy.runlog.journal import Line, encode, read_lines
 from ipa_energy.runlog.record import Interval, RunInfo, RunStatus, Totals, read_run_json, run_json
 from ipa_energy.runlog.responses import write_responses
 from ipa_energy.runlog.step import Finished, further_terms, parse_entry, with_window
-from ipa_energy.serving.base import Served
+from ipa_energy.serving.served import Served
 
 GROWTH = 1.25
 WORTH_RENEWING = 100.0

@@ -19,8 +19,9 @@ import numpy as np
 
 from ipa_energy.energy import joules_per_request
 from ipa_energy.records import Allocation, Option, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, Served, StageState
+from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.observed import StageJoules
+from ipa_energy.serving.served import Served
 
 LEAST_REQUESTS = 5
 """A window with fewer says nothing."""

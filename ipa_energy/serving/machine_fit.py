@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ipa_energy.errors import ConfigError
-from ipa_energy.serving.base import Deployment
+from ipa_energy.serving.deployment import Deployment
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")

@@ -31,21 +31,17 @@ from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Allocation, Option, Provenance, Quality, Stage
 from ipa_energy.runlog.record import Interval, RunInfo, taken
 from ipa_energy.runlog.writer import RunLog
-from ipa_energy.serving.base import (
+from ipa_energy.serving.base import Resumes, Serving, Setting, VirtualClock
+from ipa_energy.serving.deployment import (
     Decision,
     DeployedStage,
     Deployment,
-    Requests,
-    Resumes,
-    Served,
-    Serving,
-    Setting,
     StageState,
-    VirtualClock,
     changed_stages,
     deployment_of,
 )
 from ipa_energy.serving.live_joules import dynamic_joules_at, options_of
+from ipa_energy.serving.served import Requests, Served
 
 FAKE = "fake"
 

@@ -26,7 +26,7 @@ from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.quantities import USUAL_INTERVAL_S, Moment
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Quality, joined_meters, weakest_quality
-from ipa_energy.serving.base import deployment_of
+from ipa_energy.serving.deployment import deployment_of
 from ipa_energy.workloads import Workload, static_workload
 
 DEFAULT_DURATION_S = 120

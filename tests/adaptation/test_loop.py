@@ -20,7 +20,7 @@ from ipa_energy.planning.horizon_adapter import adapter_for
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.records import Allocation, Option, Provenance, Stage
 from ipa_energy.runner import initial_configuration
-from ipa_energy.serving.base import DeployedStage, changed_stages, deployment_of
+from ipa_energy.serving.deployment import DeployedStage, changed_stages, deployment_of
 
 
 def option(variant: str, batch: int, rate_rps: float = 5.0) -> Option:

@@ -17,7 +17,7 @@ import pytest
 
 from ipa_energy.cli.live_view import ClearsBefore, LiveView, Piece, fitted, wrapped
 from ipa_energy.runlog.record import Interval
-from ipa_energy.serving.base import StageState
+from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.observed import Correction, StageJoules
 from ipa_energy.testing import fake_intervals, fake_stages
 

@@ -27,7 +27,7 @@ from ipa_energy.frontier.yardsticks import (
 )
 from ipa_energy.planning.planner import planner_of
 from ipa_energy.runner import initial_configuration
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.workloads import Workload
 
 

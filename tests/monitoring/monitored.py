@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from ipa_energy.serving.base import StageState
+from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.exporter import Exporter
 from ipa_energy.serving.local.router import Trip

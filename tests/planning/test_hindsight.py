@@ -25,7 +25,7 @@ from ipa_energy.planning.hindsight import (
 )
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 
 
 def option(variant: str, rate_rps: float, accuracy: float, joules: float, batch: int = 1) -> Option:

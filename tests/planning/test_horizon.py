@@ -16,7 +16,7 @@ from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.horizon import Prices, Start, best_course, late_seconds
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.base import StageState
+from ipa_energy.serving.deployment import StageState
 
 STEP_S, LOAD_S, LOAD_J = 10.0, 4.0, 20.0
 

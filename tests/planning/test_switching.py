@@ -7,7 +7,7 @@ from seeds import seeds
 
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 

@@ -21,8 +21,9 @@ from ipa_energy.report.compare_page import compare_page, drawn_runs, write_figur
 from ipa_energy.report.live_section import live_sections
 from ipa_energy.report.page import render
 from ipa_energy.runlog import Run
-from ipa_energy.serving.base import Change, Event, Served, Setting
+from ipa_energy.serving.base import Setting
 from ipa_energy.serving.observed import Spent
+from ipa_energy.serving.served import Change, Event, Served
 from ipa_energy.testing import FakeBackend, write_fake_run
 
 Made = Callable[[float], Run]

@@ -19,7 +19,7 @@ from ipa_energy.comparing import metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog import RunLog, Totals, read_run
 from ipa_energy.runlog.reader import Run
-from ipa_energy.serving.base import Requests
+from ipa_energy.serving.served import Requests
 from ipa_energy.testing import (
     NODES,
     START_TIME_S,

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from tiny_pipelines import deployed, option, stage
 
-from ipa_energy.serving.base import (
-    DeployedStage,
-    StageState,
-    VirtualClock,
-    WallClock,
-    adopted,
-    short_of,
-)
+from ipa_energy.serving.base import VirtualClock, WallClock
+from ipa_energy.serving.deployment import DeployedStage, StageState, adopted, short_of
 from ipa_energy.serving.load import TraceLoad, arrival_times_s
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 

@@ -8,7 +8,7 @@ from tiny_pipelines import option
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import ReplicaFigures
-from ipa_energy.serving.base import DeployedStage
+from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.simulated.replicas import (
     Z99,
     BatchProfiles,

@@ -8,7 +8,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.settings import Settings
-from ipa_energy.serving.base import DeployedStage, deployment_of
+from ipa_energy.serving.deployment import DeployedStage, deployment_of
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 STAGES = [stage(option(1), option(2), name="a"), stage(option(1), name="b")]

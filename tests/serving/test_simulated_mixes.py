@@ -7,7 +7,7 @@ import pytest
 from option_maker import make_option
 
 from ipa_energy.records import Option, Part, Stage
-from ipa_energy.serving.base import DeployedStage, changed_stages, short_of
+from ipa_energy.serving.deployment import DeployedStage, changed_stages, short_of
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 LIGHT = make_option("light", latency_s=0.01, throughput_rps=100.0, dynamic_energy_j=1.0,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pipelines import deployed, joined, option, run, stage, total_j
 
-from ipa_energy.serving.base import Requests
 from ipa_energy.serving.load import arrival_times_s
+from ipa_energy.serving.served import Requests
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 DURATION_S = 40.0

@@ -8,7 +8,8 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import Allocation, Option, Provenance, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, Requests, Served
+from ipa_energy.serving.deployment import DeployedStage, Deployment
+from ipa_energy.serving.served import Requests, Served
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 PROVENANCE = Provenance("rapl", "measured", 5, 0.01)

@@ -17,7 +17,7 @@ from ipa_energy.optimizer.plan_building import plan_of
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.runlog import read_run
-from ipa_energy.serving.base import deployment_of
+from ipa_energy.serving.deployment import deployment_of
 from ipa_energy.tradeoff.conduct import setting_of
 from ipa_energy.tradeoff.trials import (
     Configuration,

@@ -35,7 +35,8 @@ from ipa_energy.pipeline_models import (
 )
 from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import EVERY_CLASS, Option, Part, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, Served, Serving, Setting, StageState
+from ipa_energy.serving.base import Serving, Setting
+from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.kubernetes.changes import is_ready, look, quantity, token_in
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, require_reachable
 from ipa_energy.serving.kubernetes.manifests import (
@@ -64,6 +65,7 @@ from ipa_energy.serving.local.served_models import (
     reference_of,
 )
 from ipa_energy.serving.local.template import ModelSpec
+from ipa_energy.serving.served import Served
 
 logger = logging.getLogger(__name__)
 

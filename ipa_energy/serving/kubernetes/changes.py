@@ -32,7 +32,7 @@ from itertools import chain, count
 from typing import Any, Literal
 
 from ipa_energy.errors import GiveUpError, ServingError, TryAgainError
-from ipa_energy.serving.base import Deployment
+from ipa_energy.serving.deployment import Deployment
 from ipa_energy.serving.kubernetes.cluster_api import (
     ClusterApi,
     ConflictError,

@@ -12,7 +12,7 @@ from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.errors import ConfigError, GiveUpError, IpaEnergyError
 from ipa_energy.meters.prometheus.exporters import dcgm_meter, kepler_meter
 from ipa_energy.meters.prometheus.server import PrometheusServer
-from ipa_energy.serving.base import Deployment
+from ipa_energy.serving.deployment import Deployment
 from ipa_energy.serving.kubernetes.changes import quantity
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, RefusedError, require_reachable
 from ipa_energy.serving.kubernetes.manifests import OWNER, SERVICE_ACCOUNT

@@ -30,7 +30,7 @@ from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.pipeline_models import OPENMP
 from ipa_energy.records import Allocation, Option
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 
 Object = dict[str, Any]
 

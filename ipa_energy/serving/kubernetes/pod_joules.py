@@ -39,7 +39,7 @@ from ipa_energy.meters.prometheus.query import CounterQuery
 from ipa_energy.meters.prometheus.server import PrometheusServer
 from ipa_energy.meters.sources import KeplerTarget
 from ipa_energy.records import Quality, joined_meters, weakest_quality
-from ipa_energy.serving.base import Served
+from ipa_energy.serving.served import Served
 
 ZONES = 'zone=~"(package|dram)(-[0-9]+)?"'
 IDLE = "kepler_node_cpu_idle_joules_total"

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from ipa_energy.errors import GiveUpError, ServingError, TryAgainError
 from ipa_energy.records import Option
-from ipa_energy.serving.base import Deployment, StageState
+from ipa_energy.serving.deployment import Deployment, StageState
 from ipa_energy.serving.kubernetes.changes import (
     Action,
     Live,

@@ -28,18 +28,8 @@ from ipa_energy.arrays import Counts, Floats
 from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import joined_meters, weakest_quality
-from ipa_energy.serving.base import (
-    Change,
-    DeployedStage,
-    Deployment,
-    Requests,
-    Resumes,
-    Served,
-    Serving,
-    Setting,
-    StageState,
-    WallClock,
-)
+from ipa_energy.serving.base import Resumes, Serving, Setting, WallClock
+from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.machine_meter import ESTIMATE
 from ipa_energy.serving.local.plane import COLUMNS, Collected, Job, Lease, Plane
@@ -48,6 +38,7 @@ from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_
 from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.served_models import ServedModels, stages_apart
 from ipa_energy.serving.observed import Spent, added
+from ipa_energy.serving.served import Change, Requests, Served
 
 logger = logging.getLogger(__name__)
 

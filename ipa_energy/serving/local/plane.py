@@ -33,7 +33,8 @@ from typing import Any
 from ipa_energy.arrays import Floats
 from ipa_energy.errors import GiveUpError, ServingError
 from ipa_energy.meters.power_model import PowerModel
-from ipa_energy.serving.base import Change, Event, LiveOptions, StageState
+from ipa_energy.serving.base import LiveOptions
+from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.local import control
 from ipa_energy.serving.local.cpu_groups import sweep_left
 from ipa_energy.serving.local.cpu_ledger import Sample
@@ -41,6 +42,7 @@ from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server, Wanted
 from ipa_energy.serving.local.router import Trip
 from ipa_energy.serving.observed import AdapterFigures, Spent
+from ipa_energy.serving.served import Change, Event
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ipa_energy.errors import GiveUpError, IpaEnergyError
 from ipa_energy.records import Option
-from ipa_energy.serving.base import StageState
+from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.local import control
 from ipa_energy.serving.local.cpu_groups import CpuGroups
 from ipa_energy.serving.local.cpu_ledger import CpuLedger, Sample

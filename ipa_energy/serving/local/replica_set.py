@@ -15,8 +15,8 @@ Several options at once are so many *parts* of what is wanted, each with its rep
 of the requests. All parts' replicas are started before any is let go of, and until all are ready
 the old shares hold; then the queue is divided anew (:meth:`.stage_queue.StageQueue.divide`).
 
-What happens to each replica is told as it happens (:class:`~ipa_energy.serving.base.Event`), and of
-each change how long it took (:class:`~ipa_energy.serving.base.Change`).
+What happens to each replica is told as it happens (:class:`~ipa_energy.serving.served.Event`), and
+of each change how long it took (:class:`~ipa_energy.serving.served.Change`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from typing import Any, Literal
 
 from ipa_energy.errors import ServingError
 from ipa_energy.records import Allocation, Option
-from ipa_energy.serving.base import Change, Event, Phase, StageState
+from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.local.pinning import Cpus, Pinned
 from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch, ReplicaProcess
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import Replica, StageQueue
 from ipa_energy.serving.local.template import Template
+from ipa_energy.serving.served import Change, Event, Phase
 
 WATCHED_S = 0.3
 """How long a replica that does not answer is watched for CPU time."""

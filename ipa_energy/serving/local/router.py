@@ -15,7 +15,7 @@ from ipa_energy.serving.local.stage_queue import DroppedError, RefusedError, Sta
 
 @dataclass(slots=True)
 class Trip:
-    """One request's way, as :class:`ipa_energy.serving.base.Requests` wants it.
+    """One request's way, as :class:`ipa_energy.serving.served.Requests` wants it.
 
     Attributes:
         request_id: the client's.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Counts, Floats
-from ipa_energy.serving.base import Requests
+from ipa_energy.serving.served import Requests
 
 Moment = Literal["queued", "started", "served"]
 MOMENTS: tuple[Moment, ...] = ("queued", "started", "served")

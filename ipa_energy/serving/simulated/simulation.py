@@ -20,10 +20,11 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import EVERY_CLASS, Option, Stage
-from ipa_energy.serving.base import DeployedStage, Deployment, StageState, Told, is_in_place
 from ipa_energy.serving.class_work import ClassWork
 from ipa_energy.serving.dealing import next_of
+from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.load import ClassesOfRequests
+from ipa_energy.serving.replica_start import Told, is_in_place
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
 from ipa_energy.serving.simulated.queueing import FanOut, StageQueue
 from ipa_energy.serving.simulated.replicas import (

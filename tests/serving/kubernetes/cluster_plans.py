@@ -6,7 +6,7 @@ from option_maker import make_option
 
 from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.records import EVERY_CLASS, Option, Part
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.kubernetes.manifests import Model, Rendering
 
 

@@ -19,7 +19,7 @@ from kubernetes import client as kubernetes
 from kubernetes import config
 
 from ipa_energy.errors import TryAgainError
-from ipa_energy.serving.base import Deployment
+from ipa_energy.serving.deployment import Deployment
 from ipa_energy.serving.kubernetes.changes import diff, look, quantity, slots_of
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.manifests import Rendering, desired

@@ -17,7 +17,7 @@ pytest.importorskip("kubernetes")
 
 from clusters import TIMEOUT_S, Cluster, assert_is, real, settle, stand_in, step
 
-from ipa_energy.serving.base import DeployedStage, Deployment
+from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.kubernetes.changes import look
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.manifests import SERVER

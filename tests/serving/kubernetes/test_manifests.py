@@ -12,7 +12,7 @@ from option_maker import make_option
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Allocation
-from ipa_energy.serving.base import DeployedStage
+from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.kubernetes.manifests import (
     as_yaml,
     cores_text,

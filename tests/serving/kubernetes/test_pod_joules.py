@@ -10,9 +10,9 @@ from prometheus_fixture import SECONDS, between, prometheus, serving, steady
 
 from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.meters.prometheus.server import PrometheusServer
-from ipa_energy.serving.base import Requests, Served
 from ipa_energy.serving.kubernetes.pod_joules import Held, PodJoules, StageJoules, with_joules
 from ipa_energy.serving.observed import Spent
+from ipa_energy.serving.served import Requests, Served
 
 GPU = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 

@@ -19,7 +19,8 @@ from ipa_energy.cli import main
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.records import EVERY_CLASS, Part
 from ipa_energy.runlog import read_run
-from ipa_energy.serving.base import DeployedStage, LiveOptions
+from ipa_energy.serving.base import LiveOptions
+from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.observed import of_stage
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,245 @@
+"""What a pipeline is to run, what it runs, and what was decided about it.
+
+A :data:`Deployment` is what is wanted, a :class:`StageState` what is observed of one option, and a
+:class:`Decision` how another deployment came to be wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ipa_energy.optimizer.plan import Plan, parts_label
+from ipa_energy.records import EVERY_CLASS, Option, Part, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedStage:
+    """What one stage is to run, wherever it was decided: by a plan, or by the YAML's start.
+
+    Attributes:
+        stage: task name of the stage.
+        option: variant, allocation and batch; one of the stage's profiled options.
+        replicas: n, at least 1.
+        wait_s: planned wait to fill a batch, q = (b − 1)/λ_s; 0 where no plan says it.
+        parts: of a stage that runs several options at once, what each runs and its share of the
+            requests; the fields above are then the largest share's, with all replicas. Empty for
+            one option.
+    """
+
+    stage: str
+    option: Option
+    replicas: int
+    wait_s: float = 0.0
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def lanes(self) -> tuple[DeployedStage, ...]:
+        """What each part is to run, as if it were a stage; itself where there is one option."""
+        found = [
+            DeployedStage(self.stage, part.option, part.replicas, part.wait_s)
+            for part in self.parts
+        ]
+        return tuple(found) or (self,)
+
+    @property
+    def shares(self) -> tuple[dict[str, float], ...]:
+        """Of each lane: class → share of the stage's requests that are of it and come there.
+
+        One of :data:`~ipa_energy.records.EVERY_CLASS` where all are dealt out alike.
+        """
+        return tuple(dict(part.shares) for part in self.parts) or ({EVERY_CLASS: 1.0},)
+
+    @property
+    def label(self) -> str:
+        """``yolov5n 1c b4 x3``; of several options with their shares."""
+        return parts_label(self.parts or (Part(self.option, self.replicas),))
+
+
+Deployment = tuple[DeployedStage, ...]
+"""What a whole pipeline runs, first stage first."""
+
+
+def deployment_of(plan: Plan) -> Deployment:
+    """What is deployed where ``plan`` is applied."""
+    return tuple(
+        DeployedStage(
+            stage.stage,
+            stage.option,
+            stage.replicas,
+            stage.wait_s,
+            stage.parts if len(stage.parts) > 1 else (),
+        )
+        for stage in plan.stages
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What of one option of a stage really runs; a stage in the middle of a change has several.
+
+    Attributes:
+        stage: task name of the stage.
+        option: what these replicas run.
+        ready: replicas that take batches.
+        starting: replicas that will.
+        draining: replicas that finish their batch and go.
+        failed: replicas that died or did not start, and are not replaced yet.
+        share: of the stage's requests that they are dealt, where several options serve at once.
+        starting_for_s: of each of those that start for how long it has; those that are missing have
+            begun just now, as far as anybody knows.
+    """
+
+    stage: str
+    option: Option
+    ready: int = 0
+    starting: int = 0
+    draining: int = 0
+    failed: int = 0
+    share: float | None = None
+    starting_for_s: tuple[float, ...] = ()
+
+
+def capacity_rps(stages: Sequence[Stage], deployment: Deployment) -> float:
+    """Pipeline requests a second that a configuration sustains, all of it ready."""
+    return min(
+        math.fsum(lane.replicas * lane.option.throughput_rps for lane in run.lanes)
+        / stage.requests_per_input
+        for stage, run in zip(stages, deployment, strict=True)
+    )
+
+
+def changed_stages(new: Sequence[DeployedStage], running: Sequence[DeployedStage]) -> list[str]:
+    """Names of the stages that would not run the same thing any more."""
+    return [
+        after.stage
+        for after, before in zip(new, running, strict=True)
+        if not _runs_the_same(after, before)
+    ]
+
+
+def _runs_the_same(after: DeployedStage, before: DeployedStage) -> bool:
+    """The same options, replicas and, but for rounding, shares."""
+    if len(after.lanes) != len(before.lanes):
+        return False
+    return all(
+        new.replicas == old.replicas
+        and _is_same(new.option, old.option)
+        and one.keys() == other.keys()
+        and all(abs(one[name] - other[name]) < 1e-6 for name in one)
+        for new, old, one, other in zip(
+            after.lanes, before.lanes, after.shares, before.shares, strict=True
+        )
+    )
+
+
+def short_of(wanted: Deployment, states: Sequence[StageState]) -> dict[str, int]:
+    """Stage → replicas that neither serve nor start, of those that lack some."""
+    short: dict[str, int] = {}
+    for stage in (lane for each in wanted for lane in each.lanes):
+        there = sum(
+            state.ready + state.starting
+            for state in states
+            if state.stage == stage.stage and _is_same(state.option, stage.option)
+        )
+        if there < stage.replicas:
+            short[stage.stage] = short.get(stage.stage, 0) + stage.replicas - there
+    return short
+
+
+def adopted(states: Sequence[StageState], otherwise: Deployment) -> Deployment:
+    """What runs, to go on from: of each stage the option with most replicas ready or starting.
+
+    Where requests are dealt out to several options, all of these with their shares.
+
+    Args:
+        states: as observed.
+        otherwise: what to go on from in stages of which nothing runs.
+    """
+    found = []
+    for stage in otherwise:
+        mine = [state for state in states if state.stage == stage.stage]
+        if len(dealt := [state for state in mine if state.share]) > 1:
+            found.append(_dealt_among(dealt))
+            continue
+        most = max(mine, key=lambda state: state.ready + state.starting, default=None)
+        replicas = most.ready + most.starting if most else 0
+        found.append(
+            DeployedStage(stage.stage, most.option, replicas) if most and replicas else stage
+        )
+    return tuple(found)
+
+
+def _dealt_among(states: Sequence[StageState]) -> DeployedStage:
+    """A stage that runs several options at once, largest share first."""
+    parts = tuple(
+        Part(each.option, max(1, each.ready + each.starting), ((EVERY_CLASS, each.share or 0.0),))
+        for each in sorted(states, key=lambda state: -(state.share or 0.0))
+    )
+    replicas = sum(part.replicas for part in parts)
+    return DeployedStage(states[0].stage, parts[0].option, replicas, parts=parts)
+
+
+def _is_same(one: Option, other: Option) -> bool:
+    mine = (one.variant, one.allocation, one.batch)
+    return mine == (other.variant, other.allocation, other.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Switching:
+    """What a decision expects of the change that it makes.
+
+    Attributes:
+        loading_j: joules of loading replicas.
+        held_j: idle joules of replicas that wait for their successors.
+        late_s: seconds of arrivals that wait too long until it is done, over all stages.
+        penalty: what all this weighs in the objective.
+    """
+
+    loading_j: float
+    held_j: float
+    late_s: float
+    penalty: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the adaptation decided at one timestep, and what it knew.
+
+    Attributes:
+        status: the solver's; with ``infeasible`` and ``kept`` the plan before it goes on, because
+            there is none, or because it could not be decided or deployed.
+        method: name of the solver.
+        monitored_load_rps: requests per second of the window that the predictor saw, oldest first.
+        predicted_load_rps: what the predictor said, margin included; NaN if it was not asked.
+        planned_load_rps: what was planned for.
+        decision_s: wall time of prediction, optimisation and choice; NaN without any.
+        plan: what to run from now on; None if that is what runs already.
+        conflict: why nothing was feasible; None if something was.
+        trouble: what the backend failed at, or what had failed before; None if nothing.
+        capped_load_rps: the low end of the load, at which the energy cap was to hold; None without.
+        gap: how much better another plan may be, as a share of the objective, where the time for
+            the decision was up; 0 if the plan is proven.
+        forecast: quantiles of the load of the coming interval, ``levels``, ``peak_rps`` and
+            ``mean_rps``; None where only a point was predicted.
+        switching: what the change to it is expected to take; None if that played no part.
+        overrun_rps: the load beyond the plan before that made it come before the interval's end;
+            None: it was due.
+    """
+
+    status: Literal["optimal", "feasible", "infeasible", "kept"]
+    method: str
+    monitored_load_rps: tuple[float, ...]
+    predicted_load_rps: float
+    planned_load_rps: float
+    decision_s: float
+    plan: Plan | None = None
+    conflict: str | None = None
+    trouble: str | None = None
+    capped_load_rps: float | None = None
+    gap: float = 0.0
+    forecast: Mapping[str, tuple[float, ...]] | None = None
+    switching: Switching | None = None
+    overrun_rps: float | None = None
