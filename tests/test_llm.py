@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from experiment_scripts import script
 
 from ipa_energy.comparing import compare, comparison_table, metrics
 from ipa_energy.experiment import load_experiment, run_experiment
@@ -20,9 +20,7 @@ from ipa_energy.serving.deployment import DeployedStage
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs" / "llm.yaml"
 PROFILE = ROOT / "configs" / "profiles" / "mlenergy-gpqa.csv"
-sys.path.insert(0, str(ROOT / "experiments" / "profiles" / "mlenergy"))
-
-from make_profile import write_files  # noqa: E402
+write_files = script("profiles/mlenergy/make_profile").write_files
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.002, 0.01])

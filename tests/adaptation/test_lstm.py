@@ -1,11 +1,10 @@
-import importlib
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from experiment_scripts import script
 
 from ipa_energy.adaptation import lstm
 from ipa_energy.adaptation.forecast import windows_of
@@ -13,14 +12,12 @@ from ipa_energy.adaptation.predictor import forecast_lstm, make_predictor
 from ipa_energy.errors import ConfigError
 from ipa_energy.workloads import SHAPES, named_workload
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "predictors"))
-
 OF_MINUTES = [name for name in SHAPES if name != "diurnal"]
 
 
 @pytest.fixture(scope="module")
 def training() -> ModuleType:
-    return importlib.import_module("train_lstm_predictor")
+    return script("predictors/train_lstm_predictor")
 
 
 def random_weights(seed: int) -> lstm.Weights:
@@ -278,7 +275,7 @@ def test_quantiles_of_unseen_seeds_cover_what_they_say(shape: str) -> None:
 
 def test_training_the_second_network_runs_and_repeats(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    module = importlib.import_module("train_quantiles")
+    module = script("predictors/train_quantiles")
     found = []
     for name in ("a.npz", "b.npz"):
         small = ["--epochs", "1", "--train-seeds", "2"]

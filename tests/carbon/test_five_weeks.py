@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from experiment_scripts import script
 
 from ipa_energy.planning.carbon_budget import CarbonBudget, PriceCurve, price_curve
 from ipa_energy.planning.planner import Planner
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "carbon" / "hours.py"
 ZONES = ("GB", "NL", "US-CAL-CISO", "US-TEX-ERCO", "AU-SA")
 
 
 @pytest.fixture(scope="module")
 def hours() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("carbon_hours", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys_modules_name(module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def sys_modules_name(module: ModuleType) -> None:
-    """Dataclasses look their module up by its name."""
-    import sys
-
-    sys.modules[module.__name__] = module
+    return script("carbon/hours")
 
 
 @pytest.fixture(scope="module")

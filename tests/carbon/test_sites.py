@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from itertools import combinations
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from experiment_scripts import script as experiment_script
 from seeds import seeds
-
-FOLDER = Path(__file__).parents[2] / "experiments" / "carbon"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location("carbon_sites", FOLDER / "sites.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module.__name__] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(FOLDER))
-    return module
+    return experiment_script("carbon/sites")
 
 
 def every_basis(cost: np.ndarray, rows: np.ndarray, right: np.ndarray) -> float:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "clover" / "clover.py"
+from experiment_scripts import script
 
 
 @pytest.fixture(scope="module")
 def clover():  # type: ignore[no-untyped-def]
-    spec = importlib.util.spec_from_file_location("clover", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["clover"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("clover/clover")
 
 
 def test_the_modelled_networks_by_hand(clover) -> None:  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from experiment_scripts import script
 
 from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.profile_table.profile_csv import meta_path, read_profile
@@ -38,13 +39,10 @@ PERSON, DOG = 1, 18
 Write = Callable[..., Path]
 
 
-@pytest.fixture
-def coco(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    """The scripts of experiments/coco, importing each other as when run."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments" / "coco"))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    for name in MODULES:
-        sys.modules.pop(name, None)
+@pytest.fixture(scope="module")
+def coco() -> dict[str, ModuleType]:
+    """The scripts of experiments/coco."""
+    return {name: script(f"coco/{name}") for name in MODULES}
 
 
 def boxes() -> list[dict[str, Any]]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from experiment_scripts import script
 
 from ipa_energy.profile_table.profile_csv import read_profile
 
 ROOT = Path(__file__).parent.parent.parent
 PROFILES = ROOT / "configs" / "profiles"
-sys.path.insert(0, str(ROOT / "experiments" / "profiles" / "mlperf"))
-
-from make_profiles import CORES_OF_BOARD, read_table, write_files  # noqa: E402
+mlperf = script("profiles/mlperf/make_profiles")
 
 
 def test_a_published_run_by_hand() -> None:
@@ -50,12 +48,12 @@ def test_failed_readings_of_the_analyser_are_not_in_the_joules() -> None:
 
 
 def test_the_shipped_profiles_are_what_the_script_makes(tmp_path: Path) -> None:
-    rows = read_table()
-    for board in CORES_OF_BOARD:
+    rows = mlperf.read_table()
+    for board in mlperf.CORES_OF_BOARD:
         name = f"mlperf-{board}.csv"
-        write_files(tmp_path / name, [row for row in rows if row.resource == board])
+        mlperf.write_files(tmp_path / name, [row for row in rows if row.resource == board])
         assert (tmp_path / name).read_bytes() == (PROFILES / name).read_bytes()
-    write_files(tmp_path / "mlperf-boards.csv", rows)
+    mlperf.write_files(tmp_path / "mlperf-boards.csv", rows)
     shipped = (PROFILES / "mlperf-boards.csv").read_bytes()
     assert (tmp_path / "mlperf-boards.csv").read_bytes() == shipped
     assert len(rows) == 2444

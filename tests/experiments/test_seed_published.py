@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from experiment_scripts import script
 from scipy import stats
 
 from ipa_energy.errors import ConfigError
@@ -30,14 +28,10 @@ MODULES = (
 )
 
 
-@pytest.fixture
-def seed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The scripts of experiments/seed, importing each other as when run."""
-    monkeypatch.syspath_prepend(str(SEED))
-    modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in MODULES}
-    yield SimpleNamespace(**modules)
-    for name in MODULES:
-        sys.modules.pop(name, None)
+@pytest.fixture(scope="module")
+def seed() -> SimpleNamespace:
+    """The scripts of experiments/seed."""
+    return SimpleNamespace(**{name: script(f"seed/{name}") for name in MODULES})
 
 
 def at(points: list[Any], weights: str, batch: int) -> Any:

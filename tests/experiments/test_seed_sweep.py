@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from experiment_scripts import script
 
 from ipa_energy.errors import ConfigError
 
@@ -54,14 +55,10 @@ print(json.dumps({"images": 8, "seconds": 0.4 / batch, "steady_energy_j": 0.01})
 Write = Callable[..., Path]
 
 
-@pytest.fixture
-def seed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The scripts of experiments/seed, importing each other as when run."""
-    monkeypatch.syspath_prepend(str(SEED))
-    modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in MODULES}
-    yield SimpleNamespace(**modules)
-    for name in MODULES:
-        sys.modules.pop(name, None)
+@pytest.fixture(scope="module")
+def seed() -> SimpleNamespace:
+    """The scripts of experiments/seed."""
+    return SimpleNamespace(**{name: script(f"seed/{name}") for name in MODULES})
 
 
 @pytest.fixture

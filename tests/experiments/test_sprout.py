@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "sprout" / "sprout.py"
+from experiment_scripts import script
 
 
 @pytest.fixture(scope="module")
 def sprout():  # type: ignore[no-untyped-def]
-    spec = importlib.util.spec_from_file_location("sprout", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sprout"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("sprout/sprout")
 
 
 def test_what_each_freedom_saves(sprout) -> None:  # type: ignore[no-untyped-def]

@@ -4,13 +4,12 @@ where there is time enough."""
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
+from experiment_scripts import script
 from instances import objective, random_problem
 
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto, portfolio, search
@@ -20,9 +19,8 @@ from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solve import checked_plans, decide, solve
 from ipa_energy.optimizer.table import Table, grid_step
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "benchmarks"))
-from hard_families import FAMILIES, LOAD_RPS, hard_program
-from realistic import realistic_program
+families, realistic = script("benchmarks/hard_families"), script("benchmarks/realistic")
+FAMILIES, LOAD_RPS = families.FAMILIES, families.LOAD_RPS
 
 INSTANCES = 400
 PART = 50
@@ -110,7 +108,7 @@ def test_bounds_brought_down_step_by_step_end_at_the_best_plan(
     monkeypatch.setattr(
         pareto._Best, "aim_at", lambda best, aim: (aims.append(aim), aim_at(best, aim))
     )
-    hard = [hard_program(family, seed, 4, 7) for family in FAMILIES for seed in range(10)]
+    hard = [families.hard_program(family, seed, 4, 7) for family in FAMILIES for seed in range(10)]
     problems = [program.at(LOAD_RPS) for program in hard]
     problems += [random_problem(seed, stages=2 + seed % 3) for seed in range(100)]
     for problem in problems:
@@ -129,7 +127,7 @@ def test_bounds_brought_down_step_by_step_end_at_the_best_plan(
 @pytest.mark.parametrize("seed", range(3))
 def test_a_limit_that_is_not_reached_changes_nothing(method: str, seed: int) -> None:
     size = (2, 3, 3) if method == "brute-force" else (3, 4, 4)
-    program = realistic_program(seed, *size)
+    program = realistic.realistic_program(seed, *size)
     for top_k in (1, 4):
         free = decide(program, 20.0, method, top_k)
         limited = decide(program, 20.0, method, top_k, limit_s=60.0)
@@ -142,7 +140,7 @@ def test_a_limit_that_is_not_reached_changes_nothing(method: str, seed: int) -> 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_small_hard_programs_are_solved(family: str) -> None:
-    problem = hard_program(family, 1, 3, 12).at(LOAD_RPS)
+    problem = families.hard_program(family, 1, 3, 12).at(LOAD_RPS)
     (best,) = exhaustive.solve(problem, 1)
     for name in ("pareto", "auto"):
         result = solve(problem, name, limit_s=60.0)
@@ -151,7 +149,7 @@ def test_small_hard_programs_are_solved(family: str) -> None:
 
 
 def test_large_hard_programs_end_in_time_with_a_small_gap() -> None:
-    problem = hard_program("correlated", 0, 20, 50).at(LOAD_RPS)
+    problem = families.hard_program("correlated", 0, 20, 50).at(LOAD_RPS)
     clock = iter(np.arange(0.0, 1e4, 0.01).tolist())
     bounded = pareto.within(problem, 1, Deadline(2.0, lambda: next(clock)))
     worth = problem.worth(bounded.choices[0])
@@ -160,7 +158,7 @@ def test_large_hard_programs_end_in_time_with_a_small_gap() -> None:
 
 
 def test_a_large_product_ends_in_time_with_a_small_gap() -> None:
-    problem = hard_program("product", 0, 20, 50).at(LOAD_RPS)
+    problem = families.hard_program("product", 0, 20, 50).at(LOAD_RPS)
     start_s = time.process_time()
     bounded = pareto.within(problem, 1, Deadline.after(1.5, time.process_time))
     assert time.process_time() - start_s < 2.0
@@ -195,14 +193,14 @@ def test_a_result_says_how_far_it_may_be_from_the_best(monkeypatch: pytest.Monke
 
 
 def test_grids_of_gains_are_seen() -> None:
-    assert grid_step(Table.of(hard_program("lattice", 0, 4, 9).at(LOAD_RPS))) == 0.01
-    assert grid_step(Table.of(hard_program("correlated", 0, 4, 9).at(LOAD_RPS))) == 0.0
-    assert grid_step(Table.of(hard_program("product", 0, 4, 9).at(LOAD_RPS))) == 0.0
+    assert grid_step(Table.of(families.hard_program("lattice", 0, 4, 9).at(LOAD_RPS))) == 0.01
+    assert grid_step(Table.of(families.hard_program("correlated", 0, 4, 9).at(LOAD_RPS))) == 0.0
+    assert grid_step(Table.of(families.hard_program("product", 0, 4, 9).at(LOAD_RPS))) == 0.0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_changes_of_two_stages_leave_none_that_would_help(family: str) -> None:
-    problem = hard_program(family, 2, 5, 8).at(LOAD_RPS)
+    problem = families.hard_program(family, 2, 5, 8).at(LOAD_RPS)
     table = Table.of(problem)
     start = tuple(int(gain.argmax()) for gain in table.gain)
     (found,) = Exchange(table).improved([start], Deadline.after(60.0))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from experiment_scripts import script
 from option_maker import make_option
 from scipy.optimize import linprog
 
@@ -132,13 +130,7 @@ def test_mixes_on_a_pool_equal_brute_force(floored: bool) -> None:
 
 
 def test_clovers_program_is_ours_with_mix_and_a_pool() -> None:
-    path = Path(__file__).parents[2] / "experiments/clover/clover.py"
-    spec = importlib.util.spec_from_file_location("clover_experiment", path)
-    assert spec is not None
-    assert spec.loader is not None
-    clover = importlib.util.module_from_spec(spec)
-    sys.modules["clover_experiment"] = clover
-    spec.loader.exec_module(clover)
+    clover = script("clover/clover")
     case, sla_s = clover.Case(2), 0.06
     names = {1: "1g.10gb", 2: "2g.20gb", 3: "3g.40gb", 4: "4g.40gb", 7: "7g.80gb"}
     options = tuple(
