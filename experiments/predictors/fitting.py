@@ -1,24 +1,51 @@
-"""How the networks of :mod:`ipa_energy.adaptation.lstm` are trained, each with its own loss."""
+"""What the networks of :mod:`ipa_energy.adaptation.lstm` learn from, and how, each its own loss."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from ipa_energy.adaptation import lstm
-from ipa_energy.arrays import Floats
+from ipa_energy.adaptation.forecast import STEP_S
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import UnavailableError
+from ipa_energy.workloads.shapes import DAMPING_FACTOR, Shape, drawn_counts, rate_of
 
 LEARNING_RATE = 8e-3
+TRACE_S = 1200
+
+WANDERING = Shape(
+    TRACE_S, lambda random: [(0, random.uniform(5, 30))], (0, 10**9), sway=0.5, sway_s=240
+)
+"""A level without any rest, for loads that are none of the others."""
 
 Examples = Callable[[np.random.Generator], tuple[Floats, Floats]]
 """An epoch's features (windows, steps, inputs), and what came, both relative to their scale."""
 
 Loss = Callable[[Any, Any, Any], Any]
 """(features, what came, the head's output) of a batch as tensors → a number."""
+
+
+def drawn_loads(
+    seeds: range, shapes: Iterable[Shape], constant_s: int
+) -> Iterator[tuple[Counts, int]]:
+    """Requests of each second, and the second from which on windows are taken.
+
+    Of each seed every shape and :data:`WANDERING`, at a random scale and noise level, and a
+    constant load of ``constant_s``.
+    """
+    every = [*shapes, WANDERING]
+    for seed in seeds:
+        random = np.random.default_rng([seed, 2])
+        for shape in every:
+            scale = np.exp(random.uniform(np.log(0.2), np.log(30)))
+            damping = int(random.choice([1, 2, 4, DAMPING_FACTOR, DAMPING_FACTOR, 16]))
+            rate_rps = scale * rate_of(shape, seed=seed, duration_s=TRACE_S)
+            yield drawn_counts(rate_rps, damping, random), int(random.integers(STEP_S))
+        yield np.full(constant_s, int(np.exp(random.uniform(0, np.log(1000))))), 0
 
 
 def trained(

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fitting import trained
+from fitting import drawn_loads, trained
 
 from ipa_energy.adaptation import lstm
 from ipa_energy.adaptation.forecast import STEP_S, pinball_rps, smape
@@ -38,7 +38,6 @@ from ipa_energy.adaptation.predictor import (
 )
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.workloads import SHAPES, csv_workload, named_workload
-from ipa_energy.workloads.shapes import DAMPING_FACTOR, Shape, drawn_counts, rate_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,16 +45,10 @@ Ints = npt.NDArray[np.int64]
 QUANTILE = 0.8
 FIRST_TRAINING_SEED = 1000
 HELD_OUT_SEEDS = range(20)
-TRACE_S = 1200
 BATCH = 512
 TRAINED_ON = {name: SHAPES[name] for name in ("bursty", "steady-low", "steady-high", "fluctuating")}
 """The shapes of minutes."""
 BASELINES = {"reactive": forecast_reactive, "max": forecast_max, "avg": forecast_avg}
-
-WANDERING = Shape(
-    TRACE_S, lambda random: [(0, random.uniform(5, 30))], (0, 10**9), sway=0.5, sway_s=240
-)
-"""A level without any rest, for loads that are none of the four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +86,8 @@ def joined(parts: list[Windows]) -> Windows:
 
 def training_windows(seeds: range) -> Windows:
     """Every shape at a random scale and noise level for each seed, and one constant load."""
-    parts = []
-    for seed in seeds:
-        random = np.random.default_rng([seed, 2])
-        for shape in [*TRAINED_ON.values(), WANDERING]:
-            scale = np.exp(random.uniform(np.log(0.2), np.log(30)))
-            damping = int(random.choice([1, 2, 4, DAMPING_FACTOR, DAMPING_FACTOR, 16]))
-            rate_rps = scale * rate_of(shape, seed=seed, duration_s=TRACE_S)
-            counts = drawn_counts(rate_rps, damping, random)
-            parts.append(windows_of(counts, offset_s=int(random.integers(STEP_S))))
-        constant = int(np.exp(random.uniform(0, np.log(1000))))
-        parts.append(windows_of(np.full(lstm.POINT_HORIZON_S + 240, constant)))
-    return joined(parts)
+    loads = drawn_loads(seeds, TRAINED_ON.values(), lstm.POINT_HORIZON_S + 240)
+    return joined([windows_of(counts, offset_s) for counts, offset_s in loads])
 
 
 def with_short_histories(windows: Windows, random: np.random.Generator) -> Windows:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fitting import trained
+from fitting import drawn_loads, trained
 
 from ipa_energy.adaptation import lstm
 from ipa_energy.adaptation.forecast import LEVELS, STEP_S
@@ -31,16 +31,11 @@ from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.config.workload import TwitterWindow
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.workloads import SHAPES, twitter_workload
-from ipa_energy.workloads.shapes import DAMPING_FACTOR, Shape, drawn_counts, rate_of
 
 TRAINING_DAYS = 14
 DAMPINGS = {1: 25_000, 2: 25_000, 4: 25_000, 8: 60_000, 16: 25_000}
 """Divisor of the trace → windows of it."""
-TRACE_S = 1200
 BATCH = 1024
-WANDERING = Shape(
-    TRACE_S, lambda random: [(0, random.uniform(5, 30))], (0, 10**9), sway=0.5, sway_s=240
-)
 
 Windows = tuple[Floats, Floats]
 """(windows, steps seen and to come) maxima, and means, of ten seconds each."""
@@ -81,19 +76,9 @@ def of_trace(trace: Counts, random: np.random.Generator) -> list[Windows]:
 
 def of_generators(seeds: range) -> list[Windows]:
     """Windows of every shape at a random scale and noise level, and of a constant load."""
-    parts = []
-    for seed in seeds:
-        random = np.random.default_rng([seed, 2])
-        for shape in [*SHAPES.values(), WANDERING]:
-            scale = np.exp(random.uniform(np.log(0.2), np.log(30)))
-            damping = int(random.choice([1, 2, 4, DAMPING_FACTOR, DAMPING_FACTOR, 16]))
-            rate_rps = scale * rate_of(shape, seed=seed, duration_s=TRACE_S)
-            counts = drawn_counts(rate_rps, damping, random)
-            parts.append(windows_in(counts, int(random.integers(STEP_S))))
-        constant = int(np.exp(random.uniform(0, np.log(1000))))
-        length_s = STEP_S * (lstm.STEPS + lstm.STEPS_AHEAD)
-        parts.append(windows_in(np.full(length_s, constant)))
-    return parts
+    length_s = STEP_S * (lstm.STEPS + lstm.STEPS_AHEAD)
+    loads = drawn_loads(seeds, SHAPES.values(), length_s)
+    return [windows_in(counts, offset_s) for counts, offset_s in loads]
 
 
 def with_short_histories(maxima: Floats, random: np.random.Generator) -> Ints:

@@ -11,6 +11,7 @@ from ipa_energy.adaptation.forecast import windows_of
 from ipa_energy.adaptation.predictor import forecast_lstm, make_predictor
 from ipa_energy.errors import ConfigError
 from ipa_energy.workloads import SHAPES, named_workload
+from ipa_energy.workloads.shapes import drawn_counts, rate_of
 
 OF_MINUTES = [name for name in SHAPES if name != "diurnal"]
 
@@ -168,8 +169,8 @@ def test_better_than_reactive_and_no_worse_than_max_on_unseen_seeds(
 def test_better_than_reactive_at_other_loads(training: ModuleType, scale: float) -> None:
     parts = []
     for seed in range(10):
-        rate_rps = training.rate_of(SHAPES["bursty"], seed=seed, duration_s=1200) * scale
-        counts = training.drawn_counts(rate_rps, 8, np.random.default_rng(seed))
+        rate_rps = rate_of(SHAPES["bursty"], seed=seed, duration_s=1200) * scale
+        counts = drawn_counts(rate_rps, 8, np.random.default_rng(seed))
         parts.append(training.windows_of(counts))
     errors = training.evaluation(training.joined(parts), lstm.load_weights())
     assert errors["lstm"]["pinball_rps"] < 0.75 * errors["reactive"]["pinball_rps"]
