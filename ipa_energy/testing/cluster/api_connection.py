@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import threading
 import time
@@ -15,7 +14,6 @@ from typing import Any, Protocol
 
 from ipa_energy.testing.cluster import api_errors as errors
 from ipa_energy.testing.cluster import api_reads as reads
-from ipa_energy.testing.cluster.api_bodies import SERVED, read_body, unsupported
 from ipa_energy.testing.cluster.api_discovery import discovery
 from ipa_energy.testing.cluster.api_errors import ApiError, Cause
 from ipa_energy.testing.cluster.api_rights import Rights, review
@@ -24,7 +22,6 @@ from ipa_energy.testing.cluster.api_store import Object, Store, seen
 from ipa_energy.testing.cluster.api_types import Resource, Target
 from ipa_energy.testing.cluster.api_write_rules import (
     APPLY,
-    JSON_PATCH,
     MERGE_PATCH,
     STRATEGIC_PATCH,
     Request,
@@ -32,7 +29,9 @@ from ipa_energy.testing.cluster.api_write_rules import (
 from ipa_energy.testing.cluster.api_writes import Writes
 from ipa_energy.testing.cluster.faults import FaultScript
 
-PARTIAL = "as=PartialObjectMetadataList"
+SERVED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+"""As the server says; this one reads JSON alone."""
+
 WATCH_S = 1800.0
 BOOKMARK_BEFORE_END_S = 2.0
 POLL_S = 0.5
@@ -126,26 +125,21 @@ class Connection(BaseHTTPRequestHandler):
         if found is not None:
             return 200, found
         if self._path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
-            return 201, review(self.api.rights, user, self._body(), self._manager())
+            return 201, review(user, self._body(), self._manager())
         target = self.api.target(self._path)
         verb = self._verb(target)
         self.api.rights.require(user, verb, target)
-        accept = self.headers.get("Accept", "*/*")
-        if not re.search(r"\*/\*|application/(json|yaml|vnd)", accept):
-            text = f"406: Not Acceptable\n\nAvailable representations: {', '.join(SERVED)}"
-            raise ApiError(406, "NotAcceptable", text, {})
         if verb == "watch":
             self._watch(target)
             return None
         if verb in ("list", "get"):
-            return 200, self._read(verb, target, is_partial=PARTIAL in accept)
+            return 200, self._read(verb, target)
         return self._written(verb, target, user)
 
-    def _read(self, verb: str, target: Target, *, is_partial: bool) -> Object:
+    def _read(self, verb: str, target: Target) -> Object:
         store, resource = self.api.store, target.resource
         if verb == "list":
-            full = reads.listed(store, resource, target.namespace, self._query)
-            return reads.partial_list(full) if is_partial else full
+            return reads.listed(store, resource, target.namespace, self._query)
         reads.require_reached(
             store, reads.read_version(self._query.get("resourceVersion", ""), 400)
         )
@@ -159,11 +153,9 @@ class Connection(BaseHTTPRequestHandler):
         if verb == "get" and not target.name:
             is_watch = self._query.get("watch") in ("true", "1", "True")
             return "watch" if is_watch else "list"
-        if verb == "delete" and not target.name:
-            return "deletecollection"
         is_creation = verb == "create" and (not target.name or target.subresource == "binding")
         if (verb == "create" and not is_creation) or (
-            verb in ("update", "patch") and not target.name
+            verb in ("update", "patch", "delete") and not target.name
         ):
             raise ApiError(
                 405,
@@ -198,26 +190,14 @@ class Connection(BaseHTTPRequestHandler):
             case "delete":
                 options = {**(self._body() if self._sent else {}), **self._query}
                 return 200, writes.delete(request, options)
-        with self.api.store.changed:
-            full = reads.listed(self.api.store, resource, target.namespace, self._query)
-            for each in full["items"]:
-                metadata = each["metadata"]
-                one = Request(resource, metadata.get("namespace", ""), metadata["name"])
-                writes.delete(one, {})
-        return 200, full
+        raise AssertionError(verb)
 
     def _request(self, verb: str, target: Target) -> Request:
         query, options = self._query, OPTIONS.get(self.command, "DeleteOptions")
         dry = query.get("dryRun", "")
-        validation = query.get("fieldValidation") or "Warn"
         if dry not in ("", "All"):
             text = f'["{dry}"]: supported values: "All"'
             raise errors.invalid_options(options, Cause("dryRun", "Unsupported value", text))
-        if validation not in ("Ignore", "Strict", "Warn"):
-            text = f'"{validation}": supported values: "", "Ignore", "Strict", "Warn"'
-            raise errors.invalid_options(
-                options, Cause("fieldValidation", "Unsupported value", text)
-            )
         is_apply = self._content_type() == APPLY
         if verb == "patch" and is_apply and not query.get("fieldManager"):
             wrong = Cause("fieldManager", "Required value", "is required for apply patch")
@@ -233,7 +213,6 @@ class Connection(BaseHTTPRequestHandler):
             manager=self._manager(),
             is_dry=dry == "All",
             force=query.get("force") in ("true", "True", "1"),
-            validation=validation,
             warnings=self._warnings,
         )
 
@@ -246,27 +225,20 @@ class Connection(BaseHTTPRequestHandler):
 
     def _patch_kind(self, resource: Resource) -> str:
         kind = self._content_type()
-        known = (JSON_PATCH, MERGE_PATCH, APPLY, *(() if resource.custom else (STRATEGIC_PATCH,)))
+        known = (MERGE_PATCH, APPLY, *(() if resource.custom else (STRATEGIC_PATCH,)))
         if kind in known:
             return kind
         if not resource.custom and kind == "application/json":
             raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
-        raise unsupported(known)
+        raise _unsupported(known)
 
     def _body(self, resource: Resource | None = None) -> Any:
-        is_strict = self._query.get("fieldValidation") == "Strict"
-        return read_body(self._sent, self._content_type(), resource, is_strict=is_strict)
+        return _read_body(self._sent, self._content_type(), resource)
 
     def _watch(self, target: Target) -> None:
         """Send what happens until the time is up, a line an event."""
         store, query = self.api.store, self._query
         matches = reads.selected(query)
-        wants_first = query.get("sendInitialEvents") == "true"
-        if wants_first and query.get("resourceVersionMatch") != "NotOlderThan":
-            text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            raise errors.invalid_options(
-                "ListOptions", Cause("resourceVersionMatch", "Forbidden", text)
-            )
         version = reads.read_version(query.get("resourceVersion", ""), 500)
         ends_s = time.monotonic() + float(query.get("timeoutSeconds") or WATCH_S)
         is_marked = query.get("allowWatchBookmarks") not in ("true", "True", "1")
@@ -275,12 +247,10 @@ class Connection(BaseHTTPRequestHandler):
             first = store.all(target.resource, target.namespace) if version == 0 else []
             sent = version or store.version
             last = version
-        if version == 0 or wants_first:
+        if version == 0:
             for each in filter(matches, first):
                 self._send_event({"type": "ADDED", "object": each})
             last = sent
-            if wants_first:
-                self._send_bookmark(target, sent, is_first=True)
         while not self.api.is_closing.is_set():
             with store.changed:
                 if sent < store.oldest:
@@ -305,10 +275,8 @@ class Connection(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 
-    def _send_bookmark(self, target: Target, version: int, *, is_first: bool = False) -> None:
-        metadata: Object = {"resourceVersion": str(version)}
-        if is_first:
-            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    def _send_bookmark(self, target: Target, version: int) -> None:
+        metadata = {"resourceVersion": str(version)}
         kind = {"kind": target.resource.kind, "apiVersion": target.resource.api_version}
         self._send_event({"type": "BOOKMARK", "object": {**kind, "metadata": metadata}})
 
@@ -341,3 +309,37 @@ class Connection(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
         self.wfile.flush()
+
+
+def _read_body(sent: bytes, content_type: str, resource: Resource | None = None) -> Any:
+    """What a body says.
+
+    Args:
+        sent: the body.
+        content_type: what it is said to be.
+        resource: what it is to be an object of; None: it is none, but a patch or an option.
+
+    Raises:
+        ApiError: 400 or 415.
+    """
+    if resource is not None and content_type != "application/json":
+        raise _unsupported(SERVED)
+    text = sent.decode()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        what = resource.kind if resource else "object"
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {what}): couldn't get "
+            "version/kind; json parse error: invalid character "
+            f"'{text[1:2]}' looking for beginning of object key string ({text[:30]})"
+        ) from error
+
+
+def _unsupported(known: tuple[str, ...]) -> ApiError:
+    """415: of another type than these."""
+    text = (
+        "the body of the request was in an unknown format - accepted media types include: "
+        + ", ".join(known)
+    )
+    return ApiError(415, "UnsupportedMediaType", text)

@@ -14,23 +14,18 @@ from ipa_energy.testing.cluster.api_write_rules import Request, stamp
 ANSWERED_WITH_OBJECT = ("Service", "Pod", "Namespace")
 """Kinds whose deletion is answered with the object instead of a ``Status``."""
 
-FOREGROUND = "foregroundDeletion"
-
 
 def deleted(request: Request, old: Object, options: Mapping[str, Any]) -> Object | None:
-    """An object that was deleted, as long as it is there; None: it is gone at once."""
+    """An object that was deleted, as long as it is there; None: it is gone at once.
+
+    What belongs to it is always deleted in the background; finalizers hold nothing up.
+    """
     resource, metadata = request.resource, old["metadata"]
-    finalizers = list(metadata.get("finalizers", ()))
-    if options.get("propagationPolicy") == "Foreground":
-        finalizers.append(FOREGROUND)
     grace = _grace_s(old, options)
     is_bound = resource.kind == "Pod" and bool(old["spec"].get("nodeName"))
-    if not (finalizers or resource.kind == "Namespace" or (is_bound and grace > 0)):
+    if not (resource.kind == "Namespace" or (is_bound and grace > 0)):
         return None
-    marks = _marks(resource, grace)
-    if resource.kind != "Pod" and finalizers:
-        marks |= {"deletionGracePeriodSeconds": 0, "finalizers": finalizers}
-    new = {**old, "metadata": {**metadata, **marks}}
+    new = {**old, "metadata": {**metadata, **_marks(resource, grace)}}
     if "deletionTimestamp" not in metadata and resource.generation:
         new["metadata"]["generation"] = metadata["generation"] + 1
     if resource.kind == "Namespace":

@@ -139,13 +139,6 @@ def invalid_options(kind: str, cause: Cause) -> ApiError:
     return invalid(f"{kind}.meta.k8s.io", "", [cause], about)
 
 
-def unprocessable() -> ApiError:
-    """422 of a JSON patch that cannot be done: the server does not say which step."""
-    return ApiError(
-        422, "Invalid", "the server rejected our request due to an error in our request", {}
-    )
-
-
 def internal(message: str) -> ApiError:
     """500 without a reason."""
     return ApiError(500, "", message)

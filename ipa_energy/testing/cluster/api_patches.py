@@ -1,4 +1,4 @@
-"""Three kinds of patch: JSON patch (RFC 6902), merge patch (RFC 7386), strategic merge patch."""
+"""Two kinds of patch: merge patch (RFC 7386) and strategic merge patch; JSON patch is not here."""
 
 from __future__ import annotations
 
@@ -10,79 +10,8 @@ from ipa_energy.testing.cluster.api_types import ANY, FieldType
 DIRECTIVE = "$patch"
 
 
-class PatchError(Exception):
-    """A JSON patch whose test fails or whose path is not there."""
-
-
 class MergeKeyError(Exception):
     """An item of a strategic merge patch lacks the key of its list."""
-
-
-def json_patched(value: Any, operations: list[dict[str, Any]]) -> Any:
-    """``value`` after the operations, in order; what is not there is replaced as it is added.
-
-    Raises:
-        PatchError: one of them cannot be done.
-    """
-    value = deepcopy(value)
-    for each in operations:
-        try:
-            value = _operated(value, each)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise PatchError(str(error)) from error
-    return value
-
-
-def _operated(value: Any, operation: dict[str, Any]) -> Any:
-    kind = operation["op"]
-    steps = _steps(operation["path"])
-    if kind == "test":
-        if _at(value, steps) != operation["value"]:
-            raise ValueError(operation["path"])
-        return value
-    if kind in ("move", "copy"):
-        source = _steps(operation["from"])
-        given = deepcopy(_at(value, source))
-        if kind == "move":
-            _remove(value, source)
-    else:
-        given = operation.get("value")
-    if kind == "remove":
-        _remove(value, steps)
-    elif not steps:
-        return given
-    else:
-        _put(value, steps, given, replaces=kind == "replace")
-    return value
-
-
-def _steps(pointer: str) -> list[str]:
-    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
-
-
-def _at(value: Any, steps: list[str]) -> Any:
-    for step in steps:
-        value = value[int(step) if isinstance(value, list) else step]
-    return value
-
-
-def _remove(value: Any, steps: list[str]) -> None:
-    parent = _at(value, steps[:-1])
-    del parent[int(steps[-1]) if isinstance(parent, list) else steps[-1]]
-
-
-def _put(value: Any, steps: list[str], given: Any, *, replaces: bool) -> None:
-    parent, last = _at(value, steps[:-1]), steps[-1]
-    if isinstance(parent, dict):
-        parent[last] = given
-    elif last == "-":
-        parent.append(given)
-    elif replaces:
-        parent[int(last)] = given
-    elif int(last) > len(parent):
-        raise IndexError(last)
-    else:
-        parent.insert(int(last), given)
 
 
 def merged(value: Any, patch: Any) -> Any:

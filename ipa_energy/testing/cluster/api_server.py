@@ -36,8 +36,7 @@ class ApiServer(Beside):
     """The server; it runs from its making until :meth:`close`.
 
     Args:
-        tokens: bearer token → user. None: everybody may do everything. The user ``admin`` may
-            always; of the others, roles and role bindings decide.
+        tokens: bearer token → user. None: everybody may do everything, else the user ``admin``.
 
     Attributes:
         store: the objects.
@@ -52,7 +51,7 @@ class ApiServer(Beside):
         self.resources = built_in_resources()
         self.writes = Writes(self.store, self.resources)
         self.faults = FaultScript()
-        self.rights = Rights(self.store, self.resources, tokens)
+        self.rights = Rights(tokens)
         self.log: list[tuple[str, str, int]] = []
         for name in ("default", "kube-system"):
             namespaces = self.resources["", "v1", "namespaces"]

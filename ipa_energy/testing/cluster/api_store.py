@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,6 @@ class Store:
         self.version = FIRST_VERSION
         self.oldest = 0
         self._objects: dict[Key, Object] = {}
-        self._base: dict[Key, Object] = {}
         self._events: deque[Event] = deque()
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
@@ -55,15 +54,12 @@ class Store:
         with self.changed:
             return self._objects.get(key_of(resource, namespace, name))
 
-    def all(
-        self, resource: Resource, namespace: str = "", at_version: int | None = None
-    ) -> list[Object]:
+    def all(self, resource: Resource, namespace: str = "") -> list[Object]:
         """Objects in the order of their names; "" stands for all namespaces."""
         with self.changed:
-            there = self._objects if at_version is None else self._at(at_version)
             found = [
                 (key, each)
-                for key, each in there.items()
+                for key, each in self._objects.items()
                 if key[0] == resource.long_name and namespace in ("", key[1])
             ]
         return [each for _, each in sorted(found, key=lambda item: item[0])]
@@ -86,11 +82,11 @@ class Store:
             return new
 
     def forget(self, up_to: int | None = None) -> None:
-        """From now on watches and lists from before that version are too old."""
+        """From now on watches from before that version are too old."""
         with self.changed:
             self.oldest = self.version if up_to is None else up_to
             while self._events and self._events[0].version <= self.oldest:
-                _done(self._base, self._events.popleft())
+                self._events.popleft()
 
     def events_after(self, version: int) -> list[Event]:
         """What happened since, oldest first."""
@@ -101,21 +97,6 @@ class Store:
                     break
                 found.append(event)
         return found[::-1]
-
-    def _at(self, version: int) -> Mapping[Key, Object]:
-        there = dict(self._base)
-        for event in self._events:
-            if event.version > version:
-                break
-            _done(there, event)
-        return there
-
-
-def _done(objects: dict[Key, Object], event: Event) -> None:
-    if event.new is None:
-        objects.pop(event.key, None)
-    else:
-        objects[event.key] = event.new
 
 
 def key_of(resource: Resource, namespace: str, name: str) -> Key:

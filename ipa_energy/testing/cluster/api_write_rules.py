@@ -11,12 +11,9 @@ from typing import Any
 from ipa_energy.testing.cluster import api_errors as errors
 from ipa_energy.testing.cluster import api_fields as fields
 from ipa_energy.testing.cluster.api_decoding import Decoder, DecodingError, pruned_nulls
-from ipa_energy.testing.cluster.api_errors import Cause
 from ipa_energy.testing.cluster.api_fields import KeyMissingError, Owner
 from ipa_energy.testing.cluster.api_patches import (
     MergeKeyError,
-    PatchError,
-    json_patched,
     merged,
     strategically_merged,
 )
@@ -24,7 +21,6 @@ from ipa_energy.testing.cluster.api_store import Object
 from ipa_energy.testing.cluster.api_types import Resource
 
 APPLY = "application/apply-patch+yaml"
-JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
@@ -36,7 +32,6 @@ class Request:
     Attributes:
         manager: who writes.
         is_dry: nothing is to be kept.
-        validation: what becomes of unknown fields: Warn, Strict or Ignore.
         warnings: added to while it is worked on.
     """
 
@@ -47,12 +42,11 @@ class Request:
     manager: str = "unknown"
     is_dry: bool = False
     force: bool = False
-    validation: str = "Warn"
     warnings: list[str] = field(default_factory=list)
 
 
-def decoded(request: Request, body: Object, *, is_patch: bool = False) -> Object:
-    """``body`` as its type has it, unknown fields dealt with.
+def decoded(request: Request, body: Object) -> Object:
+    """``body`` as its type has it, without unknown fields, of which there is a warning.
 
     Raises:
         ApiError: 400 or 422.
@@ -65,15 +59,7 @@ def decoded(request: Request, body: Object, *, is_patch: bool = False) -> Object
         made: Object = decoder.decoded(body, resource.type)
     except DecodingError as error:
         raise errors.bad_request(f"{prefix}{error}") from error
-    unknown = [f'unknown field "{each}"' for each in decoder.unknown]
-    if unknown and request.validation == "Strict":
-        text = f"strict decoding error: {', '.join(unknown)}"
-        if is_patch:
-            wrong = Cause("patch", "Invalid value", text)
-            raise errors.invalid("", "", [wrong], {})
-        raise errors.bad_request(f"{prefix}{text}")
-    if request.validation == "Warn":
-        request.warnings += unknown
+    request.warnings += [f'unknown field "{each}"' for each in decoder.unknown]
     if decoder.causes:
         name = body.get("metadata", {}).get("name", "")
         raise errors.invalid_object(
@@ -131,21 +117,12 @@ def patched(old: Object, patch: Any, content_type: str, of: Any) -> Object:
     """``old`` after a patch that is no apply.
 
     Raises:
-        ApiError: 400, 422 or 500.
+        ApiError: 500.
     """
     try:
-        if content_type == JSON_PATCH:
-            if not isinstance(patch, list):
-                raise errors.bad_request(
-                    "error decoding patch: json: cannot unmarshal object into Go value of type "
-                    "[]handlers.jsonPatchOp"
-                )
-            return json_patched(old, patch)  # type: ignore[no-any-return]
         if content_type == STRATEGIC_PATCH:
             return strategically_merged(old, patch, of)  # type: ignore[no-any-return]
         return merged(old, patch)  # type: ignore[no-any-return]
-    except PatchError as error:
-        raise errors.unprocessable() from error
     except MergeKeyError as error:
         raise errors.internal(str(error)) from error
 

@@ -116,7 +116,7 @@ class Writes:
             if new.get("kind") != old["kind"]:
                 rules.require_kind(request, new)
             rules.require_name(request, new)
-            new = rules.decoded(request, new, is_patch=True)
+            new = rules.decoded(request, new)
             owner = Owner(
                 "Update", request.manager, request.resource.api_version, request.subresource
             )
@@ -270,13 +270,6 @@ class Writes:
         if resource.generation and rules.spec(request, old) != rules.spec(request, new):
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         if new == old or request.is_dry:
-            return new
-        if (
-            "deletionTimestamp" in new["metadata"]
-            and not new["metadata"].get("finalizers")
-            and old["metadata"].get("finalizers")
-        ):
-            self._store.put(key_of(resource, request.namespace, request.name), None)
             return new
         return self._put(request, request.name, new)
 

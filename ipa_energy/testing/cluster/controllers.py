@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 
-from ipa_energy.testing.cluster.api_deletes import FOREGROUND
 from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.api_store import Object, key_of
 from ipa_energy.testing.cluster.api_types import Resource
@@ -43,8 +42,7 @@ class Controllers:
             if each["kind"] == "SeldonDeployment":
                 self._operate(each)
         for each in self.all("deployments"):
-            if "deletionTimestamp" not in each["metadata"]:
-                self._roll(each)
+            self._roll(each)
         for each in self.all("replicasets"):
             self._keep_replicas(each)
 
@@ -271,16 +269,6 @@ class Controllers:
                 owners = each["metadata"].get("ownerReferences", ())
                 if owners and not any(owner["uid"] in alive for owner in owners):
                     self._delete_once(kind, each)
-        for each in self.all("deployments"):
-            if FOREGROUND in each["metadata"].get("finalizers", ()):
-                mine = self.all("replicasets", each["metadata"]["namespace"])
-                left = [one for one in mine if _is_owned(one, each["metadata"]["uid"])]
-                for one in left:
-                    self._delete_once("replicasets", one)
-                if not left:
-                    freed = deepcopy(each)
-                    freed["metadata"]["finalizers"].remove(FOREGROUND)
-                    self._server.writes.replace(self.request("deployments", each), freed)
         for namespace in self.all("namespaces"):
             if "deletionTimestamp" in namespace["metadata"]:
                 self._empty(namespace)

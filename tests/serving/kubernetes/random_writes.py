@@ -15,7 +15,6 @@ APPLIERS, OTHERS = ("alpha", "beta"), ("gamma", "delta")
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 
 VARYING = {"uid", "creationTimestamp", "time", "clusterIP", "clusterIPs", "deletionTimestamp"}
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
@@ -47,7 +46,7 @@ def _write(rng: random.Random, kind: str, namespace: str) -> Write:
     query = {"fieldManager": rng.choice(OTHERS)}
     if rng.random() < 0.1:
         query["dryRun"] = "All"
-    act = rng.choice(("apply",) * 5 + ("merge", "strategic", "json", "delete", "scale", "put"))
+    act = rng.choice(("apply",) * 5 + ("merge", "strategic", "delete", "scale", "put"))
     if act == "scale" and kind != "deployments":
         act = "apply"
     body = _object(rng, kind, name)
@@ -64,18 +63,6 @@ def _write(rng: random.Random, kind: str, namespace: str) -> Write:
         # never what it is already: a real server then forgets who owned it, which we do not copy
         patch: Any = {"spec": {"replicas": rng.choice((-1, 10 + rng.randrange(10_000)))}}
         return Write("PATCH", f"{path}/scale", query, MERGE, patch)
-    if act == "json":
-        operations = [
-            {"op": "test", "path": "/metadata/name", "value": name},
-            rng.choice(
-                (
-                    {"op": "add", "path": "/metadata/annotations", "value": {"json": "yes"}},
-                    {"op": "remove", "path": "/metadata/labels/app"},
-                    {"op": "replace", "path": "/metadata/labels/app", "value": "json"},
-                )
-            ),
-        ]
-        return Write("PATCH", path, query, JSON_PATCH, operations)
     part = {key: value for key, value in body.items() if key in ("metadata", "spec", "data")}
     return Write("PATCH", path, query, MERGE if act == "merge" else STRATEGIC, part)
 
