@@ -19,6 +19,7 @@ less than a minute.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import os
@@ -37,7 +38,7 @@ from ipa_energy.meters.power_model import power_model_for_this_machine
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.local.generator import Sent
-from ipa_energy.serving.local.live_load import LiveLoad
+from ipa_energy.serving.local.load_test import send_all
 from ipa_energy.serving.local.plane import Job, Plane
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Wanted
@@ -88,13 +89,11 @@ def set_batch(plane: Plane, batch: int, timeout_s: float) -> None:
 def sent(address: str, model: str, rps: int, seconds: int, payload: int) -> Sending:
     """Send Poisson arrivals; what came of them."""
     trace = TraceLoad(np.full(seconds, rps), seed=1)
-    sender = LiveLoad(trace, address=address, model=model, payloads=[os.urandom(payload)])
-    try:
-        sender.start()
-        sender.wait_for_last()
-        return Sending(rps, seconds, sender.take_finished(math.inf), sender.cpu_s)
-    finally:
-        sender.close()
+    times_s, payloads = trace.sending_s(0.0, math.inf), [os.urandom(payload)]
+    finished, cpu_s = asyncio.run(
+        send_all(times_s, address=address, model=model, payloads=payloads)
+    )
+    return Sending(rps, seconds, finished, cpu_s)
 
 
 @dataclass(frozen=True, slots=True)

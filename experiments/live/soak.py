@@ -12,6 +12,7 @@ it found, writes ``results/soak.json`` and ends with status 1 if anything was lo
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import os
@@ -28,7 +29,7 @@ from ipa_energy.arrays import Floats
 from ipa_energy.meters.power_model import power_model_for_this_machine
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.load import TraceLoad
-from ipa_energy.serving.local.live_load import LiveLoad
+from ipa_energy.serving.local.load_test import send_all
 from ipa_energy.serving.local.plane import Job, Plane
 from ipa_energy.serving.local.plane_load import PlaneLoad
 from ipa_energy.serving.local.replica_process import Launch
@@ -152,12 +153,7 @@ def soak(rps: int, seconds: int, every_s: float) -> dict[str, Any]:
 def warm_up(plane: Plane, rps: int) -> None:
     """A few seconds of the same load from a generator of its own."""
     trace = TraceLoad(np.full(WARM_UP_S, rps), seed=2)
-    sender = LiveLoad(trace, address=plane.address, model="pipe")
-    try:
-        sender.start()
-        sender.wait_for_last()
-    finally:
-        sender.close()
+    asyncio.run(send_all(trace.sending_s(0.0, math.inf), address=plane.address, model="pipe"))
     plane.report()
 
 

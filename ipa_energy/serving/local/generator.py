@@ -2,7 +2,7 @@
 
 ::
 
-    python -m ipa_energy.serving.local.generator      by :mod:`.live_load` and :mod:`.sender`
+    python -m ipa_energy.serving.local.generator      by :mod:`.sender`
 
 Every request is sent at its time, whatever is outstanding, and its latency counts from that time,
 the *intended* one: a client that waits for answers, or that starts its watch when it gets round to

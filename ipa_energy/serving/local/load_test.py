@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import socket
@@ -11,10 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ipa_energy.arrays import Floats
 from ipa_energy.errors import ConfigError, ServingError, in_words
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.local.generator import Sent
-from ipa_energy.serving.local.live_load import LiveLoad
+from ipa_energy.serving.local.sender import (
+    EVERYTHING_S,
+    PAYLOADS,
+    Line,
+    NotReadyError,
+    Sender,
+    generator_job,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,24 +80,58 @@ def load_test(
         ServingError: nobody listens there, or the model is not ready.
     """
     _connect(target)
-    sender = LiveLoad(load, address=target, model=model, payloads=payloads)
+    times_s = load.sending_s(0.0, EVERYTHING_S)
     began_s = time.perf_counter()
     try:
-        try:
-            sender.start()
-        except ServingError as error:
-            raise ServingError(
-                f"{target} listens, but does not say over gRPC that its model {model} is ready;"
-                " fix: name the model as the server does (--model), and the port of its gRPC"
-            ) from error
-        sender.wait_for_last()
-        sent = sender.take_finished(math.inf)
-    finally:
-        sender.close()
+        sent, cpu_s = asyncio.run(send_all(times_s, address=target, model=model, payloads=payloads))
+    except NotReadyError as error:
+        raise ServingError(
+            f"{target} listens, but does not say over gRPC that its model {model} is ready;"
+            " fix: name the model as the server does (--model), and the port of its gRPC"
+        ) from error
     logger.info("sent and answered in %.1f s", time.perf_counter() - began_s)
-    return summed(
-        sent, (target, model), float(load.duration_s), sender.cpu_s, latency_sla_s=latency_sla_s
-    )
+    whom = (target, model)
+    return summed(sent, whom, float(load.duration_s), cpu_s, latency_sla_s=latency_sla_s)
+
+
+async def send_all(
+    times_s: Floats, *, address: str, model: str, payloads: Sequence[bytes] = PAYLOADS
+) -> tuple[list[Sent], float]:
+    """Send requests, second 0 being now, and return when the last has left.
+
+    Args:
+        times_s: when to send, ascending.
+        address: to whom.
+        model: of that server.
+        payloads: byte strings to send in turn.
+
+    Returns:
+        what came of each in the order of leaving, and the generator's CPU seconds.
+
+    Raises:
+        NotReadyError: the server is not reached, or does not have the model.
+        ServingError: the generator ended before.
+    """
+    sender = Sender()
+    try:
+        job = generator_job(times_s, address=address, model=model, payloads=payloads)
+        await sender.prepare(job)
+        await sender.begin(time.perf_counter())
+        await sender.wait_for_last()
+        try:
+            return sent_of(sender.take(math.inf), times_s), sender.cpu_s()
+        except ServingError as error:
+            raise ServingError("the load generator has ended before its last request") from error
+    finally:
+        await sender.ended()
+
+
+def sent_of(lines: Sequence[Line], times_s: Floats) -> list[Sent]:
+    """What became of requests, with the times at which they were to be sent."""
+    return [
+        Sent(number, float(times_s[number]), sent_s, done_s, trouble)
+        for number, sent_s, done_s, trouble in lines
+    ]
 
 
 def summed(

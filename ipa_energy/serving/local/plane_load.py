@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.serving.base import LoadSource
-from ipa_energy.serving.local.live_load import EVERYTHING_S, PAYLOADS, generator_job
 from ipa_energy.serving.local.plane import Plane, Sending
+from ipa_energy.serving.local.sender import EVERYTHING_S, PAYLOADS, generator_job
 
 
 class PlaneLoad:
@@ -50,7 +49,7 @@ class PlaneLoad:
             job = generator_job(
                 self._times_s, address=plane.address, model=model, payloads=payloads
             )
-            plane.prepare(Sending(json.dumps(job), self.first_s, self.first_id))
+            plane.prepare(Sending(job, self.first_s, self.first_id))
 
     def start(self) -> None:
         """Second ``first_s`` is now, unless the load is being sent already."""

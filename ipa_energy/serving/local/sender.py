@@ -1,23 +1,45 @@
-"""The load generator of a plane, which sends on whoever decides.
+"""Who starts a load generator, tells it what to send, and keeps what it reports until it is taken.
 
-The plane starts it and keeps what it reports until the adapter takes it, so that an adapter that is
-killed costs neither a request nor an answer.
+A plane has one, which sends on whoever decides: an adapter that is killed costs neither a request
+nor an answer. So has a load test (:mod:`.load_test`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 
+from ipa_energy.arrays import Floats
 from ipa_energy.errors import ServingError
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
 
 READY_TIMEOUT_S = 60.0
+EVERYTHING_S = 1e18
+PAYLOADS = (b"\0" * 1024,)
 
 Line = tuple[int, float, float, str | None]
 """``number, sent_s, done_s, trouble`` of a request that left, as :mod:`.generator` writes it."""
+
+
+class NotReadyError(ServingError):
+    """The generator does not reach whom it is to send to."""
+
+
+def generator_job(
+    times_s: Floats, *, address: str, model: str, payloads: Sequence[bytes] = PAYLOADS
+) -> str:
+    """What :mod:`.generator` is told first: to whom to send what, and when."""
+    job = {
+        "address": address,
+        "model": model,
+        "times_s": times_s.tolist(),
+        "payloads": [base64.b64encode(payload).decode() for payload in payloads],
+    }
+    return json.dumps(job)
 
 
 class Sender:
@@ -41,8 +63,11 @@ class Sender:
     async def prepare(self, job: str) -> None:
         """Start it with the line that says what to send, and return when it reaches the server.
 
+        Args:
+            job: see :func:`generator_job`.
+
         Raises:
-            ServingError: it does not.
+            NotReadyError: it does not.
         """
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -59,7 +84,7 @@ class Sender:
                 told = json.loads(await self._output.readline())
         if not (isinstance(told, dict) and told.get("ready")):
             self.close()
-            raise ServingError("the load generator does not reach the server, or has ended")
+            raise NotReadyError("the load generator does not reach the server, or has ended")
         self._reading = asyncio.create_task(self._read())
 
     async def begin(self, zero_s: float) -> None:
@@ -99,6 +124,12 @@ class Sender:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+
+    async def ended(self) -> None:
+        """Stop sending, and return when the generator has ended."""
+        self.close()
+        if self._process is not None:
+            await self._process.wait()
 
     @property
     def _output(self) -> asyncio.StreamReader:
