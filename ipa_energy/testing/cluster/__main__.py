@@ -21,8 +21,7 @@ from kubernetes import client as kubernetes
 
 from ipa_energy.testing.cluster.api_server import ApiServer
 from ipa_energy.testing.cluster.api_write_rules import Request
-from ipa_energy.testing.cluster.node_agent import NodeAgent, as_command
-from ipa_energy.testing.cluster.pod_stub import stub_command
+from ipa_energy.testing.cluster.node_agent import NodeAgent, Program, as_command
 from ipa_energy.testing.cluster.seldon import DEFINITION
 from ipa_energy.testing.cluster.world import World
 
@@ -30,8 +29,8 @@ NODE = "this-machine"
 PRETENDED = {"cpu": "10000", "memory": "100Ti", "pods": "10000"}
 
 
-def main() -> None:
-    """Run until told to stop."""
+def main(program: Program = as_command) -> None:
+    """Run until told to stop; ``program`` is what a container runs."""
     parser = argparse.ArgumentParser(
         prog="python -m ipa_energy.testing.cluster",
         description=__doc__,
@@ -39,11 +38,10 @@ def main() -> None:
     )
     parser.add_argument("--kubeconfig", type=Path, required=True, help="file to write")
     parser.add_argument("--namespace", default="default", help="of the kubeconfig; it is made")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--pretend", action="store_true", help="start nothing: pods are said to run")
-    how.add_argument("--stubs", action="store_true", help="light stubs in the place of MLServer")
+    parser.add_argument(
+        "--pretend", action="store_true", help="start nothing: pods are said to run"
+    )
     args = parser.parse_args()
-    program = stub_command if args.stubs else None if args.pretend else as_command
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -58,7 +56,7 @@ def main() -> None:
         account = {"metadata": {"name": "ipa-energy-router"}}
         server.writes.create(Request(accounts, args.namespace), account)
         path = server.kubeconfig(args.kubeconfig, namespace=args.namespace)
-        if program is None:
+        if args.pretend:
             stack.enter_context(World(server, nodes={NODE: PRETENDED}))
         else:
             stack.enter_context(World(server, nodes={}, starts_pods=False))

@@ -1,8 +1,12 @@
-"""A stub in the place of MLServer in a pod: it starts at once and takes the times of a profile.
+"""A cluster on this machine whose pods have a stub for MLServer, which starts at once.
 
-It reads the environment that tells MLServer what to serve (``MLSERVER_*``) and answers what is
-asked of MLServer here: gRPC inference, whether the model is ready by gRPC and HTTP, and the
-server's name. :func:`stub_command` gives a :class:`.node_agent.NodeAgent` this for ``mlserver``.
+::
+
+    python pod_stub.py --kubeconfig FILE     a cluster of such pods
+    python pod_stub.py                       one pod: what its environment says (``MLSERVER_*``)
+
+It answers what is asked of MLServer here, after the times of a profile: gRPC inference, whether the
+model is ready by gRPC and HTTP, and the server's name.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from typing import Any
 from ipa_energy.serving.local.protocol import Named
 from ipa_energy.serving.local.rpc import run, start_server
 from ipa_energy.serving.local.stub_model import StubModel
+from ipa_energy.testing.cluster.__main__ import main as run_cluster
 from ipa_energy.testing.cluster.node_agent import as_command
 
 STOP_S = 5.0
@@ -31,7 +36,7 @@ ENVIRONMENT = "MLSERVER_"
 def stub_command(container: dict[str, Any]) -> Sequence[str]:
     """A container's command, with this for ``mlserver``."""
     if container.get("command", [""])[0] == "mlserver":
-        return [sys.executable, "-m", "ipa_energy.testing.cluster.pod_stub"]
+        return [sys.executable, __file__]
     return as_command(container)
 
 
@@ -79,7 +84,7 @@ def _health(stub: PodStub) -> type[BaseHTTPRequestHandler]:
     return Health
 
 
-def main() -> None:
+def serve_pod() -> None:
     """Serve what the environment says."""
     told = {
         name.removeprefix(ENVIRONMENT): value
@@ -94,4 +99,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        run_cluster(stub_command)
+    else:
+        serve_pod()
