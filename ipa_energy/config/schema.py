@@ -37,10 +37,15 @@ from ipa_energy.config.fields import (
     UnusedKeys,
     optional,
 )
-from ipa_energy.config.gpus import GpusConfig
 from ipa_energy.config.kubernetes import KubernetesConfig
-from ipa_energy.config.reconfiguration import Reconfiguration, ReconfigurationConfig
-from ipa_energy.config.request_classes import RequestClassConfig, classes_of, wrong_shares
+from ipa_energy.config.sections import (
+    GpusConfig,
+    Reconfiguration,
+    ReconfigurationConfig,
+    RequestClassConfig,
+    classes_of,
+    wrong_shares,
+)
 from ipa_energy.config.source import KeyPath
 from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
