@@ -134,7 +134,7 @@ class Connection(BaseHTTPRequestHandler):
             return None
         if verb in ("list", "get"):
             return 200, self._read(verb, target)
-        return self._written(verb, target, user)
+        return self._written(verb, target)
 
     def _read(self, verb: str, target: Target) -> Object:
         store, resource = self.api.store, target.resource
@@ -165,7 +165,7 @@ class Connection(BaseHTTPRequestHandler):
             )
         return verb
 
-    def _written(self, verb: str, target: Target, user: str) -> tuple[int, Object]:
+    def _written(self, verb: str, target: Target) -> tuple[int, Object]:
         writes = self.api.writes
         request = self._request(verb, target)
         resource = target.resource
@@ -181,11 +181,7 @@ class Connection(BaseHTTPRequestHandler):
                 return 201 if there is None else 200, made
             case "patch":
                 kind = self._patch_kind(resource)
-                with self.api.store.changed:
-                    there = self.api.store.get(resource, target.namespace, target.name)
-                    if kind == APPLY and there is None and not target.subresource:
-                        self.api.rights.require(user, "create", target)
-                    made, is_new = writes.patch(request, self._body(), kind)
+                made, is_new = writes.patch(request, self._body(), kind)
                 return 201 if is_new else 200, made
             case "delete":
                 options = {**(self._body() if self._sent else {}), **self._query}
