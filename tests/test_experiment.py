@@ -52,6 +52,21 @@ def run(path: Path, out: Path, **overrides: object) -> Run:
     return run_experiment(load_experiment(path, overrides), out)
 
 
+def stopped(path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is interrupted after three intervals."""
+    append = RunLog.append_interval
+
+    def stop(self: RunLog, interval: Any) -> None:
+        if interval.timestep_s >= 30:
+            raise KeyboardInterrupt
+        append(self, interval)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "append_interval", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, out)
+
+
 def test_same_seed_gives_the_same_run(small_pipeline: Path, tmp_path: Path) -> None:
     run(small_pipeline, tmp_path / "a")
     run(small_pipeline, tmp_path / "b")
@@ -317,17 +332,7 @@ def test_a_run_by_quantiles_and_queues_resumes_to_the_same_end(
     keys = "forecast_levels: [0.1, 0.5, 0.9]\nlatency_model: queue\npredictor_type: ensemble\n"
     text = small_pipeline.read_text().replace("predictor_type: max\n", "", 1)
     small_pipeline.write_text(text + keys)
-    append = RunLog.append_interval
-
-    def stop(self: RunLog, interval: Any) -> None:
-        if interval.timestep_s >= 30:
-            raise KeyboardInterrupt
-        append(self, interval)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "append_interval", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(small_pipeline, tmp_path / "cut")
+    stopped(small_pipeline, tmp_path / "cut", monkeypatch)
     run_experiment(load_experiment(small_pipeline), tmp_path / "cut", resume=True)
     run_experiment(load_experiment(small_pipeline), tmp_path / "whole", name="a")
     whole = timeless(tmp_path / "whole")
@@ -340,17 +345,7 @@ def test_a_run_by_quantiles_and_queues_resumes_to_the_same_end(
 @pytest.fixture
 def unfinished(small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped after three intervals."""
-    append = RunLog.append_interval
-
-    def stop(self: RunLog, interval: Any) -> None:
-        if interval.timestep_s >= 30:
-            raise KeyboardInterrupt
-        append(self, interval)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "append_interval", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(small_pipeline, tmp_path / "unfinished")
+    stopped(small_pipeline, tmp_path / "unfinished", monkeypatch)
     return tmp_path / "unfinished"
 
 

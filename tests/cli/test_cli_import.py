@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import call
 
-from ipa_energy.cli import main
 from ipa_energy.cli.import_logs import FORMATS
 from ipa_energy.meters.imports import energy_log
 
@@ -21,15 +21,6 @@ PERF = """\
       10.000000000 seconds time elapsed
 """
 POWER = "Seconds,Board (W)\n0,10\n1,20\n2,20\n3,10\n"
-
-
-def call(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
-    try:
-        status = main(["import", *map(str, argv)])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    found = capsys.readouterr()
-    return status, found.out, found.err
 
 
 @pytest.fixture
@@ -54,7 +45,7 @@ def test_a_folder_of_logs_becomes_a_table(
     logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "table.csv"
-    status, out, err = call(capsys, logs, "--requests", "25", "--out", table)
+    status, out, err = call(capsys, "import", logs, "--requests", "25", "--out", table)
     assert (status, err) == (0, "")
     assert "J/request" in out
     assert "above idle" not in out  # nobody said what idle is
@@ -65,7 +56,16 @@ def test_a_folder_of_logs_becomes_a_table(
 
 def test_json_has_everything(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(
-        capsys, logs, "--json", "--requests", "25", "--idle-power", "2", "--format", "perf"
+        capsys,
+        "import",
+        logs,
+        "--json",
+        "--requests",
+        "25",
+        "--idle-power",
+        "2",
+        "--format",
+        "perf",
     )
     found = documents(out)
     assert status == 0
@@ -81,12 +81,12 @@ def test_columns_and_window_of_a_log_of_power(
     log = tmp_path / "pcat.csv"
     log.write_text(POWER)
     words = ["--format", kind, "--time-column", "Seconds", "--power-column", "Board (W)"]
-    status, out, _ = call(capsys, log, *words, "--window", "1", "3", "--json")
+    status, out, _ = call(capsys, "import", log, *words, "--window", "1", "3", "--json")
     (run,) = documents(out)["logs"]
     assert status == 0
     assert run["energy_j"] == pytest.approx(20.0 + 15.0)  # trapezoids
     assert run["duration_s"] == pytest.approx(2.0)
-    assert call(capsys, log, *words, "--max-gap", "0.5")[0] == 2
+    assert call(capsys, "import", log, *words, "--max-gap", "0.5")[0] == 2
 
 
 def test_all_refusals_are_named_and_nothing_is_written(
@@ -96,13 +96,13 @@ def test_all_refusals_are_named_and_nothing_is_written(
     (logs / "dead.txt").write_text(PERF.format(0.0))
     (logs / "note.txt").write_text("bring milk\n")
     table = tmp_path / "table.csv"
-    status, out, err = call(capsys, logs, "--out", table)
+    status, out, err = call(capsys, "import", logs, "--out", table)
     assert (status, out) == (2, "")
     assert "3 of 5 logs are refused" in err
     for name in ("torn.txt", "dead.txt", "note.txt"):
         assert name in err
     assert not table.exists()
-    status, out, err = call(capsys, logs, "--out", table, "--skip-refused")
+    status, out, err = call(capsys, "import", logs, "--out", table, "--skip-refused")
     assert status == 0
     assert err.count("left out: ") == 3
     assert len(table.read_text().splitlines()) == 3
@@ -114,18 +114,18 @@ def test_a_log_in_a_foreign_locale_or_unit_is_refused(
     log = tmp_path / "log"
     words = ("--format", "pcat", "--time-column", "Seconds")
     log.write_text("Seconds;Board (W)\n0,0;10,5\n")
-    status, _, err = call(capsys, log, *words, "--power-column", "Board (W)")
+    status, _, err = call(capsys, "import", log, *words, "--power-column", "Board (W)")
     assert (status, err.count("\n")) == (2, 1)
     assert "English locale" in err
     log.write_text("Seconds,Board (A)\n0,10\n1,10\n")
-    assert "is in A" in call(capsys, log, *words, "--power-column", "Board (A)")[2]
+    assert "is in A" in call(capsys, "import", log, *words, "--power-column", "Board (A)")[2]
 
 
 def test_logs_that_count_different_things_do_not_compare(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (logs / "board.csv").write_text("TimeInSeconds,NV Pwr(W) (API)\n0,10\n1,10\n")
-    status, _, err = call(capsys, logs)
+    status, _, err = call(capsys, "import", logs)
     assert status == 0
     assert "do not compare: gpu-board; package" in err
 
@@ -146,16 +146,16 @@ def test_logs_that_count_different_things_do_not_compare(
 def test_bad_options_are_refused(
     logs: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, err = call(capsys, logs, *words)
+    status, out, err = call(capsys, "import", logs, *words)
     assert (status, out) == (2, "")
     assert says in err
 
 
 def test_no_log_at_all_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, tmp_path / "nowhere")[0] == 2
-    assert call(capsys, "")[0] == 2
+    assert call(capsys, "import", tmp_path / "nowhere")[0] == 2
+    assert call(capsys, "import", "")[0] == 2
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    status, _, err = call(capsys, pipe)
+    status, _, err = call(capsys, "import", pipe)
     assert status == 2
     assert f"{pipe}: neither a file nor a folder" in err

@@ -6,24 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import call
 from mlperf_submission import write_model
 
-from ipa_energy.cli import main
 from ipa_energy.profile_table.profile_csv import read_profile
 
 ROOT = Path(__file__).parent.parent.parent
 MLENERGY = ROOT / "experiments" / "profiles" / "mlenergy"
 TABLE = MLENERGY / "mlenergy-v3-gpqa.csv"
 ACCURACIES = MLENERGY / "accuracies-gpqa.csv"
-
-
-def call(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
-    try:
-        status = main(["import", *map(str, argv)])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    found = capsys.readouterr()
-    return status, found.out, found.err
 
 
 @pytest.fixture
@@ -39,7 +30,7 @@ def test_a_folder_of_mlperf_becomes_a_profile(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out_csv = tmp_path / "profile.csv"
-    status, out, err = call(capsys, results, "--resource", "pi", "--out", out_csv)
+    status, out, err = call(capsys, "import", results, "--resource", "pi", "--out", out_csv)
     assert (status, err) == (0, "")
     assert "J/request" in out
     assert "quality: measured" in out
@@ -61,13 +52,15 @@ def test_a_summary_alone_is_told_how_a_result_folder_looks(
     summary = tmp_path / "mlperf_log_summary.txt"
     summary.write_text("MLPerf Results Summary\n")
     for path in (tmp_path, summary):
-        status, _, err = call(capsys, path)
+        status, _, err = call(capsys, "import", path)
         assert status == 2
         assert "SCENARIO/performance/run_1/mlperf_log_summary.txt" in err
 
 
 def test_json_has_rows_and_notice(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = call(capsys, results, "--json", "--format", "mlperf", "--idle-power", "4")
+    status, out, _ = call(
+        capsys, "import", results, "--json", "--format", "mlperf", "--idle-power", "4"
+    )
     document = json.loads(out)
     assert status == 0
     assert document["rows"][0]["idle_power_w"] == 4
@@ -81,12 +74,12 @@ def test_a_refused_model_stops_or_is_left_out_by_name(
 ) -> None:
     (results / "board" / "a" / "singlestream" / "performance" / "run_1" / "spl.txt").unlink()
     out_csv = tmp_path / "profile.csv"
-    status, _, err = call(capsys, results, "--out", out_csv)
+    status, _, err = call(capsys, "import", results, "--out", out_csv)
     assert status == 2
     assert "no power log" in err
     assert "--skip-refused" in err
     assert not out_csv.exists()
-    status, _, err = call(capsys, results, "--out", out_csv, "--skip-refused")
+    status, _, err = call(capsys, "import", results, "--out", out_csv, "--skip-refused")
     assert status == 0
     assert "left out:" in err
     assert [row.variant for row in read_profile(out_csv)] == ["b"]
@@ -96,7 +89,7 @@ def test_a_profile_is_not_replaced(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "profile.meta.json").write_text("{}")
-    status, _, err = call(capsys, results, "--out", tmp_path / "profile.csv")
+    status, _, err = call(capsys, "import", results, "--out", tmp_path / "profile.csv")
     assert status == 2
     assert "there is a file already" in err
     assert not (tmp_path / "profile.csv").exists()
@@ -114,7 +107,7 @@ def test_a_profile_is_not_replaced(
 def test_what_does_not_go_together(
     results: Path, options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, _, err = call(capsys, results, *options)
+    status, _, err = call(capsys, "import", results, *options)
     assert status == 2
     assert words in err
 
@@ -124,7 +117,7 @@ def test_a_log_takes_no_option_of_published_results(
 ) -> None:
     log = tmp_path / "log.csv"
     log.write_text("TimeInSeconds,NV Pwr(W) (API)\n0,10\n1,20\n")
-    status, _, err = call(capsys, log, "--stage", "s")
+    status, _, err = call(capsys, "import", log, "--stage", "s")
     assert status == 2
     assert "--stage means nothing with logs" in err
 
@@ -137,7 +130,7 @@ def test_the_table_of_mlenergy_becomes_a_profile(
 ) -> None:
     out_csv = tmp_path / "llm.csv"
     options = (*MLENERGY_OPTIONS, "--idle-watts", "H100=100", "--stage", "answer")
-    status, out, err = call(capsys, TABLE, *options, "--out", out_csv)
+    status, out, err = call(capsys, "import", TABLE, *options, "--out", out_csv)
     assert status == 0
     assert "quality: imported" in out
     assert "left out: no accuracy of openai/gpt-oss-20b" in err
@@ -165,7 +158,7 @@ def test_the_table_of_mlenergy_becomes_a_profile(
 def test_what_the_table_lacks_is_asked_for(
     options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, _, err = call(capsys, TABLE, *options)
+    status, _, err = call(capsys, "import", TABLE, *options)
     assert status == 2
     assert words in err
 
@@ -173,6 +166,6 @@ def test_what_the_table_lacks_is_asked_for(
 def test_a_device_is_written_to_without_a_meta_file(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, _, err = call(capsys, results, "--out", "/dev/null")
+    status, _, err = call(capsys, "import", results, "--out", "/dev/null")
     assert (status, err) == (0, "")
     assert not Path("/dev/null.meta.json").exists()

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import call
 from patch_tree import PLAN, TARGETS, Tree, git, make_tree
-
-from ipa_energy.cli import main
 
 
 @pytest.fixture
@@ -21,15 +20,6 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
         pytest.skip("needs git to make a checkout")
     monkeypatch.delenv("IPA_HOME", raising=False)
     return make_tree(tmp_path)
-
-
-def call(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
-    try:
-        status = main([str(word) for word in argv])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    found = capsys.readouterr()
-    return status, found.out, found.err
 
 
 class Patch:

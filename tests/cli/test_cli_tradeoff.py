@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ipa_energy.cli import main
+from command_line import call
 
 Capture = pytest.CaptureFixture[str]
-
-
-def call(capsys: Capture, *argv: str | Path) -> tuple[int, str, str]:
-    try:
-        status = main([str(word) for word in argv])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    found = capsys.readouterr()
-    return status, found.out, found.err
 
 
 def study(capsys: Capture, *argv: str | Path) -> Any:

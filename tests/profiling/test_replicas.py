@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import short_trials
 
 from ipa_energy.as_json import or_none
 from ipa_energy.errors import ConfigError, ServingError
@@ -19,21 +20,20 @@ from ipa_energy.profiling.profile_meta import check_replicas
 from ipa_energy.profiling.profile_sweep import profile_pipeline
 from ipa_energy.profiling.replica_group import HELD, Replica, ReplicaGroup, ReplicaSpec
 from ipa_energy.profiling.replica_meter import MeterPart, cpu_time_choice, machine_choice
-from ipa_energy.profiling.trial import TrialSettings, run_trial
+from ipa_energy.profiling.trial import run_trial
 from ipa_energy.testing import FakeMeter
 
 pytestmark = pytest.mark.measures
 
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
-SHORT = TrialSettings(
+SHORT = dataclasses.replace(
+    short_trials.SHORT,
     min_window_s=0.1,
     max_window_s=0.3,
     min_batches=5,
     idle_s=0.02,
-    warm_up_min_s=0.0,
     warm_up_max_s=0.1,
-    max_foreign_load=10.0,
     timeout_s=60.0,
 )
 # Where the figures of the work itself are looked at: so many batches that what goes on around them

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import short_trials
 
 from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.jsonl import append_line
@@ -22,7 +23,6 @@ from ipa_energy.profiling.entry_rows import profile_row
 from ipa_energy.profiling.grid import Entry, visits
 from ipa_energy.profiling.profile_sweep import profile_pipeline
 from ipa_energy.profiling.replica_meter import MeterChoice, MeterPart, cpu_time_choice
-from ipa_energy.profiling.trial import TrialSettings
 from ipa_energy.testing import FakeMeter
 
 pytestmark = pytest.mark.measures
@@ -30,15 +30,8 @@ pytestmark = pytest.mark.measures
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
-SHORT = TrialSettings(
-    min_window_s=0.05,
-    max_window_s=0.1,
-    min_batches=3,
-    idle_s=0.01,
-    warm_up_min_s=0.0,
-    warm_up_max_s=0.05,
-    max_foreign_load=10.0,
-    timeout_s=20.0,
+SHORT = dataclasses.replace(
+    short_trials.SHORT, min_window_s=0.05, min_batches=3, warm_up_max_s=0.05
 )
 
 

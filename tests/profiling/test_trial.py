@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import short_trials
 
 from ipa_energy.errors import MeterUnavailableError, ServingError
 from ipa_energy.interval import half_width_95
@@ -26,15 +28,13 @@ pytestmark = pytest.mark.measures
 PIPELINE = str(Path(__file__).with_name("fake_pipeline.py"))
 CORE = max(os.sched_getaffinity(0))
 MODEL = PowerModel(idle_w=2.0, max_w=10.0, cores=2, source="made up for the test")
-SHORT = TrialSettings(
+SHORT = replace(
+    short_trials.SHORT,
     min_window_s=0.1,
     max_window_s=0.5,
     min_batches=5,
     idle_s=0.02,
-    warm_up_min_s=0.0,
     warm_up_max_s=0.5,
-    max_foreign_load=10.0,
-    timeout_s=20.0,
 )
 
 
