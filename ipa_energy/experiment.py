@@ -44,6 +44,9 @@ from ipa_energy.workloads.trace_files import OF_CLASS, TOTAL
 
 logger = logging.getLogger(__name__)
 
+OVERLOAD_LIMIT_S = 2.0
+"""For a look at the busiest interval before a run."""
+
 LOADS_TRIED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Quantiles of the trace at which a plan is looked for before a run begins."""
 
@@ -217,8 +220,8 @@ def run_experiment(
         raise ConfigError(
             f"{backend} does not deal out requests by their class",
             where="request_classes",
-            allowed="request_classes with mix: false, mix: true without classes, or backend"
-            " simulate",
+            allowed="request_classes with mix: false, mix: true without classes, or another"
+            " backend",
         )
     if experiment.workload.by_class and not by_class:
         raise ConfigError(
@@ -234,6 +237,7 @@ def run_experiment(
         raise ConfigError(f"{called!r}", where="--name", allowed="printable text")
     if not resume and fixed is None and not course:
         check_feasible(experiment)
+        warn_of_overload(experiment)
     log: RunLog | RunInMemory
     if resume and out is not None:
         log = _resumed(experiment, out, name)
@@ -373,6 +377,30 @@ def check_feasible(experiment: Experiment) -> None:
     ):
         raise InfeasibleError(
             f"no load of the trace has a plan: at its mean, {mean.load_rps:g} rps, {mean.conflict}"
+        )
+
+
+def warn_of_overload(experiment: Experiment) -> None:
+    """Say so if the busiest interval of the trace has no plan: a run keeps what it had then."""
+    planner, workload = experiment.planner, experiment.workload
+    config = planner.config
+    seconds = min(int(config.adaptation_interval), workload.duration_s)
+    sums = np.cumsum([0, *workload.counts])
+    busiest_rps = float((sums[seconds:] - sums[:-seconds]).max()) / seconds
+    moment = planner.moment(busiest_rps)
+    found = decide(
+        planner.program,
+        moment,
+        method=config.optimization_method,
+        limit_s=min(OVERLOAD_LIMIT_S, config.limit_in_runs_s),
+    )
+    if found.status == "infeasible":
+        logger.warning(
+            "%s: no plan carries its busiest %d s, %.3g rps, and requests will come late: %s",
+            workload.source,
+            seconds,
+            busiest_rps,
+            found.conflict,
         )
 
 

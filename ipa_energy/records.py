@@ -409,12 +409,14 @@ class Part:
         shares: class of requests → those of it that come here, as a share of *all* requests of the
             stage; :data:`EVERY_CLASS` where nobody tells them apart.
         wait_s: longest wait for a batch to fill, which its share fills at least.
+        queue_s: wait for a replica, where it is planned.
     """
 
     option: Option
     replicas: int
     shares: tuple[tuple[str, float], ...] = ((EVERY_CLASS, 1.0),)
     wait_s: float = 0.0
+    queue_s: float = 0.0
 
     @property
     def share(self) -> float:

@@ -160,18 +160,26 @@ BACKENDS: dict[str, Named] = {
         "ipa_energy.serving.local:local",
         on_this_machine=True,
         mixes=True,
+        by_class=True,
     ),
     "local-stub": Serves(
         "the same with stubs that take the profile's times",
         "ipa_energy.serving.local:local_stub",
         on_this_machine=True,
         mixes=True,
+        by_class=True,
     ),
     "kubernetes": Serves(
-        "its models on a cluster", "ipa_energy.serving.kubernetes:kubernetes", mixes=True
+        "its models on a cluster",
+        "ipa_energy.serving.kubernetes:kubernetes",
+        mixes=True,
+        by_class=True,
     ),
     "kubernetes-stub": Serves(
-        "the same with stubs", "ipa_energy.serving.kubernetes:kubernetes_stub", mixes=True
+        "the same with stubs",
+        "ipa_energy.serving.kubernetes:kubernetes_stub",
+        mixes=True,
+        by_class=True,
     ),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and

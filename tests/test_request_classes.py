@@ -16,10 +16,13 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.planning.class_options import mixture
 from ipa_energy.records import Option, Part, RequestClass, Stage
+from ipa_energy.registries import BACKENDS
 from ipa_energy.runlog.reader import Run, read_run
-from ipa_energy.serving.class_work import ClassWork, added, joules_by_class
+from ipa_energy.serving.base import LiveOptions
+from ipa_energy.serving.class_work import ClassWork, added, joules_by_class, served_work
 from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.load import ClassesOfRequests, drawn_classes, shuffled_classes
+from ipa_energy.serving.observed import Spent, option_name
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads.trace_files import csv_workload
 
@@ -255,8 +258,55 @@ def test_a_killed_run_with_classes_goes_on_to_the_same_figures(tmp_path: Path) -
     assert metrics(rerun).classes == metrics(whole).classes
 
 
-def test_what_no_plan_counts_with_is_refused(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_live_requests_are_sent_dealt_out_and_logged_by_their_class(tmp_path: Path) -> None:
+    pytest.importorskip("grpc")
     path = pipeline(tmp_path)
+    (tmp_path / "trace.csv").write_text("requests:easy,requests:hard\n" + "8,2\n" * 14)
+    changes = {"adaptation_interval": 2, "drop_limit": None, "scaling_cap": 6}
+    run = run_experiment(
+        load_experiment(path, changes),
+        tmp_path / "live",
+        backend="local-stub",
+        live=LiveOptions(overcommits=True),
+    )
+    kinds = run.requests.kind[np.argsort(run.requests.request_id)]
+    assert kinds.reshape(14, 10).sum(axis=1).tolist() == [2] * 14
+    found = metrics(run)
+    easy, hard = found.classes
+    assert (easy.requests, hard.requests) == (112, 28)
+    assert easy.energy_j + hard.energy_j == pytest.approx(found.energy_j, rel=1e-6)
+    work = added(part for step in run.steps for part in step.work)
+    assert {part.request_class: part.requests for part in work} == {"easy": 112, "hard": 28}
+    # Once two options serve at once, no hard request comes to the one that is bad at them.
+    ready_s = [each.ready_s for step in run.steps if step.live for each in step.live.changes]
+    mixed = [step for step in run.steps if ready_s and step.start_s >= ready_s[0]]
+    late = added(part for step in mixed for part in step.work)
+    scores = {part.request_class: part.accuracy_sum / part.requests for part in late}
+    assert scores["hard"] == pytest.approx(0.9)
+    sla_s = np.where(run.requests.kind == 1, 0.5, 5.0)
+    in_time = run.requests.done_s - run.requests.sending_s <= sla_s + 5e-4
+    assert hard.sla_attainment == pytest.approx(in_time[run.requests.kind == 1].mean())
+    assert "live: hard" in comparison_table(compare([found]))
+
+
+def test_joules_of_replicas_are_shared_out_as_the_profile_has_the_classes() -> None:
+    one = option_of("v", 1, (0.1, 1.0, 0.9), (0.4, 5.0, 0.5))
+    name = option_name(one)
+    spent = [Spent("s", name, "a", 3.0, 20.0, 1.0), Spent("s", name, "b", 2.0, 10.0, 1.0)]
+    served = [[(name, "easy", 10), (name, "hard", 4)]]
+    easy, hard = served_work([Stage("s", "node", (one,))], served, spent)
+    assert (easy.dynamic_j, hard.dynamic_j) == (pytest.approx(10.0), pytest.approx(20.0))
+    assert (easy.idle_j, hard.idle_j) == (pytest.approx(5 / 2.6), pytest.approx(5 * 1.6 / 2.6))
+    assert hard.accuracy_sum == pytest.approx(4 * 0.5)
+
+
+def test_what_no_plan_counts_with_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pipeline(tmp_path)
+    alike = dataclasses.replace(BACKENDS["local-stub"], by_class=False)
+    monkeypatch.setitem(BACKENDS, "local-stub", alike)
     with pytest.raises(ConfigError, match=r"fix: set request_classes: \{easy: 0.8182, hard"):
         load_experiment(path, {"request_classes": {"easy": 1.0}})
     with pytest.raises(ConfigError, match="does not send requests of a class"):

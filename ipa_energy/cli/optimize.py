@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ipa_energy.optimizer.plan import Plan
     from ipa_energy.optimizer.solve import Result
     from ipa_energy.planning.planner import Planner
-    from ipa_energy.records import Option
+    from ipa_energy.records import Option, Part
 
 HIGHEST_LOAD_RPS = 1e9
 """As for a trace: beyond it the number is something else than requests per second."""
@@ -174,6 +174,12 @@ def _variant(option: Option) -> str:
     return f"{option.variant} in {site}" if site else option.variant
 
 
+def _latency_s(part: Part) -> float:
+    """Of the requests that come to a part: the mean of their classes."""
+    served = list(part.of_classes())
+    return sum(share * option.latency_s for option, share in served) / part.share
+
+
 def plan_lines(plan: Plan, planner: Planner) -> list[str]:
     """Objective, stages and totals of a plan, a line each."""
     from ipa_energy.tables import MINUS, fixed, signed
@@ -188,7 +194,7 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
             _each(f"{part.option.cpu_cores:g}" for part in stage.parts),
             _each(str(part.option.batch) for part in stage.parts),
             _each(str(part.replicas) for part in stage.parts),
-            _each(f"{part.option.latency_s:.3f}" for part in stage.parts),
+            _each(f"{_latency_s(part):.3f}" for part in stage.parts),
             _each(f"{part.wait_s:.3f}" for part in stage.parts),
             f"{stage.capacity_rps:.2f}",
             f"{stage.load_rps:g}",

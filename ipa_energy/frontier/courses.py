@@ -175,7 +175,11 @@ class Rehearser:
 def _without_waits(deployment: Deployment) -> Deployment:
     """Without the waits that plans count with: every stage of a YAML has a time-out of its own."""
     return tuple(
-        replace(stage, wait_s=0.0, parts=tuple(replace(part, wait_s=0.0) for part in stage.parts))
+        replace(
+            stage,
+            wait_s=0.0,
+            parts=tuple(replace(part, wait_s=0.0, queue_s=0.0) for part in stage.parts),
+        )
         for stage in deployment
     )
 

@@ -14,8 +14,11 @@ from ipa_energy.comparing.hull import Hull, Outcome, hull_of
 from ipa_energy.experiment import Experiment
 from ipa_energy.frontier.sweep import cached_sweep
 from ipa_energy.frontier.weightings import Weighting, with_energy, without_energy
+from ipa_energy.optimizer.plan import SHARE_RTOL
+from ipa_energy.optimizer.problem import combine_accuracy
 from ipa_energy.planning.sites import require_one_place
 from ipa_energy.records import Quality, joined_meters, joules_from, notice_of
+from ipa_energy.runner import initial_configuration
 from ipa_energy.tables import Head, Row, Table, Value, percent, share
 
 ROWS = 12
@@ -36,6 +39,8 @@ class Frontier:
             is a weight.
         seeds: of the runs.
         meter: of the profile's joules; None if the profile has none.
+        below_floor: runs that are left out, since they break the pipeline's ``accuracy_floor``;
+            None: it has none.
         hulls: seed → the hull without energy, and with it.
     """
 
@@ -47,6 +52,7 @@ class Frontier:
     added: tuple[Outcome, ...]
     seeds: tuple[int, ...]
     meter: str | None = None
+    below_floor: int | None = None
     hulls: Mapping[int, tuple[Hull, Hull]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,14 +117,21 @@ class Frontier:
         if not savings:
             return (
                 "No accuracy is reached both with and without energy with"
-                f" {share(self.attainment)} of the requests in time"
+                f" {share(self.attainment)} of the requests in time{self._left_out()}"
             )
         return (
             f"At equal accuracy, with at least {share(self.attainment)} of the requests in time,"
             f" energy in the objective saves {share(self.mean_saving)} of the joules in the mean"
             f" over all accuracies, {share(min(savings))} to {share(max(savings))}"
             f" ({self.quality or 'no'} joules, {_count(len(self.seeds), 'seed')})"
+            f"{self._left_out()}"
         )
+
+    def _left_out(self) -> str:
+        """Which runs are not counted, if any."""
+        if not self.below_floor:
+            return ""
+        return f"; {_count(self.below_floor, 'run')} below the accuracy_floor left out"
 
     def table(self) -> Table:
         """Both hulls at the same accuracies."""
@@ -146,6 +159,7 @@ class Frontier:
             "meter": self.meter,
             "notice": notice_of(self.meter),
             "seeds": self.seeds,
+            **({} if self.below_floor is None else {"below_floor": self.below_floor}),
             "mean_saving": self.mean_saving,
             "by_accuracy": [
                 {"accuracy": accuracy, "savings": self.savings_at(accuracy)}
@@ -185,6 +199,8 @@ def frontier_of(
         cached_sweep(experiment, some, seeds, folder=cache, workers=workers, ran=ran)
         for some in settings
     )
+    least = least_accuracy(experiment)
+    ran_below = [one for one in (*without, *added) if one.accuracy < least]
     options = [option for stage in planner.stages for option in stage.options]
     meters = sorted({option.provenance.meter for option in options if option.provenance})
     return Frontier(
@@ -193,11 +209,28 @@ def frontier_of(
         attainment=attainment,
         # A simulation measures nothing: joules of measured entries are estimates of a run's.
         quality="estimated" if meters else None,
-        without=tuple(without),
-        added=tuple(added),
+        without=tuple(one for one in without if one.accuracy >= least),
+        added=tuple(one for one in added if one.accuracy >= least),
         seeds=tuple(seeds),
         meter=joined_meters(meters) or None,
+        below_floor=None if planner.config.accuracy_floor is None else len(ran_below),
     )
+
+
+def least_accuracy(experiment: Experiment) -> float:
+    """What a run has in the mean at least that keeps the pipeline's floor; −inf without one.
+
+    Every plan keeps it; where there is none, what ran goes on. Before its first decision every run
+    has what the YAML begins with.
+    """
+    planner = experiment.planner
+    floor = planner.config.accuracy_floor
+    if floor is None:
+        return -math.inf
+    first = [running.option.accuracy for running in initial_configuration(planner)]
+    begins = combine_accuracy(first, planner.config.accuracy_method)
+    share = min(1.0, planner.config.adaptation_interval / len(experiment.workload.counts))
+    return (floor - share * max(0.0, floor - begins)) * (1 - SHARE_RTOL)
 
 
 def runs_of_frontier(experiment: Experiment, seeds: Sequence[int]) -> int:

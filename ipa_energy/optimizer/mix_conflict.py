@@ -23,8 +23,10 @@ from ipa_energy.optimizer.conflict import (
 )
 from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
 from ipa_energy.optimizer.highs import HighsSolver
+from ipa_energy.optimizer.mix_uses import BUSY
 from ipa_energy.optimizer.mixing import MixProgram
 from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.queue_wait import EXTRA_REPLICAS
 from ipa_energy.optimizer.stage_columns import throughputs
 
 _MOST_GPUS = 1024
@@ -189,11 +191,16 @@ def _names(problem: Problem) -> Iterator[str]:
 
 
 def _replicas(problem: Problem) -> set[int]:
-    """Replicas that single options need; a mix needs no more than the most of them."""
+    """Replicas that single options need; a mix needs no more than the most of them.
+
+    With room for the wait for a replica where that is planned.
+    """
+    queued = problem.settings.latency_model == "queue"
+    room = (1 / BUSY[0], EXTRA_REPLICAS) if queued else (1.0, 1)
     found: set[int] = set()
     for candidates in problem.stages:
         stage = candidates.stage
         load_rps = stage.requests_per_input * problem.moment.peak_rps
         needed = replicas_needed(load_rps, throughputs(stage.options))
-        found.update(range(1, int(needed.max()) + 2))
+        found.update(range(1, int(needed.max() * room[0]) + room[1] + 1))
     return found

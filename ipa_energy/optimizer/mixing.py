@@ -6,7 +6,7 @@ to it, :math:`n_u` its replicas, :math:`z_u ∈ \{0, 1\}` whether it is in use. 
 :math:`λ_s = m_sλ` the load of the stage and :math:`w_k` the share of class *k* in all requests::
 
     (1') split         Σ_u x_uk = w_k                        every stage and class; x_uk ≤ w_k·z_u
-    (2') throughput    λ_s·Σ_k x_uk / h_uk ≤ n_u,  z_u ≤ n_u ≤ scaling_cap·z_u
+    (2') throughput    λ_s·Σ_k x_uk / h_uk ≤ B_u·n_u,  z_u ≤ n_u ≤ scaling_cap·z_u
                        Σ_u n_u ≤ scaling_cap                 all replicas of the stage
     (3') latency       D_sk ≥ (l_uk + q_u)·[u serves k],  Σ_s D_sk ≤ latency SLA of class k
          batches       Σ_k x_uk ≥ z_u·(b_u − 1) / (λ_s·q_u)  its share fills a batch within q_u
@@ -23,9 +23,11 @@ Whatever quantity a cap or a term counts (:mod:`.quantities`), its amount is lin
 :math:`Σ x·(1 − a)`.
 
 Requests are dealt out to the parts as they come, by share, so each part fills its batches alone.
-The longest wait :math:`q_u` is one of :data:`FILL` times that of a part with all requests (of
-:data:`FEW_FILLS` in large programs); an
-option with batches is a use for each, which has a least share. An option whose figures depend on
+The longest wait :math:`q_u` is one of :data:`.mix_uses.FILL` times that of a part with all requests
+(of :data:`.mix_uses.FEW_FILLS` in large programs); an
+option with batches is a use for each, which has a least share. :math:`B_u` is 1, a
+``throughput_margin`` being in :math:`h_{uk}`; under ``latency_model: queue`` it is less, and
+:math:`q_u` has the wait for a replica (:mod:`.mix_uses`). An option whose figures depend on
 how many of its replicas work at once is a use for each number that was measured. A stage with a
 fixed number of replicas (RIM) runs one option on all of them. Where options are at several sites
 (their allocation's label ``site``), :math:`D_{sk}` is one of each site's, and (3') holds at each.
@@ -36,7 +38,7 @@ program is then a choice among ratios, and its best vertex has one option.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -50,6 +52,7 @@ from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import SCALE, LinearProgram, Solver
+from ipa_energy.optimizer.mix_uses import uses_of
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan
 from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.pools import held
@@ -67,18 +70,11 @@ from ipa_energy.registries import SOLVERS
 Solve = TypeVar("Solve", bound=Callable[..., Any])
 Make = Callable[[LinearProgram], Solver]
 
-FILL = (1, 2, 4, 8)
-"""How many times the wait of a part that gets all requests a batch may take to fill; the part then
-gets at least so small a share."""
-
-FEW_FILLS = (1, 4)
-"""The same for programs with more than :data:`MANY_USES` uses: four stages are then decided in less
-than half the time, and save about a fifth less by mixing."""
-
-MANY_USES = 150
-
 _ROOM = 0.2 * SHARE_RTOL
 """Relative, granted to caps: a mix on a cap must not be lost to rounding."""
+
+_SAFE = 1e-7
+"""Relative, granted to what is rounded to whole replicas: no plan is lost to rounding."""
 
 _LEAST_SHARE = 1e-9
 
@@ -111,30 +107,6 @@ def mixer_of(solver: Callable[..., Any], method: str) -> Make:
             allowed=f"{', '.join(able)}; or mix: false",
         )
     return make
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A way of a stage to run one of its options.
-
-    Attributes:
-        stage: its position in the pipeline.
-        option_index: position in ``stage.options``.
-        option: with the figures of its replicas at once, and of no other number.
-        least, most: replicas.
-        wait_s: longest wait for a batch to fill.
-        least_share: of the stage's requests, so that a batch fills within it.
-        site: where; empty where there is but one place.
-    """
-
-    stage: int
-    option_index: int
-    option: Option
-    least: int
-    most: int
-    wait_s: float
-    least_share: float
-    site: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +173,7 @@ class MixProgram:
         self.pools = tuple(pool for pool in gpus if enforced(f"gpus:{pool.name}"))
         delays = [cap for cap in self.caps if _is_latency(cap)]
         self._slas_s = {_class_of(cap): cap.limit for cap in delays}
-        self.uses = [use for s in range(len(self.stages)) for use in self._uses_of(s, FILL)]
-        if len(self.uses) > MANY_USES:
-            self.uses = [u for s in range(len(self.stages)) for u in self._uses_of(s, FEW_FILLS)]
+        self.uses = uses_of(problem, enforced, bounded=bool(delays))
         self.shares = np.array([each.share for each in self.classes])
         self._options = self._options_by_class()
         self.serves = np.array(
@@ -287,34 +257,6 @@ class MixProgram:
                 for use, row in zip(self.uses, self._options, strict=True)
             ]
         ).reshape(len(self.uses), len(self.classes))
-
-    def _uses_of(self, s: int, fill: Sequence[int]) -> Iterator[Use]:
-        stage, rules = self.stages[s], self.problem.rules[s]
-        settings = self.problem.settings
-        most = settings.scaling_cap if rules.replicas is None else rules.replicas
-        if not self._enforced(f"scaling_cap:{stage.name}") and rules.replicas is None:
-            most = _MOST_REPLICAS
-        load_rps = stage.requests_per_input * self.problem.moment.lowest_rps
-        for index, option in enumerate(stage.options):
-            if self._enforced(f"batching_cap:{stage.name}") and (
-                option.batch > settings.batching_cap
-            ):
-                continue
-            narrowed = self._enforced(f"variants:{stage.name}") and rules.variants is not None
-            if narrowed and option.variant not in (rules.variants or ()):
-                continue
-            if self._enforced(f"allocations:{stage.name}") and not rules.allows_allocation(option):
-                continue
-            fills = fill if option.batch > 1 else (1,)
-            if option.batch > 1 and not self._slas_s:
-                fills = fill[-1:]  # a longer wait costs nothing
-            site = option.allocation.site
-            for low, high in _bands(option, most):
-                figures = _of_one_number(option, low)
-                for times in fills:
-                    wait_s = times * (option.batch - 1) / load_rps
-                    share = 1 / times if option.batch > 1 else 0.0
-                    yield Use(s, index, figures, low, high, wait_s, share, site)
 
     def _options_by_class(self) -> list[list[Option | None]]:
         return [[use.option.of_class(each.name) for each in self.classes] for use in self.uses]
@@ -495,7 +437,7 @@ class MixProgram:
         use = self.uses[u]
         load_rps = self.stages[use.stage].requests_per_input * self.problem.moment.peak_rps
         return load_rps / np.array(
-            [(option or use.option).throughput_rps for option in self._options[u]]
+            [use.busiest * (option or use.option).throughput_rps for option in self._options[u]]
         )
 
     def _part(self, u: int, x: Floats, replicas: int) -> Part:
@@ -505,31 +447,12 @@ class MixProgram:
         return Part(option.at(replicas), replicas, tuple(shares), use.wait_s)
 
 
-_MOST_REPLICAS = 10_000
-"""Stands for as many as one likes."""
-
-
 def _is_latency(cap: Cap) -> bool:
     return cap.quantity == "latency_s" or cap.quantity.startswith(LATENCY_OF)
 
 
 def _class_of(cap: Cap) -> str:
     return cap.quantity.removeprefix(LATENCY_OF) if cap.quantity != "latency_s" else EVERY_CLASS
-
-
-def _bands(option: Option, most: int) -> Iterator[tuple[int, int]]:
-    """Numbers of replicas of which the figures are the same: (fewest, most)."""
-    last = option.most_measured
-    for count in range(1, min(last, most + 1)):
-        yield count, count
-    if most >= last:
-        yield last, most
-
-
-def _of_one_number(option: Option, replicas: int) -> Option:
-    """The option as if its figures of so many replicas were all there are."""
-    classes = tuple((name, _of_one_number(each, replicas)) for name, each in option.by_class)
-    return replace(option.at(replicas), at_once=(), by_class=classes)
 
 
 class _Layout:
@@ -616,10 +539,27 @@ class _Rows:
                 self._add(at.z[mine], np.ones(len(mine)), -np.inf, 1.0)
             elif fixed is None and enforced(f"scaling_cap:{stage.name}"):
                 self._add(at.n[mine], np.ones(len(mine)), -np.inf, settings.scaling_cap)
+            if fixed is None:
+                self._cover(mine)
             for index in {mix.uses[u].option_index for u in mine}:
                 same = [u for u in mine if mix.uses[u].option_index == index]
                 if len(same) > 1:
                     self._add(at.z[same], np.ones(len(same)), -np.inf, 1.0)
+
+    def _cover(self, mine: Ints) -> None:
+        r"""That whole replicas carry the stage: implied by (2'), and what makes solvers fast.
+
+        Of replica *u* carrying the share :math:`c_u` of the requests, :math:`Σ c_u·n_u ≥ 1`, and
+        for any d, rounded, :math:`Σ ⌈c_u/d⌉·n_u ≥ ⌈1/d⌉`.
+        """
+        mix, at = self._mix, self._at
+        needs = [float(mix.per_share(int(u))[mix.serves[u]].min()) for u in mine]
+        carries = 1 / np.array(needs)
+        self._add(at.n[mine], carries, 1 - _SAFE, np.inf)
+        for d in np.unique(carries * (1 + _SAFE)):
+            least = float(np.ceil((1 - _SAFE) / d))
+            if least > 1:
+                self._add(at.n[mine], np.ceil(carries / d), least, np.inf)
 
     def delays(self, cap: Cap, delays_s: Floats) -> None:
         """(3'), in units of the SLA; a stage alone has nothing to add up."""

@@ -50,7 +50,8 @@ class StagePlan:
         planned_joules_per_request: the J that ``energy_risk`` plans with: the same, or the upper
             end of its 95 % interval, NaN if that is unknown.
         requests_per_input: m_s.
-        queue_s: the wait for a replica under ``latency_model: queue``; None: it is not planned.
+        queue_s: the wait for a replica under ``latency_model: queue``, of a mix the longest of its
+            parts; None: it is not planned.
     """
 
     stage: str
@@ -93,7 +94,7 @@ class StagePlan:
             for name, share in part.shares:
                 option = part.option.of_class(name)
                 if option is not None and share:
-                    delay_s = option.latency_s + part.wait_s + (self.queue_s or 0.0)
+                    delay_s = option.latency_s + part.wait_s + part.queue_s
                     found[name] = max(found.get(name, 0.0), delay_s)
         return found
 

@@ -251,11 +251,9 @@ def _site_checks(stages: Sequence[StagePlan]) -> Iterator[Check]:
         yield Check(f"site:{site}", apart, 0.0, apart <= SHARE_RTOL)
 
 
-def _queue_s(parts: Sequence[Part], stage_load_rps: float) -> float:
-    """The wait for a replica, of the part where it is longest."""
-    return max(
-        planned_wait_s(part.option, part.replicas, part.share * stage_load_rps) for part in parts
-    )
+def _queue_s(part: Part, stage_load_rps: float) -> float:
+    """The wait for a replica of a part."""
+    return planned_wait_s(part.option, part.replicas, part.share * stage_load_rps)
 
 
 def _stage_plan(
@@ -269,6 +267,9 @@ def _stage_plan(
     more_j = sum(share * option.energy_ci95_j for option, share in served) if upper else 0.0
     raw = sum(share * option.accuracy for option, share in served)
     ranks = accuracy_ranks(stage) if settings.normalize_accuracy else {}
+    queued = settings.latency_model == "queue"
+    if queued:
+        parts = tuple(replace(part, queue_s=_queue_s(part, stage_load_rps)) for part in parts)
     return StagePlan(
         stage=stage.name,
         node_name=stage.node_name,
@@ -279,7 +280,7 @@ def _stage_plan(
         joules_per_request=joules,
         planned_joules_per_request=joules + more_j if upper else joules,
         requests_per_input=stage.requests_per_input,
-        queue_s=_queue_s(parts, stage_load_rps) if settings.latency_model == "queue" else None,
+        queue_s=max(part.queue_s for part in parts) if queued else None,
     )
 
 

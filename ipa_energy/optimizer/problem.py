@@ -470,12 +470,12 @@ def _check_weights(settings: Settings) -> None:
 
 
 def _check_mix(settings: Settings) -> None:
-    if settings.latency_model == "queue" and (settings.mix or settings.request_classes):
+    if settings.latency_model == "queue" and settings.request_classes:
         raise ConfigError(
-            "queue with mix: true or classes of requests: the wait of a part of the load is no"
-            " linear matter",
+            "queue with classes of requests: how long requests of several classes take in one queue"
+            " is more than the wait's closed form knows",
             where="latency_model",
-            allowed="service, or one option a stage for all requests",
+            allowed="service, or requests that are all alike",
             fix="latency_model: service; throughput_margin: -10 plans with room for queues",
         )
     if settings.mix and settings.accuracy_method == "multiply":

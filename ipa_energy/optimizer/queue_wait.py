@@ -105,7 +105,13 @@ def wait_s(option: Any, replicas: Floats, load_rps: float, lowest_rps: float) ->
 
 
 def planned_wait_s(option: Option, replicas: int, load_rps: float) -> float:
-    """The same of one option, on a way of its own: the second opinion of a plan's certificate.
+    """The same of one option, on a way of its own: the second opinion of a plan's certificate."""
+    filling_s = (fill_quantile(option.batch) - (option.batch - 1)) / load_rps
+    return max(filling_s, replica_wait_s(option, replicas, load_rps))
+
+
+def replica_wait_s(option: Option, replicas: int, load_rps: float) -> float:
+    """The wait for a free replica alone.
 
     C from its sum in logarithms instead of the recursion over replicas.
     """
@@ -116,10 +122,9 @@ def planned_wait_s(option: Option, replicas: int, load_rps: float) -> float:
     terms = [math.exp(each - top) for each in log_terms]
     last = terms[-1] / (1 - busy)
     all_busy = last / (math.fsum(terms[:-1]) + last)
-    filling_s = (fill_quantile(option.batch) - (option.batch - 1)) / load_rps
     if all_busy <= 1 - LEVEL:
-        return filling_s
+        return 0.0
     spread = max(0.0, option.latency_p99_s / option.latency_avg_s - 1) / NORMAL_99
     variation = (1 / option.batch + spread * spread) / 2
     mean_s = option.batch / option.throughput_rps / (replicas * (1 - busy)) * variation
-    return max(filling_s, mean_s * math.log(all_busy / (1 - LEVEL)))
+    return mean_s * math.log(all_busy / (1 - LEVEL))

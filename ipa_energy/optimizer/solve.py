@@ -168,8 +168,10 @@ def _timed(
 ) -> Result:
     if top_k < 1:
         raise ConfigError(f"{top_k} plans asked for", where="top_k", allowed="1 or more")
-    find = _mix_of if problem.settings.mix else _plans_of
-    plans, bound = find(problem, solver, method, top_k, limit_s=limit_s, start=start)
+    if problem.settings.mix:  # the next best mixes differ from the best as little as one likes
+        plans, bound = _mix_of(problem, solver, method, limit_s=limit_s, start=start)
+    else:
+        plans, bound = _plans_of(problem, solver, method, top_k, limit_s=limit_s, start=start)
     decision_s = time.perf_counter() - start
     status = _status(plans, bound)
     conflict = None
@@ -213,16 +215,9 @@ def _plans_of(
 
 
 def _mix_of(
-    problem: Problem,
-    solver: Solver,
-    method: str,
-    top_k: int,
-    *,
-    limit_s: float | None,
-    start: float,
+    problem: Problem, solver: Solver, method: str, *, limit_s: float | None, start: float
 ) -> Found:
-    """The best mix; the next best ones differ from it by as little as one likes."""
-    del top_k
+    """The best mix."""
     make = mixer_of(solver, method)
     found = solve_mixed(make, problem, None if limit_s is None else Deadline(start + limit_s))
     plans = () if found.parts is None else _checked([build_mix(problem, found.parts)], method)

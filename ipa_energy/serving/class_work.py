@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ipa_energy.arrays import Counts, Floats
+from ipa_energy.records import Option, Stage
+from ipa_energy.serving.observed import Spent, option_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,49 @@ def added(parts: Iterable[ClassWork]) -> tuple[ClassWork, ...]:
         sums = {name: getattr(before, name) + getattr(part, name) for name in _SUMS}
         found[key] = replace(before, requests=before.requests + part.requests, **sums)
     return tuple(found[key] for key in sorted(found, key=lambda key: key[0]))
+
+
+def served_work(
+    stages: Sequence[Stage],
+    served: Sequence[Sequence[tuple[str, str, int]]],
+    spent: Sequence[Spent],
+) -> tuple[ClassWork, ...]:
+    """What stages that really serve did for each class.
+
+    A meter tells replicas apart and not the requests in a batch: what the replicas of an option
+    spent is shared out to classes in proportion to the profile's joules of theirs, and what they
+    held idle to the time that the profile has for them.
+
+    Args:
+        stages: of the pipeline.
+        served: of each stage (what :class:`.observed.Spent` calls an option, class, requests).
+        spent: by each replica, in the same window.
+    """
+    found = []
+    for at, (stage, mine) in enumerate(zip(stages, served, strict=False)):
+        options = {option_name(option): option for option in reversed(stage.options)}
+        for label in dict.fromkeys(label for label, _, _ in mine):
+            its = [one for one in spent if (one.stage, one.option) == (stage.name, label)]
+            by_class = {name: count for option, name, count in mine if option == label}
+            found += _of_option(at, options[label], by_class, its)
+    return added(found)
+
+
+def _of_option(
+    stage: int, option: Option, by_class: Mapping[str, int], spent: Sequence[Spent]
+) -> list[ClassWork]:
+    """What the replicas of one option did."""
+    known = {name: option.of_class(name) or option for name in by_class}
+    joules = [n * known[name].dynamic_energy_j for name, n in by_class.items()]
+    seconds = [n / known[name].throughput_rps for name, n in by_class.items()]
+    if not sum(joules) > 0:  # nobody knows them
+        joules = [float(n) for n in by_class.values()]
+    dynamic_j = math.fsum(one.dynamic_j for one in spent) / math.fsum(joules)
+    idle_j = math.fsum(one.idle_j for one in spent) / math.fsum(seconds)
+    return [
+        ClassWork(stage, name, n, own_j * dynamic_j, own_s * idle_j, n * known[name].accuracy)
+        for (name, n), own_j, own_s in zip(by_class.items(), joules, seconds, strict=True)
+    ]
 
 
 def limits_s(

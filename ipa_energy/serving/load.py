@@ -95,6 +95,10 @@ class ClassesOfRequests:
     names: tuple[str, ...]
     of_request: Counts
 
+    def last(self, count: int) -> Counts:
+        """Of the last so many requests."""
+        return self.of_request[len(self.of_request) - count :]
+
 
 def drawn_classes(counts_per_s: Counts, shares: Mapping[str, float], *, seed: int) -> Counts:
     """(R,) positions of classes drawn by their shares, request by request."""

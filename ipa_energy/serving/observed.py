@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipa_energy.records import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class Spent:
 
     Attributes:
         stage: task name of the stage.
-        option: label of what it runs: ``yolov5n 2c b4``.
+        option: what it runs, by :func:`option_name`.
         replica: its name; no two of a run's have the same.
         idle_j, dynamic_j: joules held while it existed, and above that.
         cpu_s: CPU seconds.
@@ -32,6 +36,11 @@ class Spent:
     cpu_s: float
     requests: int = 0
     batches: int = 0
+
+
+def option_name(option: Option) -> str:
+    """``yolov5n 2c``: an option, whatever its batch."""
+    return f"{option.variant} {option.allocation.label}"
 
 
 def added(one: Spent, other: Spent) -> Spent:

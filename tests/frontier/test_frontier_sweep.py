@@ -61,6 +61,28 @@ def test_a_frontier_shows_the_thirty_percent(tmp_path: Path) -> None:
     assert found.savings_at(0.5) == pytest.approx([0.3])
 
 
+def test_runs_below_the_floor_are_on_no_hull(tmp_path: Path) -> None:
+    """All begin with the small variant for 10 of 60 s; where nothing else can serve, for longer."""
+    free = frontier(pipeline(tmp_path, THIRTY_PERCENT), tmp_path / "cache")
+    assert free.below_floor is None
+    assert min(run.accuracy for run in free.without) == 0.5
+    path = tmp_path / "made-up.yaml"
+    found = frontier(load_experiment(path, {"accuracy_floor": 0.6}), tmp_path / "cache")
+    runs = [*found.without, *found.added]
+    assert runs
+    assert {run.accuracy for run in runs} <= {0.75, 0.8}
+    assert all(hull.corners[0].accuracy >= 0.75 for hull in found.hulls[0])
+    assert found.savings_at(0.75) == pytest.approx([0.3])
+    assert found.below_floor == found.to_json()["below_floor"] == 0
+    counts = ["120"] * 30 + ["4"] * 30
+    (tmp_path / "load.csv").write_text("\n".join(["requests", *counts]) + "\n")
+    changes = {"accuracy_floor": 0.7, "scaling_cap": 2, "latency_sla_s": 100}
+    late = frontier(load_experiment(path, changes), tmp_path / "cache")
+    assert late.below_floor
+    assert all(run.accuracy >= 0.7 - 0.2 / 6 - 1e-6 for run in (*late.without, *late.added))
+    assert f"{late.below_floor} runs below the accuracy_floor left out" in late.sentence()
+
+
 def test_energy_that_adds_nothing_is_said_to(tmp_path: Path) -> None:
     found = frontier(pipeline(tmp_path, NOTHING), tmp_path / "cache")
     savings = [found.savings_at(accuracy)[0] for accuracy in found.accuracies()]

@@ -12,8 +12,14 @@ import numpy as np
 from option_maker import make_option
 from scipy.optimize import linprog
 
-from ipa_energy.optimizer.mixing import FILL
+from ipa_energy.optimizer import mix_uses
 from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.queue_wait import (
+    EXTRA_REPLICAS,
+    fill_quantile,
+    planned_wait_s,
+    replica_wait_s,
+)
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Allocation, Option, RequestClass, Stage
@@ -85,6 +91,7 @@ def mixed_problem(seed: int, widenings: tuple[str, ...]) -> Problem:
         energy_sla_joules=float(rng.uniform(2, 12)) if "energy" in widenings else None,
         accuracy_floor=None,
         mix=True,
+        latency_model="queue" if "queue" in widenings else "service",
         request_classes=tuple(classes) if names else (),
         scaling_cap=int(rng.choice([2, 3, 4])),
         batching_cap=4,
@@ -102,11 +109,18 @@ def mixed_problem(seed: int, widenings: tuple[str, ...]) -> Problem:
     return Program(stages, settings, rules).at(float(rng.uniform(1, 8)))
 
 
-@dataclass
-class Choice:
-    """Replicas and batch waits of one stage: (option, replicas, times the wait of all requests)."""
+@dataclass(frozen=True)
+class Way:
+    """An option on so many replicas, its wait, and the least and the most of the load that it gets.
 
-    parts: list[tuple[Option, int, int]]
+    ``most`` is a share of what its replicas can carry.
+    """
+
+    option: Option
+    replicas: int
+    wait_s: float
+    least: float = 0.0
+    most: float = 1.0
 
 
 def referee(problem: Problem) -> float | None:
@@ -140,26 +154,66 @@ def referee(problem: Problem) -> float | None:
 
 def _choices(
     stage: Stage, settings: Settings, rules: StageRules, load_rps: float, *, bounded: bool
-) -> Iterator[list[tuple[Option, int, int]]]:
+) -> Iterator[list[Way]]:
     most = rules.replicas or settings.scaling_cap
-    ways = []
+    stage_rps = stage.requests_per_input * load_rps
+    queued = bounded and settings.latency_model == "queue"
+    if queued:
+        for option in stage.options:
+            yield from ([way] for way in _alone(option, stage_rps, rules, most))
+    if queued and rules.replicas:
+        return
+    ways: list[list[Way | None]] = []
     for option in stage.options:
-        fills = (1,) if option.batch == 1 else (FILL if bounded else FILL[-1:])
-        ways.append([(option, 0, 1), *((option, n, f) for n in range(1, most + 1) for f in fills)])
+        fills = mix_uses.FILL if bounded else mix_uses.FILL[-1:]
+        fills = (1,) if option.batch == 1 else fills
+        each = [(n, times) for n in range(1, most + 1) for times in fills]
+        if queued:
+            ways.append([None, *(way for pair in each for way in _part(option, *pair, stage_rps))])
+        else:
+            ways.append([None, *(_plain(option, *pair, stage_rps) for pair in each)])
     for parts in itertools.product(*ways):
-        used = [part for part in parts if part[1]]
-        total = sum(n for _, n, _ in used)
+        used = [part for part in parts if part is not None]
+        total = sum(way.replicas for way in used)
         if rules.replicas and (total != rules.replicas or len(used) > 1):
             continue
-        if total > most or total == 0:
+        if total > most or total == 0 or sum(way.least for way in used) > 1 + 1e-9:
             continue
-        if sum(1 / f for o, _, f in used if o.batch > 1) > 1 + 1e-9:
-            continue
-        fastest = [max(o.throughput_rps, *(c.throughput_rps for _, c in o.by_class), 0.0)
-                   if o.by_class else o.throughput_rps for o, _, _ in used]  # fmt: skip
-        carried = sum(n * h for (_, n, _), h in zip(used, fastest, strict=True))
-        if carried >= stage.requests_per_input * load_rps * (1 - 1e-12):
+        carried = sum(way.replicas * way.most * _fastest_rps(way.option) for way in used)
+        if carried >= stage_rps * (1 - 1e-12):
             yield used
+
+
+def _fastest_rps(option: Option) -> float:
+    rates = [each.throughput_rps for _, each in option.by_class]
+    return max(rates) if rates else option.throughput_rps
+
+
+def _plain(option: Option, replicas: int, times: int, stage_rps: float) -> Way:
+    wait_s = times * (option.batch - 1) / stage_rps
+    return Way(option, replicas, wait_s, 1 / times if option.batch > 1 else 0.0)
+
+
+def _part(option: Option, replicas: int, times: int, stage_rps: float) -> Iterator[Way]:
+    """What a part waits: as if it were as busy as it may be, on no more than a known number."""
+    plain = _plain(option, replicas, times, stage_rps)
+    filling_s = (fill_quantile(option.batch) - (option.batch - 1)) * times / stage_rps
+    for busiest in mix_uses.BUSY:
+        for least in mix_uses.LEAST:
+            if least <= replicas:
+                rps = busiest * least * option.throughput_rps
+                queue_s = max(filling_s, replica_wait_s(option, least, rps))
+                yield dataclasses.replace(plain, wait_s=plain.wait_s + queue_s, most=busiest)
+
+
+def _alone(option: Option, stage_rps: float, rules: StageRules, most: int) -> Iterator[Way]:
+    least = max(1, math.ceil(stage_rps / option.throughput_rps * (1 - 1e-12)))
+    counts = range(least, least + EXTRA_REPLICAS + 1)
+    for count in [rules.replicas] if rules.replicas else counts:
+        if least <= count <= most:
+            wait_s = (option.batch - 1) / stage_rps
+            wait_s += planned_wait_s(option, count, stage_rps)
+            yield Way(option, count, wait_s, 1.0)
 
 
 def _shares(problem, stages, classes, *, coupled):  # type: ignore[no-untyped-def]
@@ -170,10 +224,9 @@ def _shares(problem, stages, classes, *, coupled):  # type: ignore[no-untyped-de
     of_stage = 1 / count if settings.accuracy_method == "average" else 1.0
     columns = []  # (stage, part, class, option of the class, delay)
     constant = idle_j = boards = 0.0
-    for s, (stage, parts) in enumerate(stages):
-        stage_rps = stage.requests_per_input * load_rps
-        for p, (option, n, times) in enumerate(parts):
-            delay = times * (option.batch - 1) / stage_rps
+    for s, (_, parts) in enumerate(stages):
+        for p, way in enumerate(parts):
+            option, n, delay = way.option, way.replicas, way.wait_s
             idle_j += n * option.idle_power_w / load_rps
             boards += n * option.units("board")
             constant += settings.beta * n * option.cpu_cores + settings.gamma * option.batch
@@ -255,16 +308,16 @@ def _linear(problem, stages, classes, columns, *, late, idle_j, of_stage, watts,
         for k, each in enumerate(classes):
             a_eq.append([float(c[0] == s and c[2] == k) for c in columns])
             b_eq.append(each.share)
-        for p, (option, n, times) in enumerate(parts):
+        for p, way in enumerate(parts):
             mine = [c[0] == s and c[1] == p for c in columns]
             rate = stage.requests_per_input * load_rps
             a_ub.append(
                 [own * rate / c[3].throughput_rps for own, c in zip(mine, columns, strict=True)]
             )
-            b_ub.append(n)
-            if option.batch > 1:
+            b_ub.append(way.replicas * way.most)
+            if way.least:
                 a_ub.append([-float(one) for one in mine])
-                b_ub.append(-1 / times)
+                b_ub.append(-way.least)
     if coupled and settings.accuracy_floor is not None:
         a_ub.append([-of_stage * a for a in raw])
         b_ub.append(-settings.accuracy_floor)

@@ -12,6 +12,7 @@ from option_maker import make_option
 from seeds import seeds
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.optimizer import mix_uses
 from ipa_energy.optimizer.mixing import what_mixing_does
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Problem, Program
@@ -40,6 +41,38 @@ def test_mixes_equal_brute_force(widenings: tuple[str, ...]) -> None:
             mixed += any(len(stage.parts) > 1 for stage in plan.stages)
     assert feasible > 5
     assert mixed > 0
+
+
+@pytest.mark.parametrize("widenings", [("queue",), ("queue", "floor")], ids="+".join)
+def test_mixes_that_wait_for_their_replicas_equal_brute_force(
+    widenings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a coarse grid, which the referee can try out."""
+    monkeypatch.setattr(mix_uses, "BUSY", (0.6, 0.9))
+    monkeypatch.setattr(mix_uses, "LEAST", (1, 2))
+    monkeypatch.setattr(mix_uses, "FILL", (1, 2))
+    monkeypatch.setattr(mix_uses, "MANY_USES", 1000)
+    feasible = mixed = bound = 0
+    for seed in seeds(20):
+        problem = mixed_problem(seed, widenings)
+        best = referee(problem)
+        result = solve(problem, "highs", limit_s=30)
+        assert bool(result.plans) == (best is not None), seed
+        if best is None:
+            continue
+        plan = result.best
+        assert is_close(plan.objective, best), (seed, plan.objective, best)
+        assert plan.certificate.holds, (seed, plan.label)
+        feasible += 1
+        mixed += any(len(stage.parts) > 1 for stage in plan.stages)
+        bound += plan.objective < solve(without_queues(problem), "highs").best.objective - 1e-6
+    assert min(feasible, mixed, bound) > 0
+
+
+def without_queues(problem: Problem) -> Problem:
+    settings = dataclasses.replace(problem.settings, latency_model="service")
+    stages = [candidates.stage for candidates in problem.stages]
+    return Program(stages, settings, problem.rules).at(problem.load_rps)
 
 
 def program(*options, load_rps: float = 10.0, **settings) -> Problem:  # type: ignore[no-untyped-def]

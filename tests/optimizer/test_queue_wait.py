@@ -13,6 +13,7 @@ from option_maker import make_option
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import find_conflict
+from ipa_energy.optimizer.mix_uses import BUSY
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.queue_wait import (
     EXTRA_REPLICAS,
@@ -22,7 +23,7 @@ from ipa_energy.optimizer.queue_wait import (
 )
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import solve
-from ipa_energy.records import Stage
+from ipa_energy.records import RequestClass, Stage
 
 
 @pytest.mark.parametrize(
@@ -145,10 +146,45 @@ def test_without_it_nothing_of_a_queue_is_told() -> None:
         assert "queue_s" not in plan.to_json()["stages"][0]
 
 
-def test_parts_of_the_load_have_no_queue_of_their_own() -> None:
+def test_classes_of_requests_have_no_queue_of_their_own() -> None:
     program, _ = random_program(4)
-    settings = dataclasses.replace(
-        program.settings, latency_model="queue", mix=True, accuracy_method="sum"
-    )
-    with pytest.raises(ConfigError, match="latency_model: queue with mix"):
+    classes = (RequestClass("a", 0.5), RequestClass("b", 0.5))
+    settings = dataclasses.replace(program.settings, latency_model="queue", request_classes=classes)
+    with pytest.raises(ConfigError, match="queue with classes of requests"):
         Program(program.stages, settings)
+
+
+def mixing(seed: int) -> Problem:
+    program, load_rps = random_program(seed, stages=1 + seed % 2)
+    ends = [[option.accuracy for option in stage.options] for stage in program.stages]
+    floor = 0.6 * sum(map(max, ends)) + 0.4 * sum(map(min, ends))
+    settings = dataclasses.replace(
+        program.settings, latency_model="queue", mix=True, accuracy_method="sum", alpha=0.0,
+        energy_weight=1.0, accuracy_floor=floor or None, latency_sla_s=2.0, scaling_cap=20,
+    )  # fmt: skip
+    return Program(program.stages, settings, program.rules).at(load_rps)
+
+
+def test_each_part_of_a_mix_waits_no_longer_than_was_planned_and_is_never_full() -> None:
+    """And a mix is as good as one option a stage, whose waits are counted to the digit."""
+    parts = 0
+    for seed in range(24):
+        problem = mixing(seed)
+        alone = solve(problem.under(dataclasses.replace(problem.settings, mix=False)))
+        result = solve(problem, "highs")
+        if not alone.plans:
+            continue
+        best = result.best.objective
+        assert best >= alone.best.objective - 1e-8 * max(1.0, abs(alone.best.objective)), seed
+        if problem.settings.latency_sla_s is None:
+            continue
+        assert result.best.latency_s <= problem.settings.latency_sla_s * (1 + 1e-9)
+        for stage in result.best.stages:
+            for part in stage.parts if len(stage.parts) > 1 else ():
+                carries_rps = part.replicas * part.option.throughput_rps
+                assert part.share * stage.load_rps <= max(BUSY) * carries_rps * (1 + 1e-8)
+                assert part.queue_s == planned_wait_s(
+                    part.option, part.replicas, part.share * stage.load_rps
+                )
+                parts += 1
+    assert parts > 1

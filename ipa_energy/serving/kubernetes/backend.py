@@ -199,6 +199,7 @@ class KubernetesBackend(LocalBackend):
             held, self._held = self._held, {stage: Held() for stage in self._held}
         if self._joules is not None and found.end_s > found.start_s:
             found = self._scraped(self._joules, found, held)
+            found = replace(found, work=self._work(found.replicas))
         notes, self._notes = self._notes, []
         return replace(found, notes=(*found.notes, *notes))
 
@@ -466,7 +467,12 @@ def _stage_of(name: str, wanted: Sequence[Wanted]) -> DeployedStage:
     if len(wanted) == 1:
         return DeployedStage(name, one.option, one.replicas, wait_s=one.batch_timeout_s)
     parts = tuple(
-        Part(each.option, each.replicas, ((EVERY_CLASS, each.share),), each.batch_timeout_s)
+        Part(
+            each.option,
+            each.replicas,
+            each.by_class or ((EVERY_CLASS, each.share),),
+            each.batch_timeout_s,
+        )
         for each in wanted
     )
     replicas = sum(part.replicas for part in parts)

@@ -15,7 +15,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -223,12 +223,11 @@ class PodSet(ReplicaSet):
         remote = None if member is None else member.remote
         return remote is not None and await remote.is_ready(HEALTH_S)
 
-    def _served(self, replica: Replica, seconds: float, requests: int = 1) -> None:
-        """A batch of it took so long."""
+    def _served(self, replica: Replica, seconds: float, classes: Sequence[str] = ("",)) -> None:
+        """A batch of it took so long, of requests of these classes."""
         member = self._named(replica.name)
         if member is not None:
-            member.requests += requests
-            member.batches += 1
+            self._count(member, classes)
             cast(Any, member.process).used_s += seconds * member.option.cpu_cores
 
     def _reconcile(self) -> None:

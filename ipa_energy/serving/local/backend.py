@@ -27,8 +27,9 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.profile_table.profile_csv import meta_path
-from ipa_energy.records import joined_meters, weakest_quality
+from ipa_energy.records import EVERY_CLASS, joined_meters, weakest_quality
 from ipa_energy.serving.base import Resumes, Serving, Setting, WallClock
+from ipa_energy.serving.class_work import ClassWork, served_work
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.machine_meter import ESTIMATE
@@ -84,6 +85,7 @@ def serving_of(
             first_s=setting.resumed_at_s,
             first_id=setting.next_request_id,
             payloads=models.payloads,
+            classes=setting.classes,
             on_start=backend.begin,
         )
         if setting.live.exporter_port is not None:
@@ -118,6 +120,7 @@ class LocalBackend:
         self.load: PlaneLoad | None = None
         self._beside_s = 0.0
         self._samples: list[Sample] = []
+        self._by_class: tuple[tuple[tuple[str, str, int], ...], ...] = ()
         self._prometheus: PrometheusProcess | None = None
         self.plane, self.is_taken_over = self._found_or_begun(models)
         resumed = self.is_taken_over
@@ -222,6 +225,7 @@ class LocalBackend:
             started_s=times_s[:, :, 1],
             served_s=times_s[:, :, 2],
             failed=failed,
+            kind=load.kinds(numbers),
         )
         served = self._served(requests, collected, start_s, end_s)
         return replace(served, late_s=table[:, 2] - requests.sending_s)
@@ -241,7 +245,14 @@ class LocalBackend:
     def _wanted(self, stage: DeployedStage) -> tuple[Wanted, ...]:
         """What a stage is to run, an entry for each option."""
         lanes = zip(stage.lanes, stage.shares, strict=True)
-        return tuple(replace(self._part(lane), share=sum(share.values())) for lane, share in lanes)
+        return tuple(
+            replace(
+                self._part(lane),
+                share=sum(share.values()),
+                by_class=() if EVERY_CLASS in share else tuple(share.items()),
+            )
+            for lane, share in lanes
+        )
 
     def _part(self, stage: DeployedStage) -> Wanted:
         option = stage.option
@@ -266,7 +277,7 @@ class LocalBackend:
     ) -> Served:
         """Joules and cores of the window, from sums that were looked at twice a second."""
         report, zero_s = collected.report, self._zero_s
-        self._samples = report.samples
+        self._samples, self._by_class = report.samples, report.by_class
         seconds = math.ceil(end_s - start_s)
         edges_s = np.minimum(start_s + np.arange(seconds + 1), end_s)
         idle_j, dynamic_j, core_s = (
@@ -303,7 +314,12 @@ class LocalBackend:
             embodied_g=None if math.isnan(embodied_g) else embodied_g,
             batches=np.array(report.batches, dtype=np.int64).reshape(-1, 2),
             held_by=report.held_by,
+            work=self._work(report.spent),
         )
+
+    def _work(self, spent: Sequence[Spent]) -> tuple[ClassWork, ...]:
+        """What was done for each class, if replicas spent so much in the window."""
+        return served_work(self._setting.stages, self._by_class, spent)
 
     def _sums(self, name: str, at_s: Sequence[float] | Floats) -> Floats:
         """(times, stages): the ledger's sums at these times of the run, between samples linear."""

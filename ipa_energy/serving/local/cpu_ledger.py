@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from ipa_energy.records import Quality
 from ipa_energy.serving.local.machine_meter import ESTIMATE, Price, Prices
 from ipa_energy.serving.local.replica_set import Member, ReplicaSet
-from ipa_energy.serving.observed import Spent
+from ipa_energy.serving.observed import Spent, option_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class CpuLedger:
         self.by_variant[key] = (so_far_j[0] + idle_j, so_far_j[1] + dynamic_j)
         before = self._spent.get(member.name) or Spent(
             self._sets[index].queue.stage,
-            f"{option.variant} {option.allocation.label}",
+            option_name(option),
             member.name,
             0.0,
             0.0,

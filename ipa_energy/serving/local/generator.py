@@ -10,11 +10,12 @@ sending, hides exactly the requests that a slow server delayed. How late the gen
 reported beside it. Requests are encoded once, before the first is sent, and an answer is not
 decoded: the generator shares the machine that is metered.
 
-It reads one JSON line, ``{"address", "model", "times_s", "payloads"}``, from standard input,
-connects, writes ``{"ready": …}`` and waits for a second line, ``{"start_s": …}``: second 0 by the
-machine's monotonic clock, which all processes share. For every request that left it writes a line
-``[number, sent_s, done_s, trouble]`` in seconds since then, and when all are done ``{"cpu_s": …}``.
-It ends when standard input does.
+It reads one JSON line, ``{"address", "model", "times_s", "payloads", "classes", "kinds"}``, from
+standard input (``classes`` are names and ``kinds`` the position of each request's among them, both
+empty where requests are all alike), connects, writes ``{"ready": …}`` and waits for a second line,
+``{"start_s": …}``: second 0 by the machine's monotonic clock, which all processes share. For every
+request that left it writes a line ``[number, sent_s, done_s, trouble]`` in seconds since then, and
+when all are done ``{"cpu_s": …}``. It ends when standard input does.
 """
 
 from __future__ import annotations
@@ -26,10 +27,17 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import INPUT, Named, Payload, request_bytes, with_id
+from ipa_energy.serving.local.protocol import (
+    INPUT,
+    REQUEST_CLASS,
+    Named,
+    Payload,
+    request_bytes,
+    with_id,
+)
 from ipa_energy.serving.local.rpc import RemoteReplica, run
 from ipa_energy.serving.local.stub_model import end_with_parent
 
@@ -75,6 +83,8 @@ class OpenLoop:
         times_s: when, in seconds since ``start_s``, ascending.
         start_s: second 0 by ``perf_counter``.
         payloads: what, one after the other and again from the first.
+        classes: names of the classes of requests.
+        kinds: of each request the position of its class; empty where they are all alike.
         tensor: how the server calls what it takes.
     """
 
@@ -85,13 +95,20 @@ class OpenLoop:
         *,
         start_s: float,
         payloads: Sequence[Payload],
+        classes: Sequence[str] = (),
+        kinds: Sequence[int] = (),
         tensor: str = INPUT,
     ) -> None:
         self.server = server
         self.times_s = times_s
         self.start_s = start_s
+        self.kinds = kinds
         self.requests = [
-            request_bytes(Named(server.model, "", payload), tensor) for payload in payloads
+            [
+                request_bytes(Named(server.model, "", replace(payload, parameters=said)), tensor)
+                for payload in payloads
+            ]
+            for said in ([{REQUEST_CLASS: name} for name in classes] or [{}])
         ]
         self.finished: asyncio.Queue[Sent] = asyncio.Queue()
 
@@ -109,7 +126,8 @@ class OpenLoop:
         trouble = None
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                encoded = self.requests[number % len(self.requests)]
+                mine = self.requests[self.kinds[number] if self.kinds else 0]
+                encoded = mine[number % len(mine)]
                 await self.server.answer(with_id(encoded, str(number)))
         except ServingError as error:
             trouble = str(error)
@@ -134,7 +152,13 @@ async def _main() -> None:
         return
     end_with_parent()
     loop = OpenLoop(
-        server, job["times_s"], start_s=begin["start_s"], payloads=payloads, tensor=tensor
+        server,
+        job["times_s"],
+        start_s=begin["start_s"],
+        payloads=payloads,
+        classes=job["classes"],
+        kinds=job["kinds"],
+        tensor=tensor,
     )
 
     async def report() -> None:

@@ -110,6 +110,7 @@ class Report:
         notes: what happened to the meter, in words.
         batches: of each stage the requests that it served, and in how many batches.
         held_by: what keeps replicas to their CPUs, in words.
+        by_class: of each stage (option, class, requests) that were served.
     """
 
     arrived_s: list[float]
@@ -122,6 +123,7 @@ class Report:
     notes: tuple[str, ...] = ()
     batches: tuple[tuple[int, int], ...] = ()
     held_by: str = ""
+    by_class: tuple[tuple[tuple[str, str, int], ...], ...] = ()
 
     def then(self, later: Report) -> Report:
         """This one and the next as one."""
@@ -137,6 +139,9 @@ class Report:
             batches=tuple(
                 (mine[0] + new[0], mine[1] + new[1])
                 for mine, new in zip(self.batches, later.batches, strict=True)
+            ),
+            by_class=tuple(
+                (*mine, *new) for mine, new in zip(self.by_class, later.by_class, strict=True)
             ),
         )
 

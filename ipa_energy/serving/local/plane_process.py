@@ -275,6 +275,7 @@ class PlanePipeline:
             notes=(*(prices.take_notes() if prices else ()), *self._take_notes()),
             batches=tuple(fleet.queue.take_served() for fleet in sets),
             held_by=self._groups.told if self._groups else "",
+            by_class=tuple(fleet.take_by_class() for fleet in sets),
         )
 
     def _note(self, what: str) -> None:

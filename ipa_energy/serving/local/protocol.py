@@ -173,6 +173,9 @@ MESSAGES = _declared()
 """Message → its class, by the protocol's names."""
 
 
+REQUEST_CLASS = "request_class"
+"""Parameter of a request that says which class it is of, where requests come in classes."""
+
 INPUT = "input"
 """How the tensor of a request is named to a server that does not say."""
 

@@ -25,7 +25,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch, Repli
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import Replica, StageQueue
 from ipa_energy.serving.local.template import Template
+from ipa_energy.serving.observed import option_name
 from ipa_energy.serving.served import Change, Event, Phase
 
 WATCHED_S = 0.3
@@ -99,6 +100,8 @@ class Wanted:
         slow_after_s: a batch that took longer was a slow one.
         server: what the servers that run it call themselves, where others start them; empty here.
         share: of the stage's requests; below 1 where it is one of several options at once.
+        by_class: class → share of the stage's requests that are of it and come here; empty where
+            classes are dealt out alike.
     """
 
     option: Option
@@ -108,6 +111,7 @@ class Wanted:
     slow_after_s: float = math.inf
     server: str = ""
     share: float = 1.0
+    by_class: tuple[tuple[str, float], ...] = ()
 
     @property
     def label(self) -> str:
@@ -154,6 +158,7 @@ class ReplicaSet:
         self._started = self._slow_tries = 0
         self._failures: Counter[Hashable] = Counter()
         self._vacant: dict[Hashable, list[str]] = {}
+        self._by_class: Counter[tuple[str, str]] = Counter()
         self._retries: dict[Hashable, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = asyncio.Event()
@@ -231,6 +236,11 @@ class ReplicaSet:
         """What happened to replicas since the last call."""
         events, self._events = self._events, []
         return events
+
+    def take_by_class(self) -> tuple[tuple[str, str, int], ...]:
+        """(option, class, requests of it that it served) since the last call."""
+        served, self._by_class = self._by_class, Counter()
+        return tuple((option, name, count) for (option, name), count in served.items())
 
     def take_changes(self) -> list[Change]:
         """The changes that ended since the last call."""
@@ -365,7 +375,8 @@ class ReplicaSet:
             part = self._part_of(member)
             if part is not None:
                 places[member.name] = self._lane_of(part)
-        self.queue.divide(lanes, places)
+        by_class = {self._lane_of(part): dict(part.by_class) for part in parts if part.by_class}
+        self.queue.divide(lanes, places, by_class)
 
     def _drop_all(self, members: list[Member]) -> None:
         for member in members:
@@ -447,12 +458,11 @@ class ReplicaSet:
         await asyncio.sleep(WATCHED_S)
         return member.process.cpu_s() > before_s
 
-    def _served(self, replica: Replica, seconds: float, requests: int = 1) -> None:
-        """A batch of it took so long."""
+    def _served(self, replica: Replica, seconds: float, classes: Sequence[str] = ("",)) -> None:
+        """A batch of it took so long, of requests of these classes."""
         member = self._named(replica.name)
         if member is not None:
-            member.requests += requests
-            member.batches += 1
+            self._count(member, classes)
         wanted = None if member is None else self._part_of(member)
         if member is None or wanted is None:
             return
@@ -473,6 +483,12 @@ class ReplicaSet:
             )
             self._settled.clear()
             self._reconcile()
+
+    def _count(self, member: Member, classes: Sequence[str]) -> None:
+        """It answered a batch of requests of these classes."""
+        member.requests += len(classes)
+        member.batches += 1
+        self._by_class.update((option_name(member.option), name) for name in classes if name)
 
     def _exited(self, member: Member) -> None:
         """Its process has ended, wanted or not."""
@@ -544,9 +560,9 @@ class ReplicaSet:
         task.add_done_callback(self._tasks.discard)
 
 
-def _what(parts: tuple[Wanted, ...]) -> list[tuple[Option, int, float]]:
+def _what(parts: tuple[Wanted, ...]) -> list[tuple[object, ...]]:
     """What of it a change is a change of."""
-    return [(part.option, part.replicas, part.share) for part in parts]
+    return [(part.option, part.replicas, part.share, part.by_class) for part in parts]
 
 
 def _set(remote: RemoteReplica, wanted: Wanted) -> None:

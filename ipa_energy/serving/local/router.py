@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import Named, Payload
+from ipa_energy.serving.local.protocol import REQUEST_CLASS, Named, Payload
 from ipa_energy.serving.local.stage_queue import DroppedError, RefusedError, StageQueue, Visit
 
 
@@ -20,6 +20,8 @@ class Trip:
     Attributes:
         request_id: the client's.
         arrived_s: when it came to the router.
+        request_class: that it says it is of, in its parameter :data:`.protocol.REQUEST_CLASS`;
+            empty if it says nothing.
         left_s: when its answer, or its refusal, left the router; NaN until then.
         stopped_at: index of the stage where it was dropped or failed; −1 if it was served.
         trouble: why it was not served; None if it was.
@@ -30,6 +32,7 @@ class Trip:
 
     request_id: str
     arrived_s: float
+    request_class: str = ""
     left_s: float = math.nan
     stopped_at: int = -1
     trouble: str | None = None
@@ -83,7 +86,8 @@ class Router:
         """
         if named.model not in ("", self.name):
             raise RefusedError(f"no model {named.model!r} is served here; allowed: {self.name}")
-        trip = Trip(named.request_id, self._now_s())
+        request_class = str(named.payload.parameters.get(REQUEST_CLASS, ""))
+        trip = Trip(named.request_id, self._now_s(), request_class)
         self._arrived_s.append(trip.arrived_s)
         payload = named.payload
         self.under_way += 1
@@ -114,7 +118,7 @@ class Router:
             parts = []
         elif queue.stage in self._apart:
             parts = [Payload((element,), payload.parameters) for element in payload.elements]
-        visits = queue.enter_all(parts, trip.arrived_s)
+        visits = queue.enter_all(parts, trip.arrived_s, trip.request_class)
         try:
             if len(visits) == 1:
                 return await visits[0].answer

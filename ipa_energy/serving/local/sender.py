@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from ipa_energy.arrays import Floats
 from ipa_energy.errors import ServingError
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
+from ipa_energy.serving.load import ClassesOfRequests
 
 READY_TIMEOUT_S = 60.0
 EVERYTHING_S = 1e18
@@ -30,14 +31,29 @@ class NotReadyError(ServingError):
 
 
 def generator_job(
-    times_s: Floats, *, address: str, model: str, payloads: Sequence[bytes] = PAYLOADS
+    times_s: Floats,
+    *,
+    address: str,
+    model: str,
+    payloads: Sequence[bytes] = PAYLOADS,
+    classes: ClassesOfRequests | None = None,
 ) -> str:
-    """What :mod:`.generator` is told first: to whom to send what, and when."""
+    """What :mod:`.generator` is told first: to whom to send what, and when.
+
+    Args:
+        times_s: when; the last ones of the trace, where that has begun.
+        address: of the server.
+        model: that is asked for.
+        payloads: byte strings to send in turn.
+        classes: of the requests of the whole trace; None where they are all alike.
+    """
     job = {
         "address": address,
         "model": model,
         "times_s": times_s.tolist(),
         "payloads": [base64.b64encode(payload).decode() for payload in payloads],
+        "classes": list(classes.names) if classes else [],
+        "kinds": classes.last(len(times_s)).tolist() if classes else [],
     }
     return json.dumps(job)
 

@@ -24,8 +24,9 @@
 
 A stage that runs several options at once is *divided* into lanes, one an option, each a queue like
 this with replicas of its own; requests are dealt out to them as they come
-(:mod:`ipa_energy.serving.dealing`). A lane that has lost its last replica gives what it has to the
-others, and gets nothing, until it has one again.
+(:mod:`ipa_energy.serving.dealing`), each class by shares of its own where lanes have such. A lane
+that has lost its last replica gives what it has to the others, and gets nothing, until it has one
+again.
 
 Time is given as a function, seconds by any steady clock; nothing here knows of gRPC or processes.
 """
@@ -36,7 +37,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -108,23 +109,26 @@ class _Lane:
 
     Attributes:
         name: of the option; empty for any.
-        share: of the requests.
+        shares: of the requests of each class where it has shares by class, then of all of them.
         credits: see :mod:`ipa_energy.serving.dealing`.
         waiting: first come, first served.
         free: replicas that have nothing to do, longest first.
     """
 
     name: str
-    share: float
-    credits: list[float] = field(default_factory=lambda: [0.0])
+    shares: tuple[float, ...]
+    credits: list[float] = field(init=False)
     waiting: deque[Visit] = field(default_factory=deque)
     free: deque[_Seat] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
 
+    def __post_init__(self) -> None:
+        self.credits = [0.0] * len(self.shares)
+
     @property
-    def shares(self) -> tuple[float]:
-        """The same, of the one class that there is."""
-        return (self.share,)
+    def share(self) -> float:
+        """Of all requests."""
+        return self.shares[-1]
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +140,7 @@ class Visit:
     queued_s: float
     answer: asyncio.Future[Payload]
     lane: _Lane
+    request_class: str = ""
     started_s: float = math.nan
     served_s: float = math.nan
     tries: int = 0
@@ -169,7 +174,8 @@ class StageQueue:
         stage: its name, for messages.
         drop_limit_s: age from which a request is dropped.
         on_lost: called with a replica that is out, and why.
-        on_served: called with a replica, the seconds that a batch of it took, and its requests.
+        on_served: called with a replica, the seconds that a batch of it took, and the class of
+            each of its requests.
         is_working: asked about a replica that has not answered within its call time-out.
         now_s: the clock.
 
@@ -183,7 +189,7 @@ class StageQueue:
         *,
         drop_limit_s: float = math.inf,
         on_lost: Callable[[Replica, Exception], None] = _ignore,
-        on_served: Callable[[Replica, float, int], None] = _ignore,
+        on_served: Callable[[Replica, float, Sequence[str]], None] = _ignore,
         is_working: Callable[[Replica], Awaitable[bool]] = _never,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -194,9 +200,10 @@ class StageQueue:
         self._served = (0, 0)
         self._now_s = now_s
         self._seats: dict[str, _Seat] = {}
-        self._lanes: dict[str, _Lane] = {"": _Lane("", 1.0)}
+        self._lanes: dict[str, _Lane] = {"": _Lane("", (1.0,))}
+        self._kinds: dict[str, int] = {}
         self._dealt_to = list(self._lanes.values())
-        self._whole = 1.0
+        self._whole = [1.0]
         self._is_divided = False
         self._is_closed = False
 
@@ -215,17 +222,19 @@ class StageQueue:
         """Names of those that take batches."""
         return tuple(name for name, seat in self._seats.items() if not seat.is_leaving)
 
-    def enter(self, payload: Payload, sent_s: float) -> Visit:
-        """Queue a request; await its ``answer``, or cancel it.
+    def enter(self, payload: Payload, sent_s: float, request_class: str = "") -> Visit:
+        """Queue a request, of a class if it has one; await its ``answer``, or cancel it.
 
         The answer raises :class:`DroppedError`, :class:`RefusedError` or :class:`StageFailedError`.
         """
-        (visit,) = self.enter_all((payload,), sent_s)
+        (visit,) = self.enter_all((payload,), sent_s, request_class)
         return visit
 
-    def enter_all(self, payloads: Iterable[Payload], sent_s: float) -> list[Visit]:
+    def enter_all(
+        self, payloads: Iterable[Payload], sent_s: float, request_class: str = ""
+    ) -> list[Visit]:
         """The same with several at once, that may share a batch."""
-        visits = [self._made(payload, sent_s) for payload in payloads]
+        visits = [self._made(payload, sent_s, request_class) for payload in payloads]
         if not self._is_closed:
             for visit in visits:
                 visit.lane.waiting.append(visit)
@@ -233,9 +242,10 @@ class StageQueue:
                 self._dispatch(lane)
         return visits
 
-    def _made(self, payload: Payload, sent_s: float) -> Visit:
+    def _made(self, payload: Payload, sent_s: float, request_class: str) -> Visit:
         answer: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        visit = Visit(payload, sent_s, self._now_s(), answer, self._next_lane())
+        lane = self._next_lane(request_class)
+        visit = Visit(payload, sent_s, self._now_s(), answer, lane, request_class)
         if self._is_closed:
             answer.set_exception(StageFailedError(f"stage {self.stage} is closed"))
         else:
@@ -260,18 +270,32 @@ class StageQueue:
         for lane in list(self._lanes.values()):
             self._dispatch(lane)
 
-    def divide(self, shares: Mapping[str, float], lanes: Mapping[str, str]) -> None:
+    def divide(
+        self,
+        shares: Mapping[str, float],
+        lanes: Mapping[str, str],
+        by_class: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
         """From now on deal out by share whatever waits and comes.
 
         Args:
             shares: lane → its share; empty: any replica serves any request again.
             lanes: replica → the lane that it serves.
+            by_class: lane → class → share of all requests that are of it and go there; None:
+                classes are dealt out alike. So is a class that no lane with a replica has.
         """
+        known = by_class or {}
+        names = list(dict.fromkeys(name for one in known.values() for name in one))
+        vectors = {
+            lane: (*(known.get(lane, {}).get(name, 0.0) for name in names), share)
+            for lane, share in (shares or {"": 1.0}).items()
+        }
         places = {
             name: lanes.get(name, seat.lane.name) if shares else ""
             for name, seat in self._seats.items()
         }
-        if shares == self.shares and all(
+        dealt = {name: lane.shares for name, lane in self._lanes.items() if lane.share}
+        if (bool(shares), vectors, names) == (self._is_divided, dealt, list(self._kinds)) and all(
             seat.lane.name == places[name] for name, seat in self._seats.items()
         ):
             return
@@ -282,14 +306,15 @@ class StageQueue:
             lane.waiting.clear()
             self._forget_timer(lane)
         self._is_divided = bool(shares)
-        self._lanes = {name: _Lane(name, share) for name, share in (shares or {"": 1.0}).items()}
+        self._kinds = {name: kind for kind, name in enumerate(names)}
+        self._lanes = {name: _Lane(name, vector) for name, vector in vectors.items()}
         for name, seat in self._seats.items():
             seat.lane = self._lane_named(places[name])
         for seat in free:
             seat.lane.free.append(seat)
         self._look_who_serves()
         for visit in waiting:
-            visit.lane = self._next_lane()
+            visit.lane = self._next_lane(visit.request_class)
             visit.lane.waiting.append(visit)
         self.wake()
 
@@ -330,17 +355,21 @@ class StageQueue:
         """The lane that a replica of this name serves; one without a share where nobody has it."""
         if not self._is_divided:
             return self._lanes[""]
-        return self._lanes.setdefault(name, _Lane(name, 0.0))
+        return self._lanes.setdefault(name, _Lane(name, (0.0,) * (len(self._kinds) + 1)))
 
-    def _next_lane(self) -> _Lane:
-        """Where the next request goes."""
+    def _next_lane(self, request_class: str) -> _Lane:
+        """Where the next request of a class goes."""
         lanes = self._dealt_to
-        return lanes[0] if len(lanes) == 1 else next_of(lanes, whole=self._whole)
+        if len(lanes) == 1:
+            return lanes[0]
+        kind = self._kinds.get(request_class, -1)
+        kind = kind if self._whole[kind] else -1
+        return next_of(lanes, kind, self._whole[kind])
 
     def _look_who_serves(self) -> None:
         """Deal out to lanes that have replicas; what waits in others goes there."""
         if not self._is_divided:
-            self._dealt_to, self._whole = [self._lanes[""]], 1.0
+            self._dealt_to, self._whole = [self._lanes[""]], [1.0]
             return
         served = {seat.lane.name for seat in self._seats.values() if not seat.is_leaving}
         with_share = [lane for lane in self._lanes.values() if lane.share]
@@ -349,14 +378,15 @@ class StageQueue:
             or [lane for lane in self._lanes.values() if lane.name in served]
             or with_share
         )
-        self._whole = math.fsum(lane.share for lane in self._dealt_to)
+        columns = zip(*(lane.shares for lane in self._dealt_to), strict=True)
+        self._whole = [math.fsum(column) for column in columns]
         left = [lane for lane in self._lanes.values() if lane not in self._dealt_to]
         moved = sorted((v for lane in left for v in lane.waiting), key=lambda v: v.queued_s)
         for lane in left:
             lane.waiting.clear()
             self._forget_timer(lane)
         for visit in moved:
-            visit.lane = self._next_lane()
+            visit.lane = self._next_lane(visit.request_class)
             visit.lane.waiting.append(visit)
         if moved:
             for lane in self._dealt_to:
@@ -446,7 +476,8 @@ class StageQueue:
                 visit.served_s = served_s
                 if not visit.answer.done():
                     visit.answer.set_result(answer)
-            self.on_served(replica, served_s - batch[0].started_s, len(batch))
+            classes = [visit.request_class for visit in batch]
+            self.on_served(replica, served_s - batch[0].started_s, classes)
         finally:
             # Whatever happened, nobody waits for ever.
             left = [v for v in batch if not v.answer.done() and v not in v.lane.waiting]
@@ -497,7 +528,7 @@ class StageQueue:
         wanted = [visit for visit in batch if not visit.answer.done() and not self._is_closed]
         for visit in reversed(wanted):
             if visit.lane not in self._dealt_to:
-                visit.lane = self._next_lane()
+                visit.lane = self._next_lane(visit.request_class)
             visit.lane.waiting.appendleft(visit)
         return len(wanted)
 

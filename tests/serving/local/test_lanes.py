@@ -67,6 +67,24 @@ async def test_requests_go_to_options_by_their_shares_each_with_its_own_batches(
 
 
 @asynchronous
+async def test_classes_go_to_options_by_shares_of_their_own() -> None:
+    small, large = ScriptedReplica("a", mark=b"small"), ScriptedReplica("b", mark=b"large")
+    queue = queue_of(small, large)
+    by_class = {"small": {"easy": 0.6, "hard": 0.1}, "large": {"hard": 0.3}}
+    queue.divide(MIX, {"a": "small", "b": "large"}, by_class)
+
+    def of_class(name: str, count: int) -> list[Visit]:
+        return [queue.enter(Payload((b"x",)), 0.0, name) for _ in range(count)]
+
+    easy, hard, neither = of_class("easy", 60), of_class("hard", 40), ask(queue, 10)
+    assert await served_by(easy) == {"small": 60}
+    assert await served_by(hard) == {"small": 10, "large": 30}
+    assert await served_by(neither) == {"small": 7, "large": 3}
+    queue.remove("a")  # the only one that was to have easy requests
+    assert await served_by(of_class("easy", 5)) == {"large": 5}
+
+
+@asynchronous
 async def test_a_busy_option_delays_only_its_own_requests() -> None:
     small, large = ScriptedReplica("a", mark=b"small"), ScriptedReplica("b", mark=b"large")
     large.go.clear()
