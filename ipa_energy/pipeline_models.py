@@ -283,6 +283,25 @@ def check_requirements(pipeline: Pipeline) -> None:
         )
 
 
+def check_precisions(pipeline: Pipeline, wanted: Sequence[str]) -> None:
+    """Refuse precisions that a pipeline's models cannot be built in.
+
+    A pipeline that knows several names them in ``PRECISIONS``; its ``build`` has the keyword
+    ``precision``.
+
+    Raises:
+        ConfigError: one of these is not among them.
+    """
+    known: Sequence[str] = getattr(pipeline, "PRECISIONS", ())
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(
+                f"the pipeline's models cannot be built in {name}",
+                where="--precision",
+                allowed=", ".join(known) or "PRECISIONS of its pipeline.py, which has none",
+            )
+
+
 def _importable_name(path: Path) -> str:
     """Dotted name of a file within its packages, whose root joins the import path."""
     parts = [path.stem]

@@ -148,6 +148,13 @@ def significant(value: float, digits: int = 3) -> str:
     return fixed(value, decimals)
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 plan``, ``2 plans``, ``3 entries``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
 def signed(value: float, form: str) -> str:
     """A number with its sign, as ``form`` says (``+.2f``); the minus is the one of print."""
     return f"{value:{form}}".replace("-", MINUS)

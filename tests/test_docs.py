@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +17,7 @@ import pytest
 import yaml
 
 import ipa_energy
-from ipa_energy.cli import build_parser
+from ipa_energy.cli import build_parser, main
 from ipa_energy.config import json_schema
 from ipa_energy.workloads.shapes import named_workload
 
@@ -146,6 +148,48 @@ def test_the_pages_are_built_without_warnings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     run(command, ROOT)
     assert "energy_weight" in (tmp_path / "keys" / "index.html").read_text("utf-8")
+
+
+def printed(pipeline: str, weights: dict[str, float], folder: Path) -> list[str]:
+    """Lines of ``make run``'s comparison of a pipeline at these weights, words one space apart."""
+    folders = [str(folder / name) for name in weights]
+    for place, weight in zip(folders, weights.values(), strict=True):
+        asked = ["--energy-weight", str(weight), "--out", place, "--quiet"]
+        assert main(["run", str(ROOT / "configs" / f"{pipeline}.yaml"), *asked]) == 0
+    text = io.StringIO()
+    with redirect_stdout(text):
+        assert main(["compare", *folders, "--no-hindsight"]) == 0
+    return [" ".join(line.split()) for line in text.getvalue().splitlines()]
+
+
+def first_sentence(name: str) -> str:
+    """What the README has of the headline of a comparison."""
+    (said,) = re.findall(rf"^({name}: .*) …$", (ROOT / "README.md").read_text("utf-8"), re.M)
+    return str(said)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_figures_of_the_video_pipeline_are_what_make_run_prints(tmp_path: Path) -> None:
+    lines = printed("video", {"video-ipa": 0, "video-energy": 2}, tmp_path)
+    assert lines[0].startswith(first_sentence("video-energy"))
+    table = (DOCS / "comparison.md").read_text("utf-8").split("```")[1]
+    shown = [*(ROOT / "README.md").read_text("utf-8").splitlines(), *table.splitlines()]
+    begins = [
+        " ".join(line.split())
+        for line in shown
+        if re.match(r"video-energy +1|video-ipa +1| +vs first ", line)
+    ]
+    assert len(begins) == 5
+    for begin in begins:
+        assert any(line.startswith(begin) for line in lines), begin
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_boards_save_is_what_make_run_prints(tmp_path: Path) -> None:
+    lines = printed("boards", {"boards-ipa": 0, "boards-energy": 20}, tmp_path)
+    assert lines[0].startswith(first_sentence("boards-energy"))
 
 
 def test_the_load_of_the_comparison_is_that_of_its_trace() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import ipa_energy
 from ipa_energy.cli import main
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.runlog import read_run
@@ -47,6 +50,23 @@ def test_damaged_files_are_told_without_python(
     with pytest.raises(ConfigError) as caught:
         read_run(path)
     assert str(caught.value) == f"{path / name}: " + says.removeprefix(f"{name}: ")
+
+
+def test_no_message_says_its_place_twice() -> None:
+    """``ConfigError("prices names core", where="prices")`` reads "prices: prices names core"."""
+    package = Path(ipa_energy.__file__).parent
+    twice = []
+    for path in package.rglob("*.py"):
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)) if "ConfigError(" in text else ():
+            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ConfigError"):
+                continue
+            begin = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else None
+            what = ast.unparse(begin or node.args[0]).strip("'\"f")
+            place = [ast.unparse(key.value) for key in node.keywords if key.arg == "where"]
+            if place and place[0].startswith("'") and re.match(place[0].strip("'") + r"\b", what):
+                twice.append(f"{path.name}:{node.lineno}: {what}")
+    assert twice == []
 
 
 def test_control_characters_of_a_message_reach_no_terminal_raw(

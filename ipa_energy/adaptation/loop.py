@@ -218,6 +218,7 @@ class Adapter:
             method=self.method,
             top_k=PLANS_COMPARED,
             limit_s=self.limit_s,
+            only_equal=True,
         )
         if self.known is not None:
             self.known[key] = result

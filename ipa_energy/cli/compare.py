@@ -78,13 +78,12 @@ def compare(args: argparse.Namespace) -> int:
         made_from = {run.name: experiment_of(run) for run in runs}
     found = {}
     if not args.no_hindsight:
-        found = {
-            run.name: yardsticks(
-                experiment, run, runs[0] if index else None, show_progress=show_progress
-            )
-            for index, run in enumerate(runs)
-            if (experiment := made_from[run.name]) is not None
-        }
+        with _bar("hindsight", "simulation", shown=show_progress) as bar:
+            found = {
+                run.name: yardsticks(experiment, run, runs[0] if index else None, ran=bar.update)
+                for index, run in enumerate(runs)
+                if (experiment := made_from[run.name]) is not None
+            }
     savings = {}
     if not args.no_yardstick:
         savings = _savings(made_from, figures, show_progress=show_progress)
@@ -129,16 +128,21 @@ def _savings(
     show_progress: bool,
 ) -> dict[str, Saving]:
     """Run name → what its energy saves, for those that have energy in their objective."""
-    from tqdm import tqdm
-
     from ipa_energy.frontier.sweep import saving_study
 
     asked = [saving_study(made_from[run.name], run) for run in figures]
     studies = [study for study in asked if study is not None]
     total = sum(study.runs for study in studies)
-    hidden = not (show_progress and sys.stderr.isatty())
-    with tqdm(total=total, desc="yardstick", unit="run", leave=False, disable=hidden) as bar:
+    with _bar("yardstick", "run", shown=show_progress, total=total) as bar:
         return {study.figures.name: study.conduct(ran=bar.update) for study in studies}
+
+
+def _bar(name: str, unit: str, *, shown: bool, total: int | None = None) -> Any:
+    """A progress bar on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    hidden = not (shown and sys.stderr.isatty())
+    return tqdm(total=total, desc=name, unit=f" {unit}", leave=False, disable=hidden)
 
 
 def _check_places(args: argparse.Namespace) -> None:

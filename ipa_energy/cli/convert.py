@@ -171,10 +171,12 @@ def _power_model(args: argparse.Namespace) -> PowerModel | None:
 
 
 def _summary(series: SeriesImport) -> str:
+    from ipa_energy.tables import counted
+
     qualities = [row.quality or "without energy" for row in series.rows]
     counts = ", ".join(f"{qualities.count(kind)} {kind}" for kind in dict.fromkeys(qualities))
     left_out = f"; {len(series.skipped)} left out" if series.skipped else ""
-    return f"{series.stage}: {len(series.rows)} entries ({counts}){left_out}"
+    return f"{series.stage}: {counted(len(series.rows), 'entry')} ({counts}){left_out}"
 
 
 def _to_ipa(args: argparse.Namespace) -> int:

@@ -174,7 +174,7 @@ def _reporter(*, silent: bool) -> Callable[[CommandTrial], None]:
         nonlocal number
         number += 1
         if not silent:
-            energy = "too short" if trial.energy is None else f"{trial.energy_j:.4g} J"
+            energy = "too short" if trial.energy is None else f"{_figure(trial.energy_j)} J"
             failed = f", exit status {trial.exit_status}" if trial.exit_status else ""
             line = f"trial {number}: {energy} in {trial.duration_s:.3f} s{failed}"
             print(f"ipa-energy: {line}", file=sys.stderr)
@@ -250,11 +250,13 @@ def _joules(value: float, half_width: float) -> str:
     if math.isnan(value):
         return "unknown"
     interval = "" if math.isnan(half_width) else f" ± {half_width:.2g}"
-    return f"{value:.4g}{interval} J"
+    return f"{_figure(value)}{interval} J"
 
 
 def _figure(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.4g}"
+    from ipa_energy.tables import signed
+
+    return "unknown" if math.isnan(value) else signed(value, ".4g")
 
 
 def _too_short(found: CommandEnergy) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.output import print_json
@@ -32,8 +34,9 @@ def optimize_together(args: argparse.Namespace, plan_lines: PlanLines) -> int:
     loads = _loads(args)
     planners = []
     for path in args.pipeline:
-        planner = load_planner(path, chosen_overrides(args), policy=args.policy)
-        planner.warn_of_excluded()
+        with _warnings_of(str(path)):
+            planner = load_planner(path, chosen_overrides(args), policy=args.policy)
+            planner.warn_of_excluded()
         planners.append(planner)
     gpus, capacity = shared_pools(planners, args.pool)
     problems = [
@@ -48,6 +51,25 @@ def optimize_together(args: argparse.Namespace, plan_lines: PlanLines) -> int:
     else:
         print(_text(found, planners, loads, plan_lines))
     return EXIT_DONE
+
+
+@contextmanager
+def _warnings_of(name: str) -> Iterator[None]:
+    """Say of each warning which pipeline it is about."""
+
+    def named(record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith(name):  # by another handler, or by who warns
+            record.msg, record.args = f"{name}: {record.getMessage()}", ()
+        return True
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(named)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(named)
 
 
 def _name(planner: Planner) -> str:

@@ -68,7 +68,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
 def patch(args: argparse.Namespace) -> int:
     """Do it, then say how things stand."""
     from ipa_energy.plugin.checkout import open_checkout
-    from ipa_energy.plugin.environment import missing
+    from ipa_energy.plugin.environment import in_short, missing
     from ipa_energy.plugin.patch_set import bundled_patches, load_patch_set
     from ipa_energy.plugin.patching import state_of
 
@@ -96,7 +96,7 @@ def patch(args: argparse.Namespace) -> int:
     else:
         print(_text(args.action, checkout, patches, state, outcome))
         if lacks:
-            print(_lacks_text(args.action, checkout, lacks))
+            print(_lacks_text(args.action, checkout, in_short(lacks)))
     return EXIT_DONE
 
 

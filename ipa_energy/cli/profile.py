@@ -97,6 +97,7 @@ def _add_repeatable(parser: argparse.ArgumentParser) -> None:
         ("--cores", int, "C", "of a replica; repeatable"),
         ("--replicas", int, "N", at_once),
         ("--load", float, "RPS", "measure at this load too, below saturation; repeatable"),
+        ("--precision", str, "P", "of the models' numbers, such as float16; repeatable"),
     ):
         parser.add_argument(option, type=kind, action="append", metavar=metavar, help=words)
     parser.add_argument(
@@ -130,6 +131,7 @@ def profile(args: argparse.Namespace) -> int:
         "batches": args.batch,
         "allocations": args.cores,
         "loads_rps": args.load,
+        "precisions": args.precision,
         "trials": args.trials,
     }
     sweep = measured(
@@ -170,13 +172,17 @@ def _seconds(text: str) -> float:
 
 def _summary(sweep: Sweep, out: Path) -> list[str]:
     """What it came to, a line each for the figures, their steadiness, and the replicas."""
-    counts = f"{len(sweep.rows)} entries measured, {len(sweep.kept)} kept"
+    from ipa_energy.tables import counted
+
+    counts = f"{counted(len(sweep.rows), 'entry')} measured, {len(sweep.kept)} kept"
     if sweep.predicted:
         counts += f", {len(sweep.predicted)} predicted (estimated, in the meta file)"
     place = str(out) if out.exists() else f"no {out.name} is written"
     lines = [f"{counts}: {place}", sweep.stability.summary]
     if sweep.remaining:
-        lines.append(f"time is up, {sweep.remaining} trials are left: the same with --resume")
+        lines.append(
+            f"time is up, still to do: {counted(sweep.remaining, 'trial')}; the same with --resume"
+        )
     for stage, fits in sweep.fit.items():
         errors = [
             f"{name} {fit['held_out']['relative_mae']:.1%}"

@@ -272,7 +272,9 @@ def _generator_words(out: Path) -> str:
 
 def _class_words(one: dict[str, Any]) -> str:
     """What one class of requests came to."""
-    words = f"class {one['name']}: {one['requests']} requests"
+    from ipa_energy.tables import counted
+
+    words = f"class {one['name']}: {counted(one['requests'], 'request')}"
     if one["sla_attainment"] is not None and one["latency_sla_s"] is not None:
         words += f", {one['sla_attainment']:.2%} inside {one['latency_sla_s']:g} s"
     if one["joules_per_request"] is not None:
@@ -281,6 +283,8 @@ def _class_words(one: dict[str, Any]) -> str:
 
 
 def _summary(name: str, found: dict[str, Any], out: Path) -> str:
+    from ipa_energy.tables import counted
+
     notice = notice_of(found["meter"])
     joules, total_j = found["joules_per_request"], found["energy_j"]
     if joules is not None:
@@ -297,7 +301,7 @@ def _summary(name: str, found: dict[str, Any], out: Path) -> str:
         energy += f", {in_cap:.2%} of the intervals inside the energy SLA of {cap_j:g} J"
     attainment, cores = found["sla_attainment"], found["cores_mean"]
     return (
-        f"{name}: {found['requests']} requests, {found['dropped']} dropped"
+        f"{name}: {counted(found['requests'], 'request')}, {found['dropped']} dropped"
         + (f", {found['failed']} failed" if found["failed"] else "")
         + (f", {attainment:.2%} inside the SLA" if attainment is not None else "")
         + f", {energy}"

@@ -34,9 +34,12 @@ from ipa_energy.serving.class_work import limits_s
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.served import Requests, Served, with_grams
-from ipa_energy.serving.simulated.backend import simulated
+from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.tally import LOG_RESOLUTION_S
+
+WINDOW_S = 600
+"""About so long is simulated before what was noted of requests is put together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +248,17 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
     stages = tuple(_only_used(stage, course) for stage in planner.stages)
     classes = classes_of(config, experiment.workload)
     start = course.deployments[0][1]
-    backend = simulated(Setting(config, stages, start, load, classes=classes)).backend
+    setting = Setting(config, stages, start, load, classes=classes)
+    backend = SimulatedBackend.of(setting, moments=False)
     ends_s = [second for second, _ in course.deployments[1:]] + [len(counts)]
-    windows = []
+    windows, closed_s = [], 0
     for index, ((_, deployment), end_s) in enumerate(zip(course.deployments, ends_s, strict=True)):
         if index:
             backend.deploy(deployment)
-        windows.append(backend.collect(float(end_s)))
+        backend.advance(float(end_s))
+        if end_s - closed_s >= WINDOW_S:
+            windows.append(backend.collect(float(end_s)))
+            closed_s = end_s
     windows.append(backend.collect(math.inf))
     answered = [one.requests.dropped_at < 0 for one in windows]
     sent_s, done_s = (

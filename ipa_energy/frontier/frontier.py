@@ -19,7 +19,7 @@ from ipa_energy.optimizer.problem import combine_accuracy
 from ipa_energy.planning.sites import require_one_place
 from ipa_energy.records import Quality, joined_meters, joules_from, notice_of
 from ipa_energy.runner import initial_configuration
-from ipa_energy.tables import Head, Row, Table, Value, percent, share
+from ipa_energy.tables import Head, Row, Table, Value, counted, percent, share
 
 ROWS = 12
 """Accuracies at which the hulls are shown side by side."""
@@ -123,7 +123,7 @@ class Frontier:
             f"At equal accuracy, with at least {share(self.attainment)} of the requests in time,"
             f" energy in the objective saves {share(self.mean_saving)} of the joules in the mean"
             f" over all accuracies, {share(min(savings))} to {share(max(savings))}"
-            f" ({self.quality or 'no'} joules, {_count(len(self.seeds), 'seed')})"
+            f" ({self.quality or 'no'} joules, {counted(len(self.seeds), 'seed')})"
             f"{self._left_out()}"
         )
 
@@ -131,7 +131,7 @@ class Frontier:
         """Which runs are not counted, if any."""
         if not self.below_floor:
             return ""
-        return f"; {_count(self.below_floor, 'run')} below the accuracy_floor left out"
+        return f"; {counted(self.below_floor, 'run')} below the accuracy_floor left out"
 
     def table(self) -> Table:
         """Both hulls at the same accuracies."""
@@ -168,10 +168,6 @@ class Frontier:
             "without_energy": self.without,
             "with_energy": self.added,
         }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def frontier_of(

@@ -87,10 +87,14 @@ def course_of_run(experiment: Experiment, run: Run) -> Course:
     """What a run had in force."""
     planner, seconds = experiment.planner, experiment.workload.duration_s
     found: list[tuple[int, Deployment]] = []
+    known: dict[str, Deployment] = {}
     for step in run.steps:
         if step.start_s >= seconds or not step.stages:
             continue
-        deployment = configuration_of(planner, step)
+        label = " | ".join(stage.label for stage in step.stages)
+        if label not in known:  # a profile may have thousands of options
+            known[label] = configuration_of(planner, step)
+        deployment = known[label]
         if not found or deployment != found[-1][1]:
             found.append((int(step.start_s), deployment))
     return Course(tuple(found), math.nan)

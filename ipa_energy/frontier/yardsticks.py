@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,11 @@ class Judge:
 
     Args:
         experiment: pipeline and trace; its seed is that of the simulations.
+        ran: called after each simulation.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
+    def __init__(self, experiment: Experiment, ran: Callable[[], object] = lambda: None) -> None:
+        self.experiment, self._ran = experiment, ran
         self._known: dict[object, Found] = {}
 
     def __call__(self, deployments: Sequence[tuple[int, Deployment]]) -> Found:
@@ -101,6 +102,7 @@ class Judge:
             planner = self.experiment.planner
             course = Course(tuple(deployments), math.nan)
             found = outturn(self.experiment, course, planner.config.seed)
+            self._ran()
             value = worth(self.experiment, course, found)
             self._known[key] = Found(course, found, -math.inf if math.isnan(value) else value)
         return self._known[key]
@@ -286,7 +288,11 @@ class Yardsticks:
 
 
 def yardsticks_of(
-    run: Run, first: Run | None = None, *, cache: Path | None = None, show_progress: bool = False
+    run: Run,
+    first: Run | None = None,
+    *,
+    cache: Path | None = None,
+    ran: Callable[[], object] = lambda: None,
 ) -> Yardsticks | None:
     """A run's yardsticks, from the copies of config, profile and trace in its folder.
 
@@ -296,12 +302,12 @@ def yardsticks_of(
         run: what is held against them.
         first: another run that gains are counted from.
         cache: folder of the cache; None: the user's.
-        show_progress: a progress bar on a terminal's stderr.
+        ran: called after each simulation, for a progress bar.
     """
     experiment = experiment_of(run)
     if experiment is None:
         return None
-    return yardsticks(experiment, run, first, cache=cache, show_progress=show_progress)
+    return yardsticks(experiment, run, first, cache=cache, ran=ran)
 
 
 def yardsticks(
@@ -310,7 +316,7 @@ def yardsticks(
     first: Run | None = None,
     *,
     cache: Path | None = None,
-    show_progress: bool = False,
+    ran: Callable[[], object] = lambda: None,
 ) -> Yardsticks:
     """The yardsticks of a run that was made from an experiment; see :func:`yardsticks_of`."""
     if not is_known(experiment.planner.program.settings):
@@ -320,7 +326,7 @@ def yardsticks(
         logger.warning("%s: the yardsticks are plans in one place: none for sites", run.name)
         return Yardsticks()
     name = f"hindsight-{cache_key(experiment, [], [experiment.planner.config.seed])}.json"
-    found = kept_in_cache(cache, name, lambda: _courses(experiment))
+    found = kept_in_cache(cache, name, lambda: _courses(experiment, ran))
     courses = {kind: _course(experiment, one) for kind, one in found.items() if one}
     figures, worths = {}, {}
     for kind, course in courses.items():
@@ -328,7 +334,7 @@ def yardsticks(
         how: dict[str, Any] = {"course": course.deployments}
         if kind == "static":
             how = {"fixed": course.deployments[0][1]}
-        made = run_experiment(experiment, name=called, show_progress=show_progress, **how)
+        made = run_experiment(experiment, name=called, **how)
         detail = _label(course.deployments[0][1]) if kind == "static" else None
         figures[kind] = replace(metrics(made), detail=detail)
         worths[kind] = worth(experiment, course, outturn_of_run(figures[kind]))
@@ -355,9 +361,9 @@ def _label(deployment: Deployment) -> str:
     return " | ".join(f"{run.option.label} x{run.replicas}" for run in deployment)
 
 
-def _courses(experiment: Experiment) -> dict[str, Any]:
+def _courses(experiment: Experiment, ran: Callable[[], object]) -> dict[str, Any]:
     """Both courses as plain JSON."""
-    judge = Judge(experiment)
+    judge = Judge(experiment, ran)
     static = best_static(judge)
     found = {"static": static, "hindsight": best_in_hindsight(judge, static)}
     return {kind: one and _plain(experiment, one.course) for kind, one in found.items()}

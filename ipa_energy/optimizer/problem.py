@@ -480,8 +480,7 @@ def _check_mix(settings: Settings) -> None:
         )
     if settings.mix and settings.accuracy_method == "multiply":
         raise ConfigError(
-            "accuracy_method: multiply with mix: true: a product of means by share is no linear"
-            " program",
+            "multiply with mix: true: a product of means by share is no linear program",
             where="accuracy_method",
             allowed="sum or average, or mix: false",
         )
@@ -490,7 +489,7 @@ def _check_mix(settings: Settings) -> None:
 def _check_prices(settings: Settings) -> None:
     if "core" in settings.prices:
         raise ConfigError(
-            f"prices names core: {settings.prices['core']:g}",
+            f"core costs {settings.prices['core']:g}",
             where="prices",
             allowed="resources other than cores",
             fix="beta is the price of a core",

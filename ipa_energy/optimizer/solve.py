@@ -122,7 +122,8 @@ def solve(
         LicenceError: the method's licence is missing or too small.
     """
     solver = _solver(method)
-    return _timed(problem, solver, method, top_k, limit_s=limit_s, start=time.perf_counter())
+    start = time.perf_counter()
+    return _timed(problem, solver, method, top_k, limit_s=limit_s, start=start)
 
 
 def decide(
@@ -131,15 +132,21 @@ def decide(
     method: str = DEFAULT_METHOD,
     top_k: int = 1,
     limit_s: float | None = None,
+    *,
+    only_equal: bool = False,
 ) -> Result:
     """:func:`solve` at a load or moment; building the problem counts as part of the decision.
+
+    With ``only_equal`` the plans are those of :attr:`Result.equally_good`.
 
     Raises:
         ConfigError: as :func:`solve`, or a load that is not a positive finite number.
     """
     solver = _solver(method)  # its import is no part of a decision
     start = time.perf_counter()
-    return _timed(program.at(load_rps), solver, method, top_k, limit_s=limit_s, start=start)
+    problem = program.at(load_rps)
+    asked = (method, top_k, only_equal)
+    return _timed(problem, solver, *asked, limit_s=limit_s, start=start)
 
 
 def _solver(method: str) -> Solver:
@@ -162,6 +169,7 @@ def _timed(
     solver: Solver,
     method: str,
     top_k: int,
+    only_equal: bool = False,
     *,
     limit_s: float | None,
     start: float,
@@ -171,7 +179,8 @@ def _timed(
     if problem.settings.mix:  # the next best mixes differ from the best as little as one likes
         plans, bound = _mix_of(problem, solver, method, limit_s=limit_s, start=start)
     else:
-        plans, bound = _plans_of(problem, solver, method, top_k, limit_s=limit_s, start=start)
+        asked = (method, top_k, only_equal)
+        plans, bound = _plans_of(problem, solver, *asked, limit_s=limit_s, start=start)
     decision_s = time.perf_counter() - start
     status = _status(plans, bound)
     conflict = None
@@ -201,17 +210,31 @@ def _plans_of(
     solver: Solver,
     method: str,
     top_k: int,
+    only_equal: bool,
     *,
     limit_s: float | None,
     start: float,
 ) -> Found:
     """The best plans of one option a stage."""
     within = getattr(solver, "within", None)
+    bound = None
     if limit_s is None or within is None:
-        return checked_plans(problem, _settled(problem, solver, method, top_k), method), None
-    bounded = within(problem, top_k, Deadline(start + limit_s))
-    choices = _ordered_in_time(problem, bounded, method, top_k)
-    return checked_plans(problem, choices, method), bounded.bound
+        choices = _settled(problem, solver, method, top_k)
+    else:
+        bounded = within(problem, top_k, Deadline(start + limit_s))
+        choices, bound = _ordered_in_time(problem, bounded, method, top_k), bounded.bound
+    if only_equal:  # a plan takes longer to build than to find
+        choices = _equal(problem, choices)
+    return checked_plans(problem, choices, method), bound
+
+
+def _equal(problem: Problem, choices: Sequence[Choice]) -> list[Choice]:
+    """Those that may be as good as the first; their plans say to the last bit which are."""
+    if not choices:
+        return []
+    best = problem.worth(choices[0])
+    room = 2 * EQUAL_OBJECTIVE_RTOL * max(1.0, abs(best))
+    return [choice for choice in choices if best - problem.worth(choice) <= room]
 
 
 def _mix_of(

@@ -260,12 +260,17 @@ def best_course(
     """
     held = weights.core_s * changes.held_core_s
     gains = gains_of(steps, plans, weights, margin=margin, latency_sla_s=latency_sla_s)
+    more_j, joules_j = changes.meanwhile_j - plans.dynamic_j, changes.joules
+    least_rps = float(changes.meanwhile_rps.min())
 
     def cost(step: int) -> Floats:
-        more_j = changes.meanwhile_j - plans.dynamic_j
-        joules = changes.joules + steps.early[step] * more_j
-        lacking = np.maximum(0.0, margin * steps.early_rps[step] - changes.meanwhile_rps)
-        found: Floats = weights.joule[step] * joules + held + LACKING * lacking
+        found: Floats = steps.early[step] * more_j
+        found += joules_j
+        found *= weights.joule[step]
+        found += held
+        needed_rps = margin * steps.early_rps[step]
+        if needed_rps > least_rps:
+            found += LACKING * np.maximum(0.0, needed_rps - changes.meanwhile_rps)
         return found
 
     return viterbi(gains, cost, first)
@@ -298,10 +303,11 @@ def viterbi(gains: Floats, cost: Callable[[int], Floats], first: int) -> list[in
     best = np.full(gains.shape[1], -np.inf)
     best[first] = gains[0, first]
     came: list[Ints] = []
+    states = np.arange(len(best))
     for step in range(1, len(gains)):
         through = best[:, None] - cost(step)
         came.append(through.argmax(axis=0))
-        best = through.max(axis=0) + gains[step]
+        best = through[came[-1], states] + gains[step]
     at = int(best.argmax())
     course = [at]
     for back in reversed(came):

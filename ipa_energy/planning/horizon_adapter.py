@@ -76,7 +76,7 @@ def _refuse_what_cannot_look_ahead(settings: Settings) -> None:
     for key, is_set in (("mix: true", settings.mix), ("gpus", bool(settings.gpus))):
         if is_set:
             raise ConfigError(
-                f"controller: horizon does not know {key}",
+                f"horizon does not know {key}",
                 where="controller",
                 allowed="interval",
                 fix="leave one of them out",

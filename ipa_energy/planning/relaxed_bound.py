@@ -39,7 +39,7 @@ more than this, with λ for each late or lost one on top; a few λ are tried.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,12 @@ from ipa_energy.optimizer.stage_columns import accuracy_scores
 from ipa_energy.planning.hindsight import known
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.replica_start import Told, ready_after_s
-from ipa_energy.serving.simulated.replicas import Server, batch_profile, server_of
+from ipa_energy.serving.simulated.replicas import (
+    BatchProfile,
+    Server,
+    batch_profile,
+    server_of,
+)
 
 ODDS = 1e9
 """One run in so many may have service times that are shorter than any the bound holds for."""
@@ -128,22 +133,39 @@ def objective_bound(
     total = 0.0
     for index, stage in enumerate(stages):
         scores = _accuracy_shares(stages, settings, index)
+        holders = _holders(stage, scores, settings, weights, reconfiguration_s)
         found = []
         for theta, tilt in _tries(stage, weights, counts_rps):
-            servers = _servers(
-                stage,
-                scores,
-                settings,
-                weights,
-                reconfiguration_s=reconfiguration_s,
-                theta=theta,
-                tilt=tilt,
-            )
+            in_place = isinstance(reconfiguration_s, Mapping)
+            servers = _servers(holders, weights.joule, theta, tilt, in_place=in_place)
             found.append(_StageBound(stage, servers, counts_rps, run, interval_s, theta, tilt))
         # The dearest price first: it says which of them is worth the others.
         best = min(found, key=lambda one: one.at(one.prices[-1]))
-        total += min(best.at(price) for price in best.prices)
+        total += _least(best.at, best.prices)
     return total
+
+
+def _least(at: Callable[[float], float], prices: Sequence[float]) -> float:
+    """The least of a convex function at some ascending places.
+
+    :meth:`_StageBound.at` is one: costs that are capped are concave in λ, and what is left of a
+    greatest worth is convex in them.
+    """
+    known: dict[int, float] = {}
+
+    def value(index: int) -> float:
+        if index not in known:
+            known[index] = at(prices[index])
+        return known[index]
+
+    low, high = 0, len(prices) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if value(middle) <= value(middle + 1):
+            high = middle
+        else:
+            low = middle + 1
+    return min(value(low), *known.values())
 
 
 def _accuracy_shares(stages: Sequence[Stage], settings: Settings, index: int) -> list[float]:
@@ -243,52 +265,77 @@ def _best_sequence(
         end = sums[-1] if k + 1 == len(begins) else sent(opens[k + 1])
         gains[k] -= cost * max(0.0, end - start)
     either = [0.0, *(sent(closes[k]) - sent(opens[k]) for k in range(1, len(begins)))]
-    cheaper = np.minimum.outer(cost, cost)
     total: Floats = gains[0]
     for k in range(1, len(begins)):
-        total = (total[:, None] - either[k] * cheaper).max(axis=0) + gains[k]
+        # max over y of total_y − n·min(cost_y, cost_x), n ≥ 0: whichever of the two is cheaper.
+        before = (total - either[k] * cost).max()
+        total = np.maximum(before, total.max() - either[k] * cost) + gains[k]
     return float(total.max())
 
 
-def _servers(
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """A server with what of it no θ and no s changes.
+
+    Attributes:
+        steady, ready_s: as in :class:`_Servers`.
+        ways: by how many replicas work at once: weight of a second of one, and its batches.
+    """
+
+    steady: float
+    ready_s: float
+    ways: list[tuple[float, BatchProfile]]
+
+
+def _holders(
     stage: Stage,
     scores: Sequence[float],
     settings: Settings,
     weights: BoundWeights,
-    *,
     reconfiguration_s: Told,
-    theta: float,
-    tilt: float,
-) -> _Servers:
+) -> list[_Holder]:
     by_server: dict[Server, list[tuple[Option, float]]] = {}
     for option, score in zip(stage.options, scores, strict=True):
         by_server.setdefault(server_of(option), []).append((option, score))
-    rows = []
+    holders = []
     for found in by_server.values():
         options = [option for option, _ in found]
         prices = sum(price * options[0].units(name) for name, price in settings.prices.items())
         steady = max(score for _, score in found) - prices
         steady -= settings.gamma * min(option.batch for option in options)
-        holds, request = [], []
+        ways = []
         for replicas in range(1, 1 + max(option.most_measured for option in options)):
             here = [option.at(replicas) for option in options]
             idle_w = min(known(option.idle_power_w) for option in here)
             held = weights.joule * idle_w + weights.core_s * options[0].cpu_cores
-            holds.append(held)
-            request.append(_least_request(here, weights.joule, (1 - theta) * held, tilt))
+            ways.append((held, batch_profile(here)))
         ready_s = max(ready_after_s(option, reconfiguration_s) for option in options)
         if isinstance(reconfiguration_s, Mapping):  # what serves may change in place, or late
             ready_s = math.inf
-        rows.append((steady, min(holds), min(request), ready_s))
+        holders.append(_Holder(steady, ready_s, ways))
+    return holders
+
+
+def _servers(
+    holders: Sequence[_Holder], joule: float, theta: float, tilt: float, *, in_place: bool
+) -> _Servers:
+    rows = [
+        (
+            each.steady,
+            min(held for held, _ in each.ways),
+            min(_least_request(own, joule, (1 - theta) * held, tilt) for held, own in each.ways),
+            each.ready_s,
+        )
+        for each in holders
+    ]
     steady, holding, least, ready = np.array(rows, dtype=np.float64).T
-    if isinstance(reconfiguration_s, Mapping):  # the old one may hold in the place of the new
+    if in_place:  # the old one may hold in the place of the new
         holding = np.full(len(holding), holding.min())
     return _Servers(steady, holding, least, ready)
 
 
-def _least_request(options: Sequence[Option], joule: float, held: float, tilt: float) -> float:
+def _least_request(profile: BatchProfile, joule: float, held: float, tilt: float) -> float:
     """Least weight of one request of a batch of any size, its time tilted; see the module."""
-    profile = batch_profile(options)
     least = math.inf
     for size in range(1, len(profile.mean_s)):
         busy = tilted(held * profile.mean_s[size], profile.log_deviation[size], tilt)

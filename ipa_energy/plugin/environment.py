@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -71,6 +71,21 @@ def missing(root: Path, python: Path) -> list[Lack]:
         *_result_lacks(root),
         *_kubeconfig_lacks(),
     ]
+
+
+def in_short(lacks: Sequence[Lack]) -> list[Lack]:
+    """The same with all modules that are missing as one thing, which one command gets."""
+    modules = [lack for lack in lacks if lack.name in PACKAGES]
+    if len(modules) < 2:
+        return list(lacks)
+    python, _, _ = modules[0].reason.partition(" has no module ")
+    install = f"{python} -m pip install"
+    names = ", ".join(lack.name for lack in modules)
+    sources = " ".join(lack.fix.removeprefix(f"{install} ") for lack in modules)
+    whole = Lack("Python modules", f"{python} has no {names}", f"{install} {sources}")
+    at = lacks.index(modules[0])
+    others = [lack for lack in lacks if lack.name not in PACKAGES]
+    return [*others[:at], whole, *others[at:]]
 
 
 def _probe(python: Path) -> dict[str, Any]:

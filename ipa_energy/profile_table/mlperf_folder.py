@@ -43,6 +43,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95
 from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 from ipa_energy.records import MLPERF_METER
+from ipa_energy.tables import signed
 
 SCENARIO = "SingleStream"
 METER = MLPERF_METER
@@ -319,7 +320,7 @@ def _clock_shift(
     ]
     if len(covering) == 1:
         return covering[0]
-    hours = ", ".join(f"{shift.total_seconds() / 3600:+g} h" for shift in sorted(shifts))
+    hours = ", ".join(f"{signed(s.total_seconds() / 3600, '+g')} h" for s in sorted(shifts))
     what = "do not overlap" if not covering else "overlap in two ways"
     raise ConfigError(
         f"the clocks {what}: the run went from {begin} to {end}, the power log from"

@@ -40,6 +40,7 @@ from ipa_energy.meters.base import Meter
 from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 from ipa_energy.profiling.trial_windows import TrialSettings, idle_window
 from ipa_energy.records import meters_in
+from ipa_energy.tables import signed
 
 WORDS = ("energy", "pipeline", "latency", "model", "request", "carbon", "batch", "cluster")
 """Prompts are made of these: no text of anybody, and no two alike, so that no cache answers."""
@@ -337,8 +338,8 @@ def llm_entry(row: ProfileRow, windows: Sequence[Window], meter: Meter) -> LlmEn
     dynamic_j = fmean(joules)
     if not dynamic_j > 0:
         raise MeterUnavailableError(
-            f"{meter.name} shows {dynamic_j:.3g} J a request above idle: the endpoint does not run"
-            " on what this meter measures, or its counter is dead"
+            f"{meter.name} shows {signed(dynamic_j, '.3g')} J a request above idle: the endpoint"
+            " does not run on what this meter measures, or its counter is dead"
         )
     latencies_s = np.array([one.latency_s for one in answers])
     busy_s = sum(window.duration_s for window in windows)

@@ -28,6 +28,7 @@ from ipa_energy.profiling.fit_surface import LARGEST_LN, Prediction, Surface, fi
 from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.trial import Trial
 from ipa_energy.records import Quality, joined_meters
+from ipa_energy.tables import signed
 
 METER_PRECISION = 0.01
 """What the shortest useful window of a counter is good to."""
@@ -91,6 +92,7 @@ def _columns_of(entry: Entry) -> dict[str, Any]:
         "hardware": entry.hardware,
         "cpu_cores": float(entry.cpu_cores),
         "gpu_share": entry.gpu_share,
+        "precision": entry.precision,
         "batch": entry.batch,
         "replicas": entry.replicas,
     }
@@ -121,9 +123,9 @@ def _require_busy_gpu(trials: Sequence[Trial]) -> None:
         waiting_w = fmean(part.waiting_power_w for part in found)
         if not above > METER_PRECISION * waiting_w:
             raise MeterUnavailableError(
-                f"{name} shows {above:.3g} W above the {waiting_w:.3g} W of waiting, within its "
-                "precision, in windows of an entry on a GPU: the model did not run on the GPU that "
-                "is measured, or hardly worked, or the counter is dead"
+                f"{name} shows {signed(above, '.3g')} W above the {waiting_w:.3g} W of waiting, "
+                "within its precision, in windows of an entry on a GPU: the model did not run on "
+                "the GPU that is measured, or hardly worked, or the counter is dead"
             )
 
 
@@ -184,8 +186,9 @@ def predict(measured: Iterable[ProfileRow], wanted: Sequence[Entry]) -> Predicte
     for kind in dict.fromkeys(entry.family for entry in wanted):
         family = [row for row in usable if entry_of(row).family == kind]
         missing = [entry for entry in wanted if entry.family == kind]
-        stage, hardware, share = kind
+        stage, hardware, share, precision = kind
         law = f"{stage} {hardware}" + (f" {share:g}g" if 0 < share < 1 else "")
+        law += f" {precision}" if precision else ""
         try:
             fits = _fits(family)
         except ConfigError as error:

@@ -36,6 +36,7 @@ class Entry:
         load_rps: requests per second offered to all of them, or 0 for back to back: as many as
             they serve.
         gpu_share: of one GPU for each replica; 0 on CPUs alone.
+        precision: of its numbers; empty where nobody asked for one.
     """
 
     stage: str
@@ -46,20 +47,21 @@ class Entry:
     replicas: int = 1
     load_rps: float = 0.0
     gpu_share: float = 0.0
+    precision: str = ""
 
     @property
     def label(self) -> str:
-        """Short name for messages and the meta file: ``crop/yolov5n cpu 1c b4 ×2``."""
+        """Short name for messages and the meta file: ``crop/yolov5n cpu 1c b4 float16 ×2``."""
         several = f" ×{self.replicas}" if self.replicas > 1 else ""
         offered = f" @{self.load_rps:g}rps" if self.load_rps else ""
         allocation = f"{self.cpu_cores}c" + (f"+{self.gpu_share:g}g" if self.gpu_share else "")
         option = f"{self.stage}/{self.variant} {self.hardware} {allocation} b{self.batch}"
-        return f"{option}{several}{offered}"
+        return f"{option}{f' {self.precision}' * bool(self.precision)}{several}{offered}"
 
     @property
-    def family(self) -> tuple[str, str, float]:
-        """Entries whose figures follow one law over batch and cores: stage, hardware, GPU share."""
-        return (self.stage, self.hardware, self.gpu_share)
+    def family(self) -> tuple[str, str, float, str]:
+        """Entries whose figures follow one law over batch and cores."""
+        return (self.stage, self.hardware, self.gpu_share, self.precision)
 
     @property
     def saturated(self) -> Entry:
@@ -70,7 +72,8 @@ class Entry:
     def key(self) -> tuple[object, ...]:
         """What tells the entry's row from others: ``(*option_key, replicas, load or 0)``."""
         allocation = (float(self.cpu_cores), self.gpu_share)
-        option = (self.stage, self.variant, self.hardware, *allocation, self.batch)
+        labels = [("precision", self.precision)] if self.precision else []
+        option = (self.stage, self.variant, self.hardware, *allocation, self.batch, *labels)
         return (*option, self.replicas, self.load_rps)
 
 
@@ -85,6 +88,7 @@ def entry_of(row: ProfileRow) -> Entry:
         replicas=row.replicas,
         load_rps=0.0 if row.is_saturated else row.load_rps,
         gpu_share=row.gpu_share,
+        precision=row.precision,
     )
 
 
@@ -120,6 +124,7 @@ def grid(
     replicas: Sequence[int] = (1,),
     loads_rps: Sequence[float] = (),
     gpu_shares: Mapping[float, str] | None = None,
+    precisions: Sequence[str] = ("",),
 ) -> list[Entry]:
     """Every (variant, allocation, batch, replicas), back to back and at each load.
 
@@ -132,6 +137,7 @@ def grid(
         replicas: numbers of replicas that work at once.
         loads_rps: loads below saturation.
         gpu_shares: share of a GPU → label of its entries; None for CPUs alone.
+        precisions: of numbers; an empty one is the pipeline's own.
 
     Raises:
         ConfigError: a size is below 1, replicas together have more cores than there are, or a load
@@ -158,8 +164,9 @@ def grid(
                     fix="measure fewer replicas or smaller allocations, or profile them apart",
                 )
     found = [
-        Entry(v.stage, v.name, label, cores, batch, count, load_rps, share)
+        Entry(v.stage, v.name, label, cores, batch, count, load_rps, share, precision)
         for v in variants
+        for precision in precisions
         for share, label in (gpu_shares or {0.0: hardware}).items()
         for cores in allocations
         for batch in batches
@@ -211,8 +218,16 @@ def within_budget(entries: Sequence[Entry], share: float, seed: int) -> list[Ent
     chosen: set[Entry] = set()
     for key in dict.fromkeys(entry.family for entry in entries):
         family = [entry for entry in entries if entry.family == key]
-        chosen |= _spread(family, share, random.Random(f"{seed}/{key if key[2] else key[:2]}"))
+        chosen |= _spread(family, share, random.Random(f"{seed}/{_name(key)}"))
     return [entry for entry in entries if entry in chosen]
+
+
+def _name(family: tuple[str, str, float, str]) -> tuple[object, ...]:
+    """What of a family is not as ever."""
+    stage, hardware, share, precision = family
+    if precision:
+        return family
+    return (stage, hardware, share) if share else (stage, hardware)
 
 
 def _spread(family: Sequence[Entry], share: float, rng: random.Random) -> set[Entry]:

@@ -29,7 +29,7 @@ from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 from ipa_energy.profiling.grid import Entry, entry_of
 from ipa_energy.profiling.trial import Trial
 from ipa_energy.profiling.trial_journal import Journal
-from ipa_energy.tables import signed
+from ipa_energy.tables import counted, signed
 
 
 def profile_meta(
@@ -249,7 +249,7 @@ class Stability:
     @property
     def summary(self) -> str:
         """One line for people."""
-        kept = f"{len(self.outliers)} outliers kept" if self.outliers else "no outliers"
+        kept = f"{counted(len(self.outliers), 'outlier')} kept" if self.outliers else "no outliers"
         worst = max(self.outliers, key=lambda outlier: abs(outlier.z), default=None)
         if worst is not None:
             kept += f" (worst: {worst.entry} window {worst.window}, {worst.quantity}"
@@ -261,7 +261,7 @@ class Stability:
         )
         moved = f"{'DRIFT' if self.drifted else 'drift'} first to last round: {drift}"
         moved = moved if drift else "one round, no drift known"
-        return f"{self.windows} windows, {self.contended} contended, {kept}; {moved}"
+        return f"{counted(self.windows, 'window')}, {self.contended} contended, {kept}; {moved}"
 
     def to_json(self) -> dict[str, Any]:
         """For the meta file."""

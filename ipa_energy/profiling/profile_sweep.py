@@ -17,6 +17,7 @@ from typing import Any
 from ipa_energy.errors import ConfigError
 from ipa_energy.pipeline_models import (
     OPENMP,
+    check_precisions,
     check_requirements,
     gpu_pipeline,
     load_pipeline,
@@ -91,6 +92,7 @@ def profile_pipeline(
     allocations: Sequence[int] = (1,),
     replicas: Sequence[int] = (1,),
     loads_rps: Sequence[float] = (),
+    precisions: Sequence[str] = (),
     core_ids: Sequence[int] | None = None,
     weights: Mapping[str, str] | None = None,
     trials: int | None = None,
@@ -120,6 +122,8 @@ def profile_pipeline(
         allocations: cores of one replica.
         replicas: numbers of replicas that work at once.
         loads_rps: loads below saturation to measure besides, for all replicas together.
+        precisions: of numbers that the pipeline's models are built in (its ``PRECISIONS``), each a
+            row of its own; empty for the pipeline's own, which has no label.
         core_ids: CPUs to pin replicas to, in order; None to choose among those this process may
             use, so that replicas share no core (:mod:`.machine`).
         weights: variant → weights file; random weights for those not named.
@@ -154,8 +158,11 @@ def profile_pipeline(
     check_requirements(module)
     if gpus is not None:
         gpu_pipeline(module)
+    check_precisions(module, precisions)
     if serving:
         served_pipeline(module, where="--serving")
+        if precisions:
+            raise ConfigError("handlers have one", where="--precision", fix="leave out --serving")
     cores = tuple(core_ids if core_ids is not None else sorted(os.sched_getaffinity(0)))
     chosen = chosen_variants(module, stages, variants)
     entries = grid(
@@ -167,6 +174,7 @@ def profile_pipeline(
         replicas=replicas,
         loads_rps=loads_rps,
         gpu_shares=_labels(gpu_shares, gpus, hardware),
+        precisions=precisions or ("",),
     )
     _check(trials, budget, replicas, loads_rps, time_limit_s)
     if seed < 0:
@@ -218,6 +226,7 @@ def profile_pipeline(
             "batches": list(batches),
             "replicas": list(replicas),
             "loads_rps": list(loads_rps),
+            **({"precisions": list(precisions)} if precisions else {}),
             "core_ids": list(cores),
             "topology": topology.to_json(),
             "placements": {
@@ -320,6 +329,7 @@ def _specs(
             weights=weights.get(entry.variant),
             seed=seed,
             gpu=slot,
+            precision=entry.precision,
         )
         for core_ids, slot in zip(cores, slots, strict=True)
     )

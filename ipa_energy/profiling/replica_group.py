@@ -66,6 +66,7 @@ class ReplicaSpec:
         seed: of the input batch.
         gpu: what it has of a GPU; None to run on CPUs alone.
         serving: True to run the pipeline's handler, as a live replica does, not the bare network.
+        precision: of its numbers; empty for the pipeline's own.
     """
 
     pipeline: str
@@ -77,6 +78,7 @@ class ReplicaSpec:
     seed: int = 0
     gpu: GpuSlot | None = None
     serving: bool = False
+    precision: str = ""
 
     @property
     def label(self) -> str:

@@ -137,11 +137,14 @@ def _load(spec: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], in
         handler(elements[:1])  # a live replica is ready when it has answered once
         return lambda: handler(elements), spec["batch"], gpu_memory
     batch = pipeline.sample(variant, spec["batch"], spec["seed"])
+    how: dict[str, Any] = {"weights": spec["weights"], "threads": threads}
+    if spec["precision"]:
+        how["precision"] = spec["precision"]
     if spec["gpu"] is not None:
         on_gpu = gpu_pipeline(pipeline)
-        runner = on_gpu.build(variant, weights=spec["weights"], threads=threads, device=GPU_DEVICE)
+        runner = on_gpu.build(variant, **how, device=GPU_DEVICE)
         return lambda: runner(batch), spec["batch"], on_gpu.peak_gpu_memory_bytes
-    runner = pipeline.build(variant, weights=spec["weights"], threads=threads)
+    runner = pipeline.build(variant, **how)
     return lambda: runner(batch), spec["batch"], lambda: None
 
 

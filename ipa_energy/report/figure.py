@@ -390,6 +390,9 @@ POSITIONS = {
 }
 """Plotly's names, best first, and the direction from the point: right and up."""
 
+EYE_3D, ASPECT_3D = (-1.32, -1.38, 0.66), (1.15, 1.15, 0.85)
+"""Where three dimensions are looked at from at first, and how long each axis is drawn."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Box:
@@ -412,13 +415,9 @@ def label_positions(figure: Figure) -> list[list[str]]:
     the texts before it and the figure's edge.
     """
     marks = [mark for mark in figure.marks if isinstance(mark, Points) and mark.marks]
-    if figure.z is not None or not marks:
-        return [
-            ["top center"] * len(mark.marks) if isinstance(mark, Points) else []
-            for mark in figure.marks
-        ]
-    x = _pixels(figure.x, [mark.x for mark in marks], WIDTH_PX)
-    y = _pixels(figure.panels[0], [mark.y for mark in marks], 0.7 * figure.height)
+    if not marks:
+        return [[] for _ in figure.marks]
+    x, y = _places(figure, marks)
     taken = [
         _Box(across - POINT_PX, across + POINT_PX, up - POINT_PX, up + POINT_PX)
         for xs, ys in zip(x, y, strict=True)
@@ -436,6 +435,33 @@ def label_positions(figure: Figure) -> list[list[str]]:
     return [found.get(id(mark), []) for mark in figure.marks]
 
 
+def _places(figure: Figure, marks: Sequence[Points]) -> tuple[list[Floats], list[Floats]]:
+    """Pixels to the right and up of each mark's points; in three dimensions as seen at first."""
+    axes = [figure.x, figure.panels[0]]
+    if figure.z is None:
+        x = _pixels(axes[0], [mark.x for mark in marks], WIDTH_PX)
+        return x, _pixels(axes[1], [mark.y for mark in marks], 0.7 * figure.height)
+    columns = [
+        [mark.x for mark in marks],
+        [mark.y for mark in marks],
+        [[math.nan] * len(mark.x) if mark.z is None else mark.z for mark in marks],
+    ]
+    places = [
+        _pixels(axis, column, length)
+        for axis, column, length in zip([*axes, figure.z], columns, ASPECT_3D, strict=True)
+    ]
+    ahead = -np.array(EYE_3D) / np.linalg.norm(EYE_3D)
+    right = np.cross(ahead, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    up = np.cross(right, ahead)
+    pixels = 0.6 * figure.height
+    across, above = (
+        [pixels * (way @ np.stack(point)) for point in zip(*places, strict=True)]
+        for way in (right, up)
+    )
+    return across, above
+
+
 def _box(across: float, up: float, text: str, way: tuple[int, int]) -> _Box:
     width, height = LETTER_PX * max(1, len(text)), LINE_PX
     left = across + way[0] * POINT_PX - width * (1 - way[0]) / 2
@@ -443,7 +469,7 @@ def _box(across: float, up: float, text: str, way: tuple[int, int]) -> _Box:
     return _Box(left, left + width, low, low + height)
 
 
-def _pixels(axis: Axis, columns: list[object], length: float) -> list[NDArray[np.float64]]:
+def _pixels(axis: Axis, columns: Sequence[Numbers], length: float) -> list[NDArray[np.float64]]:
     """Values of several marks as pixels along an axis; what is unknown far away."""
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     if axis.log:

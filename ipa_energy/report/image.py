@@ -12,6 +12,7 @@ import numpy as np
 
 from ipa_energy.files import whole_bytes
 from ipa_energy.report.figure import (
+    POSITIONS,
     Axis,
     Bars,
     Figure,
@@ -215,20 +216,16 @@ def _points(axes: Any, figure: Figure, mark: Points) -> None:
 
 
 def _texts(axes: Any, mark: Points, positions: list[str]) -> None:
-    x, y = _floats(mark.x), _floats(mark.y)
-    if mark.z is not None:
-        for *place, text in zip(x, y, _floats(mark.z), mark.marks, strict=True):
-            axes.text(*place, f"   {_plain(text)}", fontsize=8)
-        return
-    for *place, text, position in zip(x, y, mark.marks, positions, strict=True):
-        vertical, horizontal = position.split()
-        up = {"top": 1, "middle": 0, "bottom": -1}[vertical]
-        right = {"right": 1, "center": 0, "left": -1}[horizontal]
-        axes.annotate(
+    from matplotlib.transforms import ScaledTranslation
+
+    places = [_floats(values) for values in (mark.x, mark.y, mark.z) if values is not None]
+    for *place, text, position in zip(*places, mark.marks, positions, strict=True):
+        right, up = POSITIONS[position]
+        off = ScaledTranslation(5.5 / 72 * right, 5.5 / 72 * up, axes.figure.dpi_scale_trans)
+        axes.text(
+            *place,
             _plain(text),
-            place,
-            (5.5 * right, 5.5 * up),
-            textcoords="offset points",
+            transform=axes.transData + off,
             ha=("right", "center", "left")[right + 1],
             va=("top", "center", "bottom")[up + 1],
             fontsize=8.5,

@@ -143,8 +143,12 @@ def as_title(sentence: str) -> str:
 
 def setting_text(value: object) -> str:
     """A setting of a YAML as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float) and not math.isnan(value):
         return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting_text, value)) or "none"
     if isinstance(value, Mapping):
         told = (f"{key} {setting_text(each)}" for key, each in value.items() if each != "")
         return f"({', '.join(told)})"

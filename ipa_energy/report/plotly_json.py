@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 
 from ipa_energy.report.figure import (
+    ASPECT_3D,
+    EYE_3D,
+    POSITIONS,
     Axis,
     Bars,
     Column,
@@ -327,31 +330,43 @@ def _scene(figure: Figure) -> Json:
         "scene": {f"{letter}axis": _axis(axis) for letter, axis in axes.items()}
         | {
             "camera": {
-                "eye": {"x": -1.32, "y": -1.38, "z": 0.66},
+                "eye": dict(zip("xyz", EYE_3D, strict=True)),
                 "center": {"x": 0, "y": 0, "z": -0.22},
             },
             "aspectmode": "manual",
-            "aspectratio": {"x": 1.15, "y": 1.15, "z": 0.85},
+            "aspectratio": dict(zip("xyz", ASPECT_3D, strict=True)),
         }
     }
-    # Texts of points would lie on the points; these stand above them.
+    # Texts of points would lie on the points; these stand beside them.
     layout["scene"]["annotations"] = [
         {
             **dict(zip("xyz", place, strict=True)),
             "text": _text(text),
             "showarrow": False,
-            "yshift": 13,
             "font": {"size": 12},
+            **_beside(position),
         }
-        for mark in figure.marks
+        for mark, positions in zip(figure.marks, label_positions(figure), strict=True)
         if isinstance(mark, Points) and mark.z is not None and mark.marks
-        for *place, text in zip(
+        for *place, text, position in zip(
             *(_on_axis(axes[letter], rounded(getattr(mark, letter))) for letter in "xyz"),
             mark.marks,
+            positions,
             strict=True,
         )
     ]
     return layout
+
+
+def _beside(position: str) -> Json:
+    """How an annotation stands where a text of a point would."""
+    right, up = POSITIONS[position]
+    return {
+        "xanchor": ("right", "center", "left")[right + 1],
+        "yanchor": ("top", "middle", "bottom")[up + 1],
+        "xshift": 6 * right,
+        "yshift": 6 * up,
+    }
 
 
 def _on_axis(axis: Axis, values: list[float | None]) -> list[float | None]:

@@ -18,7 +18,7 @@ from ipa_energy.report.page import (
     setting_text,
 )
 from ipa_energy.tradeoff.sensitivity import Sensitivity
-from ipa_energy.tradeoff.sentences import sensitivity_sentences
+from ipa_energy.tradeoff.sentences import feasible_words, sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.study_tables import case_tables, exchange_table, hardware_table, map_table
 
@@ -48,10 +48,9 @@ def _case_sections(case: Case, suffix: str) -> list[Section]:
     load = f"{case.load_rps:g} requests per second"
     if case.peak_rps != case.lowest_rps:
         load = f"{case.lowest_rps:g} to {case.peak_rps:g}, on average {load}"
-    count = "" if case.is_counted else "about "
     text = [
         f"{load} for {case.duration_s} s, end-to-end latency SLA {case.latency_sla_s:.3g} s."
-        f" By the profile {count}{case.feasible_plans:,} of {case.plans:,} plans keep the SLAs.",
+        f" By the profile {feasible_words(case)}.",
     ]
     if case.conflict is not None:
         text.append(f"No plan is feasible: {case.conflict}")

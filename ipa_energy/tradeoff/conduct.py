@@ -37,6 +37,7 @@ from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.sites import require_one_place
 from ipa_energy.planning.stages import accuracy_between
 from ipa_energy.records import Stage
+from ipa_energy.tables import counted
 from ipa_energy.tradeoff.correlation import correlations
 from ipa_energy.tradeoff.energy_added import (
     Hypervolume,
@@ -246,8 +247,8 @@ def _of(setting: Setting, count: int | None) -> Iterator[str]:
         yield f"nothing is run: {find_conflict(setting.problem)}"
     elif count is not None and 0 < chosen < count:
         yield (
-            f"only {chosen} configurations differ in accuracy, cores, latency, energy or batch, so"
-            f" {chosen} are run instead of {count}"
+            f"only {counted(chosen, 'configuration')} can be told apart by accuracy, cores,"
+            f" latency, energy or batch: the study runs {chosen} instead of {count}"
         )
     if not setting.space.is_complete:
         yield (

@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from ipa_energy.arrays import Floats
+from ipa_energy.tables import counted
 
 Method = Literal["pearson", "spearman"]
 Over = Literal["points", "plans"]
@@ -153,7 +154,7 @@ def _coefficient(
 def _undefined(columns: Mapping[str, Floats], names: list[str], over: Over) -> str | None:
     n = len(columns[names[0]])
     if n < FEWEST:
-        return f"{n} {over} cannot be correlated: it takes {FEWEST}"
+        return f"{counted(n, over[:-1])} cannot be correlated: it takes {FEWEST}"
     for name in names:
         column = columns[name]
         if np.ptp(column) <= _ROUNDING * np.abs(column).max():

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 
 from ipa_energy.records import Quality
-from ipa_energy.tables import share, signed
+from ipa_energy.tables import counted, share, signed
 from ipa_energy.tradeoff.correlation import ENERGY, HELD_FIXED, Correlation
 from ipa_energy.tradeoff.plan_map import MapRow
 from ipa_energy.tradeoff.prices import ACCURACY_SHARE, Exchange, Given, Move, Offer, ShadowPrice
@@ -274,9 +274,11 @@ def coefficient(found: Correlation) -> str:
     return f"{value} ({low} to {high})"
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 plan``, ``2 plans``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def feasible_words(case: Case) -> str:
+    """How many plans keep the SLAs."""
+    about = "" if case.is_counted else "about "
+    keep = "keeps" if case.feasible_plans == 1 else "keep"
+    return f"{about}{case.feasible_plans:,} of {counted(case.plans, 'plan')} {keep} the SLAs"
 
 
 def signed_share(value: float, digits: int = 1) -> str:

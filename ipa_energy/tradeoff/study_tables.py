@@ -17,6 +17,7 @@ from ipa_energy.tables import (
     Row,
     Table,
     Value,
+    counted,
     fixed,
     percent,
     signed,
@@ -30,7 +31,7 @@ from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy
 from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow, PlanMap, Segment
 from ipa_energy.tradeoff.prices import Exchange, Offer
 from ipa_energy.tradeoff.sensitivity import Sensitivity
-from ipa_energy.tradeoff.sentences import TRADE_OFF_BOX, sensitivity_sentences
+from ipa_energy.tradeoff.sentences import TRADE_OFF_BOX, feasible_words, sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.trials import Estimate, Point
 from ipa_energy.tradeoff.yardstick import HeldPlan, Yardstick
@@ -281,7 +282,8 @@ def yardstick_table(found: Yardstick) -> Table:
         ],
         note="Without: least joules at the same accuracy that plans without energy in the objective"
         " reach at this load, at any ratio of alpha to the prices, with other prices, or by IPA's"
-        f" baselines; between {len(found.without.corners)} plans of theirs time is shared.",
+        " baselines; time is shared between"
+        f" {counted(len(found.without.corners), 'plan')} of theirs.",
     )
 
 
@@ -428,16 +430,12 @@ def study_text(study: Study, *, width: int | None = None) -> str:
         )
 
     parts = [
-        f"{study.pipeline} on {study.profile}, {study.trials} trials of each configuration,"
-        f" seed {study.seed}\nplans: {NOTATION}",
+        f"{study.pipeline} on {study.profile}, {counted(study.trials, 'trial')} of each"
+        f" configuration, seed {study.seed}\nplans: {NOTATION}",
         "\n".join(map(bullet, study.answer)),
     ]
     for case in study.cases:
-        about = "" if case.is_counted else "about "
-        parts.append(
-            f"{case.name} for {case.duration_s} s: {about}{case.feasible_plans:,} of"
-            f" {case.plans:,} plans keep the SLAs by the profile"
-        )
+        parts.append(f"{case.name} for {case.duration_s} s: {feasible_words(case)} by the profile")
         parts += [titled(table) for table in case_tables(case)]
     if study.hardware_comparison is not None:
         parts.append(titled(hardware_table(study.hardware_comparison)))

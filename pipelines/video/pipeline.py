@@ -32,6 +32,7 @@ from .serving import signature
 from .variants import VARIANTS
 
 __all__ = [
+    "PRECISIONS",
     "REQUIRES",
     "VARIANTS",
     "build",
@@ -46,6 +47,9 @@ __all__ = [
 ]
 
 EXTRA = "video"
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""Of weights and activations; the batch comes as float32 and is turned where the model is."""
+
 REQUIRES = ("torch", "torchvision", "ultralytics")
 """Packages the networks need; ``pip install ipa-energy[video]`` brings them."""
 
@@ -60,7 +64,12 @@ PRELOADED = (
 
 
 def build(
-    variant: Variant, *, weights: str | None = None, threads: int = 1, device: str = "cpu"
+    variant: Variant,
+    *,
+    weights: str | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> Runner:
     """Load a variant ready to serve.
 
@@ -70,6 +79,7 @@ def build(
             None for random weights, which cost the same time and energy.
         threads: threads of one operation; the process should be pinned to as many cores.
         device: ``cpu``, or ``cuda`` for the GPU that this process sees.
+        precision: one of :data:`PRECISIONS`.
 
     Returns:
         a function from a (B, 3, H, W) float tensor in ordinary memory to a tensor whose first
@@ -87,18 +97,20 @@ def build(
     torch.set_num_threads(threads)
     is_detector = variant.stage == "crop"
     model = _detector(variant, weights) if is_detector else _classifier(variant, weights)
+    numbers = getattr(torch, precision)
+    model = model.to(numbers)
     if device == GPU_DEVICE:
-        return _on_gpu(model, is_detector)
+        return _on_gpu(model, is_detector, numbers)
 
     def run(batch: Any) -> Any:
         with torch.inference_mode():
-            output = model(batch)
+            output = model(batch.to(numbers))
         return output[0] if is_detector else output
 
     return run
 
 
-def _on_gpu(model: Any, is_detector: bool) -> Runner:
+def _on_gpu(model: Any, is_detector: bool, numbers: Any) -> Runner:
     import torch
 
     gpu()  # says what is missing, which a failing copy would not
@@ -106,7 +118,7 @@ def _on_gpu(model: Any, is_detector: bool) -> Runner:
 
     def run(batch: Any) -> Any:
         with torch.inference_mode():
-            output = model(batch.to(GPU_DEVICE))
+            output = model(batch.to(GPU_DEVICE).to(numbers))
         answer = output[0] if is_detector else output.cpu()
         torch.cuda.synchronize()
         return answer

@@ -69,8 +69,8 @@ ONE = ("--variant", "steady", "--batch", "1", "--quick")
 def test_quick_profile_of_one_entry(profile):
     status, text, _, out = profile(*ONE)
     assert status == EXIT_DONE
-    assert text.splitlines()[0] == f"1 entries measured, 0 kept: {out}"
-    assert "1 windows, 0 contended, no outliers; one round, no drift known" in text
+    assert text.splitlines()[0] == f"1 entry measured, 0 kept: {out}"
+    assert "1 window, 0 contended, no outliers; one round, no drift known" in text
     assert [row.trials for row in read_profile(out)] == [1]
 
 

@@ -268,7 +268,7 @@ def test_a_single_option_a_stage(small_pipeline: Path, capsys: Capture) -> None:
     assert case["only_energy"]["front"] == 1
     assert case["hypervolume"]["gain"] == pytest.approx(0)
     assert len(case["optimum"]["segments"]) == 1
-    assert any("only 1 configurations differ" in warning for warning in found["warnings"])
+    assert any("only 1 configuration can be told apart" in warning for warning in found["warnings"])
     assert any("one plan is optimal at every energy weight" in text for text in found["answer"])
 
 

@@ -61,6 +61,18 @@ def test_what_fits_on_the_gpus_of_both(tmp_path: Path, capsys: pytest.CaptureFix
     assert "b at 8 rps: large" in text
 
 
+def test_warnings_say_which_pipeline_they_are_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    both = [pipeline(tmp_path, name, (("v", "", 0.9),)) for name in "cd"]
+    assert (
+        main(["optimize", *both, "--load", "1", "--pool", "core=8", "--set", "prices={x: 1}"]) == 0
+    )
+    assert caplog.messages == [
+        f"{path}: prices: nothing in the profile uses x; it has core" for path in both
+    ]
+
+
 def test_what_does_not_fit_is_told_with_what_is_enough(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

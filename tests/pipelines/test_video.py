@@ -72,6 +72,21 @@ def test_smallest_variant_answers_a_batch(pipeline, libraries, stage, name, shap
 
 
 @video
+@pytest.mark.parametrize(("stage", "name"), [("crop", "yolov5n"), ("classification", "resnet18")])
+def test_half_as_many_bits_answer_nearly_the_same(pipeline, libraries, stage, name):
+    variant = replace(find_variant(pipeline, stage, name), input_shape=(3, 64, 64))
+    batch = pipeline.sample(variant, 2, 0)
+    whole, half = (
+        pipeline.build(variant, weights=None, threads=1, precision=precision)(batch)
+        for precision in ("float32", "bfloat16")
+    )
+    assert (whole.dtype, half.dtype) == (libraries.float32, libraries.bfloat16)
+    assert float(libraries.linalg.norm(half.float() - whole)) < 0.05 * float(
+        libraries.linalg.norm(whole)
+    )
+
+
+@video
 def test_gpu_that_cannot_be_used_is_said_with_the_fix(pipeline, libraries, monkeypatch):
     monkeypatch.setattr(libraries.version, "cuda", None)
     with pytest.raises(UnavailableError, match="built without CUDA; fix: install"):

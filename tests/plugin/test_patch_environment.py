@@ -11,7 +11,7 @@ import pytest
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.plugin import environment
-from ipa_energy.plugin.environment import PACKAGES, missing
+from ipa_energy.plugin.environment import PACKAGES, in_short, missing
 
 PYTHON = Path(sys.executable)
 
@@ -114,6 +114,10 @@ def test_modules_and_licence_come_from_the_python_that_runs_ipa(tmp_path: Path) 
     assert found["sklearn"].fix == f"{python} -m pip install scikit-learn"
     assert found["barazmoon"].fix == f"{python} -m pip install {root}/load_tester"
     assert "ipa-energy" in found["gurobi licence"].fix
+    _, modules, licence = in_short([*found.values()])
+    assert modules.reason == f"{python} has no sklearn, barazmoon"
+    assert modules.fix == f"{python} -m pip install scikit-learn {root}/load_tester"
+    assert licence.name == "gurobi licence"
 
 
 def test_this_python_is_probed_for_real(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ipa_energy.pipeline_models import Variant
 MULTIPROCESSORS = 100
 BATCH_S = 0.01
 REQUEST_MJ = 500
+PRECISIONS = ("float32", "float16")
 VARIANTS = tuple(Variant("work", name, 0.5, "made up", (2,)) for name in ("works", "shirks"))
 
 
@@ -45,7 +46,7 @@ def sample(variant, batch, seed):
     return [seed] * batch
 
 
-def build(variant, *, weights, threads, device="cpu"):
+def build(variant, *, weights, threads, device="cpu", precision="float32"):
     on_gpu = device == "cuda" and variant.name == "works"
     # CUDA's name of the GPU ends in its number here, as fake_nvml makes it: GPU-000000a0-…
     visible = os.environ["CUDA_VISIBLE_DEVICES"]
@@ -62,7 +63,7 @@ def build(variant, *, weights, threads, device="cpu"):
             time.sleep(BATCH_S)
             number = int(visible[4:12], 16) - 0xA0
             with Path(f"{os.environ['FAKE_NVML_WORK']}.{number}").open("ab") as work:
-                work.write(bytes(REQUEST_MJ * len(batch)))
+                work.write(bytes(REQUEST_MJ * len(batch) // (2 if precision == "float16" else 1)))
         else:
             end_s = time.process_time() + 0.002 * len(batch)
             while time.process_time() < end_s:

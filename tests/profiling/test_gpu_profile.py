@@ -123,6 +123,23 @@ def test_meta_says_what_was_measured_with_what(run, tmp_path):
     assert meta["sessions"][0]["topology"]["cpus"] >= 1
 
 
+def test_each_precision_is_an_option_of_its_own(run, tmp_path):
+    found = run("answer(**summary(profile(precisions=('float32', 'float16'))))")
+    assert found == {"measured": 2, "kept": 0, "remaining": 0, "failures": []}
+    half, whole = sorted(read_profile(tmp_path / "p.csv"), key=lambda row: row.precision)
+    assert (half.precision, whole.precision) == ("float16", "float32")
+    parts = {
+        label: entry["parts"]["nvml"]["dynamic_j_per_request"]
+        for label, entry in meta_of(tmp_path)["entries"].items()
+    }
+    assert [label.split()[-1] for label in sorted(parts)] == ["float16", "float32"]
+    assert [parts[label] for label in sorted(parts)] == pytest.approx([0.25, 0.5], rel=0.02)
+    again = run("answer(**summary(profile(precisions=('float32', 'float16'), resume=True)))")
+    assert (again["measured"], again["kept"]) == (0, 2)
+    said = run("answer(said=error_of(lambda: profile(precisions=('float8',))))")["said"]
+    assert "cannot be built in float8; allowed: float32, float16" in said
+
+
 def test_replicas_share_a_gpu_and_its_idle_watts(run, tmp_path):
     found = run(
         "import os\n"

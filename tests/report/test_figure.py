@@ -167,6 +167,22 @@ def test_texts_beside_crowded_points_do_not_lie_on_each_other() -> None:
     ]
 
 
+def test_texts_of_points_that_nearly_coincide_in_three_dimensions_stand_apart() -> None:
+    crowd = [(1.0, 4.0, 0.50), (1.001, 4.0, 0.501), (1.0, 4.01, 0.50), (0.6, 1.0, 0.2)]
+    marks = [
+        Points(name=f"C{n}", x=[x], y=[y], z=[z], marks=[f"C{n}"])
+        for n, (x, y, z) in enumerate(crowd)
+    ]
+    figure = figure_of(*marks, z=Axis("energy (J)"))
+    positions = [one for (one,) in label_positions(figure)]
+    assert len(set(positions[:3])) == 3
+    found = plotly_json(figure)["layout"]["scene"]["annotations"]
+    sides = [(one["xanchor"], one["yanchor"]) for one in found]
+    assert len(set(sides[:3])) == 3
+    shown = [text for text in draw(figure).axes[0].texts if text.get_text().startswith("C")]
+    assert len({(text.get_ha(), text.get_va()) for text in shown[:3]}) == 3
+
+
 def test_colours_are_the_same_names_in_both_themes_and_on_paper() -> None:
     light, dark = named_colors(dark=False), named_colors(dark=True)
     assert light.keys() == dark.keys()

@@ -93,6 +93,8 @@ def test_page_tells_answer_limits_and_provenance(study: Study, tmp_path: Path) -
                   "not binding", "Estimated joules were computed from a model",
                   "What each hardware picks"):  # fmt: skip
         assert words in page
+    assert "<dd>no</dd>" in page
+    assert "False" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     for case in study.cases:
         for found in case.correlations:
             if not math.isnan(found.value):

@@ -135,6 +135,8 @@ def test_two_points_are_not_correlated() -> None:
     one = found(columns, "accuracy")
     assert math.isnan(one.value)
     assert "it takes 3" in (one.reason or "")
+    alone = found({"accuracy": [0.1], "joules_per_request": [1.0]}, "accuracy")
+    assert (alone.reason or "").startswith("1 point cannot be correlated")
 
 
 def test_three_points_have_a_value_and_no_interval() -> None:

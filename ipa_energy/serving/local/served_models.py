@@ -250,7 +250,7 @@ def _check_weights(
     unknown = sorted(set(weights) - set(specs))
     if unknown:
         raise ConfigError(
-            f"weights of {unknown[0]}, which is no variant of the profile",
+            f"{unknown[0]} is no variant of the profile",
             where="weights",
             allowed=", ".join(specs),
         )

@@ -59,21 +59,8 @@ BATCH_TIMEOUT_S = 1.0
 
 def simulated(setting: Setting) -> Serving:
     """A simulation of ``setting``, its load, and its virtual clock."""
-    config = setting.config
-    logger.info("a replica's start: %s", replica_start(setting.stages, config.told_s))
-    backend = SimulatedBackend(
-        setting.stages,
-        setting.start,
-        load=setting.load,
-        seed=config.seed,
-        drop_limit_s=config.drop_limit,
-        reconfiguration_s=config.told_s,
-        batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
-        serving=config.serving,
-        classes=setting.classes,
-        delays_s={name: site.network_delay_s for name, site in config.sites.items()},
-        clock=(clock := VirtualClock()),
-    )
+    logger.info("a replica's start: %s", replica_start(setting.stages, setting.config.told_s))
+    backend = SimulatedBackend.of(setting, clock=(clock := VirtualClock()))
     return Serving(backend, setting.load, clock)
 
 
@@ -96,6 +83,7 @@ class SimulatedBackend:
         delays_s: site → what the network adds to a request that goes there; there and back, all
             of it on the way.
         clock: the run's, which may be ahead of the last window; None: nobody looks ahead of it.
+        moments: False to leave out when requests came to the stages, began and were served there.
 
     Raises:
         ConfigError: a time or the seed is negative, the numbers of stages differ, or ``initial`` is
@@ -119,12 +107,13 @@ class SimulatedBackend:
         classes: ClassesOfRequests | None = None,
         delays_s: Mapping[str, float] | None = None,
         clock: VirtualClock | None = None,
+        moments: bool = True,
     ) -> None:
         timeouts = [BATCH_TIMEOUT_S] * len(stages) if batch_timeout_s is None else batch_timeout_s
         _check_settings(len(stages), seed, drop_limit_s, reconfiguration_s, timeouts)
         self._stages = tuple(stages)
         self._load, self._classes, self._clock = load, classes, clock
-        self._now_s = 0.0
+        self._now_s = self._closed_s = 0.0
         self._sent_rps: list[int] = []
         make: Callable[..., Simulation] = Simulation
         if serving != "central":
@@ -138,6 +127,28 @@ class SimulatedBackend:
             batch_timeout_s=timeouts,
             classes=classes,
             delays_s=delays_s,
+            moments=moments,
+        )
+
+    @classmethod
+    def of(
+        cls, setting: Setting, *, clock: VirtualClock | None = None, moments: bool = True
+    ) -> SimulatedBackend:
+        """The simulation of a setting."""
+        config = setting.config
+        return cls(
+            setting.stages,
+            setting.start,
+            load=setting.load,
+            seed=config.seed,
+            drop_limit_s=config.drop_limit,
+            reconfiguration_s=config.told_s,
+            batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
+            serving=config.serving,
+            classes=setting.classes,
+            delays_s={name: site.network_delay_s for name, site in config.sites.items()},
+            clock=clock,
+            moments=moments,
         )
 
     @property
@@ -171,10 +182,15 @@ class SimulatedBackend:
         """Offer the load and run the clock; see :meth:`.base.Backend.collect`."""
         if until_s == math.inf:
             return self.finish()
+        self.advance(until_s)
+        return self._close(until_s)
+
+    def advance(self, until_s: float) -> None:
+        """Offer the load and run the clock; the window goes on."""
         sending_s = (
             np.empty(0) if self._load is None else self._load.sending_s(self._now_s, until_s)
         )
-        return self.serve(sending_s, until_s)
+        self._run(sending_s, until_s)
 
     def serve(self, sending_s: Floats, until_s: float) -> Served:
         """Offer requests sent at ``sending_s`` and run the clock up to ``until_s``.
@@ -186,6 +202,10 @@ class SimulatedBackend:
         Raises:
             ConfigError: the window ends before it begins, or a request is sent outside it.
         """
+        self._run(sending_s, until_s)
+        return self._close(until_s)
+
+    def _run(self, sending_s: Floats, until_s: float) -> None:
         if not self._now_s <= until_s < math.inf:
             raise ConfigError(
                 f"window from {self._now_s:g} s to {until_s:g} s", allowed="a later, finite end"
@@ -196,7 +216,7 @@ class SimulatedBackend:
             self._simulation.send(sending_s, self._now_s)
         self._count(sending_s, until_s)
         self._simulation.run_before(until_s)
-        return self._close(until_s)
+        self._now_s = until_s
 
     def finish(self) -> Served:
         """Run until the last request has left; the window ends then."""
@@ -214,7 +234,7 @@ class SimulatedBackend:
 
     def _close(self, until_s: float) -> Served:
         """Everything about the window from the last close to ``until_s``."""
-        start_s, self._now_s = self._now_s, until_s
+        start_s, self._closed_s, self._now_s = self._closed_s, until_s, until_s
         by_site = {
             site: ledger.close(start_s, until_s)
             for site, ledger in self._simulation.ledgers.items()

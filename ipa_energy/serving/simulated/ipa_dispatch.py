@@ -59,6 +59,7 @@ class IpaSimulation(Simulation):
         batch_timeout_s: one a stage.
         classes: of the requests; None where nobody tells them apart.
         delays_s: of sites, of which there are none: IPA's queues are in one place.
+        moments: as of the simulation of a central queue.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class IpaSimulation(Simulation):
         batch_timeout_s: Sequence[float | None],
         classes: ClassesOfRequests | None = None,
         delays_s: Mapping[str, float] | None = None,
+        moments: bool = True,
     ) -> None:
         _require_one_option(deployment)
         super().__init__(
@@ -84,6 +86,7 @@ class IpaSimulation(Simulation):
             batch_timeout_s=batch_timeout_s,
             classes=classes,
             delays_s=delays_s,
+            moments=moments,
         )
         self._lines: list[dict[Fleet, list[Line]]] = [{} for _ in stages]
         self._turn = [0] * len(stages)

@@ -44,8 +44,17 @@ class Notes:
         return ids, times_s
 
 
+class NoNotes(Notes):
+    """Where nobody asks."""
+
+    def add(self, ids: Sequence[int], time_s: float) -> None:
+        """Forget it."""
+
+
 class RequestLog:
     """Times of all requests inside a pipeline of ``stages`` stages.
+
+    Without ``moments`` those of sending and leaving alone; the others are NaN.
 
     The table's rows ``_oldest`` to ``_end`` hold the requests from the oldest that is still inside
     to the latest; the row of a request is its id plus ``_shift``.
@@ -56,9 +65,10 @@ class RequestLog:
         in_flight: requests sent that have not left.
     """
 
-    def __init__(self, stages: int) -> None:
+    def __init__(self, stages: int, *, moments: bool = True) -> None:
+        kind = Notes if moments else NoNotes
         self.notes: dict[Moment, tuple[Notes, ...]] = {
-            moment: tuple(Notes() for _ in range(stages)) for moment in MOMENTS
+            moment: tuple(kind() for _ in range(stages)) for moment in MOMENTS
         }
         self.in_flight = 0
         self._left = Notes()

@@ -307,6 +307,7 @@ class Simulation:
         batch_timeout_s: Sequence[float | None],
         classes: ClassesOfRequests | None = None,
         delays_s: Mapping[str, float] | None = None,
+        moments: bool = True,
     ) -> None:
         self._drop_limit_s = drop_limit_s
         self._events: list[Event] = []
@@ -326,7 +327,7 @@ class Simulation:
                 zip(stages, deployment, batch_timeout_s, strict=True)
             )
         )
-        self.log = RequestLog(len(stages))
+        self.log = RequestLog(len(stages), moments=moments)
         sites = dict.fromkeys(o.allocation.site for stage in stages for o in stage.options)
         self.ledgers = {
             site: EnergyLedger(station.held(0.0, site) for station in self._stations)

@@ -136,4 +136,4 @@ def test_weights_that_do_not_load_are_told_before_anything_starts(run: Run, tmp_
     assert (status, "these weights are torn" in said) == (2, True), said
     status, said = run(path, "--set", "weights.another=weights.pt", "--out", str(tmp_path / "next"))
     assert status == 2
-    assert "weights of another, which is no variant of the profile" in said
+    assert "weights: another is no variant of the profile" in said
