@@ -217,7 +217,7 @@ def _alone(option: Option, stage_rps: float, rules: StageRules, most: int) -> It
 
 
 def _shares(problem, stages, classes, *, coupled):  # type: ignore[no-untyped-def]
-    """Best objective with these replicas; only the stage's own limits unless ``coupled``."""
+    """Best objective with these replicas; no less than it, and quickly, unless ``coupled``."""
     settings, load_rps = problem.settings, problem.load_rps
     watts = load_rps if settings.energy_metric == "watts" else 1.0
     count = len(problem.stages)
@@ -303,6 +303,22 @@ def _linear(problem, stages, classes, columns, *, late, idle_j, of_stage, watts,
         upper.append(
             0.0 if late is not None and delay > late[k][s] * (1 + 1e-12) else classes[k].share
         )
+    # What no shares of the usable columns reach needs no linear program to be excluded.
+    most, reach, least_j = 0.0, 0.0, idle_j
+    for s, k in itertools.product(range(len(stages)), range(len(classes))):
+        usable = [at for at, c in enumerate(columns) if (c[0], c[2]) == (s, k) and upper[at] > 0]
+        if not usable:
+            return None
+        most += classes[k].share * max(gain[at] for at in usable)
+        reach += of_stage * classes[k].share * max(raw[at] for at in usable)
+        least_j += classes[k].share * min(joules[at] for at in usable)
+    if not coupled:
+        return most
+    floor, limit_j = settings.accuracy_floor, settings.energy_sla_joules
+    if floor is not None and reach < floor - 1e-9:
+        return None
+    if limit_j is not None and least_j > limit_j + 1e-9:
+        return None
     a_eq, b_eq, a_ub, b_ub = [], [], [], []
     for s, (stage, parts) in enumerate(stages):
         for k, each in enumerate(classes):
@@ -318,12 +334,12 @@ def _linear(problem, stages, classes, columns, *, late, idle_j, of_stage, watts,
             if way.least:
                 a_ub.append([-float(one) for one in mine])
                 b_ub.append(-way.least)
-    if coupled and settings.accuracy_floor is not None:
+    if floor is not None:
         a_ub.append([-of_stage * a for a in raw])
-        b_ub.append(-settings.accuracy_floor)
-    if coupled and settings.energy_sla_joules is not None:
+        b_ub.append(-floor)
+    if limit_j is not None:
         a_ub.append(joules)
-        b_ub.append(settings.energy_sla_joules - idle_j)
+        b_ub.append(limit_j - idle_j)
     solved = linprog(
         -np.array(gain), A_ub=a_ub, b_ub=b_ub, A_eq=a_eq, b_eq=b_eq,
         bounds=[(0, u) for u in upper], method="highs",
