@@ -11,6 +11,7 @@ import pytest
 from experiment_scripts import script
 from option_maker import make_option
 from scipy.optimize import linprog
+from seeds import seeds
 
 from ipa_energy.gpu_partitions import GpuPool, Partition, partitions_of
 from ipa_energy.optimizer.pools import cut
@@ -112,7 +113,7 @@ def _shares(worth, room, accuracy, floor):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("floored", [False, True])
 def test_mixes_on_a_pool_equal_brute_force(floored: bool) -> None:
     feasible = mixed = excluded = 0
-    for seed in range(0, 160, 4) if floored else [s for s in range(400) if s % 4]:
+    for seed in [each for each in seeds(160) if (each % 4 == 0) == floored]:
         problem, pool = sliced(seed)
         best = referee(problem, pool)
         result = solve(problem, "highs")

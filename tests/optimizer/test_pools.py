@@ -11,6 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from instances import objective, random_program
+from seeds import seeds
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.gpu_partitions import KINDS, GpuPool, Partition, partitions_of
@@ -150,7 +151,7 @@ def _best(seed: int) -> float | None:
 @pytest.mark.parametrize("method", ["highs", "gurobi", "brute-force"])
 def test_every_solver_finds_the_best_plan_that_the_gpus_can_be_cut_for(method: str) -> None:
     infeasible = bound = 0
-    for seed in range(330 if method != "brute-force" else 110):
+    for seed in seeds(110):
         problem, free, pool = _sliced(seed)
         best = _best(seed)
         result = solve(problem, method)

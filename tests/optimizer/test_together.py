@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 from instances import objective, random_program
+from seeds import seeds
 
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.gpu_partitions import GpuPool, Partition
@@ -69,7 +70,7 @@ def cores_of(runs: list) -> float:
 @pytest.mark.parametrize("method", ["highs", "brute-force"])
 def test_the_best_plans_that_fit_side_by_side(method: str) -> None:
     fitted = apart = 0
-    for seed in range(120 if method == "highs" else 60):
+    for seed in seeds(60):
         problems = [pipeline(seed, 1 + seed % 2), pipeline(seed + 1000, 1)]
         pairs = []
         for one, other in itertools.product(*map(feasible, problems)):
