@@ -18,6 +18,7 @@ SLOW = (
     "cli/test_cli_convert.py",
     "cli/test_cli_measure.py",
     "cli/test_cli_meter_options.py",
+    "cli/test_cli_outputs.py",
     "cli/test_cli_profile.py",
     "cli/test_cli_tradeoff.py",
     "experiments",

@@ -468,6 +468,7 @@ def test_compare_says_first_what_energy_saves_against_the_best_other_weights(
     assert out.startswith(f"second: {yardstick['sentence']}. second ")
 
 
+@pytest.mark.slow
 def test_compare_writes_report_and_figures(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from experiment_scripts import script
 from instances import objective, random_problem
+from seeds import seeds
 
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto, portfolio, search
 from ipa_energy.optimizer.deadline import Bounded, Deadline, InTime, gap_of
@@ -22,7 +23,7 @@ from ipa_energy.optimizer.table import Table, grid_step
 families, realistic = script("benchmarks/hard_families"), script("benchmarks/realistic")
 FAMILIES, LOAD_RPS = families.FAMILIES, families.LOAD_RPS
 
-INSTANCES = 400
+INSTANCES = len(seeds(150))
 PART = 50
 WITHIN: dict[str, InTime] = {
     "pareto": pareto.within,

@@ -165,6 +165,7 @@ def mixing(seed: int) -> Problem:
     return Program(program.stages, settings, program.rules).at(load_rps)
 
 
+@pytest.mark.slow
 def test_each_part_of_a_mix_waits_no_longer_than_was_planned_and_is_never_full() -> None:
     """And a mix is as good as one option a stage, whose waits are counted to the digit."""
     parts = 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from instances import random_program
 from option_maker import make_option
+from seeds import seeds
 
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
@@ -25,7 +26,7 @@ from ipa_energy.planning.planner import load_planner
 from ipa_energy.records import Option, Provenance, ReplicaFigures, Stage
 
 ROOT = Path(__file__).parent.parent.parent
-INSTANCES = 400
+INSTANCES = len(seeds(150))
 PART = 50
 
 

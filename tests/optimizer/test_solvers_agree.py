@@ -7,6 +7,7 @@ import functools
 
 import pytest
 from instances import objective, random_problem, random_program, without_energy
+from seeds import seeds
 
 from ipa_energy import registries
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto
@@ -15,7 +16,7 @@ from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.solve import Solver, checked_plans
 from ipa_energy.optimizer.table import Table
 
-INSTANCES = 1200
+INSTANCES = 4 * len(seeds(100))
 PART = 100
 TOP_K = (1, 1, 2, 5)
 
@@ -74,9 +75,9 @@ def test_instances_cover_what_they_should() -> None:
     assert any(c.stage.requests_per_input != 1 for p in problems for c in p.stages)
 
 
-@pytest.mark.parametrize("first", range(0, INSTANCES, PART * 3))
+@pytest.mark.parametrize("first", range(0, INSTANCES, PART * 2))
 def test_energy_weight_zero_is_the_program_without_energy(first: int) -> None:
-    for seed in range(first, first + PART * 3):
+    for seed in range(first, first + PART * 2):
         program, load_rps = random_program(seed)
         settings = dataclasses.replace(program.settings, energy_weight=0.0, energy_sla_joules=None)
         with_joules = Program(program.stages, settings, program.rules).at(load_rps)
