@@ -26,6 +26,8 @@ PYTEST := $(BIN)/pytest -n auto --dist loadscope --no-loadscope-reorder
 .PHONY: run live test check long coverage lint docs bench schema constraints clean
 
 run: $(VENV)/.light
+	@echo "make run: 20 minutes of load on two pipelines, simulated without and with energy, and what that saves"
+	@echo "against the best other weights, for which each is simulated at some sixty: once, half a minute on 2 free cores"
 	rm -rf $(RUNS)/video-ipa $(RUNS)/video-energy
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight 0 --out $(RUNS)/video-ipa --quiet
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight $(ENERGY_WEIGHT) --out $(RUNS)/video-energy --quiet
@@ -86,6 +88,7 @@ $(VENV)/bin/python:
 
 # The core, and what draws the report; not gurobi, torch (docs/install.md).
 $(VENV)/.light: $(VENV)/bin/python pyproject.toml
+	@echo "installs ipa-energy and what draws its reports into $(VENV), 340 MB, once"
 	$(call install,.[report])
 	touch $@
 
