@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 STUBS = str(Path(__file__).parent / "pod_stub.py")
 """The program of a cluster that has light stubs in the place of MLServer."""
 
-COUNTS = [4, 4, 20, 20, 20, 20]
+COUNTS = [4, 4, 12, 12, 12, 12]
 """Requests of each second: at the first interval's end more replicas are needed."""
 
 
@@ -118,7 +118,7 @@ def test_a_run_is_served_by_mlserver_in_pods(tmp_path: Path) -> None:
 def test_a_run_with_mixes_deals_requests_out_to_pods_by_share(tmp_path: Path) -> None:
     """A Deployment an option, shares in the router, all answered."""
     mix = "mix: true\naccuracy_floor: 1.2\nenergy_weight: 1\noptimization_method: auto\n"
-    counts = [12] * 4 + [40] * 4
+    counts = [8] * 2 + [20] * 4
     pipeline = write_pipeline(tmp_path / "small", counts, more=mix)
     free = [word for key in ("alpha=0", "beta=0", "batching_cap=2") for word in ("--set", key)]
     with cluster(tmp_path, STUBS) as kubeconfig:

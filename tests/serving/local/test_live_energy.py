@@ -79,7 +79,7 @@ def test_a_counter_that_is_taken_away_in_the_middle_is_replaced_by_the_estimate_
 ) -> None:
     machine = Machine(tmp_path / "powercap")
     zone = machine.add("intel-rapl:0", "package-0", power_w=40.0)
-    pipeline = write_pipeline(tmp_path / "pipeline", [5] * 20)
+    pipeline = write_pipeline(tmp_path / "pipeline", [5] * 14)
     out = tmp_path / "run"
     experiment = load_experiment(pipeline)
     watched = LiveOptions(meter="rapl", powercap=machine.root, overcommits=True)
