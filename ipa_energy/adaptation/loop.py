@@ -44,6 +44,10 @@ PLANS_COMPARED = 8
 """How many of the best plans are looked at for one as good as the best that changes less."""
 
 
+MIXES_KEPT = 256
+"""Mixes of equal moments that are remembered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What is seen of a pipeline when a decision is due.
@@ -111,6 +115,7 @@ class Adapter:
         self.limit_s = limit_s
         self.signals = signals
         self.known: dict[str, Result] | None = None
+        self._mixes: tuple[Program, dict[str, Result]] = (program, {})
 
     @property
     def memory_s(self) -> int:
@@ -208,10 +213,11 @@ class Adapter:
         return Moment(lowest_rps, mean_rps, peak_rps, signals, lowest_rps if capped else None)
 
     def _best(self, moment: Moment) -> Result:
-        """The best plans at a moment."""
-        key = "" if self.known is None else repr(moment)
-        if self.known is not None and key in self.known:
-            return self.known[key]
+        """The best plans at a moment; a mix, which takes long, is found once for equal moments."""
+        known = self._known_mixes() if self.known is None else self.known
+        key = "" if known is None else repr(moment)
+        if known is not None and key in known:
+            return known[key]
         result = decide(
             self.program,
             moment,
@@ -220,9 +226,19 @@ class Adapter:
             limit_s=self.limit_s,
             only_equal=True,
         )
-        if self.known is not None:
-            self.known[key] = result
+        # What was cut short may be better at another time.
+        if known is not None and (self.known is not None or result.status == "optimal"):
+            known[key] = result
         return result
+
+    def _known_mixes(self) -> dict[str, Result] | None:
+        """Mixes of the program as it is now; None where it has none."""
+        if not self.program.settings.mix:
+            return None
+        of, found = self._mixes
+        if of is not self.program or len(found) >= MIXES_KEPT:
+            self._mixes = (self.program, {})
+        return self._mixes[1]
 
     def _low_end_rps(self, received_rps: Counts, planned_rps: float) -> float | None:
         """The least load that may come: that of the quietest interval seen; None without a cap.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipa_energy.arrays import Ints
+from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import UnavailableError
 from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
 from ipa_energy.optimizer.linear import (
@@ -36,6 +36,9 @@ _OPTIONS: dict[str, bool | int | float] = {
     "dual_feasibility_tolerance": 1e-10,
 }
 
+
+_SAME_RTOL = 1e-6
+"""By which the worth of a solution may differ from the objective that HiGHS names with it."""
 
 _FEASIBLE = 2
 """HiGHS's ``kSolutionStatusFeasible``."""
@@ -71,16 +74,21 @@ class HighsSolver:
 
     def __init__(self, program: LinearProgram) -> None:
         self._program = program
+        self._has_start = False
         self._highspy = _highspy()
         with _silent():
             self._highs = self._highspy.Highs()
             for name, value in _OPTIONS.items():
                 self._highs.setOptionValue(name, value)
         self._highs.passModel(_model(self._highspy, program))
+        if len(program.cost) != program.integers:  # restarts pay where all is binary alone
+            self._highs.setOptionValue("mip_allow_restart", False)
+        if program.start is not None:
+            self._begin_with(program.start)
 
     def best(self) -> npt.ArrayLike | None:
         """See :class:`~.linear.Solver`."""
-        self._highs.run()
+        self._run()
         status = self._highs.getModelStatus()
         kinds = self._highspy.HighsModelStatus
         if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
@@ -97,18 +105,38 @@ class HighsSolver:
         highs, kinds = self._highs, self._highspy.HighsModelStatus
         highs.setOptionValue("time_limit", highs.getRunTime() + seconds)
         if start is not None and len(self._program.cost) == self._program.binaries:
-            solution = self._highspy.HighsSolution()
             values = np.zeros(len(self._program.cost))
             values[start] = 1.0
-            solution.col_value = values.tolist()
-            highs.setSolution(solution)
-        highs.run()
+            self._begin_with(values)
+        self._run()
         status, info = highs.getModelStatus(), highs.getInfo()
         if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
             return TimedAnswer(None, -np.inf, finished=True)
         found = info.primal_solution_status == _FEASIBLE
         answer = np.array(highs.getSolution().col_value) if found else None
         return TimedAnswer(answer, float(info.mip_dual_bound), finished=status == kinds.kOptimal)
+
+    def _run(self) -> None:
+        """Solve; anew if what it was to begin with comes back in the place of what it found.
+
+        HiGHS 1.16 does so where presolve alone improves a beginning.
+        """
+        highs = self._highs
+        highs.run()
+        info = highs.getInfo()
+        if not self._has_start or info.primal_solution_status != _FEASIBLE:
+            return
+        objective = info.objective_function_value
+        given = float(self._program.cost @ np.array(highs.getSolution().col_value))
+        if abs(given - objective) > _SAME_RTOL * max(1.0, abs(objective)):
+            highs.clearSolver()
+            highs.run()
+
+    def _begin_with(self, values: Floats) -> None:
+        self._has_start = True
+        solution = self._highspy.HighsSolution()
+        solution.col_value = values.tolist()
+        self._highs.setSolution(solution)
 
     def close(self) -> None:
         """Free the program."""

@@ -66,6 +66,7 @@ class LinearProgram:
         candidate: (binaries,) its position in ``problem.stages[stage]``.
         scale: what the objective was multiplied by, so that its largest entry is :data:`SCALE`.
         constant: what was left out, unscaled.
+        start: values to begin with; None: none are known.
     """
 
     cost: Floats
@@ -81,6 +82,7 @@ class LinearProgram:
     candidate: Ints
     scale: float
     constant: float
+    start: Floats | None = None
 
     def worth(self, value: float) -> float:
         """The objective that a value of ``cost·v`` stands for."""

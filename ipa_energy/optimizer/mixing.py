@@ -52,6 +52,7 @@ from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import SCALE, LinearProgram, Solver
+from ipa_energy.optimizer.mix_start import with_start
 from ipa_energy.optimizer.mix_uses import uses_of
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan
 from ipa_energy.optimizer.plan_building import build_plan
@@ -127,10 +128,11 @@ class Mixed:
 def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) -> Mixed:
     """The best mix of a problem; exact without a deadline, within :data:`SHARE_RTOL`."""
     program = MixProgram(problem)
-    made = program.linear(program.objective())
+    objective = program.objective()
+    made = program.linear(objective)
     if made is None:
         return Mixed(None, -np.inf)
-    solver = make(made)
+    solver = make(with_start(program, made, Layout(program), objective))
     try:
         if deadline is None:
             values = solver.best()
@@ -184,7 +186,8 @@ class MixProgram:
         self.stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
         self._amounts: dict[str, tuple[Floats, Floats, Floats]] = {}
         self._drop_dominated()
-        self.levels_s = self._levels_s()
+        self.cutoffs_s = self._cutoffs_s()
+        self.levels_s = {} if self.cutoffs_s else self._levels_s()
 
     @property
     def unserved(self) -> list[tuple[int, RequestClass]]:
@@ -277,7 +280,7 @@ class MixProgram:
         found: Mask = self.sites == self._site_at[site]
         return found
 
-    def _delays_s(self) -> Floats:
+    def delays_s(self) -> Floats:
         """(U, K) latency and wait."""
         return np.array(
             [
@@ -288,7 +291,7 @@ class MixProgram:
 
     def _drop_late(self) -> None:
         """Forget what would break a latency SLA even with the fastest of all other stages."""
-        delays_s = self._delays_s()
+        delays_s = self.delays_s()
         stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
         for k, site in self.paths:
             each, there = self.classes[k], self.at_site(site)
@@ -308,9 +311,38 @@ class MixProgram:
         self._options = [self._options[u] for u in kept]
         self.serves = self.serves[kept]
 
+    def _cutoffs_s(self) -> dict[int, Floats]:
+        """Path under a latency SLA that two stages share → what its first stage may take at most.
+
+        What is left is the second stage's, so a cutoff is worth having only if a longer one would
+        leave it less that it can run. Ascending; empty where there is no path of two stages, or
+        where a cap gives way.
+        """
+        if len(self.stages) != 2 or self.elastic:
+            return {}
+        delays_s, found = self.delays_s(), {}
+        for p, (k, site) in enumerate(self.paths):
+            sla_s = self._slas_s.get(self.classes[k].name)
+            there = self.serves[:, k] & self.at_site(site)
+            first, second = (np.unique(delays_s[there & (self.stage_of == s), k]) for s in (0, 1))
+            if sla_s is None or not len(first) or not len(second):
+                continue
+            rest_s = sla_s * (1 + 2 * _ROOM) - first
+            left = np.searchsorted(second, rest_s, side="right")
+            found[p] = first[(left > 0) & (left > np.append(left[1:], 0))]
+        return found
+
+    def limits_s(self, path: int) -> list[tuple[float, ...]]:
+        """What each stage may take at most, cutoff by cutoff; no limit where there are none."""
+        cutoffs_s = self.cutoffs_s.get(path)
+        if cutoffs_s is None:
+            return [(np.inf,) * len(self.stages)]
+        sla_s = self._slas_s[self.classes[self.paths[path][0]].name] * (1 + _ROOM)
+        return [(float(cutoff_s), float(sla_s - cutoff_s)) for cutoff_s in cutoffs_s]
+
     def _levels_s(self) -> dict[tuple[int, int], Floats]:
         """(stage, path) under a latency SLA that stages share → its delays, ascending."""
-        delays_s = self._delays_s()
+        delays_s = self.delays_s()
         found = {
             (s, p): np.unique(
                 delays_s[(self.stage_of == s) & self.serves[:, k] & self.at_site(site), k]
@@ -328,7 +360,7 @@ class MixProgram:
         if not self.uses:
             return
         better = [np.where(self.serves, self._scores() * self.problem.settings.alpha, -np.inf)]
-        columns = [*better, -self._needs(), -self._delays_s()]
+        columns = [*better, -self._needs(), -self.delays_s()]
         columns = [np.where(self.serves, each, -np.inf) for each in columns]
         flat = [[-use.least_share, -float(use.least), float(use.most)] for use in self.uses]
         for term in self.problem.terms:
@@ -377,7 +409,7 @@ class MixProgram:
         rows.split()
         rows.replicas(self._enforced)
         rows.places()
-        delays_s = self._delays_s()
+        delays_s = self.delays_s()
         for cap in self.caps:
             if _is_latency(cap):
                 rows.delays(cap, delays_s)
@@ -389,7 +421,7 @@ class MixProgram:
 
     def exceeded(self, values: Floats) -> dict[str, float]:
         """Elastic cap → its total in a solution, of those that are exceeded."""
-        over = values[_Layout(self).over]
+        over = values[Layout(self).over]
         limits = {cap.name: cap.limit for cap in self.caps}
         return {
             name: limits[name] + share * (abs(limits[name]) or 1.0)
@@ -399,7 +431,7 @@ class MixProgram:
 
     def parts(self, values: Floats) -> tuple[tuple[Part, ...], ...]:
         """What the stages run by a solution, with shares that add up."""
-        layout = _Layout(self)
+        layout = Layout(self)
         x = np.where(self.serves, values[layout.x], 0.0)
         x[x < _LEAST_SHARE * self.shares] = 0.0
         n = np.round(values[layout.n]).astype(int)
@@ -455,11 +487,12 @@ def _class_of(cap: Cap) -> str:
     return cap.quantity.removeprefix(LATENCY_OF) if cap.quantity != "latency_s" else EVERY_CLASS
 
 
-class _Layout:
+class Layout:
     """Where the variables of a program are: z (U,), n (U,), x (U, K).
 
-    ``levels`` choose the delay of a stage and class, ``cuts`` how the GPUs of a pool are cut, and
-    ``over`` is what the elastic caps are exceeded by.
+    ``levels`` choose the delay of a stage and class, ``cutoffs`` how two stages divide an SLA
+    between them, and ``parts`` a site's share of the load by cutoff; ``cuts`` are how the GPUs of a
+    pool are cut, and ``over`` is what the elastic caps are exceeded by.
     """
 
     def __init__(self, program: MixProgram) -> None:
@@ -470,6 +503,10 @@ class _Layout:
         for key, delays_s in program.levels_s.items():
             self.levels[key] = width + np.arange(len(delays_s))
             width += len(delays_s)
+        self.cutoffs = {}
+        for path, cutoffs_s in program.cutoffs_s.items():
+            self.cutoffs[path] = width + np.arange(len(cutoffs_s))
+            width += len(cutoffs_s)
         self.binaries = width
         self.n = width + np.arange(uses)
         width += uses
@@ -480,6 +517,11 @@ class _Layout:
         self.integers = width
         self.x = (self.integers + np.arange(uses * classes)).reshape(uses, classes)
         width = self.integers + uses * classes
+        self.parts = {}
+        for path, chosen in self.cutoffs.items():
+            if program.paths[path][1]:
+                self.parts[path] = width + np.arange(len(chosen))
+                width += len(chosen)
         self.over = width + np.arange(len(program.elastic))
         self.width = width + len(program.elastic)
 
@@ -488,7 +530,7 @@ class _Rows:
     """The rows of a program under construction."""
 
     def __init__(self, mix: MixProgram) -> None:
-        self._mix, self._at = mix, _Layout(mix)
+        self._mix, self._at = mix, Layout(mix)
         self._rows: list[Ints] = []
         self._columns: list[Ints] = []
         self._values: list[Floats] = []
@@ -569,6 +611,8 @@ class _Rows:
             return  # what is late has gone
         k = [each.name for each in mix.classes].index(_class_of(cap))
         for p, (_, site) in enumerate(mix.paths):
+            if mix.paths[p][0] == k and p in mix.cutoffs_s:
+                self._cut_off(p, delays_s)
             if mix.paths[p][0] != k or (0, p) not in mix.levels_s:
                 continue
             total: tuple[list[int], list[float]] = ([], [])
@@ -584,6 +628,33 @@ class _Rows:
                 total[0].extend(chosen.tolist())
                 total[1].extend((levels_s / cap.limit).tolist())
             self._add([*total[0], *over[0]], [*total[1], *over[1]], -np.inf, 1 + _ROOM)
+
+    def _cut_off(self, p: int, delays_s: Floats) -> None:
+        """(3') of two stages: the first takes no longer than a cutoff, the second what is left.
+
+        At a site each cutoff has its part of the site's load, all but one of them none: what is
+        slower than a cutoff gets no more than the parts of longer ones.
+        """
+        mix, at = self._mix, self._at
+        k, site = mix.paths[p]
+        chosen, share = at.cutoffs[p], mix.shares[k]
+        there = mix.serves[:, k] & mix.at_site(site)
+        first, second = (np.flatnonzero(there & (mix.stage_of == s)) for s in (0, 1))
+        self._add(chosen, np.ones(len(chosen)), 1.0, 1.0)
+        load, unit = chosen, -share
+        if p in at.parts:
+            load, unit = at.parts[p], -1.0
+            for part, one in zip(load, chosen, strict=True):
+                self._add([part, one], [1.0, -share], -np.inf, 0.0)
+            values = [1.0] * len(load) + [-1.0] * len(first)
+            self._add([*load, *at.x[first, k]], values, 0.0, 0.0)
+        for j, limits_s in enumerate(mix.limits_s(p)):
+            rest = (load[j + 1 :], load[:j])
+            for mine, longest_s, others in zip((first, second), limits_s, rest, strict=True):
+                slower = at.x[mine[delays_s[mine, k] > longest_s], k]
+                if len(slower):
+                    values = [1.0] * len(slower) + [unit] * len(others)
+                    self._add([*slower, *others], values, -np.inf, 0.0)
 
     def places(self) -> None:
         """Each site serves the same share of the load in every stage."""
