@@ -141,9 +141,10 @@ class IntensitySeries:
         """
         if start_s >= self.start_s and end_s <= self.end_s:
             return
+        asked = [in_utc(start_s), *([in_utc(end_s)] if end_s > start_s else [])]
         raise ConfigError(
             f"the intensities are of {in_utc(self.start_s)} to {in_utc(self.end_s)},"
-            f" {in_utc(start_s)} to {in_utc(end_s)} is asked for",
+            f" {' to '.join(asked)} is asked for",
             where=self.source or None,
             fix="set carbon.start to a time within them, shorten the load, or save a longer series",
         )

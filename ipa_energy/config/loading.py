@@ -49,6 +49,9 @@ OPTIONS: Mapping[str, str] = {
 }
 """Options of the command line whose name is not that of their key."""
 
+_SHORTEST_WORD = 3
+"""Of a key, for it to say what was meant."""
+
 LARGEST_WHOLE = 1e15
 """Floats above this may not be whole numbers of what was meant; they are dumped as floats."""
 
@@ -356,11 +359,19 @@ def _unknown(keys: KeyPath, where: str, workload_type: Any) -> ConfigError:
     else:
         known = _known_keys(_schema_at(keys[:-1]) or {})
     near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.6)
+    near = near or _with_its_word(str(keys[-1]), known)
     what = f"unknown key {_name(keys)}"
     if near:
         return ConfigError(f"{what}: did you mean {near[0]}?", where=where)
     allowed = ", ".join(known) if len(keys) > 1 else "the keys that ipa-energy schema prints"
     return ConfigError(what, where=where, allowed=allowed, fix="remove the key")
+
+
+def _with_its_word(key: str, known: Iterable[str]) -> list[str]:
+    """The one known key that has a word of the unknown one: ``network_delay_s`` for ``delay``."""
+    words = {word for word in key.split("_") if len(word) >= _SHORTEST_WORD}
+    found = [one for one in known if words & set(one.split("_"))]
+    return found if len(found) == 1 else []
 
 
 def _known_keys(schema: Schema) -> list[str]:

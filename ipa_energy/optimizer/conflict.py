@@ -40,6 +40,7 @@ from ipa_energy.optimizer.quantities import CAPPED_JOULES
 from ipa_energy.optimizer.queue_wait import EXTRA_REPLICAS
 from ipa_energy.optimizer.settings import Cap, Settings
 from ipa_energy.optimizer.stage_columns import StageRules, serves_all, throughputs
+from ipa_energy.records import AT_SITE
 
 _MOST_TRIALS = 300
 """Sets tried when several caps take part; each is a program to solve. Beyond, the conflict named is
@@ -92,9 +93,8 @@ class Conflict:
     def __str__(self) -> str:
         if not self.constraints:  # numbers that arithmetic cannot hold together, or no time
             return "no plan was found, and no constraint that stands in the way"
-        text = "no plan can meet " + " and ".join(self.constraints) + " together"
-        if len(self.constraints) == 1:
-            text = f"no plan can meet {self.constraints[0]}"
+        names = [_in_words(name) for name in self.constraints]
+        text = f"no plan can meet {' and '.join(names)}{' together' if len(names) > 1 else ''}"
         ways = " or ".join(relaxation.text for relaxation in self.relaxations)
         if self.together:
             ways = " and ".join(relaxation.text for relaxation in self.together) + ", together"
@@ -107,6 +107,12 @@ class Conflict:
             "relaxations": [relaxation.to_json() for relaxation in self.relaxations],
             "together": [relaxation.to_json() for relaxation in self.together],
         }
+
+
+def _in_words(constraint: str) -> str:
+    """``capacity:core@GB`` as ``the capacity of core at site GB``; others are keys of the YAML."""
+    resource, at, site = constraint.removeprefix("capacity:").partition(AT_SITE)
+    return f"the capacity of {resource} at site {site}" if at else constraint
 
 
 def find_conflict(problem: Problem, deadline: Deadline | None = None) -> Conflict:

@@ -18,7 +18,7 @@ from ipa_energy.optimizer.quantities import (
     UNITS,
     Moment,
 )
-from ipa_energy.records import EnergyRisk, RequestClass
+from ipa_energy.records import AT_SITE, EnergyRisk, RequestClass
 from ipa_energy.registries import QUANTITIES
 
 LatencyModel = Literal["service", "queue"]
@@ -192,8 +192,10 @@ def caps_of(settings: Settings, stages: int = 1) -> tuple[Cap, ...]:
         floor = AccuracyFloor(settings.accuracy_method, stages)
         found.append(floor.cap(settings.accuracy_floor))
     for resource, units in settings.capacity.items():
-        unit = f"units of {resource}"
-        found.append(Cap(f"capacity:{resource}", units, UNITS + resource, unit, "a capacity"))
+        what, _, site = resource.partition(AT_SITE)
+        noun = f"a capacity of site {site}" if site else "a capacity"
+        unit = f"units of {what}"
+        found.append(Cap(f"capacity:{resource}", units, UNITS + resource, unit, noun))
     for name, limit in settings.caps.items():
         key = QUANTITIES[name].cap_key or name
         found.append(Cap(key, limit, name, _unit(name), f"a {key}"))

@@ -272,6 +272,25 @@ def test_what_sites_cannot_do_is_refused(
         assert planner
 
 
+def test_a_capacity_of_a_site_is_told_in_words() -> None:
+    sites = {name: SiteConfig(capacity={"core": 0}) for name in ("here", "there")}
+    conflict = solve(problem([ONE], sites, {"here": 300.0, "there": 100.0}), "highs").conflict
+    assert conflict is not None
+    assert str(conflict).startswith(
+        "no plan can meet the capacity of core at site here and the capacity of core at site there"
+        " together; needs a capacity of site "
+    )
+    assert "of at least 1 units of core" in str(conflict)
+    assert conflict.constraints == ("capacity:core@here", "capacity:core@there")
+
+
+def test_a_key_of_a_site_that_is_not_one_names_what_was_meant(tmp_path: Path) -> None:
+    sites = {"there": {"delay": 0.1}}
+    keys = {**SITES, "carbon": {"intensity": 300, "sites": sites}}
+    with pytest.raises(ConfigError, match=r"sites.there.delay: did you mean network_delay_s\?"):
+        load_planner(write_small_pipeline(tmp_path), keys)
+
+
 def test_live_backends_serve_in_one_place(tmp_path: Path) -> None:
     experiment = load_experiment(write_small_pipeline(tmp_path), SITES)
     with pytest.raises(ConfigError, match="local-stub serves in one place"):
