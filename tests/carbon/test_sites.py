@@ -68,6 +68,12 @@ def test_two_sites_that_take_turns(script: ModuleType) -> None:
     curve = script.PriceCurve(np.array([0.0]), np.array([2.0]), np.array([0.8]))
     rates = np.array([[100.0, 300.0], [300.0, 100.0]])
     loads = np.array([5.0, 5.0])
-    assert script.saved([curve, curve], rates, loads, 1.0) == pytest.approx(0.5)
+    found = script.emitted([curve, curve], rates, loads, 1.0)
+    assert found.hourly / found.fixed == pytest.approx(0.5)
     # With room for 60 % of the load at each, 40 % go where it is dear: 100·0.6 + 300·0.4 of 200.
-    assert script.saved([curve, curve], rates, loads, 0.6) == pytest.approx(1 - 180 / 200)
+    found = script.emitted([curve, curve], rates, loads, 0.6)
+    assert found.hourly / found.fixed == pytest.approx(180 / 200)
+    # Where one is always the cleaner, knowing the hour saves nothing but over an even split.
+    found = script.emitted([curve, curve], np.array([[100.0, 200.0], [300.0, 600.0]]), loads, 1.0)
+    assert found.hourly / found.fixed == pytest.approx(1.0)
+    assert found.hourly / found.even == pytest.approx(0.5)
