@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
@@ -15,9 +16,16 @@ from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
-    from ipa_energy.comparing import RunMetrics
     from ipa_energy.comparing.hull import Saving
-    from ipa_energy.experiment import Experiment
+    from ipa_energy.frontier.sweep import SavingStudy
+
+logger = logging.getLogger(__name__)
+
+MOST_REQUESTS = 60_000_000
+"""That are simulated without being asked to: about half an hour. More is left out."""
+
+HINDSIGHTS = 60
+"""Simulations of a run to find its hindsight: dozens."""
 
 
 def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -38,16 +46,17 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "--png", type=named_path, metavar="DIR", help="write figures as PNG, SVG, CSV"
     )
     parser.add_argument(
-        "--no-hindsight",
-        action="store_true",
-        help="leave out what a plan that knew the load would have done, for which the pipeline is"
-        " simulated (what was found is kept for the next time)",
+        "--hindsight",
+        action=argparse.BooleanOptionalAction,
+        help="what a plan that knew the load would have done, for which the pipeline is"
+        " simulated (what was found is kept for the next time; left out by itself of runs of days)",
     )
     parser.add_argument(
-        "--no-yardstick",
-        action="store_true",
-        help="leave out what energy saves against the best weights without it, for which the"
-        " pipeline is simulated at many weights (kept for the next time)",
+        "--yardstick",
+        action=argparse.BooleanOptionalAction,
+        help="what energy saves against the best weights without it, for which the"
+        " pipeline is simulated at many weights (kept for the next time; left out by itself of runs"
+        " of days)",
     )
     parser.add_argument(
         "--equivalences",
@@ -63,6 +72,7 @@ def compare(args: argparse.Namespace) -> int:
     from ipa_energy.comparing import comparison_table, headline, metrics, numbered
     from ipa_energy.comparing.carbon_table import by_site, equivalences
     from ipa_energy.experiment import experiment_of
+    from ipa_energy.frontier.sweep import saving_study
     from ipa_energy.frontier.yardsticks import yardsticks
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
@@ -74,19 +84,28 @@ def compare(args: argparse.Namespace) -> int:
     figures = [metrics(run) for run in runs]
     show_progress = not (args.quiet or args.json)
     made_from = {}
-    if not (args.no_hindsight and args.no_yardstick):
+    if args.hindsight is not False or args.yardstick is not False:
         made_from = {run.name: experiment_of(run) for run in runs}
     found = {}
-    if not args.no_hindsight:
+    if args.hindsight is not False:
         with _bar("hindsight", "simulation", shown=show_progress) as bar:
             found = {
                 run.name: yardsticks(experiment, run, runs[0] if index else None, ran=bar.update)
                 for index, run in enumerate(runs)
                 if (experiment := made_from[run.name]) is not None
+                if args.hindsight
+                or _is_quick(run.name, HINDSIGHTS * figures[index].requests, "hindsight")
             }
     savings = {}
-    if not args.no_yardstick:
-        savings = _savings(made_from, figures, show_progress=show_progress)
+    if args.yardstick is not False:
+        asked = [saving_study(made_from[run.name], run) for run in figures]
+        studies = [
+            study
+            for study in asked
+            if study is not None
+            if args.yardstick or _is_quick(study.figures.name, study.requests, "yardstick")
+        ]
+        savings = _savings(studies, show_progress=show_progress)
     comparison = compare_runs(
         figures,
         savings=savings,
@@ -121,17 +140,22 @@ def compare(args: argparse.Namespace) -> int:
     return status
 
 
-def _savings(
-    made_from: Mapping[str, Experiment | None],
-    figures: Sequence[RunMetrics],
-    *,
-    show_progress: bool,
-) -> dict[str, Saving]:
-    """Run name → what its energy saves, for those that have energy in their objective."""
-    from ipa_energy.frontier.sweep import saving_study
+def _is_quick(name: str, requests: int, what: str) -> bool:
+    """True if so many requests are simulated in minutes; else says what is left out."""
+    if requests <= MOST_REQUESTS:
+        return True
+    logger.warning(
+        "%s: no %s, which would simulate %s million requests, for hours: ask for it with --%s",
+        name,
+        what,
+        f"{requests / 1e6:,.0f}",
+        what,
+    )
+    return False
 
-    asked = [saving_study(made_from[run.name], run) for run in figures]
-    studies = [study for study in asked if study is not None]
+
+def _savings(studies: Sequence[SavingStudy], *, show_progress: bool) -> dict[str, Saving]:
+    """Run name → what its energy saves, for those that have energy in their objective."""
     total = sum(study.runs for study in studies)
     with _bar("yardstick", "run", shown=show_progress, total=total) as bar:
         return {study.figures.name: study.conduct(ran=bar.update) for study in studies}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -262,17 +262,30 @@ def _seconds(value: float | None) -> str:
 def headline(comparison: Comparison) -> str:
     """What the runs saved against the first and what it cost, as a few sentences.
 
-    What a run saved against the best weights without energy comes before anything else.
+    What a run saved against the best weights without energy comes before anything else, grams of
+    runs with carbon in their objective before joules.
     """
     return " ".join([*_saved(comparison), _against_first(comparison)])
 
 
 def _in_grams(saving: Saving) -> dict[str, Any]:
+    against = {name: _in_grams(one) for name, one in saving.rivals.items()}
     return {
         "saving_mean": saving.mean,
         "savings": saving.savings,
         "least_g_per_million_requests": saving.least_joules,
+        **({"sentence": _grams_sentence(saving), "against": against} if against else {}),
     }
+
+
+def _grams_sentence(saving: Saving) -> str:
+    """What carbon saves, and what it saves against each of its rivals."""
+    told = []
+    for name, one in saving.rivals.items():
+        if not math.isnan(one.mean):
+            told.append(f"{share(abs(one.mean))} {'more' if one.mean < 0 else 'fewer'} than {name}")
+    rest = f"; {', '.join(told)}" if told else ""
+    return saving.sentence(*IN_GRAMS) + rest
 
 
 def _saved(comparison: Comparison) -> list[str]:
@@ -285,18 +298,31 @@ def _saved(comparison: Comparison) -> list[str]:
     known = [(name, saving) for name, saving in found if not math.isnan(saving.mean)]
     if len(found) <= MOST_TOLD or not known:
         return [
+            *(f"{name}: {_grams_sentence(one.grams)}." for name, one in found if one.grams),
             *(f"{name}: {saving.sentence()}." for name, saving in found),
-            *(f"{name}: {one.grams.sentence(*IN_GRAMS)}." for name, one in found if one.grams),
         ]
-    known.sort(key=lambda one: one[1].mean)
-    (least, least_saving), (most, most_saving) = known[0], known[-1]
-    rest = len(found) - len(known)
+    in_grams = [(name, saving.grams) for name, saving in found if saving.grams]
     return [
-        "At equal accuracy and SLA attainment, against IPA with its best other weights, energy"
-        f" saves {share(least_saving.mean)} ({least}) to {share(most_saving.mean)} ({most}) of the"
-        f" joules of {len(known)} runs"
-        f"{f'; {rest} more have nothing to be held against' if rest else ''}."
+        *(_ends(in_grams, "carbon", *IN_GRAMS) if in_grams else []),
+        *_ends(found, "energy", "joules", "IPA with its best other weights"),
     ]
+
+
+def _ends(found: Sequence[tuple[str, Saving]], term: str, what: str, rivals: str) -> Iterator[str]:
+    """The least and the most that a term of the objective saves, of many runs."""
+    known = sorted(
+        ((saving.mean, name) for name, saving in found if not math.isnan(saving.mean)),
+    )
+    if not known:
+        return
+    (least_saved, least), (most_saved, most) = known[0], known[-1]
+    rest = len(found) - len(known)
+    yield (
+        f"At equal accuracy and SLA attainment, against {rivals}, {term}"
+        f" saves {share(least_saved)} ({least}) to {share(most_saved)} ({most}) of the"
+        f" {what} of {len(known)} runs"
+        f"{f'; {rest} more have nothing to be held against' if rest else ''}."
+    )
 
 
 def _against_first(comparison: Comparison) -> str:

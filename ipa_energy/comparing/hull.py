@@ -19,8 +19,8 @@ Above its last one there is nothing to compare with, and no figure is given.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ipa_energy.tables import share
 
@@ -71,16 +71,21 @@ class Hull:
 
     corners: tuple[Outcome, ...]
 
-    def joules_at(self, accuracy: float) -> float:
-        """Least joules per request of a mixture that is at least this accurate; NaN above all."""
+    def mixture_at(self, accuracy: float) -> Outcome | None:
+        """The mixture of least joules that is at least this accurate; None above all."""
         if not self.corners or accuracy > self.corners[-1].accuracy:
-            return math.nan
+            return None
         before = self.corners[0]
         for corner in self.corners:
             if accuracy <= corner.accuracy:
-                return _between(before, corner, accuracy)
+                return _mixture(before, corner, accuracy)
             before = corner
         raise AssertionError  # the last corner is at least as accurate
+
+    def joules_at(self, accuracy: float) -> float:
+        """Least joules per request of a mixture that is at least this accurate; NaN above all."""
+        mixture = self.mixture_at(accuracy)
+        return math.nan if mixture is None else mixture.joules_per_request
 
     def saving(self, outcome: Outcome) -> float:
         """Share of the hull's joules that ``outcome`` does without at its accuracy.
@@ -91,11 +96,23 @@ class Hull:
 
 
 def _between(one: Outcome, other: Outcome, accuracy: float) -> float:
+    return _mixture(one, other, accuracy).joules_per_request
+
+
+def _mixture(one: Outcome, other: Outcome, accuracy: float) -> Outcome:
     width = other.accuracy - one.accuracy
     if accuracy <= one.accuracy or width <= 0:
-        return one.joules_per_request
+        return one
     share = (accuracy - one.accuracy) / width
-    return one.joules_per_request + share * (other.joules_per_request - one.joules_per_request)
+    joules, grams = (
+        left + share * (right - left)
+        for left, right in (
+            (one.joules_per_request, other.joules_per_request),
+            (one.in_grams.joules_per_request, other.in_grams.joules_per_request),
+        )
+    )
+    known_g = None if math.isnan(grams) else grams / 1e6
+    return replace(one, accuracy=accuracy, joules_per_request=joules, grams_per_request=known_g)
 
 
 def hull_of(outcomes: Iterable[Outcome], attainment: float) -> Hull:
@@ -136,6 +153,8 @@ class Saving:
         least_joules: per request, of the hull without energy at the run's accuracy, one a seed.
         grams: the same in grams of a million requests, of runs with carbon in their objective, held
             against those without that may have a constant weight of energy; None of others.
+        rivals: of such grams, who else there is → the saving against them alone
+            (:data:`ipa_energy.frontier.weightings.ORACLE` among them, which knows more).
     """
 
     outcomes: tuple[Outcome, ...]
@@ -143,6 +162,7 @@ class Saving:
     attainments: tuple[float, ...]
     least_joules: tuple[float, ...]
     grams: Saving | None = None
+    rivals: Mapping[str, Saving] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -203,22 +223,28 @@ def _is_as_punctual(attainment: float, outcome: Outcome) -> bool:
     return attainment >= outcome.sla_attainment - ATTAINMENT_ROOM - SAME_ATTAINMENT
 
 
-def saving_of(with_energy: Sequence[Outcome], without: Sequence[Outcome]) -> Saving:
+def saving_of(
+    with_energy: Sequence[Outcome], without: Sequence[Outcome], *, reads_grams: bool = False
+) -> Saving:
     """Hold runs with energy against the hull of those without, seed by seed.
 
     Args:
         with_energy: one a seed, of equal weights.
         without: every run without energy, of the same seeds.
+        reads_grams: True for what the mixture of least joules emits, in the place of its joules.
     """
     savings, attainments, least = [], [], []
     for outcome in with_energy:
         mine = [other for other in without if other.seed == outcome.seed]
         attainment = _attainment(outcome, mine)
-        hull = hull_of(mine, attainment - ATTAINMENT_ROOM)
-        savings.append(hull.saving(outcome))
+        mixture = hull_of(mine, attainment - ATTAINMENT_ROOM).mixture_at(outcome.accuracy)
+        pair = [one and (one.in_grams if reads_grams else one) for one in (outcome, mixture)]
+        spent, needed = (math.nan if one is None else one.joules_per_request for one in pair)
+        savings.append(1.0 - spent / needed)
         attainments.append(attainment)
-        least.append(hull.joules_at(outcome.accuracy))
-    return Saving(tuple(with_energy), tuple(savings), tuple(attainments), tuple(least))
+        least.append(needed)
+    outcomes = [one.in_grams if reads_grams else one for one in with_energy]
+    return Saving(tuple(outcomes), tuple(savings), tuple(attainments), tuple(least))
 
 
 def _attainment(outcome: Outcome, without: Sequence[Outcome]) -> float:

@@ -314,20 +314,29 @@ def grams_yardstick_table(comparison: Comparison) -> Table | None:
     """The same in grams, of runs with carbon in their objective; None without any."""
     colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
     rows = [
-        _saving_row(name, saving.grams, colors)
+        _saving_row(name, against, colors, [Cell(rival)])
         for name, saving in comparison.savings.items()
         if saving.grams is not None
+        for rival, against in {
+            "the best other weights": saving.grams,
+            **saving.grams.rivals,
+        }.items()
     ]
     if not rows:
         return None
     return Table(
         "What carbon saves at equal accuracy and SLA attainment",
         "run",
-        _saving_heads("carbon", "g/million requests"),
+        [Head("against"), *_saving_heads("carbon", "g/million requests")],
         rows,
-        note="As above, in grams, and against runs with a constant weight of energy as well: what"
-        " is left is what knowing the hour's intensity is worth.",
-        together=3,
+        note="As above, in grams. The best other weights: those without energy and constant weights"
+        " of energy, so that what is left is what knowing the hour's intensity is worth. The least"
+        " joules: the grams of whatever mixture of these needs least joules. Plans that never"
+        " change are made for the busiest interval, and for somewhat less and more, at each weight"
+        " of energy."
+        " The same grams for every request: the budget as a cap on each. A forecast that is true"
+        " knows what no run knows, so a run saves less than nothing against it.",
+        together=4,
     )
 
 
@@ -343,11 +352,15 @@ def _saving_heads(what: str, unit: str) -> list[Head]:
     ]
 
 
-def _saving_row(name: str, saving: Saving, colors: Mapping[str, str]) -> Row:
+def _saving_row(
+    name: str, saving: Saving, colors: Mapping[str, str], before: Sequence[Cell] = ()
+) -> Row:
     known = [at for at, value in enumerate(saving.savings) if not math.isnan(value)]
+    cells: list[Cell | Value]
     if not known:
         reason = "no weights without energy reach this accuracy"
-        return Row(name, [Cell(DASH, reason=reason), *[None] * 6], color=colors.get(name, ""))
+        cells = [*before, Cell(DASH, reason=reason), *[None] * 6]
+        return Row(name, cells, color=colors.get(name, ""))
 
     def mean(values: Iterable[float]) -> float:
         found = list(values)
@@ -355,7 +368,8 @@ def _saving_row(name: str, saving: Saving, colors: Mapping[str, str]) -> Row:
 
     outcomes = [saving.outcomes[at] for at in known]
     span = f"{fixed(100 * saving.least, 1)} to {fixed(100 * saving.most, 1)}"
-    cells: list[Cell | Value] = [
+    cells = [
+        *before,
         mean(outcome.joules_per_request for outcome in outcomes),
         mean(saving.least_joules[at] for at in known),
         Cell(fixed(100 * saving.mean, 1), key=100 * saving.mean),

@@ -25,13 +25,18 @@ from ipa_energy.comparing.hull import Outcome
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import Experiment, check_feasible, classes_of
 from ipa_energy.frontier.weightings import Weighting, reweighted
-from ipa_energy.optimizer.solve import Result
+from ipa_energy.optimizer.solve import Result, decide
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Option, Stage
 from ipa_energy.runner import Runner, initial_configuration
 from ipa_energy.serving.base import Resumes, Serving, Setting, VirtualClock
 from ipa_energy.serving.class_work import limits_s
-from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
+from ipa_energy.serving.deployment import (
+    DeployedStage,
+    Deployment,
+    StageState,
+    deployment_of,
+)
 from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.served import Requests, Served, with_grams
 from ipa_energy.serving.simulated.backend import SimulatedBackend
@@ -137,6 +142,9 @@ class Rehearser:
         base = self._experiment.planner
         found: list[Course | None] = []
         for weighting in weightings:
+            if weighting.static_room is not None:
+                found.append(self._static(planner, weighting.static_room))
+                continue
             margin = weighting.changes.get("predictor_margin", base.config.predictor_margin)
             config = planner.config.model_copy(update={"predictor_margin": margin})
             try:
@@ -164,6 +172,22 @@ class Rehearser:
             tuple((second, _without_waits(what)) for second, what in backend.wanted),
             float(np.average(accuracies, weights=lengths_s)),
         )
+
+    def _static(self, planner: Planner, room: float) -> Course | None:
+        """The plan for so many times the load of the busiest interval; None if there is none."""
+        counts, config = self._experiment.workload.counts, planner.config
+        length = min(len(counts), config.adaptation_interval)
+        sums = np.concatenate([[0], np.cumsum(counts)])
+        busiest_rps = float((sums[length:] - sums[:-length]).max()) / length
+        plans = decide(
+            planner.program,
+            planner.moment(room * busiest_rps),
+            method=config.optimization_method,
+            limit_s=config.limit_in_runs_s,
+        ).plans
+        if not plans:
+            return None
+        return Course(((0, _without_waits(deployment_of(plans[0]))),), plans[0].accuracy_raw)
 
     def _kept(self, name: str, forecast: PointForecast) -> PointForecast:
         def kept(maxima: Floats) -> float:

@@ -33,12 +33,15 @@ from ipa_energy.experiment import Experiment, run_experiment
 from ipa_energy.files import write_json
 from ipa_energy.frontier.courses import Course, Rehearser, alike, outcome, served
 from ipa_energy.frontier.weightings import (
+    CONSTANT,
+    LEAST_JOULES,
     Weighting,
-    constant_energy,
+    carbon_rivals,
     reconfigured,
     reweighted,
     without_energy,
 )
+from ipa_energy.planning.carbon_budget import DAY_S
 from ipa_energy.planning.planner import planner_of
 from ipa_energy.records import Stage
 from ipa_energy.registries import CONTROLLERS, POLICIES, PREDICTORS, QUANTITIES, SOLVERS
@@ -206,6 +209,8 @@ def sweep(
 
 def _is_foreseen(experiment: Experiment, weighting: Weighting) -> bool:
     """True if what a setting decides depends on nothing that is served."""
+    if weighting.static_room is not None:
+        return True
     config = reconfigured(experiment.planner, weighting)
     # What was emitted so far prices the next gram of a budget.
     has_budget = config.carbon is not None and config.carbon.budget_grams_per_day is not None
@@ -252,15 +257,24 @@ class SavingStudy:
     def runs(self) -> int:
         """How many runs :meth:`conduct` simulates if nothing is kept."""
         count = len(self.seeds)
-        settings = len(without_energy(self.experiment.planner)) + len(self.constant)
+        settings = len(without_energy(self.experiment.planner))
+        settings += sum(len(group) for group in self.rivals.values())
         return count - 1 + count * settings
 
     @property
-    def constant(self) -> list[Weighting]:
-        """Constant weights of energy that a run with carbon in its objective is held against."""
+    def requests(self) -> int:
+        """How many requests these runs have."""
+        return self.runs * self.figures.requests
+
+    @property
+    def rivals(self) -> dict[str, list[Weighting]]:
+        """Who a run with carbon in its objective is held against in grams, by name."""
         mine = self.figures
-        return constant_energy(
-            self.experiment.planner, mine.joules_per_request, mine.grams / mine.energy_j
+        return carbon_rivals(
+            self.experiment.planner,
+            joules_per_request=mine.joules_per_request,
+            grams_per_joule=mine.grams / mine.energy_j,
+            requests_per_day=mine.served / mine.duration_s * DAY_S,
         )
 
     def conduct(
@@ -289,11 +303,33 @@ class SavingStudy:
         mine = [_outcome(self.figures, own, first), *swept([own], others)]
         without = swept(without_energy(planner), self.seeds)
         saving = saving_of(mine, without)
-        if not self.constant:
+        rivals = self.rivals
+        if not rivals:
             return saving
-        rivals = [*without, *swept(self.constant, self.seeds)]
-        grams = saving_of([one.in_grams for one in mine], [one.in_grams for one in rivals])
-        return replace(saving, grams=grams)
+        found = swept([one for group in rivals.values() for one in group], self.seeds)
+        came_to = {
+            name: [one for one in found if one.label in {each.label for each in group}]
+            for name, group in rivals.items()
+        }
+        return replace(saving, grams=_in_grams(mine, without, came_to))
+
+
+def _in_grams(
+    mine: Sequence[Outcome], without: Sequence[Outcome], rivals: Mapping[str, Sequence[Outcome]]
+) -> Saving:
+    """A run's saving in grams: against the best other weights, and against each rival alone."""
+
+    def against(outcomes: Sequence[Outcome]) -> Saving:
+        return saving_of([one.in_grams for one in mine], [one.in_grams for one in outcomes])
+
+    weights = [*without, *rivals[CONSTANT]]
+    return replace(
+        against(weights),
+        rivals={
+            LEAST_JOULES: saving_of(mine, weights, reads_grams=True),
+            **{name: against(found) for name, found in rivals.items()},
+        },
+    )
 
 
 def saving_study(

@@ -6,18 +6,22 @@ a price, and over beta where the YAML has none; each with more room for bursts a
 answer all requests in time. IPA's baselines join it, those that switch variants at several alphas,
 and over a trace the controllers of the literature: HPA, InferLine, and IPA's own switch. With
 energy it goes over ``energy_weight`` at a few alphas.
+
+Carbon has rivals of its own (:func:`carbon_rivals`): weights of energy that know no hour, plans
+that never change, a budget dealt out evenly, and one whose forecast is true.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ipa_energy.config import PipelineConfig
+from ipa_energy.config.carbon import CarbonConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.planning.planner import Planner
 from ipa_energy.planning.policies import apply_baseline, program_for
@@ -57,6 +61,8 @@ class Weighting:
         policy: one of IPA's baselines laid over it; None: none.
         energy_weight: of the objective.
         is_whole: simulated as a run is, whatever could be decided in advance.
+        static_room: of a plan that never changes, the load that it is made for, in loads of the
+            busiest interval; None: decided at every interval.
     """
 
     label: str
@@ -64,6 +70,7 @@ class Weighting:
     policy: str | None = None
     energy_weight: float = 0.0
     is_whole: bool = False
+    static_room: float | None = None
 
 
 def kinds_without_energy(planner: Planner) -> list[Weighting]:
@@ -115,6 +122,81 @@ def constant_energy(
         )
         for weight in weights
     ]
+
+
+LEAST_JOULES = "the least joules"
+CONSTANT = "a constant weight of energy"
+STATIC = "the best plan that never changes"
+EVEN = "the same grams for every request"
+ORACLE = "the same with a forecast that is true"
+
+STATIC_ROOMS = (0.85, 1.0, 1.25)
+"""Of the busiest interval, what static plans are made for: queues bridge some, bursts need more."""
+
+EVEN_FACTORS = (0.7, 0.85, 1.0, 1.2, 1.5)
+"""Of the budget's grams a request, so that some are as accurate."""
+
+ORACLE_FACTORS = (0.9, 1.0, 1.1)
+"""Of the budget, or of the weight of a gram."""
+
+
+def carbon_rivals(
+    planner: Planner, *, joules_per_request: float, grams_per_joule: float, requests_per_day: float
+) -> dict[str, list[Weighting]]:
+    """Who a pipeline whose objective knows the hour is held against in grams, by name; else nobody.
+
+    Args:
+        planner: of the pipeline.
+        joules_per_request: of its run.
+        grams_per_joule: of its run.
+        requests_per_day: that its run answered.
+    """
+    constant = constant_energy(planner, joules_per_request, grams_per_joule)
+    carbon = planner.config.carbon
+    if not constant or carbon is None:
+        return {}
+    found = {CONSTANT: constant, STATIC: _static_plans(constant)}
+    if carbon.budget_grams_per_day is not None:
+        found[EVEN] = _even(carbon, carbon.budget_grams_per_day / requests_per_day)
+    if carbon.budget_grams_per_day is not None or carbon.forecast is not None:
+        found[ORACLE] = _foreseeing(planner.config, carbon)
+    return found
+
+
+def _static_plans(constant: Sequence[Weighting]) -> list[Weighting]:
+    none = replace(constant[0], label="no energy", energy_weight=0.0)
+    none = replace(none, changes={**none.changes, "energy_weight": 0.0})
+    return [
+        replace(one, label=f"static for {room:g} of the busiest, {one.label}", static_room=room)
+        for one in (none, *constant)
+        for room in STATIC_ROOMS
+    ]
+
+
+def _even(carbon: CarbonConfig, grams: float) -> list[Weighting]:
+    """A budget of grams as a cap on every request's."""
+    off = {"energy_weight": 0.0, "energy_sla_joules": None}
+    return [
+        Weighting(
+            f"sla_grams {cap:.4g}",
+            {**off, "carbon": carbon.model_copy(update={**UNWEIGHTED, "sla_grams": cap})},
+        )
+        for cap in (grams * factor for factor in EVEN_FACTORS)
+    ]
+
+
+def _foreseeing(config: PipelineConfig, carbon: CarbonConfig) -> list[Weighting]:
+    """The same with the truth as forecast, of intensities and, with a budget, of the loads."""
+    keys = ("weight", "budget_grams_per_day")
+    known: dict[str, Any] = {"forecast": carbon.intensity, "load_forecast": "trace"}
+    found = []
+    for factor in ORACLE_FACTORS:
+        scaled = {key: factor * value for key in keys if (value := getattr(carbon, key))}
+        changes: dict[str, Any] = {"carbon": carbon.model_copy(update={**known, **scaled})}
+        if config.energy_metric == "grams_per_request":
+            changes["energy_weight"] = factor * config.energy_weight
+        found.append(Weighting(f"foreseen, {factor:g} of it", changes, None, config.energy_weight))
+    return found
 
 
 def without_energy(planner: Planner) -> list[Weighting]:
@@ -253,7 +335,9 @@ def reconfigured(planner: Planner, weighting: Weighting) -> PipelineConfig:
 
 def reweighted(planner: Planner, weighting: Weighting) -> Planner:
     """The same pipeline at other weights."""
-    config = reconfigured(planner, weighting)
-    return replace(
-        planner, config=config, planned=program_for(config, planner.stages, planner.signals())
-    )
+    config, carbon = reconfigured(planner, weighting), planner.carbon
+    said = config.carbon
+    if carbon is not None and said is not None and said.forecast == said.intensity:
+        carbon = replace(carbon, seen=carbon.series)
+    planned = program_for(config, planner.stages, planner.signals())
+    return replace(planner, config=config, planned=planned, carbon=carbon)

@@ -483,6 +483,29 @@ def test_compare_writes_report_and_figures(
     assert {path.suffix for path in png.iterdir()} == {".png", ".svg", ".csv"}
 
 
+def test_what_would_be_simulated_for_hours_is_left_out_unless_asked_for(
+    finished: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ipa_energy.frontier.yardsticks import Yardsticks
+
+    asked: list[object] = []
+
+    def yardsticks(*args: object, **_: object) -> Yardsticks:
+        asked.append(args)
+        return Yardsticks()
+
+    monkeypatch.setattr("ipa_energy.cli.compare.MOST_REQUESTS", 10)
+    monkeypatch.setattr("ipa_energy.frontier.yardsticks.yardsticks", yardsticks)
+    assert call(capsys, "compare", finished)[0] == 0
+    assert "run: no hindsight, which would simulate 0 million requests" in caplog.text
+    assert not asked
+    assert call(capsys, "compare", finished, "--hindsight")[0] == 0
+    assert len(asked) == 1
+
+
 def test_compare_of_something_else_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,17 @@ def test_thirty_percent_is_thirty_percent_and_nothing_is_nothing() -> None:
     saving = saving_of([outcome(0.8, 0.7 * 3.5)], WITHOUT)
     assert saving.mean == pytest.approx(0.3)
     assert "30.0 % fewer joules than IPA with its best other weights" in saving.sentence()
+
+
+def test_the_grams_of_least_joules_are_those_of_their_mixture() -> None:
+    """Half of (0.5, 1 J, 2 g) and half of (0.7, 2 J, 1 g); (0.6, 1.9 J) emits less, unasked."""
+    grams = {0.5: 2.0, 0.7: 1.0, 0.6: 0.1, 0.9: 9.0}
+    without = [replace(one, grams_per_request=grams[one.accuracy]) for one in WITHOUT]
+    mine = replace(outcome(0.6, 1.5), grams_per_request=1.2)
+    saving = saving_of([mine], without, reads_grams=True)
+    assert saving.least_joules == pytest.approx((1.5e6,))
+    assert saving.mean == pytest.approx(0.2)
+    assert "20.0 % fewer grams" in saving.sentence("grams", "the least joules")
 
 
 def test_a_run_that_needs_more_is_said_to() -> None:

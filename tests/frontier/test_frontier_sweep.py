@@ -20,12 +20,18 @@ from ipa_energy.frontier.courses import Rehearser, served
 from ipa_energy.frontier.frontier import Frontier, frontier_of, outcomes_table
 from ipa_energy.frontier.sweep import cached_sweep, run_outcome, saving_study, sweep
 from ipa_energy.frontier.weightings import (
+    CONSTANT,
+    EVEN,
     FEW_ALPHA_FACTORS,
     FIXED_VARIANT,
     FOLLOWING,
+    LEAST_JOULES,
+    ORACLE,
+    STATIC,
     SWITCHING,
     Weighting,
     constant_energy,
+    reweighted,
     with_energy,
     without_energy,
 )
@@ -335,21 +341,72 @@ def test_carbon_is_held_in_grams_against_constant_weights_of_energy_as_well(
     figures = metrics(run_experiment(experiment, name="by carbon"))
     study = saving_study(experiment, figures, seeds=1)
     assert study is not None
-    weights = [one.changes["energy_weight"] for one in study.constant]
+    constant = study.rivals[CONSTANT]
+    weights = [one.changes["energy_weight"] for one in constant]
     assert 0.5 in [round(weight, 6) for weight in weights]  # 5000 a gram at 1e-4 grams a joule
-    assert {one.changes["carbon"].weight for one in study.constant} == {0}
+    assert {one.changes["carbon"].weight for one in constant} == {0}
     saving = study.conduct(cache=tmp_path / "c", workers=1)
     assert saving.mean == pytest.approx(0.3)
     assert saving.grams is not None
     assert saving.grams.mean == pytest.approx(0.0, abs=1e-6)
     comparison = compare([figures], savings={"by carbon": saving})
-    assert "0.0 % fewer grams than the best other weights" in headline(comparison)
-    assert "What carbon saves" in comparison_table(comparison, width=80)
-    assert (
-        comparison.to_json()["yardstick"]["by carbon"]["grams"]["savings"] == saving.grams.savings
-    )
+    first, second = headline(comparison).split(". ")[:2]
+    assert "0.0 % fewer grams than the best other weights" in first
+    assert "0.0 % fewer than the least joules, 0.0 % fewer than a constant weight" in first
+    assert "30.0 % fewer joules" in second
+    shown = comparison_table(comparison, width=80)
+    assert "What carbon saves" in shown
+    assert STATIC in shown
+    told = comparison.to_json()["yardstick"]["by carbon"]["grams"]
+    assert told["savings"] == saving.grams.savings
+    assert told["against"][STATIC]["savings"] == pytest.approx([0.0], abs=1e-6)
+    assert told["sentence"] in first
     (own,) = sweep(experiment, [Weighting("as it is", {}, None, 0.0)], [0], workers=1)
     assert own.grams_per_request == pytest.approx(figures.grams / figures.served, rel=1e-6)
+
+
+def test_a_budget_is_held_against_an_even_split_of_it_and_against_the_truth(tmp_path: Path) -> None:
+    """200 and 400 g/kWh by turns: an even split has the large variant at 200 alone, or never.
+
+    The small variant needs 7 J, the large 14 J (``THIRTY_PERCENT``).
+    """
+    path = pipeline(tmp_path, THIRTY_PERCENT).planner.profile_path.with_name("made-up.yaml")
+    rows = [
+        f"2024-01-01T00:0{at // 2}:{30 * (at % 2):02d}Z,{200 + 200 * (at % 2)}" for at in range(4)
+    ]
+    (tmp_path / "turns.csv").write_text("\n".join(["time,value", *rows, ""]))
+    file = {"path": str(tmp_path / "turns.csv"), "unit": "g/kWh", "kind": "average"}
+    carbon = {"intensity": file, "budget_grams_per_day": 300.0, "load_forecast": "trace"}
+    experiment = load_experiment(path, {"carbon": carbon, "alpha": 1, "beta": 0})
+    figures = metrics(run_experiment(experiment, name="by budget"))
+    study = saving_study(experiment, figures, seeds=1)
+    assert study is not None
+    rivals = study.rivals
+    a_day = figures.served / figures.duration_s * 86_400
+    caps = [one.changes["carbon"].sla_grams for one in rivals[EVEN]]
+    assert 300 / a_day in caps
+    assert {one.changes["carbon"].budget_grams_per_day for one in rivals[EVEN]} == {None}
+    known = [one.changes["carbon"] for one in rivals[ORACLE]]
+    assert {one.load_forecast for one in known} == {"trace"}
+    assert {one.forecast for one in known} == {experiment.planner.config.carbon.intensity}
+    seen = reweighted(experiment.planner, rivals[ORACLE][0]).carbon
+    assert seen is not None
+    assert seen.seen is seen.series
+    saving = study.conduct(cache=tmp_path / "c", workers=1).grams
+    assert saving is not None
+    assert [*saving.rivals] == [LEAST_JOULES, CONSTANT, STATIC, EVEN, ORACLE]
+
+
+def test_a_static_plan_is_the_one_for_the_busiest_interval(tmp_path: Path) -> None:
+    experiment = pipeline(tmp_path, THIRTY_PERCENT)
+    load = Workload("steps", np.array([2] * 30 + [120] * 10 + [4] * 20), "a test")
+    experiment = replace(experiment, workload=load)
+    setting = Weighting("static", {"energy_weight": 1.0}, None, 1.0, static_room=1.0)
+    (course,) = Rehearser(experiment).courses([setting])
+    assert course is not None
+    ((second, (stage,)),) = course.deployments
+    assert (second, stage.replicas) == (0, 3)  # of 50 a second each
+    assert stage.option.hardware == "frugal"
 
 
 def test_a_run_without_carbon_in_its_objective_has_no_saving_in_grams(tmp_path: Path) -> None:
