@@ -27,7 +27,7 @@ from ipa_energy.energy import replicas_needed
 from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer import highs, pareto
 from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
-from ipa_energy.optimizer.mixing import solve_mixed
+from ipa_energy.optimizer.mix_solving import solve_mixed
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.pools import held
 from ipa_energy.optimizer.problem import (

@@ -39,7 +39,7 @@ program is then a choice among ratios, and its best vertex has one option.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,9 +50,7 @@ from ipa_energy.energy import ROUNDING_RTOL
 from ipa_energy.errors import ConfigError
 from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import SCALE, LinearProgram, Solver
-from ipa_energy.optimizer.mix_start import with_start
 from ipa_energy.optimizer.mix_uses import uses_of
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan
 from ipa_energy.optimizer.plan_building import build_plan
@@ -108,46 +106,6 @@ def mixer_of(solver: Callable[..., Any], method: str) -> Make:
             allowed=f"{', '.join(able)}; or mix: false",
         )
     return make
-
-
-@dataclass(frozen=True, slots=True)
-class Mixed:
-    """What a solver found.
-
-    Attributes:
-        parts: what each stage runs; None if nothing was found.
-        bound: no mix is worth more; −inf if there is none.
-        finished: False if its time was up.
-    """
-
-    parts: tuple[tuple[Part, ...], ...] | None
-    bound: float
-    finished: bool = True
-
-
-def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) -> Mixed:
-    """The best mix of a problem; exact without a deadline, within :data:`SHARE_RTOL`."""
-    program = MixProgram(problem)
-    objective = program.objective()
-    made = program.linear(objective)
-    if made is None:
-        return Mixed(None, -np.inf)
-    solver = make(with_start(program, made, Layout(program), objective))
-    try:
-        if deadline is None:
-            values = solver.best()
-            bound, finished = np.inf, True
-        else:
-            answer = solver.best_within(deadline.left_s, None)
-            values, bound, finished = answer.values, answer.bound, answer.finished
-    finally:
-        solver.close()
-    if values is None:
-        return Mixed(None, -np.inf if finished else np.inf, finished)
-    found = np.asarray(values)
-    worth = made.worth(float(made.cost @ found))
-    bound = worth if finished else max(worth, made.worth(bound))
-    return Mixed(program.parts(found), bound, finished)
 
 
 class MixProgram:

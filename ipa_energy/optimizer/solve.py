@@ -13,7 +13,8 @@ from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.conflict import Conflict, find_conflict
 from ipa_energy.optimizer.deadline import Bounded, Deadline, gap_of
 from ipa_energy.optimizer.mix_conflict import find_mix_conflict
-from ipa_energy.optimizer.mixing import mixer_of, solve_mixed
+from ipa_energy.optimizer.mix_solving import solve_mixed
+from ipa_energy.optimizer.mixing import mixer_of
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, Plan
 from ipa_energy.optimizer.plan_building import build_mix, build_plan
 from ipa_energy.optimizer.problem import Problem, Program

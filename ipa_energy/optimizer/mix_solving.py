@@ -1,26 +1,67 @@
-"""A mix to begin with: the best plan of one option a stage, all of it in one place.
+"""The best mix of a problem, and one to begin with: the best plan of one option a stage.
 
-A solver that knows a good solution closes most branches at once. This one takes no longer than
-going over the cutoffs between two stages, and is the optimum wherever mixing helps nothing.
+A solver that knows a good solution closes most branches at once. This one is all in one place and
+takes no longer than going over the cutoffs between two stages; it is the optimum wherever mixing
+helps nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.energy import ROUNDING_RTOL
+from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import LinearProgram
-
-if TYPE_CHECKING:
-    from ipa_energy.optimizer.mixing import Layout, MixProgram
+from ipa_energy.optimizer.mixing import Layout, Make, MixProgram
+from ipa_energy.optimizer.problem import Problem
+from ipa_energy.records import Part
 
 _ROW_ROOM = 1e-9
 """By which a row may be missed: the solver looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """What a solver found.
+
+    Attributes:
+        parts: what each stage runs; None if nothing was found.
+        bound: no mix is worth more; −inf if there is none.
+        finished: False if its time was up.
+    """
+
+    parts: tuple[tuple[Part, ...], ...] | None
+    bound: float
+    finished: bool = True
+
+
+def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) -> Mixed:
+    """The best mix of a problem; exact without a deadline, within :data:`SHARE_RTOL`."""
+    program = MixProgram(problem)
+    objective = program.objective()
+    made = program.linear(objective)
+    if made is None:
+        return Mixed(None, -np.inf)
+    solver = make(with_start(program, made, Layout(program), objective))
+    try:
+        if deadline is None:
+            values = solver.best()
+            bound, finished = np.inf, True
+        else:
+            answer = solver.best_within(deadline.left_s, None)
+            values, bound, finished = answer.values, answer.bound, answer.finished
+    finally:
+        solver.close()
+    if values is None:
+        return Mixed(None, -np.inf if finished else np.inf, finished)
+    found = np.asarray(values)
+    worth = made.worth(float(made.cost @ found))
+    bound = worth if finished else max(worth, made.worth(bound))
+    return Mixed(program.parts(found), bound, finished)
 
 
 def with_start(
