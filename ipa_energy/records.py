@@ -154,7 +154,7 @@ class Allocation:
         Of an allocation at a site ``core@SITE`` are its cores if they are there, else 0, and
         ``@SITE`` is 1 or 0.
         """
-        if self.site and AT_SITE in resource:
+        if AT_SITE in resource and self.site:
             resource, _, site = resource.rpartition(AT_SITE)
             if site != self.site:
                 return 0.0

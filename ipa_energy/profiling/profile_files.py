@@ -33,6 +33,7 @@ from ipa_energy.profiling.replica_meter import MeterChoice
 from ipa_energy.profiling.trial import Trial, run_trial
 from ipa_energy.profiling.trial_journal import GONE, Inputs, Journal
 from ipa_energy.profiling.trial_windows import EmptyMachine, TrialSettings
+from ipa_energy.tables import counted
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class ProfileFiles:
         lost = sorted(set(changes) - set(requested) - set(gone))
         if lost:
             raise ConfigError(
-                f"{changes[lost[0]]}: {len(lost)} entries that are not asked for now, such as "
+                f"{changes[lost[0]]}: {counted(len(lost), 'entry')} not asked for now, such as "
                 f"{lost[0].label}, would be lost",
                 where=self.table,
                 fix="ask for all entries of the profile, or choose another output",

@@ -121,7 +121,7 @@ def test_entries_without_joules_are_refused_where_they_count() -> None:
     def partly(variant: str, batch: int) -> tuple[float, float] | None:
         return None if (variant, batch) == ("m", 4) else (1.0, 1.0)
 
-    with pytest.raises(ConfigError, match="no joules for 1 entries, the first m at 2 cores, batch"):
+    with pytest.raises(ConfigError, match="no joules for 1 entry, the first m at 2 cores, batch"):
         attach(chain(STAGES, partly), EnergySettings(energy_weight=1.0))
     assert attach(chain(STAGES, partly), EnergySettings()).has_joules is False
 

@@ -149,9 +149,7 @@ def test_resuming_without_it_refuses_what_changed(begun, tmp_path):
 
 def test_rows_that_would_be_lost_are_not(begun):
     before = begun.read_bytes()
-    with pytest.raises(
-        ConfigError, match="1 entries that are not asked for now, such as work/slow"
-    ):
+    with pytest.raises(ConfigError, match="1 entry not asked for now, such as work/slow"):
         sweep(begun, variants=["steady"], settings=LONGER)
     assert begun.read_bytes() == before
     assert measured(sweep(begun, variants=["steady"])) == []

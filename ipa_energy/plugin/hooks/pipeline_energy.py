@@ -28,6 +28,7 @@ from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.plugin.hooks.joules import estimate, joules_of, missing_batches
 from ipa_energy.records import Allocation, Option, Stage
+from ipa_energy.tables import counted
 
 if TYPE_CHECKING:
     from ipa_energy.carbon.run_carbon import RunCarbon
@@ -350,8 +351,8 @@ def _refuse(lacking: Sequence[Any], settings: EnergySettings) -> None:
     count = sum(len(missing_batches(model)) for model in lacking)
     estimated = settings.energy_estimate is not None
     raise ConfigError(
-        f"{key} is set, and the profile has no joules for {count} entries, the first {entry}"
-        + ("; nor CPU seconds to estimate them from" if estimated else ""),
+        f"{key} is set, and the profile has no joules for {counted(count, 'entry')}, the first"
+        f" {entry}" + ("; nor CPU seconds to estimate them from" if estimated else ""),
         where=WHERE,
         allowed="a profile with dynamic_joules_per_request and idle_power_w for every entry",
         fix="profile again with the patched profiler"

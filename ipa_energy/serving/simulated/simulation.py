@@ -328,6 +328,7 @@ class Simulation:
             )
         )
         self.log = RequestLog(len(stages), moments=moments)
+        self._queued, self._started, self._served = self.log.notes.values()
         sites = dict.fromkeys(o.allocation.site for stage in stages for o in stage.options)
         self.ledgers = {
             site: EnergyLedger(station.held(0.0, site) for station in self._stations)
@@ -407,7 +408,7 @@ class Simulation:
         if station.fan_out is not None:
             ids, sent_s = self._spawn(station, station.fan_out, (ids, sent_s), now_s, site)
         if ids:
-            self.log.notes["queued"][index].add(ids, now_s)
+            self._queued[index].add(ids, now_s)
             station.enter(ids, [now_s] * len(ids), sent_s, site)
             for lane in station.lanes:
                 self._dispatch(station, lane, now_s)
@@ -469,7 +470,7 @@ class Simulation:
     def _begin(self, station: Station, fleet: Fleet, ids: list[int], now_s: float) -> float:
         """A batch begins, is noted and charged; when it will be done."""
         size, kinds, ledger = len(ids), station.by_class(ids), self.ledgers[fleet.site]
-        self.log.notes["started"][station.index].add(ids, now_s)
+        self._started[station.index].add(ids, now_s)
         if not kinds:
             end_s = now_s + fleet.profile.draw_s(size, station.normals)
             ledger.batch(station.index, now_s, end_s, fleet.profile.energy_j[size])
@@ -519,7 +520,7 @@ class Simulation:
             sent_s = [sent for sent, is_done in zip(sent_s, done, strict=True) if is_done]
             ids = [request for request, is_done in zip(ids, done, strict=True) if is_done]
         if ids:
-            self.log.notes["served"][station.index].add(ids, now_s)
+            self._served[station.index].add(ids, now_s)
             self._enter(station.index + 1, ids, sent_s, now_s, site)
 
     def _drop(self, station: Station, ids: list[int], now_s: float) -> None:
