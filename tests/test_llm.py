@@ -11,7 +11,7 @@ import pytest
 from experiment_scripts import script
 
 from ipa_energy.comparing import compare, comparison_table, metrics
-from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.experiment import load_experiment, run_experiment, warn_of_overload
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.profile_table.profile_csv import read_profile
@@ -47,6 +47,17 @@ def test_a_weight_of_energy_finds_the_smaller_model() -> None:
     assert blind.stages[0].option.variant == "Qwen3-32B"
     assert seeing.stages[0].option.variant == "Qwen3-8B"
     assert seeing.joules_per_request < 0.5 * blind.joules_per_request
+
+
+def test_the_shipped_load_is_served_and_a_load_beyond_all_gpus_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = metrics(run_experiment(load_experiment(CONFIG)))
+    assert found.sla_attainment > 0.999
+    assert "no plan carries" not in caplog.text
+    warn_of_overload(load_experiment(CONFIG, {"workload_type": "bursty"}))
+    assert "no plan carries its busiest 60 s, 27 rps, and requests will come late" in caplog.text
+    assert "a capacity of at least 70 units of H100" in caplog.text
 
 
 def test_a_published_line_by_hand() -> None:

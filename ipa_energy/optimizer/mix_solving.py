@@ -14,9 +14,11 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.energy import ROUNDING_RTOL
+from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import LinearProgram
 from ipa_energy.optimizer.mixing import Layout, Make, MixProgram
+from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.records import Part
 
@@ -57,11 +59,35 @@ def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) 
     finally:
         solver.close()
     if values is None:
-        return Mixed(None, -np.inf if finished else np.inf, finished)
-    found = np.asarray(values)
-    worth = made.worth(float(made.cost @ found))
-    bound = worth if finished else max(worth, made.worth(bound))
-    return Mixed(program.parts(found), bound, finished)
+        found = Mixed(None, -np.inf if finished else np.inf, finished)
+        return found if finished else _or_alone(problem, found, -np.inf)
+    solution = np.asarray(values)
+    worth = made.worth(float(made.cost @ solution))
+    if finished:
+        return Mixed(program.parts(solution), worth)
+    found = Mixed(program.parts(solution), max(worth, made.worth(bound)), finished)
+    return _or_alone(problem, found, worth)
+
+
+_ALONE_S = 1.0
+"""For the best plan with one option a stage, where the time for mixes was up."""
+
+
+def _or_alone(problem: Problem, found: Mixed, worth: float) -> Mixed:
+    """What was found in time, or the best plan with one option a stage if that is worth more."""
+    settings = problem.settings
+    sites = any(option.allocation.site for s in problem.stages for option in s.stage.options)
+    if settings.gpus or settings.request_classes or sites:
+        return found
+    alone = problem.under(replace(settings, mix=False))
+    if alone.is_empty():
+        return found
+    choices = pareto.within(alone, 1, Deadline.after(_ALONE_S)).choices
+    if not choices or alone.worth(choices[0]) <= worth:
+        return found
+    plan = build_plan(alone, choices[0])
+    parts = tuple(stage.parts for stage in plan.stages)
+    return Mixed(parts, max(found.bound, plan.objective), finished=False)
 
 
 def with_start(

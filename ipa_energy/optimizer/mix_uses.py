@@ -34,11 +34,17 @@ than half the time, and save about a fifth less by mixing."""
 
 MANY_USES = 150
 
-BUSY = (0.6, 0.8, 0.9, 0.96)
+BUSY = (0.7, 0.9)
 """How busy the replicas of a part may be where the wait for one is planned."""
 
-LEAST = (1, 2, 4, 8, 16, 32)
+FEW_BUSY = (0.85,)
+"""The same for programs with more than :data:`MANY_USES` uses."""
+
+LEAST = (1, 2, 4, 8)
 """Least numbers of replicas whose wait is counted for a part."""
+
+_Grid = tuple[Sequence[int], Sequence[float]]
+"""Times that batches may take to fill, and how busy replicas may be."""
 
 MOST_REPLICAS = 10_000
 """Stands for as many as one likes."""
@@ -79,22 +85,23 @@ def uses_of(problem: Problem, enforced: Callable[[str], bool], *, bounded: bool)
         bounded: False if no latency is too long.
     """
 
-    def found(fill: Sequence[int]) -> list[Use]:
+    def found(grid: _Grid) -> list[Use]:
         stages = range(len(problem.stages))
-        return [u for s in stages for u in _of_stage(problem, s, fill, enforced, bounded=bounded)]
+        return [u for s in stages for u in _of_stage(problem, s, grid, enforced, bounded=bounded)]
 
-    uses = found(FILL)
-    return uses if len(uses) <= MANY_USES else found(FEW_FILLS)
+    uses = found((FILL, BUSY))
+    return uses if len(uses) <= MANY_USES else found((FEW_FILLS, FEW_BUSY))
 
 
 def _of_stage(
     problem: Problem,
     s: int,
-    fill: Sequence[int],
+    grid: _Grid,
     enforced: Callable[[str], bool],
     *,
     bounded: bool,
 ) -> Iterator[Use]:
+    fill, busy = grid
     stage, rules = problem.stages[s].stage, problem.rules[s]
     most = problem.settings.scaling_cap if rules.replicas is None else rules.replicas
     if not enforced(f"scaling_cap:{stage.name}") and rules.replicas is None:
@@ -114,7 +121,7 @@ def _of_stage(
                 share = 1 / times if option.batch > 1 else 0.0
                 use = Use(s, index, figures, low, high, fill_s, share, site)
                 if queued and rules.replicas is None:
-                    yield from _parts(problem, use, load_rps / times)
+                    yield from _parts(problem, use, busy, load_rps / times)
                 elif not queued:
                     yield use
             if queued:
@@ -136,18 +143,18 @@ def _allowed(problem: Problem, s: int, enforced: Callable[[str], bool]) -> Itera
         yield index
 
 
-def _parts(problem: Problem, use: Use, lowest_rps: float) -> Iterator[Use]:
+def _parts(problem: Problem, use: Use, busy: Sequence[float], lowest_rps: float) -> Iterator[Use]:
     """A use for a part of the load, by how busy its replicas may be and how few they are."""
     stage = problem.stages[use.stage].stage
     whole_rps = stage.requests_per_input * problem.moment.peak_rps
     for fewest in sorted({max(use.least, least) for least in LEAST}):
         if fewest > use.most:
             return
-        for busiest in BUSY:
+        for busiest in busy:
             carried_rps = busiest * fewest * use.option.throughput_rps
             more_s = _queue_s(use.option, fewest, carried_rps, lowest_rps)
             yield replace(use, least=fewest, wait_s=use.wait_s + more_s, busiest=busiest)
-        if BUSY[0] * fewest * use.option.throughput_rps >= whole_rps:
+        if busy[0] * fewest * use.option.throughput_rps >= whole_rps:
             return  # more replicas are idle ones
 
 

@@ -515,7 +515,9 @@ class _Rows:
                 self._add([at.x[u, k], at.z[u]], [1.0, -mix.shares[k]], -np.inf, 0.0)
             if 0 < use.least_share < 1:
                 ones = [1.0] * len(mix.classes)
-                self._add([*at.x[u], at.z[u]], [*ones, -use.least_share], -SHARE_RTOL, np.inf)
+                # A right side of -1e-9 instead made HiGHS 1.16 miss optima without a word.
+                least = use.least_share * (1 - SHARE_RTOL)
+                self._add([*at.x[u], at.z[u]], [*ones, -least], 0.0, np.inf)
 
     def replicas(self, enforced: Callable[[str], bool]) -> None:
         """(2'), with one use an option."""
