@@ -27,7 +27,7 @@ PYTEST := $(BIN)/pytest -n auto --dist loadscope --no-loadscope-reorder
 
 run: $(VENV)/.light
 	@echo "make run: 20 minutes of load on two pipelines, simulated without and with energy, and what that saves"
-	@echo "against the best other weights, for which each is simulated at some sixty: once, half a minute on 2 free cores"
+	@echo "against the best other weights, for which each is simulated at some sixty: once, a minute of processor time"
 	rm -rf $(RUNS)/video-ipa $(RUNS)/video-energy
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight 0 --out $(RUNS)/video-ipa --quiet
 	$(BIN)/ipa-energy run configs/video.yaml --energy-weight $(ENERGY_WEIGHT) --out $(RUNS)/video-energy --quiet
