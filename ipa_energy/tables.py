@@ -134,8 +134,10 @@ def _number(value: float, digits: int | None) -> str:
 
 
 def fixed(value: float, digits: int) -> str:
-    """A number with so many decimals; a dash for NaN."""
-    return DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", MINUS)
+    """A number with so many decimals, of which zero has no sign; a dash for NaN."""
+    if math.isnan(value):
+        return DASH
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -259,13 +259,18 @@ def _seconds(value: float | None) -> str:
     return "none" if value is None else f"{value:g} s"
 
 
-def headline(comparison: Comparison) -> str:
+def headline(comparison: Comparison, *, with_rivals: bool = True) -> str:
     """What the runs saved against the first and what it cost, as a few sentences.
 
     What a run saved against the best weights without energy comes before anything else, grams of
     runs with carbon in their objective before joules.
+
+    Args:
+        comparison: of the runs.
+        with_rivals: False leaves out what carbon saves against each rival, which tables have.
     """
-    return " ".join([*_saved(comparison), _against_first(comparison)])
+    saved = _saved(comparison, with_rivals=with_rivals)
+    return " ".join([*saved, _against_first(comparison)])
 
 
 def _in_grams(saving: Saving) -> dict[str, Any]:
@@ -278,17 +283,17 @@ def _in_grams(saving: Saving) -> dict[str, Any]:
     }
 
 
-def _grams_sentence(saving: Saving) -> str:
+def _grams_sentence(saving: Saving, *, with_rivals: bool = True) -> str:
     """What carbon saves, and what it saves against each of its rivals."""
     told = []
-    for name, one in saving.rivals.items():
+    for name, one in saving.rivals.items() if with_rivals else ():
         if not math.isnan(one.mean):
             told.append(f"{share(abs(one.mean))} {'more' if one.mean < 0 else 'fewer'} than {name}")
     rest = f"; {', '.join(told)}" if told else ""
     return saving.sentence(*IN_GRAMS) + rest
 
 
-def _saved(comparison: Comparison) -> list[str]:
+def _saved(comparison: Comparison, *, with_rivals: bool) -> list[str]:
     """A sentence a run, or one for all of more than :data:`MOST_TOLD`."""
     found = [
         (run.name, comparison.savings[run.name])
@@ -298,7 +303,11 @@ def _saved(comparison: Comparison) -> list[str]:
     known = [(name, saving) for name, saving in found if not math.isnan(saving.mean)]
     if len(found) <= MOST_TOLD or not known:
         return [
-            *(f"{name}: {_grams_sentence(one.grams)}." for name, one in found if one.grams),
+            *(
+                f"{name}: {_grams_sentence(one.grams, with_rivals=with_rivals)}."
+                for name, one in found
+                if one.grams
+            ),
             *(f"{name}: {saving.sentence()}." for name, saving in found),
         ]
     in_grams = [(name, saving.grams) for name, saving in found if saving.grams]

@@ -335,7 +335,7 @@ def grams_yardstick_table(comparison: Comparison) -> Table | None:
         " change are made for the busiest interval, and for somewhat less and more, at each weight"
         " of energy."
         " The same grams for every request: the budget as a cap on each. A forecast that is true"
-        " knows what no run knows, so a run saves less than nothing against it.",
+        " is one that nobody has.",
         together=4,
     )
 
@@ -359,6 +359,8 @@ def _saving_row(
     cells: list[Cell | Value]
     if not known:
         reason = "no weights without energy reach this accuracy"
+        if before:
+            reason = "none of them is as accurate and as punctual"
         cells = [*before, Cell(DASH, reason=reason), *[None] * 6]
         return Row(name, cells, color=colors.get(name, ""))
 

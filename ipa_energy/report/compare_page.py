@@ -153,7 +153,7 @@ def compare_page(comparison: Comparison, runs: list[Drawn]) -> Page:
     names = ", ".join(run.name for run in comparison.runs)
     return Page(
         kind="Energy comparison",
-        title=as_title(headline(comparison)),
+        title=as_title(headline(comparison, with_rivals=False)),
         name=f"Energy comparison: {names}",
         sections=[warnings, *sections] if comparison.warnings else sections,
         configurations=[_configurations(drawn) for drawn in runs],

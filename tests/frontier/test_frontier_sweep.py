@@ -354,6 +354,7 @@ def test_carbon_is_held_in_grams_against_constant_weights_of_energy_as_well(
     assert "0.0 % fewer grams than the best other weights" in first
     assert "0.0 % fewer than the least joules, 0.0 % fewer than a constant weight" in first
     assert "30.0 % fewer joules" in second
+    assert "than the least joules" not in headline(comparison, with_rivals=False)
     shown = comparison_table(comparison, width=80)
     assert "What carbon saves" in shown
     assert STATIC in shown
