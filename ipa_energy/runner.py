@@ -230,16 +230,17 @@ class Runner:
     def _wait(self, start_s: int, end_s: int) -> tuple[int, float | None]:
         """Wait for the interval's end; (its end, the load for which that comes early).
 
-        It comes early when more arrives than the plan in force carries and was planned for.
+        It comes early when more arrives than the controller waits out with the plan in force.
         """
         if self.is_early and not self.is_fixed:
             decision = self._last_decision
             planned_rps = 0.0 if decision is None else decision.planned_load_rps
-            carried_rps = max(planned_rps, capacity_rps(self.planner.stages, self.running))
+            carried_rps = capacity_rps(self.planner.stages, self.running)
             for second in range(start_s + 1, end_s):
                 self._wait_until(second)
                 load_rps = self._arriving_rps()
-                if load_rps > carried_rps:
+                most_rps = self.adapter.most_rps(planned_rps, carried_rps, second - start_s)
+                if load_rps > most_rps:
                     logger.info("second %d: %g requests a second arrive", second, load_rps)
                     return second, load_rps
         self._wait_until(end_s)

@@ -172,6 +172,17 @@ class Adapter:
             forecast=told,
         )
 
+    def most_rps(self, planned_rps: float, carried_rps: float, since_s: float) -> float:
+        """The load that is waited out where decisions may come early.
+
+        Args:
+            planned_rps: what the plan in force was made for; 0: nobody decided yet.
+            carried_rps: what it carries when all of it is ready.
+            since_s: how long ago it was decided.
+        """
+        del since_s
+        return max(planned_rps, carried_rps)
+
     def decision(
         self, seen: Counts, *, predicted_rps: float, planned_rps: float, begin: float, **more: Any
     ) -> Decision:

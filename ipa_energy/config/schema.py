@@ -334,8 +334,8 @@ class PipelineConfig(UnusedKeys):
     early_decisions: bool | None = optional(
         None,
         "true: a run decides at once, and not at the interval's end, when more arrives than the"
-        " plan in force carries; the next decision is a whole interval later. null: with"
-        " controller: horizon only.",
+        " plan in force carries (controller: horizon: than nine tenths of what it was made for);"
+        " the next decision is a whole interval later. null: with controller: horizon only.",
     )
     reconfiguration_s: Reconfiguration | None = optional(
         None,

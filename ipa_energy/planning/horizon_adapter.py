@@ -9,8 +9,9 @@ Each step of the horizon is an adaptation interval. Joules, caps and waits are t
 load, the middle quantile. What its replicas have to carry is less than its busiest second, as long
 as nobody waits longer than *patience*, half the latency SLA; it is the larger of two loads:
 
-* of bursts (:func:`needed_share`): the upper quantile of the busiest second, times the share of
-  such a second that had to be carried in the load that came;
+* of bursts (:func:`needed_share`): the upper quantile of the mean load, and so much of what the
+  busiest second has beyond it as had to be carried in the load that came; all of it while the load
+  rises (:func:`rising`), since a start then meets a higher load than the one that it was begun at;
 * of chance (:func:`carrying_rps`): the mean load with the room that random arrivals need.
 
 A silence that says nothing of the load, as when those who send are cut off for a while, is left out
@@ -41,7 +42,7 @@ from ipa_energy.registries import CONTROLLERS, named
 from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment, StageState, Switching
 
 UPPER = 0.98
-"""Level of the quantile of the busiest second whose share replicas have to carry."""
+"""Level of the quantiles, of the mean load and of the busiest second, that replicas carry."""
 
 MIDDLE = 0.5
 """Level of the quantile of the mean load that joules are counted at."""
@@ -51,6 +52,19 @@ LATE = 0.02
 
 Counts of seconds in IPA's trace vary less than random ones, so that fewer do.
 """
+
+EARLY_AT = 0.9
+"""Share of the load that a plan was made for; more is not waited out, since starts take time."""
+
+EARLY_AFTER_S = 2
+"""Earliest of such decisions after the last one; what is beyond all replicas is met at once."""
+
+RISE_S, BEFORE_S = 5, 60
+"""Seconds whose mean load says whether it rises, beside the busiest ten of those before them."""
+
+RISES = (1.1, 1.3)
+"""Times that load, from which on it may rise and from which on it does; chance seldom does as much:
+six of IPA's counts a second, say, stray by one."""
 
 Signals = Callable[[float, float], Mapping[str, float]]
 
@@ -130,6 +144,7 @@ class HorizonAdapter(Adapter):
         received_rps = without_cut(received_rps, 1 - self.upper)
         forecast = self.predictor.forecast(received_rps, now_s, horizon_s)
         share = needed_share(received_rps, self.prices.patience_s)
+        share += (1 - share) * rising(received_rps)
         moments = [self._moment(forecast, step, share, now_s, seen) for step in range(self.steps)]
         states = [
             _states_of(stage.stage, observed.states) or (_as_state(stage),) for stage in running
@@ -159,14 +174,25 @@ class HorizonAdapter(Adapter):
         paid = Switching(course.loading_j, course.held_j, course.late_s, course.penalty)
         return replace(decision, plan=course.plans[0], switching=paid)
 
+    def most_rps(self, planned_rps: float, carried_rps: float, since_s: float) -> float:
+        """See :meth:`Adapter.most_rps`: that replicas happen to carry more says nothing of a load.
+
+        What was forecast is outrun all the same, and what has to start takes its time.
+        """
+        if not planned_rps or since_s < EARLY_AFTER_S:
+            return super().most_rps(planned_rps, carried_rps, since_s)
+        return EARLY_AT * planned_rps
+
     def _moment(
         self, forecast: Forecast, step: int, share: float, now_s: int, seen: Counts
     ) -> Moment:
         """Of one step: its mean load, and what its replicas have to carry."""
         begin_s, end_s = step * self.interval_s, (step + 1) * self.interval_s
         mean = forecast.mean(self.middle, begin_s, end_s)
-        busiest = share * forecast.peak(self.upper, begin_s, end_s)
-        peak = self.margin * max(busiest, carrying_rps(mean, self.prices.patience_s))
+        busiest = forecast.peak(self.upper, begin_s, end_s)
+        steady = min(busiest, forecast.mean(self.upper, begin_s, end_s))
+        bursts = steady + share * (busiest - steady)
+        peak = self.margin * max(bursts, carrying_rps(mean, self.prices.patience_s))
         peak_rps, mean_rps = (planned_load_rps(rps, self.interval_s) for rps in (peak, mean))
         mean_rps = min(mean_rps, peak_rps)
         signals = self.signals(now_s + begin_s, mean_rps)
@@ -242,7 +268,7 @@ def without_cut(counts: Counts, level: float) -> Counts:
 
 
 def needed_share(counts: Counts, patience_s: float) -> float:
-    """What has to be carried of the load of the busiest second, by steps.
+    """What has to be carried of what the busiest second of a step has beyond the step's mean.
 
     A queue that begins empty makes nobody wait longer than ``patience_s`` as long as of every k
     seconds in a row so much is served as comes in them in k and the patience. What comes in a whole
@@ -253,7 +279,8 @@ def needed_share(counts: Counts, patience_s: float) -> float:
         patience_s: longest wait that makes no request late.
     """
     steps = counts[len(counts) % STEP_S :].reshape(-1, STEP_S)
-    if not steps.any():
+    beyond = float((steps.max(axis=1) - steps.mean(axis=1)).sum()) if len(steps) else 0.0
+    if not beyond:
         return 1.0
     sums = np.cumsum(np.pad(steps, ((0, 0), (1, 0))), axis=1)
     needed = [
@@ -261,7 +288,22 @@ def needed_share(counts: Counts, patience_s: float) -> float:
         / (length + (patience_s if length < STEP_S else 0.0))
         for length in range(1, STEP_S + 1)
     ]
-    return float(np.max(needed, axis=0).sum() / steps.max(axis=1).sum())
+    return float((np.max(needed, axis=0) - steps.mean(axis=1)).sum()) / beyond
+
+
+def rising(counts: Counts) -> float:
+    """Whether a load rises beyond what it was, from 0, as chance may have it, to 1 (:data:`RISES`).
+
+    Args:
+        counts: requests of each second.
+    """
+    before = counts[-RISE_S - BEFORE_S : -RISE_S]
+    steps = before[len(before) % STEP_S :].reshape(-1, STEP_S)
+    now_rps = float(counts[-RISE_S:].mean())
+    if not len(steps) or not now_rps:
+        return 0.0
+    least, most = (times * float(steps.mean(axis=1).max()) for times in RISES)
+    return min(1.0, max(0.0, (now_rps - least) / (most - least))) if most else 1.0
 
 
 def carrying_rps(mean_rps: float, patience_s: float) -> float:

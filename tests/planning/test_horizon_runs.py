@@ -14,7 +14,12 @@ from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth
 from ipa_energy.planning import horizon_adapter
-from ipa_energy.planning.horizon_adapter import carrying_rps, needed_share, without_cut
+from ipa_energy.planning.horizon_adapter import (
+    carrying_rps,
+    needed_share,
+    rising,
+    without_cut,
+)
 from ipa_energy.runlog import Run, RunLog
 
 VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
@@ -100,6 +105,17 @@ def test_a_load_beyond_the_plan_is_not_waited_out(tmp_path: Path) -> None:
     assert in_time[1] > in_time[0] + 0.01
 
 
+def test_a_load_beyond_the_forecast_is_not_waited_out_though_it_is_carried(tmp_path: Path) -> None:
+    settings = jumping(tmp_path, energy_weight=4)
+    path = Path(settings["workload_config"]["path"])
+    path.write_text(path.read_text().replace(",14", ",5"))
+    steps = run_experiment(load_experiment(VIDEO, settings)).steps
+    before, early = (step for step in steps if 120 <= step.start_s < 130)
+    assert early.start_s == 127
+    assert before.planned_load_rps < early.overrun_rps == 5.0
+    assert min(stage.throughput_rps for stage in before.stages) > 5.0
+
+
 @pytest.mark.parametrize(("said", "steps"), [(None, 24), (True, 25)])
 def test_other_controllers_decide_early_when_told(
     tmp_path: Path, said: bool | None, steps: int
@@ -139,14 +155,46 @@ def test_no_early_run_exceeds_its_bound(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "share"),
     [
-        ([6] * 10, 1.0),  # what comes all the time is carried
-        ([10] + [0] * 9, 0.5),  # one second is served in two
-        ([10] * 4 + [0] * 6, 0.8),  # four in five
+        ([6] * 10, 1.0),  # nothing is beyond the mean
+        ([10] + [0] * 9, 4 / 9),  # one second is served in two: 5, of 10, at a mean of 1
+        ([10] * 4 + [0] * 6, 4 / 6),  # four in five: 8, of 10, at a mean of 4
+        ([16] + [6] * 9, 1 / 9),  # 8, of 16, at a mean of 7
         ([0] * 10, 1.0),
     ],
 )
 def test_what_the_patience_bridges_is_not_carried(second: list[int], share: float) -> None:
     assert needed_share(np.array(second * 3), 1.0) == pytest.approx(share)
+
+
+def test_a_load_rises_beyond_its_busiest_stretch_or_not_at_all() -> None:
+    """6 a second for a minute, or 3 and then 6; then five seconds of their own."""
+    steady, doubled = [6] * 60, [3] * 30 + [6] * 30
+    for before in (steady, doubled, [*[30] * 90, *steady]):
+        found = [rising(np.array([*before, *[now] * 5])) for now in (5, 6, 7, 8)]
+        assert found == pytest.approx([0.0, 0.0, (7 - 6.6) / 1.2, 1.0])
+    assert rising(np.array([*[30] * 20, *steady[:40], *[8] * 5])) == 0.0  # it was there before
+    assert rising(np.array([0] * 20 + [1] * 5)) == 1.0  # out of a silence
+    assert rising(np.array([0] * 25)) == rising(np.array([5] * 12)) == 0.0
+
+
+def test_what_a_queue_could_bridge_is_carried_while_the_load_rises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 5 requests a second to 20 within half a minute."""
+    counts = [5] * 120 + [5 + second // 2 for second in range(30)] + [20] * 30
+    rows = [f"{second},{count}\n" for second, count in enumerate(counts)]
+    settings = alternating(tmp_path) | {"predictor_type": "lstm", "early_decisions": False}
+    Path(settings["workload_config"]["path"]).write_text("second,requests\n" + "".join(rows))
+
+    def planned_rps() -> dict[float, float]:
+        found = run_experiment(load_experiment(VIDEO, settings))
+        return {step.start_s: step.planned_load_rps for step in found.steps}
+
+    met = planned_rps()
+    monkeypatch.setattr(horizon_adapter, "rising", lambda _: 0.0)
+    bridged = planned_rps()
+    assert met[120] == bridged[120]
+    assert all(met[second] > 1.02 * bridged[second] for second in (140, 150))
 
 
 @pytest.mark.parametrize("load_rps", [1.0, 5.0, 28.0])
