@@ -49,13 +49,12 @@ from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.energy import ROUNDING_RTOL
 from ipa_energy.errors import ConfigError
 from ipa_energy.gpu_partitions import GpuPool
-from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.linear import SCALE, LinearProgram, Solver
 from ipa_energy.optimizer.mix_uses import uses_of
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, SHARE_RTOL, Plan
 from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.pools import held
-from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import (
     LATENCY_OF,
     amount_of,
@@ -699,8 +698,12 @@ def what_mixing_does(problem: Problem, plan: Plan) -> str:
     sites = dict.fromkeys(part.option.allocation.site for part in plan.stages[0].parts)
     if any(sites):
         return f"the load goes to {_places(plan)}"
-    alone = problem.under(replace(problem.settings, mix=False))
-    found = [] if alone.is_empty() else pareto.solve(alone)
+    # Made anew: what does not serve every class may be in a mix, and cannot run alone.
+    stages = [candidates.stage for candidates in problem.stages]
+    settings = replace(problem.settings, mix=False)
+    alone = Program(stages, settings, problem.rules).at(problem.moment)
+    method = "highs" if settings.gpus else "pareto"
+    found = [] if alone.is_empty() else SOLVERS[method].load()(alone, 1)
     if not found:
         return "no plan with one option a stage is feasible"
     best = build_plan(alone, found[0])

@@ -14,6 +14,7 @@ from scipy.optimize import linprog
 from seeds import seeds
 
 from ipa_energy.gpu_partitions import GpuPool, Partition, partitions_of
+from ipa_energy.optimizer.mixing import what_mixing_does
 from ipa_energy.optimizer.pools import cut
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
@@ -165,3 +166,14 @@ def test_clovers_program_is_ours_with_mix_and_a_pool() -> None:
     worth = settings.alpha * theirs.accuracy / 100
     worth -= settings.energy_weight * (theirs.energy_j - idle_j)
     assert ours.objective == pytest.approx(worth, rel=1e-7)
+
+
+def test_what_mixing_does_is_said_of_cut_gpus_too() -> None:
+    said = set()
+    for seed in range(12):
+        problem, _ = sliced(seed)
+        result = solve(problem, "highs")
+        if result.plans:
+            said.add(" ".join(what_mixing_does(problem, result.best).split()[:2]))
+    assert len(said & {"mixing saves", "mixing makes", "no plan"}) > 0
+    assert said & {"mixing cannot", "mixing does"}

@@ -233,6 +233,17 @@ def test_where_nothing_binds_one_option_a_stage_is_said_to_do() -> None:
     assert said == "mixing saves 50 % of the joules that one option a stage needs at best"
 
 
+def test_options_that_serve_one_class_each_are_no_plan_alone() -> None:
+    options = [
+        dataclasses.replace(option, by_class=((name, option),))
+        for name, option in (("easy", FRUGAL), ("hard", EXACT))
+    ]
+    classes = (RequestClass("easy", 0.75), RequestClass("hard", 0.25))
+    problem = program(*options, request_classes=classes)
+    said = what_mixing_does(problem, solve(problem, "highs").best)
+    assert said == "no plan with one option a stage is feasible"
+
+
 def test_a_mix_is_never_worse_than_one_option_a_stage() -> None:
     better = 0
     for seed in seeds(20):
