@@ -71,9 +71,6 @@ Make = Callable[[LinearProgram], Solver]
 _ROOM = 0.2 * SHARE_RTOL
 """Relative, granted to caps: a mix on a cap must not be lost to rounding."""
 
-_SAFE = 1e-7
-"""Relative, granted to what is rounded to whole replicas: no plan is lost to rounding."""
-
 _LEAST_SHARE = 1e-9
 
 _LEAST_OF_SITE = 1e-7
@@ -540,27 +537,10 @@ class _Rows:
                 self._add(at.z[mine], np.ones(len(mine)), -np.inf, 1.0)
             elif fixed is None and enforced(f"scaling_cap:{stage.name}"):
                 self._add(at.n[mine], np.ones(len(mine)), -np.inf, settings.scaling_cap)
-            if fixed is None:
-                self._cover(mine)
             for index in {mix.uses[u].option_index for u in mine}:
                 same = [u for u in mine if mix.uses[u].option_index == index]
                 if len(same) > 1:
                     self._add(at.z[same], np.ones(len(same)), -np.inf, 1.0)
-
-    def _cover(self, mine: Ints) -> None:
-        r"""That whole replicas carry the stage: implied by (2'), and what makes solvers fast.
-
-        Of replica *u* carrying the share :math:`c_u` of the requests, :math:`Σ c_u·n_u ≥ 1`, and
-        for any d, rounded, :math:`Σ ⌈c_u/d⌉·n_u ≥ ⌈1/d⌉`.
-        """
-        mix, at = self._mix, self._at
-        needs = [float(mix.per_share(int(u))[mix.serves[u]].min()) for u in mine]
-        carries = 1 / np.array(needs)
-        self._add(at.n[mine], carries, 1 - _SAFE, np.inf)
-        for d in np.unique(carries * (1 + _SAFE)):
-            least = float(np.ceil((1 - _SAFE) / d))
-            if least > 1:
-                self._add(at.n[mine], np.ceil(carries / d), least, np.inf)
 
     def delays(self, cap: Cap, delays_s: Floats) -> None:
         """(3'), in units of the SLA; a stage alone has nothing to add up."""
