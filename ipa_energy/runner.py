@@ -222,6 +222,8 @@ class Runner:
             logger.warning("%d of the steps had no feasible plan", self.infeasible_steps)
         # (6) let what is under way finish
         drained = self._collect(math.inf)
+        for text in [] if self.budget is None else self.budget.told():
+            logger.warning("%s", text)
         if gap_s:
             note = f"nobody decided in the {gap_s:g} s before second {start_s}"
             drained = replace(drained, notes=(*drained.notes, note))

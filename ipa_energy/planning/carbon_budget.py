@@ -219,6 +219,16 @@ class CarbonBudget:
         seconds, seen = self._hours.get(int(start_s // HOUR_S), (0.0, 0))
         self._hours[int(start_s // HOUR_S)] = (seconds + end_s - start_s, seen + requests)
 
+    def told(self) -> list[str]:
+        """A sentence a day that was beyond its budget."""
+        days = [*self.overshoots, (self._day, self.spent, self.budget_g)]
+        return [
+            f"day {day + 1}: {spent:.4g} g were emitted, {100 * (spent / budget - 1):.3g} % more"
+            f" than its budget of {budget:.4g} g"
+            for day, spent, budget in days
+            if 0 < budget < spent
+        ]
+
     def _begin_day(self, now_s: float) -> None:
         day = int(now_s // DAY_S)
         if day == self._day:

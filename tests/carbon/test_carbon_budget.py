@@ -14,6 +14,7 @@ from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.carbon_budget import (
+    CarbonBudget,
     PriceCurve,
     Slot,
     expected_grams,
@@ -124,6 +125,18 @@ def day(folder: Path, hours: int, mean_rps: float) -> Path:
     lines = [f"{second},{count}" for second, count in enumerate(counts)]
     path.write_text("\n".join(["second,requests", *lines, ""]))
     return path
+
+
+def test_a_day_beyond_its_budget_is_told() -> None:
+    carbon = {"intensity": 300, "budget_grams_per_day": 10}
+    planner = load_planner(CONFIG, {"carbon": carbon})
+    assert planner.carbon is not None
+    two_days_s = 2 * 86_400.0
+    budget = CarbonBudget(10.0, planner.program, planner.carbon, two_days_s, 60.0)
+    budget.add(0.0, 60.0, 12.0, 5)
+    budget.add(86_400.0, 86_460.0, 9.0, 5)
+    budget.add(two_days_s, two_days_s + 5, 0.5, 1)  # the drain, of a day that the run has not
+    assert budget.told() == ["day 1: 12 g were emitted, 20 % more than its budget of 10 g"]
 
 
 def test_a_run_keeps_its_share_of_a_budget(tmp_path: Path) -> None:
