@@ -69,8 +69,8 @@ def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) 
     return _or_alone(problem, found, worth)
 
 
-_ALONE_S = 1.0
-"""For the best plan with one option a stage, where the time for mixes was up."""
+_ALONE_S = 0.3
+"""For the best plan with one option a stage, to begin with or where the time for mixes was up."""
 
 
 def _or_alone(problem: Problem, found: Mixed, worth: float) -> Mixed:
@@ -94,7 +94,11 @@ def with_start(
     mix: MixProgram, made: LinearProgram, at: Layout, objective: tuple[Floats, Floats, Floats]
 ) -> LinearProgram:
     """The program with a solution to begin with, if one of the simple ones is feasible."""
-    if len(mix.classes) > 1 or len(mix.stages) > 2 or mix.pools or mix.levels_s:
+    if len(mix.classes) > 1 or mix.pools:
+        return made
+    if mix.levels_s:
+        return _with_plan(mix, made, at)
+    if len(mix.stages) > 2:
         return made
     counts = _replicas(mix)
     replica, share, use = objective
@@ -113,6 +117,33 @@ def with_start(
         if _fits(made, values):
             return replace(made, start=values)
     return made
+
+
+def _with_plan(mix: MixProgram, made: LinearProgram, at: Layout) -> LinearProgram:
+    """The program with the best plan of one option a stage, where the stages share an SLA."""
+    problem = mix.problem
+    alone = problem.under(replace(problem.settings, mix=False))
+    if len(mix.paths) > 1 or alone.is_empty():
+        return made
+    choices = pareto.within(alone, 1, Deadline.after(_ALONE_S)).choices
+    if not choices:
+        return made
+    values, delays_s = np.zeros(at.width), mix.delays_s()[:, 0]
+    for s, (candidates, choice) in enumerate(zip(alone.stages, choices[0], strict=True)):
+        index, count = candidates.option_index[choice], int(candidates.replicas[choice])
+        same = [
+            u
+            for u, use in enumerate(mix.uses)
+            if (use.stage, use.option_index) == (s, index) and use.least <= count <= use.most
+        ]
+        if not same:
+            return made
+        u = min(same, key=lambda u: float(delays_s[u]))
+        values[at.z[u]] = values[at.x[u, 0]] = 1.0
+        values[at.n[u]] = count
+        if (s, 0) in mix.levels_s:
+            values[at.levels[s, 0][int(np.searchsorted(mix.levels_s[s, 0], delays_s[u]))]] = 1.0
+    return replace(made, start=values) if _fits(made, values) else made
 
 
 def _replicas(mix: MixProgram) -> Floats:
