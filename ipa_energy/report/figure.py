@@ -39,6 +39,7 @@ class Axis:
         low, high: ends; None: from the values.
         log: logarithmic.
         ticks: places and their text, instead of computed ones.
+        shown: what is written at it instead of the title, where ticks are in another unit.
         categories: the axis has these names instead of numbers, in this order from the top (left).
         linear_below: logarithmic, but linear below about this value, so that zero is on it.
         share: of the figure's height, among several y axes above each other.
@@ -51,6 +52,7 @@ class Axis:
     high: float | None = None
     log: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
+    shown: str = ""
     categories: tuple[str, ...] = ()
     linear_below: float | None = None
     share: float = 1.0

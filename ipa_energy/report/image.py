@@ -295,7 +295,7 @@ def _dress(axes: Any, figure: Figure, axis: Axis, *, is_last: bool) -> None:
 
 
 def _dress_axis(axes: Any, letter: str, axis: Axis) -> None:
-    getattr(axes, f"set_{letter}label")(_plain(axis.title), fontsize=9.5)
+    getattr(axes, f"set_{letter}label")(_plain(axis.shown or axis.title), fontsize=9.5)
     set_limits: Callable[..., object] = getattr(axes, f"set_{letter}lim")
     set_ticks: Callable[..., object] = getattr(axes, f"set_{letter}ticks")
     if axis.log:

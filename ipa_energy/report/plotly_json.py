@@ -377,7 +377,7 @@ def _on_axis(axis: Axis, values: list[float | None]) -> list[float | None]:
 
 
 def _axis(axis: Axis) -> Json:
-    given: Json = {"title": {"text": _text(axis.title)}}
+    given: Json = {"title": {"text": _text(axis.shown or axis.title)}}
     if axis.from_zero:
         given["rangemode"] = "tozero"
     if axis.low is not None and axis.high is not None:

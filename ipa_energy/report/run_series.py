@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -197,10 +197,25 @@ WIDEST, NARROWEST = 4.6, 1.5
 one runs in the same place."""
 
 
+HOUR_S = 3600
+LONG_S = 3 * HOUR_S
+"""A run that takes longer has hours at its axis of time."""
+
+HOURS = (1, 2, 3, 6, 12, 24, 48, 72, 168)
+MOST_HOURS = 9
+"""Between ticks, and how many of them."""
+
+
 def time_axis(runs: list[Drawn]) -> Axis:
-    """Seconds, to the end of the longest run in every figure."""
+    """Seconds, to the end of the longest run in every figure; hours at the ticks of a long one."""
     last_s = max(drawn.metrics.duration_s for drawn in runs)
-    return Axis("time since the start (s)", low=0.0, high=last_s)
+    axis = Axis("time since the start (s)", low=0.0, high=last_s)
+    if last_s < LONG_S:
+        return axis
+    last_h = int(last_s // HOUR_S)
+    between = next((hours for hours in HOURS if last_h // hours < MOST_HOURS), last_h)
+    ticks = tuple((float(hour * HOUR_S), str(hour)) for hour in range(0, last_h + 1, between))
+    return replace(axis, ticks=ticks, shown="time since the start (h)")
 
 
 def steps_of(drawn: Drawn, series: Series, name: str = "", **further: Any) -> Line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,3 +51,23 @@ def test_segments_cover_the_run_without_overlap(run: Run) -> None:
     for before, after in itertools.pairwise(found):
         assert before.end_s == after.start_s
         assert before.label != after.label
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "hours"),
+    [
+        (1200, []),
+        (4 * 3600, ["0", "1", "2", "3", "4"]),
+        (86_400, ["0", "3", "6", "9", "12", "15", "18", "21", "24"]),
+        (7 * 86_400, ["0", "24", "48", "72", "96", "120", "144", "168"]),
+        (100 * 86_400, ["0", "2400"]),
+    ],
+)
+def test_long_runs_have_hours_at_their_axis_and_seconds_in_their_data(
+    duration_s: float, hours: list[str]
+) -> None:
+    axis = run_series.time_axis([SimpleNamespace(metrics=SimpleNamespace(duration_s=duration_s))])
+    assert axis.title == "time since the start (s)"
+    assert [text for _, text in axis.ticks] == hours
+    assert [place for place, _ in axis.ticks] == [3600.0 * int(hour) for hour in hours]
+    assert axis.shown == ("time since the start (h)" if hours else "")
