@@ -125,9 +125,9 @@ ENERGY_SLA = _as_share("in energy SLA", "% intervals", "energy_sla_attainment")
 
 HINDSIGHT = (
     "In hindsight: the best static plan is one plan for the whole trace, the hindsight plan the"
-    " best course of plans with every change paid for; both know the load beforehand. They maximise"
-    " the run's own objective, in which joules are one term of several: fewer joules may come with"
-    " less accuracy, and more joules with more."
+    " best course of plans that begins with what the run began with, every change paid for; both"
+    " know the load beforehand. They maximise the run's own objective, in which joules are one term"
+    " of several: fewer joules may come with less accuracy, and more joules with more."
 )
 
 
