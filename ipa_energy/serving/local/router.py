@@ -20,19 +20,18 @@ class Trip:
     Attributes:
         request_id: the client's.
         arrived_s: when it came to the router.
-        request_class: that it says it is of, in its parameter :data:`.protocol.REQUEST_CLASS`;
-            empty if it says nothing.
         left_s: when its answer, or its refusal, left the router; NaN until then.
         stopped_at: index of the stage where it was dropped or failed; −1 if it was served.
         trouble: why it was not served; None if it was.
         is_dropped: True if that was its age.
         queued_s, started_s, served_s: one a stage that it came to; NaN for what did not happen.
             Of a stage that it visits in parts: the first one's start, the last one's end.
+        request_class: that it says it is of, in its parameter :data:`.protocol.REQUEST_CLASS`;
+            empty if it says nothing.
     """
 
     request_id: str
     arrived_s: float
-    request_class: str = ""
     left_s: float = math.nan
     stopped_at: int = -1
     trouble: str | None = None
@@ -40,6 +39,7 @@ class Trip:
     queued_s: list[float] = field(default_factory=list)
     started_s: list[float] = field(default_factory=list)
     served_s: list[float] = field(default_factory=list)
+    request_class: str = ""
 
 
 class Router:
@@ -87,7 +87,7 @@ class Router:
         if named.model not in ("", self.name):
             raise RefusedError(f"no model {named.model!r} is served here; allowed: {self.name}")
         request_class = str(named.payload.parameters.get(REQUEST_CLASS, ""))
-        trip = Trip(named.request_id, self._now_s(), request_class)
+        trip = Trip(named.request_id, self._now_s(), request_class=request_class)
         self._arrived_s.append(trip.arrived_s)
         payload = named.payload
         self.under_way += 1
