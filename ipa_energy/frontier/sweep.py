@@ -434,6 +434,8 @@ def _cache_folder() -> Path:
 def cache_key(experiment: Experiment, weightings: Sequence[Weighting], seeds: Sequence[int]) -> str:
     """Digest of the pipeline, its profile, the trace, the sweep, and the program that answers."""
     planner = experiment.planner
+    carbon = planner.config.carbon
+    intensities = [] if carbon is None else sorted(carbon.files.items())
     digest = hashlib.sha256()
     for part in (
         ipa_energy.__version__.encode(),
@@ -444,6 +446,7 @@ def cache_key(experiment: Experiment, weightings: Sequence[Weighting], seeds: Se
         b"".join(counts.tobytes() for counts in experiment.workload.by_class.values()),
         repr([asdict(weighting) for weighting in weightings]).encode(),
         json.dumps(list(seeds)).encode(),
+        *(path.read_bytes() for _, path in intensities),
     ):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:20]

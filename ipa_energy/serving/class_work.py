@@ -66,6 +66,7 @@ def served_work(
     stages: Sequence[Stage],
     served: Sequence[Sequence[tuple[str, str, int]]],
     spent: Sequence[Spent],
+    names: Sequence[str],
 ) -> tuple[ClassWork, ...]:
     """What stages that really serve did for each class.
 
@@ -77,14 +78,18 @@ def served_work(
         stages: of the pipeline.
         served: of each stage (what :class:`.observed.Spent` calls an option, class, requests).
         spent: by each replica, in the same window.
+        names: of the classes; other clients may say any other.
     """
     found = []
     for at, (stage, mine) in enumerate(zip(stages, served, strict=False)):
         options = {option_name(option): option for option in reversed(stage.options)}
         for label in dict.fromkeys(label for label, _, _ in mine):
             its = [one for one in spent if (one.stage, one.option) == (stage.name, label)]
-            by_class = {name: count for option, name, count in mine if option == label}
-            found += _of_option(at, options[label], by_class, its)
+            by_class = {
+                name: count for option, name, count in mine if option == label and name in names
+            }
+            if by_class:
+                found += _of_option(at, options[label], by_class, its)
     return added(found)
 
 

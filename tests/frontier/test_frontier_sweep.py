@@ -151,6 +151,19 @@ def test_an_autoscaler_whose_replicas_still_start_is_run_whole(small_pipeline: P
     assert rehearsed[0] != pytest.approx(found[0].joules_per_request, rel=1e-3)
 
 
+def test_what_was_kept_of_other_intensities_in_the_same_file_is_not_taken(tmp_path: Path) -> None:
+    """A run folder's copy has the same name whatever is in it."""
+    path = pipeline(tmp_path, THIRTY_PERCENT).planner.profile_path.with_name("made-up.yaml")
+    file = tmp_path / "intensity.csv"
+    carbon = {"intensity": {"path": str(file), "unit": "g/kWh", "kind": "average"}}
+    keys = []
+    for value in (200, 400, 200):
+        rows = [f"2024-01-01T00:{at:02d}Z,{value}" for at in range(3)]
+        file.write_text("\n".join(["time,value", *rows, ""]))
+        keys.append(sweeping.cache_key(load_experiment(path, {"carbon": carbon}), [], [0]))
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_a_baseline_that_cannot_serve_the_load_is_no_alternative(
     small_pipeline: Path, tmp_path: Path
 ) -> None:

@@ -127,9 +127,13 @@ class PodJoules:
     def _dynamic(self, stage: str, start_s: float, end_s: float, held: Held) -> StageJoules:
         prefixes = sorted(held.workloads) or [self._prefixes[stage]]
         found = []
-        for prefix in prefixes:
+        for at, prefix in enumerate(prefixes, start=1):
             target = KeplerTarget(namespace=self._namespace, pod=f"{prefix}-*")
-            found.append(kepler_meter(self.server, target).energy_over(start_s, end_s))
+            try:
+                found.append(kepler_meter(self.server, target).energy_over(start_s, end_s))
+            except MeterFault as fault:  # of an option that has just come nothing is scraped yet
+                if fault.state != "absent" or (at == len(prefixes) and not found):
+                    raise
         notes = [f"stage {stage}: {note}" for energy in found for note in energy.notes]
         dynamic_j = math.fsum(
             joules

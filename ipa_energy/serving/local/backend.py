@@ -319,7 +319,9 @@ class LocalBackend:
 
     def _work(self, spent: Sequence[Spent]) -> tuple[ClassWork, ...]:
         """What was done for each class, if replicas spent so much in the window."""
-        return served_work(self._setting.stages, self._by_class, spent)
+        classes = self._setting.classes
+        names = () if classes is None else classes.names
+        return served_work(self._setting.stages, self._by_class, spent, names)
 
     def _sums(self, name: str, at_s: Sequence[float] | Floats) -> Floats:
         """(times, stages): the ledger's sums at these times of the run, between samples linear."""

@@ -87,6 +87,18 @@ def test_stages_have_the_joules_of_their_pods_and_their_part_of_the_nodes(asked)
     assert any("video-crop-0-zz" in note and "missing" in note for note in crop.notes)
 
 
+def test_an_option_of_which_nothing_is_scraped_yet_takes_no_other_its_joules(asked):
+    joules, zero_s, _ = asked
+    span = zero_s + 10, zero_s + 50
+    alone = Held({"n1": 40.0}, {"video-crop-0-a"}, workloads={"video-crop-0"})
+    new = {"video-crop-0-a", "video-crop-1-a"}, False, {"video-crop-0", "video-crop-1"}
+    crop = joules.window(*span, {"crop": Held({"n1": 40.0}, *new)})["crop"]
+    assert crop.dynamic_j == joules.window(*span, {"crop": alone})["crop"].dynamic_j
+    assert any("video-crop-1-a" in note and "missing" in note for note in crop.notes)
+    with pytest.raises(MeterUnavailableError, match="video-crop-1"):
+        joules.window(*span, {"crop": Held({"n1": 40.0}, workloads={"video-crop-1"})})
+
+
 def test_a_gpu_that_several_pods_hold_is_shared_and_said_to_be(asked):
     joules, zero_s, _ = asked
     held = {"crop": Held({"n1": 40.0}, {"video-crop-0-a"}, has_gpus=True)}
