@@ -295,6 +295,7 @@ def test_joules_of_replicas_are_shared_out_as_the_profile_has_the_classes() -> N
     name = option_name(one)
     spent = [Spent("s", name, "a", 3.0, 20.0, 1.0), Spent("s", name, "b", 2.0, 10.0, 1.0)]
     served = [[(name, "easy", 10), (name, "hard", 4), (name, "of another client", 3)]]
+    served[0][:1] = [(name, "easy", 6), (name, "easy", 4)]  # in two reports
     easy, hard = served_work([Stage("s", "node", (one,))], served, spent, ("easy", "hard"))
     assert (easy.dynamic_j, hard.dynamic_j) == (pytest.approx(10.0), pytest.approx(20.0))
     assert (easy.idle_j, hard.idle_j) == (pytest.approx(5 / 2.6), pytest.approx(5 * 1.6 / 2.6))

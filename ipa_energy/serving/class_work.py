@@ -9,6 +9,7 @@ class that needs large replicas for long pays for them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -85,9 +86,10 @@ def served_work(
         options = {option_name(option): option for option in reversed(stage.options)}
         for label in dict.fromkeys(label for label, _, _ in mine):
             its = [one for one in spent if (one.stage, one.option) == (stage.name, label)]
-            by_class = {
-                name: count for option, name, count in mine if option == label and name in names
-            }
+            by_class: Counter[str] = Counter()  # what was given back comes with what is new
+            for option, name, count in mine:
+                if option == label and name in names:
+                    by_class[name] += count
             if by_class:
                 found += _of_option(at, options[label], by_class, its)
     return added(found)
