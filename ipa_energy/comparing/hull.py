@@ -194,9 +194,9 @@ class Saving:
             rivals: that it is held against.
         """
         if math.isnan(self.mean):
+            others = "weights without energy" if what == "joules" else "other weights"
             return (
-                "no weights without energy reach this accuracy, so there is nothing to hold its"
-                f" {what} against"
+                f"no {others} reach this accuracy, so there is nothing to hold its {what} against"
             )
         more = "more" if self.mean < 0 else "fewer"
         seeds = len(self._known)
