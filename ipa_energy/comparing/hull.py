@@ -92,7 +92,14 @@ class Hull:
 
         Negative if it needs more; NaN if the hull does not reach its accuracy.
         """
-        return 1.0 - outcome.joules_per_request / self.joules_at(outcome.accuracy)
+        return _saved(outcome.joules_per_request, self.joules_at(outcome.accuracy))
+
+
+def _saved(spent: float, needed: float) -> float:
+    """Share of what is needed that is not spent; grams of electricity without carbon are both 0."""
+    if needed == 0:
+        return 0.0 if spent == 0 else math.nan
+    return 1.0 - spent / needed
 
 
 def _between(one: Outcome, other: Outcome, accuracy: float) -> float:
@@ -240,7 +247,7 @@ def saving_of(
         mixture = hull_of(mine, attainment - ATTAINMENT_ROOM).mixture_at(outcome.accuracy)
         pair = [one and (one.in_grams if reads_grams else one) for one in (outcome, mixture)]
         spent, needed = (math.nan if one is None else one.joules_per_request for one in pair)
-        savings.append(1.0 - spent / needed)
+        savings.append(_saved(spent, needed))
         attainments.append(attainment)
         least.append(needed)
     outcomes = [one.in_grams if reads_grams else one for one in with_energy]

@@ -69,6 +69,12 @@ def test_the_grams_of_least_joules_are_those_of_their_mixture() -> None:
     assert "20.0 % fewer grams" in saving.sentence("grams", "the least joules")
 
 
+def test_where_nobody_emits_anything_nothing_is_saved() -> None:
+    none = [replace(one, joules_per_request=0.0) for one in WITHOUT]
+    assert saving_of([outcome(0.7, 0.0)], none).mean == 0.0
+    assert saving_of([outcome(0.5, 0.0)], []).sentence("grams").startswith("no other weights")
+
+
 def test_a_run_that_needs_more_is_said_to() -> None:
     saving = saving_of([outcome(0.7, 2.5)], WITHOUT)
     assert saving.mean == pytest.approx(-0.25)
