@@ -38,6 +38,7 @@ def next_of(lanes: Sequence[Lane], kind: int = 0, whole: float = 1.0) -> Lane:
     """
     for lane in lanes:
         lane.credits[kind] += lane.shares[kind]
-    chosen = max(lanes, key=lambda lane: lane.credits[kind])
+    # Where a lane has gone with what it was ahead, the others are all behind one without a share.
+    chosen = max(lanes, key=lambda lane: (lane.shares[kind] > 0, lane.credits[kind]))
     chosen.credits[kind] -= whole
     return chosen

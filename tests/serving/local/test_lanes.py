@@ -56,6 +56,16 @@ def test_after_any_number_of_requests_each_option_has_its_share_to_within_one_or
             assert abs(got[id(lane)] - lane.shares[0] * count) < bound
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_who_has_no_share_gets_nothing_when_another_has_gone(seed):
+    rng = random.Random(seed)
+    lanes = [_Lane(0.0), *(_Lane(rng.uniform(0.02, 0.4)) for _ in range(3))]
+    for there in (lanes, [lanes[0], *rng.sample(lanes[1:], rng.randint(1, 2))]):
+        whole = sum(lane.shares[0] for lane in there)
+        for _ in range(rng.randint(1, 40)):
+            assert next_of(there, whole=whole) is not lanes[0]
+
+
 @asynchronous
 async def test_requests_go_to_options_by_their_shares_each_with_its_own_batches() -> None:
     small = ScriptedReplica("a", mark=b"small", batch=7, batch_timeout_s=5.0)
