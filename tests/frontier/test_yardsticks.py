@@ -150,6 +150,13 @@ def test_neither_controllers_nor_yardsticks_cross_the_bound(
     for one in (static, hindsight):
         if one is not None and one.outturn.answered:
             assert one.worth <= bound_of(experiment, one.outturn)
+    if static is not None:
+        planner = experiment.planner
+        ((_, plan),) = static.course.deployments
+        late = judge(
+            ((0, initial_configuration(planner)), (planner.config.adaptation_interval, plan))
+        )
+        assert hindsight.rank >= late.rank  # a static plan that begins as the run did
 
 
 def test_the_bound_is_that_of_one_server_by_hand(small_pipeline: Path) -> None:
