@@ -272,8 +272,9 @@ def best_in_hindsight(judge: Judge, static: Found | None) -> Found:
         )
         found = judge(deployments)
         best = found if best is None or found.rank > best.rank else best
-    for plan in besides:
-        found = judge([(0, first), (config.adaptation_interval, plan)])
+    decides_s = config.adaptation_interval
+    for plan in besides if decides_s < len(experiment.workload.counts) else ():
+        found = judge([(0, first), (decides_s, plan)])
         best = found if best is None or found.rank > best.rank else best
     if best is None:
         raise InfeasibleError("no course was tried")

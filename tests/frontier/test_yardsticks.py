@@ -263,3 +263,13 @@ def test_what_has_no_hindsight_is_told_why(
     assert yardsticks_of(run) == Yardsticks()
     (told,) = [each for each in caplog.messages if "no hindsight" in each]
     assert why in told
+
+
+def test_a_trace_that_ends_before_the_first_decision_has_its_yardsticks(
+    small_pipeline: Path,
+) -> None:
+    experiment = experiment_of(small_pipeline, energy_weight=20.0)
+    experiment = replace(experiment, workload=Workload("short", np.full(6, 3), "a test"))
+    judge = Judge(experiment)
+    hindsight = best_in_hindsight(judge, best_static(judge))
+    assert [second for second, _ in hindsight.course.deployments] == [0]
