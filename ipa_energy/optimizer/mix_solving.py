@@ -18,6 +18,7 @@ from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import LinearProgram
 from ipa_energy.optimizer.mixing import Layout, Make, MixProgram
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.records import Part
@@ -79,15 +80,21 @@ def _or_alone(problem: Problem, found: Mixed, worth: float) -> Mixed:
     sites = any(option.allocation.site for s in problem.stages for option in s.stage.options)
     if settings.gpus or settings.request_classes or sites:
         return found
-    alone = problem.under(replace(settings, mix=False))
-    if alone.is_empty():
+    alone, choice = _best_alone(problem)
+    if choice is None or alone.worth(choice) <= worth:
         return found
-    choices = pareto.within(alone, 1, Deadline.after(_ALONE_S)).choices
-    if not choices or alone.worth(choices[0]) <= worth:
-        return found
-    plan = build_plan(alone, choices[0])
+    plan = build_plan(alone, choice)
     parts = tuple(stage.parts for stage in plan.stages)
     return Mixed(parts, max(found.bound, plan.objective), finished=False)
+
+
+def _best_alone(problem: Problem) -> tuple[Problem, Choice | None]:
+    """The problem without mixing, and its best plan found in :data:`_ALONE_S`; None: none."""
+    alone = problem.under(replace(problem.settings, mix=False))
+    if alone.is_empty():
+        return alone, None
+    choices = pareto.within(alone, 1, Deadline.after(_ALONE_S)).choices
+    return alone, choices[0] if choices else None
 
 
 def with_start(
@@ -121,15 +128,13 @@ def with_start(
 
 def _with_plan(mix: MixProgram, made: LinearProgram, at: Layout) -> LinearProgram:
     """The program with the best plan of one option a stage, where the stages share an SLA."""
-    problem = mix.problem
-    alone = problem.under(replace(problem.settings, mix=False))
-    if len(mix.paths) > 1 or alone.is_empty():
+    if len(mix.paths) > 1:
         return made
-    choices = pareto.within(alone, 1, Deadline.after(_ALONE_S)).choices
-    if not choices:
+    alone, best = _best_alone(mix.problem)
+    if best is None:
         return made
     values, delays_s = np.zeros(at.width), mix.delays_s()[:, 0]
-    for s, (candidates, choice) in enumerate(zip(alone.stages, choices[0], strict=True)):
+    for s, (candidates, choice) in enumerate(zip(alone.stages, best, strict=True)):
         index, count = candidates.option_index[choice], int(candidates.replicas[choice])
         same = [
             u
