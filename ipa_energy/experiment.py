@@ -40,6 +40,7 @@ from ipa_energy.serving.load import (
 from ipa_energy.serving.machine_fit import check_fits, free_bytes, machine_cores
 from ipa_energy.serving.replica_start import replica_start
 from ipa_energy.workloads import Workload, workload_from
+from ipa_energy.workloads.trace import busiest_rps
 from ipa_energy.workloads.trace_files import OF_CLASS, TOTAL
 
 logger = logging.getLogger(__name__)
@@ -385,9 +386,8 @@ def warn_of_overload(experiment: Experiment) -> None:
     planner, workload = experiment.planner, experiment.workload
     config = planner.config
     seconds = min(int(config.adaptation_interval), workload.duration_s)
-    sums = np.cumsum([0, *workload.counts])
-    busiest_rps = float((sums[seconds:] - sums[:-seconds]).max()) / seconds
-    moment = planner.moment(busiest_rps)
+    load_rps = busiest_rps(workload.counts, seconds)
+    moment = planner.moment(load_rps)
     found = decide(
         planner.program,
         moment,
@@ -399,7 +399,7 @@ def warn_of_overload(experiment: Experiment) -> None:
             "%s: no plan carries its busiest %d s, %.3g rps, and requests will come late: %s",
             workload.source,
             seconds,
-            busiest_rps,
+            load_rps,
             found.conflict,
         )
 

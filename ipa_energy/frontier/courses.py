@@ -42,6 +42,7 @@ from ipa_energy.serving.served import Requests, Served, with_grams
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.serving.simulated.replicas import server_of
 from ipa_energy.serving.tally import LOG_RESOLUTION_S
+from ipa_energy.workloads.trace import busiest_rps
 
 WINDOW_S = 600
 """About so long is simulated before what was noted of requests is put together."""
@@ -176,12 +177,9 @@ class Rehearser:
     def _static(self, planner: Planner, room: float) -> Course | None:
         """The plan for so many times the load of the busiest interval; None if there is none."""
         counts, config = self._experiment.workload.counts, planner.config
-        length = min(len(counts), config.adaptation_interval)
-        sums = np.concatenate([[0], np.cumsum(counts)])
-        busiest_rps = float((sums[length:] - sums[:-length]).max()) / length
         plans = decide(
             planner.program,
-            planner.moment(room * busiest_rps),
+            planner.moment(room * busiest_rps(counts, config.adaptation_interval)),
             method=config.optimization_method,
             limit_s=config.limit_in_runs_s,
         ).plans

@@ -37,6 +37,7 @@ from ipa_energy.planning.switching import Switches, switches
 from ipa_energy.records import Option
 from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.replica_start import Told, ready_after_s
+from ipa_energy.workloads.trace import busiest_rps
 
 MOST_LEVELS = 10
 """Loads across the trace at which plans are looked for."""
@@ -87,19 +88,10 @@ def steps_of(counts_rps: Counts, interval_s: int, ready_s: float, stretch_s: flo
         end = min(int(start) + interval_s, len(counts_rps))
         mine, split = counts_rps[start:end], min(int(start) + lead, end)
         early, late = counts_rps[start:split], counts_rps[split:end]
-        busiest = (_busiest_rps(early, stretch_s), _busiest_rps(late, stretch_s))
+        busiest = (busiest_rps(early, stretch_s), busiest_rps(late, stretch_s))
         rows.append((end - start, mine.sum(), early.sum(), *busiest, mine.mean()))
     columns = np.array(rows, dtype=np.float64).T
     return Steps(starts, *columns)
-
-
-def _busiest_rps(counts_rps: Counts, stretch_s: float) -> float:
-    """Most requests a second over any stretch of this length, or over all if they are fewer."""
-    if not len(counts_rps):
-        return 0.0
-    width = max(1, min(len(counts_rps), int(stretch_s)))
-    sums = np.concatenate([[0], np.cumsum(counts_rps)])
-    return float((sums[width:] - sums[:-width]).max()) / width
 
 
 @dataclass(frozen=True, slots=True)

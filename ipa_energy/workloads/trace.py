@@ -85,6 +85,15 @@ class Workload:
         return int(self.counts.max())
 
 
+def busiest_rps(counts_rps: Counts, stretch_s: float) -> float:
+    """Most requests a second over any stretch of this length, or over all if they are fewer."""
+    if not len(counts_rps):
+        return 0.0
+    width = max(1, min(len(counts_rps), int(stretch_s)))
+    sums = np.concatenate([[0], np.cumsum(counts_rps)])
+    return float((sums[width:] - sums[:-width]).max()) / width
+
+
 def damped(counts: Counts, damping_factor: int | None) -> Counts:
     """The counts divided by ``damping_factor`` and rounded down, as IPA scales its trace.
 

@@ -134,9 +134,8 @@ class KubernetesBackend(LocalBackend):
         self._counted_s = time.perf_counter()
         self._joules = _joules_of(setting, rendering)
         super().__init__(setting, models, clock)
-        interval_s = float(
-            setting.config.adaptation_interval
-        )  # until here the cluster had all time
+        # Until here the cluster had all the time it took.
+        interval_s = float(setting.config.adaptation_interval)
         reconciler.longest_s = max(LEAST_ROUND_S, LONGEST_ROUND * interval_s)
         if self._plan is not None:  # taken over: kept from now on, not from the next plan on
             self._keep_from_now_on()
