@@ -35,6 +35,7 @@ from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.manifests import Model, Rendering
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
 
+ROOT = Path(__file__).parents[2]
 REPEATS = 7
 INTERVAL_S = 10.0
 SIZES = {2: 0.2, 20: 1.0}
@@ -96,9 +97,9 @@ def cluster(folder: Path, *, is_real: bool) -> Iterator[tuple[ClusterApi, Render
         child = None
     else:
         path = folder / "kubeconfig"
-        command = [sys.executable, "-m", "ipa_energy.testing.cluster", "--pretend"]
+        command = [sys.executable, "-m", "tests.standin_cluster", "--pretend"]
         child = subprocess.Popen(
-            [*command, "--kubeconfig", str(path)], stdout=subprocess.PIPE, text=True
+            [*command, "--kubeconfig", str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         if child.stdout is None or not child.stdout.readline():
             raise SystemExit("the stand-in cluster does not start")
@@ -147,8 +148,9 @@ def written_s(api: ClusterApi, rendering: Rendering, stages: int) -> dict[str, A
 
 def outage(length_s: float) -> dict[str, Any]:
     """A plan comes while the server answers 503: when it stands, counted from the outage's end."""
-    from ipa_energy.testing.cluster.api_server import ApiServer
-    from ipa_energy.testing.cluster.world import World
+    sys.path.insert(0, str(ROOT / "tests"))
+    from standin_cluster.api_server import ApiServer
+    from standin_cluster.world import World
 
     with tempfile.TemporaryDirectory() as folder, ApiServer() as server, World(server):
         api = ClusterApi(server.kubeconfig(Path(folder) / "kubeconfig"), seed=1)

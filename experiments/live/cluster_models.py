@@ -2,7 +2,7 @@
 
     python experiments/live/cluster_models.py
 
-The stand-in API server of :mod:`ipa_energy.testing.cluster` and its node, whose pods are MLServer
+The stand-in API server of ``tests/standin_cluster`` and its node, whose pods are MLServer
 processes of this machine; ``run --backend kubernetes`` begins with the smallest models (yolov5n,
 resnet18) and at its first decision wants the largest of ``configs/video-live.yaml`` (yolov5s,
 resnet50). Prints what became of the requests, writes ``results/cluster_models.json`` and ends with
@@ -36,7 +36,7 @@ SLA_S = 2.0
 @contextmanager
 def cluster(kubeconfig: Path) -> Iterator[None]:
     """One on this machine, while the block runs."""
-    words = [sys.executable, "-m", "ipa_energy.testing.cluster", "--kubeconfig", str(kubeconfig)]
+    words = [sys.executable, "-m", "tests.standin_cluster", "--kubeconfig", str(kubeconfig)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             if process.stdout is not None:

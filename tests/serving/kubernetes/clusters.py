@@ -17,6 +17,10 @@ from typing import Any
 from cluster_plans import rendering
 from kubernetes import client as kubernetes
 from kubernetes import config
+from standin_cluster.api_server import ApiServer
+from standin_cluster.node_agent import NodeAgent
+from standin_cluster.seldon import DEFINITION
+from standin_cluster.world import World
 
 from ipa_energy.errors import TryAgainError
 from ipa_energy.serving.deployment import Deployment
@@ -24,10 +28,6 @@ from ipa_energy.serving.kubernetes.changes import diff, look, quantity, slots_of
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.manifests import Rendering, desired
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.node_agent import NodeAgent
-from ipa_energy.testing.cluster.seldon import DEFINITION
-from ipa_energy.testing.cluster.world import World
 
 LONGEST_WAIT_S = 0.005
 TIMEOUT_S = 60.0

@@ -1,9 +1,4 @@
-"""A cluster on this machine whose pods have a stub for MLServer, which starts at once.
-
-::
-
-    python pod_stub.py --kubeconfig FILE     a cluster of such pods
-    python pod_stub.py                       one pod: what its environment says (``MLSERVER_*``)
+"""A stub for MLServer in a pod, which starts at once and serves what its environment says.
 
 It answers what is asked of MLServer here, after the times of a profile: gRPC inference, whether the
 model is ready by gRPC and HTTP, and the server's name.
@@ -16,9 +11,7 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -26,18 +19,9 @@ from typing import Any
 from ipa_energy.serving.local.protocol import Named
 from ipa_energy.serving.local.rpc import run, start_server
 from ipa_energy.serving.local.stub_model import StubModel
-from ipa_energy.testing.cluster.__main__ import main as run_cluster
-from ipa_energy.testing.cluster.node_agent import as_command
 
 STOP_S = 5.0
 ENVIRONMENT = "MLSERVER_"
-
-
-def stub_command(container: dict[str, Any]) -> Sequence[str]:
-    """A container's command, with this for ``mlserver``."""
-    if container.get("command", [""])[0] == "mlserver":
-        return [sys.executable, __file__]
-    return as_command(container)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +83,4 @@ def serve_pod() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        run_cluster(stub_command)
-    else:
-        serve_pod()
+    serve_pod()

@@ -13,6 +13,9 @@ pytest.importorskip("kubernetes")
 pytest.importorskip("grpc")
 
 from clusters import local_tests
+from standin_cluster.api_server import ApiServer
+from standin_cluster.faults import Fault
+from standin_cluster.world import World
 
 from ipa_energy.cli import main
 from ipa_energy.errors import ConfigError, GiveUpError, TryAgainError
@@ -26,9 +29,6 @@ from ipa_energy.serving.local.backend import RunClock
 from ipa_energy.serving.local.plane import Standing
 from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.served_models import STUB_PAYLOAD, ServedModels
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.faults import Fault
-from ipa_energy.testing.cluster.world import World
 
 with local_tests():
     from live_runs import until, write_pipeline

@@ -6,12 +6,12 @@ import json
 
 import pytest
 from cluster_plans import plan, stage
+from standin_cluster.api_server import ApiServer
 
 from ipa_energy.cli import main
 from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.doctor import checks, is_fit
-from ipa_energy.testing.cluster.api_server import ApiServer
 
 
 def _account(api):

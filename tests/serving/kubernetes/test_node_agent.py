@@ -15,10 +15,9 @@ import pytest
 pytest.importorskip("kubernetes")
 
 from kubernetes import client as kubernetes
-
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.node_agent import NodeAgent, as_command
-from ipa_energy.testing.cluster.world import World
+from standin_cluster.api_server import ApiServer
+from standin_cluster.node_agent import NodeAgent, as_command
+from standin_cluster.world import World
 
 pytestmark = pytest.mark.measures
 

@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cluster_plans import mix, plan, rendering, stage
+from standin_cluster.api_server import ApiServer
+from standin_cluster.faults import Fault
+from standin_cluster.seldon import DEFINITION
+from standin_cluster.world import World
 
 from ipa_energy.errors import GiveUpError, TryAgainError
 from ipa_energy.serving.kubernetes.changes import Live, diff, is_ready, look
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, ConflictError, RefusedError
 from ipa_energy.serving.kubernetes.manifests import SERVER, desired, server_name
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.faults import Fault
-from ipa_energy.testing.cluster.seldon import DEFINITION
-from ipa_energy.testing.cluster.world import World
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CROP = "/apis/apps/v1/namespaces/lab/deployments/video-crop-0"

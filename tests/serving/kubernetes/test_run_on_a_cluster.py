@@ -28,20 +28,20 @@ with local_tests():
 pytestmark = [pytest.mark.slow, pytest.mark.measures, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[3]
-STUBS = str(Path(__file__).parent / "pod_stub.py")
-"""The program of a cluster that has light stubs in the place of MLServer."""
+STUBS = ("--mlserver", str(Path(__file__).parent / "pod_stub.py"))
+"""A cluster that has light stubs in the place of MLServer."""
 
 COUNTS = [4, 4, 12, 12, 12, 12]
 """Requests of each second: at the first interval's end more replicas are needed."""
 
 
 @contextmanager
-def cluster(folder: Path, *program: str) -> Iterator[Path]:
+def cluster(folder: Path, *words: str) -> Iterator[Path]:
     """A cluster whose pods are processes of this machine; its kubeconfig."""
     path = folder / "kubeconfig"
-    words = program or ("-m", "ipa_energy.testing.cluster")
-    command = [sys.executable, *words, "--kubeconfig", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    module = [sys.executable, "-m", "tests.standin_cluster"]
+    command = [*module, "--kubeconfig", str(path), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("http")
         try:
@@ -93,7 +93,7 @@ def test_a_run_serves_every_request_changes_on_the_way_and_leaves_nothing_behind
 ) -> None:
     """Adapter, API server, controllers, router and stubs, each a process of its own."""
     pipeline = write_pipeline(tmp_path / "small", COUNTS)
-    with cluster(tmp_path, STUBS) as kubeconfig:
+    with cluster(tmp_path, *STUBS) as kubeconfig:
         out = run(pipeline, kubeconfig, "kubernetes-stub")
         until(lambda: not pods_of(kubeconfig))
     assert_all_served(out, "kubernetes-stub", COUNTS)
@@ -121,7 +121,7 @@ def test_a_run_with_mixes_deals_requests_out_to_pods_by_share(tmp_path: Path) ->
     counts = [8] * 2 + [20] * 4
     pipeline = write_pipeline(tmp_path / "small", counts, more=mix)
     free = [word for key in ("alpha=0", "beta=0", "batching_cap=2") for word in ("--set", key)]
-    with cluster(tmp_path, STUBS) as kubeconfig:
+    with cluster(tmp_path, *STUBS) as kubeconfig:
         out = run(pipeline, kubeconfig, "kubernetes-stub", *free)
         until(lambda: not pods_of(kubeconfig))
     assert_all_served(out, "kubernetes-stub", counts)

@@ -18,8 +18,7 @@ pytest.importorskip("kubernetes")
 
 from kubernetes import client as kubernetes
 from kubernetes import config
-
-from ipa_energy.testing.cluster.api_server import ApiServer
+from standin_cluster.api_server import ApiServer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -13,8 +13,8 @@ from transcript import Answer, Bindings, exchanges, sent
 
 pytest.importorskip("kubernetes")
 
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.world import World
+from standin_cluster.api_server import ApiServer
+from standin_cluster.world import World
 
 ELSEWHERE = {
     "pages, and lists of the past": (*range(210, 213), *range(214, 219), *range(224, 228)),

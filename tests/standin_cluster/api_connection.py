@@ -12,22 +12,22 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster import api_reads as reads
-from ipa_energy.testing.cluster.api_discovery import discovery
-from ipa_energy.testing.cluster.api_errors import ApiError, Cause
-from ipa_energy.testing.cluster.api_rights import Rights, review
-from ipa_energy.testing.cluster.api_scale import scale_of
-from ipa_energy.testing.cluster.api_store import Object, Store, seen
-from ipa_energy.testing.cluster.api_types import Resource, Target
-from ipa_energy.testing.cluster.api_write_rules import (
+from . import api_errors as errors
+from . import api_reads as reads
+from .api_discovery import discovery
+from .api_errors import ApiError, Cause
+from .api_rights import Rights, review
+from .api_scale import scale_of
+from .api_store import Object, Store, seen
+from .api_types import Resource, Target
+from .api_write_rules import (
     APPLY,
     MERGE_PATCH,
     STRATEGIC_PATCH,
     Request,
 )
-from ipa_energy.testing.cluster.api_writes import Writes
-from ipa_energy.testing.cluster.faults import FaultScript
+from .api_writes import Writes
+from .faults import FaultScript
 
 SERVED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 """As the server says; this one reads JSON alone."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_types import Resource
+from .api_store import Object
+from .api_types import Resource
 
 VERSION = {
     "major": "1",

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster.api_errors import ApiError
-from ipa_energy.testing.cluster.api_store import Object, Store
-from ipa_energy.testing.cluster.api_types import Resource
+from . import api_errors as errors
+from .api_errors import ApiError
+from .api_store import Object, Store
+from .api_types import Resource
 
 Matches = Callable[[Object], bool]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from ipa_energy.testing.cluster.api_defaults import defaulted
-from ipa_energy.testing.cluster.api_errors import Cause
-from ipa_energy.testing.cluster.api_types import FieldType
+from .api_defaults import defaulted
+from .api_errors import Cause
+from .api_types import FieldType
 
 QUANTITY_PATTERN = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
 BAD_QUANTITY = f"quantities must match the regular expression '{QUANTITY_PATTERN}'"

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.api_store import Object, key_of
-from ipa_energy.testing.cluster.api_types import Resource
-from ipa_energy.testing.cluster.api_write_rules import APPLY, Request
-from ipa_energy.testing.cluster.pod_states import endpoint, endpoint_ports, is_ready
-from ipa_energy.testing.cluster.rollout import deployment_status, replica_counts
-from ipa_energy.testing.cluster.seldon import PLURAL, deployments_of
+from .api_server import ApiServer
+from .api_store import Object, key_of
+from .api_types import Resource
+from .api_write_rules import APPLY, Request
+from .pod_states import endpoint, endpoint_ports, is_ready
+from .rollout import deployment_status, replica_counts
+from .seldon import PLURAL, deployments_of
 
 CONTROLLER = "kube-controller-manager"
 HASH = "pod-template-hash"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster import api_fields as fields
-from ipa_energy.testing.cluster.api_errors import Cause
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_write_rules import Request
+from . import api_errors as errors
+from . import api_fields as fields
+from .api_errors import Cause
+from .api_store import Object
+from .api_write_rules import Request
 
 SCALED = ("f:spec", "f:replicas")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster.api_errors import ApiError
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_types import Target
+from . import api_errors as errors
+from .api_errors import ApiError
+from .api_store import Object
+from .api_types import Target
 
 ADMIN = "admin"
 ANONYMOUS = "system:anonymous"

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ipa_energy.testing.cluster.api_decoding import quantity
-from ipa_energy.testing.cluster.api_defaults import qos_class
-from ipa_energy.testing.cluster.api_errors import Cause
-from ipa_energy.testing.cluster.api_types import Resource
+from .api_decoding import quantity
+from .api_defaults import qos_class
+from .api_errors import Cause
+from .api_types import Resource
 
 NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 LABEL = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"

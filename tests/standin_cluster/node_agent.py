@@ -29,10 +29,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.beside import Beside
-from ipa_energy.testing.cluster.pod_states import is_ready, running
-from ipa_energy.testing.cluster.rollout import condition
+from .api_store import Object
+from .beside import Beside
+from .pod_states import is_ready, running
+from .rollout import condition
 
 Program = Callable[[Object], Sequence[str]]
 """The command of a container, from its part of the manifest."""
@@ -311,9 +311,16 @@ class NodeAgent(Beside):
         self.pods.pop(pod["metadata"]["name"], None)
 
 
-def as_command(container: Object) -> list[str]:
-    """A container's own command; ``python`` and ``mlserver`` are those of this environment."""
+def as_command(container: Object, mlserver: str | None = None) -> list[str]:
+    """A container's own command; ``python`` and ``mlserver`` are those of this environment.
+
+    Args:
+        container: its part of the manifest.
+        mlserver: a program in Python to run in the place of ``mlserver`` and what it is told.
+    """
     words = [*container.get("command", ()), *container.get("args", ())]
+    if mlserver is not None and words[:1] == ["mlserver"]:
+        return [sys.executable, mlserver]
     here = Path(sys.executable).parent
     return [str(here / word) if word in ("python", "mlserver") else word for word in words]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from ipa_energy.testing.cluster.api_types import ANY, FieldType
+from .api_types import ANY, FieldType
 
 DIRECTIVE = "$patch"
 

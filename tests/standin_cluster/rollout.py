@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_write_rules import stamp
+from .api_store import Object
+from .api_write_rules import stamp
 
 
 def _share(value: Any, whole: int, rounded: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipa_energy.testing.cluster.api_store import Object
+from .api_store import Object
 
 GROUP, PLURAL = "machinelearning.seldon.io", "seldondeployments"
 

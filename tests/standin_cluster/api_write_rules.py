@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster import api_fields as fields
-from ipa_energy.testing.cluster.api_decoding import Decoder, DecodingError, pruned_nulls
-from ipa_energy.testing.cluster.api_fields import KeyMissingError, Owner
-from ipa_energy.testing.cluster.api_patches import (
+from . import api_errors as errors
+from . import api_fields as fields
+from .api_decoding import Decoder, DecodingError, pruned_nulls
+from .api_fields import KeyMissingError, Owner
+from .api_patches import (
     MergeKeyError,
     merged,
     strategically_merged,
 )
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_types import Resource
+from .api_store import Object
+from .api_types import Resource
 
 APPLY = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"

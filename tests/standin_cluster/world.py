@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
-from ipa_energy.testing.cluster.api_decoding import quantity
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_write_rules import Request
-from ipa_energy.testing.cluster.beside import Beside
-from ipa_energy.testing.cluster.controllers import Controllers
-from ipa_energy.testing.cluster.pod_states import (
+from .api_decoding import quantity
+from .api_server import ApiServer
+from .api_store import Object
+from .api_write_rules import Request
+from .beside import Beside
+from .controllers import Controllers
+from .pod_states import (
     is_ready,
     lacking,
     resized,
@@ -26,7 +26,7 @@ from ipa_energy.testing.cluster.pod_states import (
     take,
     with_status,
 )
-from ipa_energy.testing.cluster.rollout import condition, with_condition
+from .rollout import condition, with_condition
 
 COALESCE_S = 0.005
 IDLE_S = 0.5

@@ -11,20 +11,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster import api_fields as fields
-from ipa_energy.testing.cluster import api_write_rules as rules
-from ipa_energy.testing.cluster.api_decoding import Decoder, DecodingError
-from ipa_energy.testing.cluster.api_defaults import EMPTY, admitted, prepared
-from ipa_energy.testing.cluster.api_deletes import deleted, deletion_answer, require_preconditions
-from ipa_energy.testing.cluster.api_errors import Cause
-from ipa_energy.testing.cluster.api_fields import Owner
-from ipa_energy.testing.cluster.api_patches import merged
-from ipa_energy.testing.cluster.api_scale import SCALED, rescaled, scale_of
-from ipa_energy.testing.cluster.api_store import Object, Store, key_of
-from ipa_energy.testing.cluster.api_types import Resource, built_in, defined, established
-from ipa_energy.testing.cluster.api_validation import beyond_node, causes, resize_causes
-from ipa_energy.testing.cluster.api_write_rules import APPLY, Request, stamp
+from . import api_errors as errors
+from . import api_fields as fields
+from . import api_write_rules as rules
+from .api_decoding import Decoder, DecodingError
+from .api_defaults import EMPTY, admitted, prepared
+from .api_deletes import deleted, deletion_answer, require_preconditions
+from .api_errors import Cause
+from .api_fields import Owner
+from .api_patches import merged
+from .api_scale import SCALED, rescaled, scale_of
+from .api_store import Object, Store, key_of
+from .api_types import Resource, built_in, defined, established
+from .api_validation import beyond_node, causes, resize_causes
+from .api_write_rules import APPLY, Request, stamp
 
 MADE_BY_PUT = ("Service", "Role", "RoleBinding", "Lease")
 """Kinds that a PUT makes if they are not there."""
@@ -215,7 +215,7 @@ class Writes:
 
     def _put(self, request: Request, name: str, new: Object) -> Object:
         kept = self._store.put(key_of(request.resource, request.namespace, name), new)
-        assert kept is not None  # noqa: S101  (put hands back what it was given)
+        assert kept is not None
         return kept
 
     def _updated(

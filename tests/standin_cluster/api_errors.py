@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.testing.cluster.api_types import Resource
+from .api_types import Resource
 
 FIELD_REASONS = {
     "Invalid value": "FieldValueInvalid",

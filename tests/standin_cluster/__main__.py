@@ -2,7 +2,7 @@
 
 ::
 
-    python -m ipa_energy.testing.cluster --kubeconfig /tmp/kubeconfig &
+    python -m tests.standin_cluster --kubeconfig /tmp/kubeconfig &
     ipa-energy run video --backend kubernetes-stub --kubeconfig /tmp/kubeconfig --out runs/cluster
 
 Pods are processes of this machine; with ``--pretend`` they are only said to run. It says where it
@@ -15,24 +15,25 @@ import argparse
 import contextlib
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 from kubernetes import client as kubernetes
 
-from ipa_energy.testing.cluster.api_server import ApiServer
-from ipa_energy.testing.cluster.api_write_rules import Request
-from ipa_energy.testing.cluster.node_agent import NodeAgent, Program, as_command
-from ipa_energy.testing.cluster.seldon import DEFINITION
-from ipa_energy.testing.cluster.world import World
+from .api_server import ApiServer
+from .api_write_rules import Request
+from .node_agent import NodeAgent, as_command
+from .seldon import DEFINITION
+from .world import World
 
 NODE = "this-machine"
 PRETENDED = {"cpu": "10000", "memory": "100Ti", "pods": "10000"}
 
 
-def main(program: Program = as_command) -> None:
-    """Run until told to stop; ``program`` is what a container runs."""
+def main() -> None:
+    """Run until told to stop."""
     parser = argparse.ArgumentParser(
-        prog="python -m ipa_energy.testing.cluster",
+        prog="python -m tests.standin_cluster",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -41,6 +42,7 @@ def main(program: Program = as_command) -> None:
     parser.add_argument(
         "--pretend", action="store_true", help="start nothing: pods are said to run"
     )
+    parser.add_argument("--mlserver", metavar="FILE.py", help="what pods run in its place")
     args = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,6 +64,7 @@ def main(program: Program = as_command) -> None:
             stack.enter_context(World(server, nodes={}, starts_pods=False))
             client = kubernetes.ApiClient(kubernetes.Configuration(host=server.url))
             environment = {"KUBECONFIG": str(path.resolve())}
+            program = partial(as_command, mlserver=args.mlserver)
             stack.enter_context(NodeAgent(client, NODE, program, environment=environment))
         print(f"{server.url} KUBECONFIG={path}", flush=True)
         stop.wait()

@@ -20,16 +20,16 @@ from typing import Any
 
 import yaml
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster.api_connection import POLL_S, Connection
-from ipa_energy.testing.cluster.api_errors import ApiError, PageNotFoundError
-from ipa_energy.testing.cluster.api_rights import Rights
-from ipa_energy.testing.cluster.api_store import Store
-from ipa_energy.testing.cluster.api_types import Target, built_in_resources
-from ipa_energy.testing.cluster.api_write_rules import Request
-from ipa_energy.testing.cluster.api_writes import Writes
-from ipa_energy.testing.cluster.beside import Beside
-from ipa_energy.testing.cluster.faults import FaultScript
+from . import api_errors as errors
+from .api_connection import POLL_S, Connection
+from .api_errors import ApiError, PageNotFoundError
+from .api_rights import Rights
+from .api_store import Store
+from .api_types import Target, built_in_resources
+from .api_write_rules import Request
+from .api_writes import Writes
+from .beside import Beside
+from .faults import FaultScript
 
 
 class ApiServer(Beside):

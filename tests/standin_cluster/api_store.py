@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.testing.cluster.api_types import Resource
+from .api_types import Resource
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from ipa_energy.testing.cluster.api_types import FieldType, Resource
+from .api_types import FieldType, Resource
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "V1Container": {

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from ipa_energy.testing.cluster.api_decoding import quantity
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_write_rules import stamp
-from ipa_energy.testing.cluster.rollout import condition, with_condition
+from .api_decoding import quantity
+from .api_store import Object
+from .api_write_rules import stamp
+from .rollout import condition, with_condition
 
 
 def is_ready(pod: Object) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ipa_energy.testing.cluster import api_errors as errors
-from ipa_energy.testing.cluster.api_store import Object
-from ipa_energy.testing.cluster.api_types import Resource
-from ipa_energy.testing.cluster.api_write_rules import Request, stamp
+from . import api_errors as errors
+from .api_store import Object
+from .api_types import Resource
+from .api_write_rules import Request, stamp
 
 ANSWERED_WITH_OBJECT = ("Service", "Pod", "Namespace")
 """Kinds whose deletion is answered with the object instead of a ``Status``."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ipa_energy.testing.cluster.api_errors import ApiError
+from .api_errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from ipa_energy.testing.cluster.api_types import ANY, KEY_DEFAULTS, FieldType
+from .api_types import ANY, KEY_DEFAULTS, FieldType
 
 Path = tuple[str, ...]
 Fields = frozenset[Path]
