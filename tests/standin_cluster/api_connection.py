@@ -16,16 +16,12 @@ from . import api_errors as errors
 from . import api_reads as reads
 from .api_discovery import discovery
 from .api_errors import ApiError, Cause
+from .api_patches import APPLY, MERGE_PATCH, STRATEGIC_PATCH
 from .api_rights import Rights, review
 from .api_scale import scale_of
 from .api_store import Object, Store, seen
 from .api_types import Resource, Target
-from .api_write_rules import (
-    APPLY,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
-    Request,
-)
+from .api_write_rules import Request
 from .api_writes import Writes
 from .faults import FaultScript
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from . import api_errors as errors
+from .api_store import Object
 from .api_types import ANY, FieldType
+
+APPLY = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 DIRECTIVE = "$patch"
 
 
-class MergeKeyError(Exception):
-    """An item of a strategic merge patch lacks the key of its list."""
+def patched(old: Object, patch: Any, content_type: str, of: FieldType) -> Object:
+    """``old`` after a patch that is no apply.
+
+    Raises:
+        ApiError: 500: an item of a strategic merge patch lacks the key of its list.
+    """
+    if content_type == STRATEGIC_PATCH:
+        return strategically_merged(old, patch, of)  # type: ignore[no-any-return]
+    return merged(old, patch)  # type: ignore[no-any-return]
 
 
 def merged(value: Any, patch: Any) -> Any:
@@ -28,11 +41,7 @@ def merged(value: Any, patch: Any) -> Any:
 
 
 def strategically_merged(value: Any, patch: Any, of: FieldType) -> Any:
-    """``value`` after a strategic merge patch: lists with keys are merged item by item.
-
-    Raises:
-        MergeKeyError: an item has no key.
-    """
+    """``value`` after a strategic merge patch: lists with keys are merged item by item."""
     if isinstance(patch, list) and of.kind == "list" and of.keys:
         return _merged_list(value or [], patch, of)
     if isinstance(patch, list) and of.is_set:
@@ -62,7 +71,8 @@ def _merged_list(items: list[Any], patch: list[Any], of: FieldType) -> list[Any]
     for each in patch:
         if key not in each:
             shown = " ".join(f"{name}:{value}" for name, value in each.items())
-            raise MergeKeyError(f"map: map[{shown}] does not contain declared merge key: {key}")
+            why = f"map: map[{shown}] does not contain declared merge key: {key}"
+            raise errors.internal(why)
         name = each[key]
         if each.get(DIRECTIVE) == "delete":
             there.pop(name, None)

@@ -12,17 +12,8 @@ from . import api_errors as errors
 from . import api_fields as fields
 from .api_decoding import Decoder, DecodingError, pruned_nulls
 from .api_fields import KeyMissingError, Owner
-from .api_patches import (
-    MergeKeyError,
-    merged,
-    strategically_merged,
-)
 from .api_store import Object
 from .api_types import Resource
-
-APPLY = "application/apply-patch+yaml"
-MERGE_PATCH = "application/merge-patch+json"
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
 @dataclass(slots=True)
@@ -111,20 +102,6 @@ def _resized(old: Object, new: Object) -> Object:
     for container, its_new in zip(spec["containers"], new["spec"]["containers"], strict=True):
         container["resources"] = its_new.get("resources", {})
     return spec
-
-
-def patched(old: Object, patch: Any, content_type: str, of: Any) -> Object:
-    """``old`` after a patch that is no apply.
-
-    Raises:
-        ApiError: 500.
-    """
-    try:
-        if content_type == STRATEGIC_PATCH:
-            return strategically_merged(old, patch, of)  # type: ignore[no-any-return]
-        return merged(old, patch)  # type: ignore[no-any-return]
-    except MergeKeyError as error:
-        raise errors.internal(str(error)) from error
 
 
 def require_kind(request: Request, body: Object) -> None:

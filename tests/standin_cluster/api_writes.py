@@ -19,12 +19,12 @@ from .api_defaults import EMPTY, admitted, prepared
 from .api_deletes import deleted, deletion_answer, require_preconditions
 from .api_errors import Cause
 from .api_fields import Owner
-from .api_patches import merged
+from .api_patches import APPLY, merged, patched
 from .api_scale import SCALED, rescaled, scale_of
 from .api_store import Object, Store, key_of
 from .api_types import Resource, built_in, defined, established
 from .api_validation import beyond_node, causes, resize_causes
-from .api_write_rules import APPLY, Request, stamp
+from .api_write_rules import Request, stamp
 
 MADE_BY_PUT = ("Service", "Role", "RoleBinding", "Lease")
 """Kinds that a PUT makes if they are not there."""
@@ -110,9 +110,9 @@ class Writes:
             if request.subresource == "scale":
                 scale = built_in("V1Scale")
                 return self._scaled(
-                    request, old, lambda live: rules.patched(live, patch, content_type, scale)
+                    request, old, lambda live: patched(live, patch, content_type, scale)
                 ), False
-            new = rules.patched(old, patch, content_type, request.resource.type)
+            new = patched(old, patch, content_type, request.resource.type)
             if new.get("kind") != old["kind"]:
                 rules.require_kind(request, new)
             rules.require_name(request, new)

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 
+from .api_patches import APPLY
 from .api_server import ApiServer
 from .api_store import Object, key_of
 from .api_types import Resource
-from .api_write_rules import APPLY, Request
-from .pod_states import endpoint, endpoint_ports, is_ready
-from .rollout import deployment_status, replica_counts
+from .api_write_rules import Request
 from .seldon import PLURAL, deployments_of
+from .statuses import deployment_status, endpoint, endpoint_ports, is_ready, replica_counts
 
 CONTROLLER = "kube-controller-manager"
 HASH = "pod-template-hash"
@@ -60,6 +60,15 @@ class Controllers:
         """The objects of a kind."""
         return self._store.all(self.resource(plural), namespace)
 
+    def _owned(self, plural: str, owner: Object) -> list[Object]:
+        """The objects of a kind that belong to what has this metadata."""
+        return [
+            each
+            for each in self.all(plural, owner["namespace"])
+            for its in each["metadata"].get("ownerReferences", ())
+            if its["uid"] == owner["uid"]
+        ]
+
     def put(self, plural: str, new: Object) -> Object:
         """Write an object as it is, with another generation if its spec changed."""
         resource, metadata = self.resource(plural), new["metadata"]
@@ -90,11 +99,7 @@ class Controllers:
     def _roll(self, deployment: Object) -> None:
         """One step of a rollout, and what the deployment says of it."""
         metadata = deployment["metadata"]
-        mine = [
-            each
-            for each in self.all("replicasets", metadata["namespace"])
-            if _is_owned(each, metadata["uid"])
-        ]
+        mine = self._owned("replicasets", metadata)
         digest = _digest(deployment["spec"]["template"])
         new = next((each for each in mine if each["metadata"]["labels"][HASH] == digest), None)
         revision = max((int(each["metadata"]["annotations"][REVISION]) for each in mine), default=0)
@@ -108,10 +113,9 @@ class Controllers:
         elif int(new["metadata"]["annotations"][REVISION]) < revision:
             new = self.put("replicasets", _annotated(new, REVISION, str(revision + 1)))
             mine = [new if _is_same(each, new) else each for each in mine]
-        counts = replica_counts(deployment, new, [each for each in mine if not _is_same(each, new)])
-        for each, count in zip(
-            [new, *(m for m in mine if not _is_same(m, new))], counts, strict=True
-        ):
+        others = [each for each in mine if not _is_same(each, new)]
+        counts = replica_counts(deployment, new, others)
+        for each, count in zip([new, *others], counts, strict=True):
             if each["spec"]["replicas"] != count:
                 self.put("replicasets", {**each, "spec": {**each["spec"], "replicas": count}})
         status = deployment_status(deployment, new, mine, is_created=is_created)
@@ -132,11 +136,7 @@ class Controllers:
                 each,
                 APPLY,
             )
-        made = [
-            each
-            for each in self.all("deployments", seldon["metadata"]["namespace"])
-            if _is_owned(each, seldon["metadata"]["uid"])
-        ]
+        made = self._owned("deployments", seldon["metadata"])
         for each in made:
             if each["metadata"]["name"] not in names:
                 self._delete_once("deployments", each)
@@ -169,11 +169,7 @@ class Controllers:
     def _keep_replicas(self, replicas: Object) -> None:
         """As many pods as a ReplicaSet wants."""
         metadata = replicas["metadata"]
-        pods = [
-            each
-            for each in self.all("pods", metadata["namespace"])
-            if _is_owned(each, metadata["uid"])
-        ]
+        pods = self._owned("pods", metadata)
         alive = [each for each in pods if "deletionTimestamp" not in each["metadata"]]
         wanted = replicas["spec"]["replicas"]
         for _ in range(wanted - len(alive)):
@@ -182,11 +178,7 @@ class Controllers:
         surplus = sorted(newest, key=is_ready)
         for each in surplus[: max(0, len(alive) - wanted)]:
             self.delete("pods", each)
-        pods = [
-            each
-            for each in self.all("pods", metadata["namespace"])
-            if _is_owned(each, metadata["uid"])
-        ]
+        pods = self._owned("pods", metadata)
         alive = [each for each in pods if "deletionTimestamp" not in each["metadata"]]
         ready = sum(map(is_ready, alive))
         status = {
@@ -307,10 +299,6 @@ def _owner(api_version: str, kind: str, metadata: Object) -> Object:
         "controller": True,
         "blockOwnerDeletion": True,
     }
-
-
-def _is_owned(each: Object, uid: str) -> bool:
-    return any(owner["uid"] == uid for owner in each["metadata"].get("ownerReferences", ()))
 
 
 def _is_same(one: Object, other: Object) -> bool:

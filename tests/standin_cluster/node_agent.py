@@ -31,8 +31,7 @@ from typing import Any
 
 from .api_store import Object
 from .beside import Beside
-from .pod_states import is_ready, running
-from .rollout import condition
+from .statuses import condition, is_ready, running
 
 Program = Callable[[Object], Sequence[str]]
 """The command of a container, from its part of the manifest."""

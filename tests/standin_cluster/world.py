@@ -18,15 +18,16 @@ from .api_store import Object
 from .api_write_rules import Request
 from .beside import Beside
 from .controllers import Controllers
-from .pod_states import (
+from .statuses import (
+    condition,
     is_ready,
     lacking,
     resized,
     running,
     take,
+    with_condition,
     with_status,
 )
-from .rollout import condition, with_condition
 
 COALESCE_S = 0.005
 IDLE_S = 0.5
