@@ -30,7 +30,7 @@ from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
 from ipa_energy.runlog.step import Finished, Step, further_terms
 from ipa_energy.runner import Runner, View, initial_configuration
 from ipa_energy.serving.base import LiveOptions, Setting
-from ipa_energy.serving.deployment import Deployment
+from ipa_energy.serving.deployment import Deployment, replica_start
 from ipa_energy.serving.load import (
     ClassesOfRequests,
     TraceLoad,
@@ -38,7 +38,6 @@ from ipa_energy.serving.load import (
     shuffled_classes,
 )
 from ipa_energy.serving.machine_fit import check_fits, free_bytes, machine_cores
-from ipa_energy.serving.replica_start import replica_start
 from ipa_energy.workloads import Workload, workload_from
 from ipa_energy.workloads.trace import busiest_rps
 from ipa_energy.workloads.trace_files import OF_CLASS, TOTAL

@@ -49,11 +49,11 @@ from ipa_energy.serving.deployment import (
     capacity_rps,
     changed_stages,
     deployment_of,
+    ready_after_s,
     short_of,
 )
 from ipa_energy.serving.live_joules import stage_joules, unsettled_stages
 from ipa_energy.serving.observed import AdapterFigures, Scale, StageJoules
-from ipa_energy.serving.replica_start import ready_after_s
 from ipa_energy.serving.served import Served, with_grams
 
 logger = logging.getLogger(__name__)

@@ -19,10 +19,16 @@ from ipa_energy.records import Option, Part, RequestClass, Stage
 from ipa_energy.registries import BACKENDS
 from ipa_energy.runlog.reader import Run, read_run
 from ipa_energy.serving.base import LiveOptions
-from ipa_energy.serving.class_work import ClassWork, added, joules_by_class, served_work
 from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.load import ClassesOfRequests, drawn_classes, shuffled_classes
-from ipa_energy.serving.observed import Spent, option_name
+from ipa_energy.serving.observed import (
+    ClassWork,
+    Spent,
+    added,
+    joules_by_class,
+    option_name,
+    served_work,
+)
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads.trace_files import csv_workload
 

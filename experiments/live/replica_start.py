@@ -30,7 +30,7 @@ from typing import Any
 
 from ipa_energy.pipeline_models import OPENMP
 from ipa_energy.records import Allocation, Option
-from ipa_energy.serving.local.pinning import Cpus
+from ipa_energy.serving.local.cpu_groups import Cpus
 from ipa_energy.serving.local.replica_process import Launch, ReplicaProcess
 from ipa_energy.serving.local.replica_set import ReplicaSet, Wanted
 from ipa_energy.serving.local.rpc import RemoteReplica, run

@@ -62,7 +62,7 @@ def load(args: argparse.Namespace) -> int:
     require("grpc", what="load", extra="serve")
     from ipa_energy.as_json import as_json
     from ipa_energy.serving.load import TraceLoad
-    from ipa_energy.serving.local.load_test import load_test
+    from ipa_energy.serving.local.sender import load_test
 
     trace = TraceLoad(_counts(args), mode=args.mode, seed=args.seed)
     found = load_test(

@@ -3,7 +3,7 @@
 Each is defined as for a whole run (:mod:`.metrics`), with these differences: ``in SLA`` holds a
 class to its own latency SLA where it has one; ``accuracy`` is that of the options that its requests
 were served by, averaged stage by stage over the requests and combined by ``accuracy_method``;
-joules are shared out as in :mod:`ipa_energy.serving.class_work`, so that the classes' add up to the
+joules are shared out as in :mod:`ipa_energy.serving.observed`, so that the classes' add up to the
 run's.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy.runlog.reader import Run
-from ipa_energy.serving.class_work import added, joules_by_class
+from ipa_energy.serving.observed import added, joules_by_class
 from ipa_energy.serving.tally import LOG_RESOLUTION_S
 
 

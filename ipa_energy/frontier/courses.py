@@ -30,7 +30,6 @@ from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Option, Stage
 from ipa_energy.runner import Runner, initial_configuration
 from ipa_energy.serving.base import Resumes, Serving, Setting, VirtualClock
-from ipa_energy.serving.class_work import limits_s
 from ipa_energy.serving.deployment import (
     DeployedStage,
     Deployment,
@@ -41,7 +40,7 @@ from ipa_energy.serving.load import TraceLoad
 from ipa_energy.serving.served import Requests, Served, with_grams
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.serving.simulated.replicas import server_of
-from ipa_energy.serving.tally import LOG_RESOLUTION_S
+from ipa_energy.serving.tally import LOG_RESOLUTION_S, limits_s
 from ipa_energy.workloads.trace import busiest_rps
 
 WINDOW_S = 600

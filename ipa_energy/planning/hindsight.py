@@ -35,8 +35,7 @@ from ipa_energy.optimizer.solve import solve
 from ipa_energy.optimizer.stage_columns import throughputs
 from ipa_energy.planning.switching import Switches, switches
 from ipa_energy.records import Option
-from ipa_energy.serving.deployment import DeployedStage, Deployment
-from ipa_energy.serving.replica_start import Told, ready_after_s
+from ipa_energy.serving.deployment import DeployedStage, Deployment, Told, ready_after_s
 from ipa_energy.workloads.trace import busiest_rps
 
 MOST_LEVELS = 10

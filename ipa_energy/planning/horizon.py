@@ -57,8 +57,7 @@ from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
 from ipa_energy.optimizer.solve import DEFAULT_METHOD, decide
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.deployment import DeployedStage, StageState
-from ipa_energy.serving.replica_start import Told, ready_after_s
+from ipa_energy.serving.deployment import DeployedStage, StageState, Told, ready_after_s
 from ipa_energy.serving.simulated.replicas import server_of
 
 MOST_PLANS = 200_000

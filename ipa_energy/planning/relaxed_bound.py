@@ -49,7 +49,7 @@ from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.stage_columns import accuracy_scores
 from ipa_energy.planning.hindsight import known
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.replica_start import Told, ready_after_s
+from ipa_energy.serving.deployment import Told, ready_after_s
 from ipa_energy.serving.simulated.replicas import (
     BatchProfile,
     Server,

@@ -30,8 +30,13 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.deployment import DeployedStage, Deployment
-from ipa_energy.serving.replica_start import Told, is_in_place, ready_after_s
+from ipa_energy.serving.deployment import (
+    DeployedStage,
+    Deployment,
+    Told,
+    is_in_place,
+    ready_after_s,
+)
 from ipa_energy.serving.simulated.replicas import Server, server_of
 
 

@@ -27,8 +27,7 @@ from ipa_energy.jsonl import Seals, sealed
 from ipa_energy.runlog.live_step import known
 from ipa_energy.runlog.record import MICROSECONDS, Interval, no_requests
 from ipa_energy.runlog.step import as_quality, log_entry, sites_json
-from ipa_energy.serving.class_work import ClassWork
-from ipa_energy.serving.observed import Spent
+from ipa_energy.serving.observed import ClassWork, Spent
 from ipa_energy.serving.served import Change, Event, Requests, Served, SiteSpent
 from ipa_energy.serving.tally import Tally
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.runlog.record import Interval
-from ipa_energy.serving.observed import Correction, Scale, Spent, StageJoules, added
+from ipa_energy.serving.observed import Correction, Scale, Spent, StageJoules
 from ipa_energy.serving.served import Change, Event, Served
 
 KEY = "live"
@@ -82,7 +82,7 @@ def served_live(entry: dict[str, Any], served: Served) -> dict[str, Any]:
     replicas = {one["replica"]: Spent(**one) for one in live.get("replicas") or ()}
     for spent in served.replicas:
         before = replicas.get(spent.replica)
-        replicas[spent.replica] = added(before, spent) if before else spent
+        replicas[spent.replica] = before + spent if before else spent
     live["replicas"] = [_rounded(spent) for spent in replicas.values()]
     told = {"events": served.events, "changes": served.changes, "notes": served.notes}
     for name, more in told.items():

@@ -28,11 +28,10 @@ from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.records import Quality
 from ipa_energy.runlog.folder import RUN_FILE
-from ipa_energy.serving.class_work import limits_s
 from ipa_energy.serving.deployment import Decision
 from ipa_energy.serving.observed import Correction, Scale, StageJoules
 from ipa_energy.serving.served import Requests, Served
-from ipa_energy.serving.tally import Tally, tally
+from ipa_energy.serving.tally import Tally, limits_s, tally
 from ipa_energy.sla_steps import SlaSteps
 
 MICROSECONDS = 1_000_000

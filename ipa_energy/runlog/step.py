@@ -22,8 +22,8 @@ from ipa_energy.optimizer.problem import within
 from ipa_energy.records import EVERY_CLASS, QUALITIES, Allocation, Option, Quality, weakest_quality
 from ipa_energy.runlog.live_step import LiveStep, decided_live, parse_live, served_live
 from ipa_energy.runlog.record import Interval
-from ipa_energy.serving.class_work import ClassWork, added
 from ipa_energy.serving.deployment import Switching
+from ipa_energy.serving.observed import ClassWork, added
 from ipa_energy.serving.served import Served
 from ipa_energy.serving.tally import Tally, merged
 

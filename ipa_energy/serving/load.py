@@ -1,4 +1,4 @@
-"""When each request of a load trace is sent.
+"""When each request of a load trace is sent, of which class it is, and who of several gets it.
 
 A trace has a count per second; the YAML's ``mode`` says how a second's requests lie inside it:
 ``exponential``, ``equal`` and ``step`` are names of IPA's load generator, ``ipa`` is what that
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -152,3 +152,41 @@ class TraceLoad:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+class Dealt(Protocol):
+    """What requests are dealt out to.
+
+    Attributes:
+        credits: requests of each class that it should have had more, up to now; 0 at the beginning.
+    """
+
+    credits: list[float]
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """Of the requests of each class."""
+        ...
+
+
+Lane = TypeVar("Lane", bound=Dealt)
+
+
+def next_of(lanes: Sequence[Lane], kind: int = 0, whole: float = 1.0) -> Lane:
+    """The one of a stage's options that gets the next request, in every backend.
+
+    Always the one that is furthest behind its share, of several the first: after n requests no
+    option has got a whole request more or less than its share of them for two options, and hardly
+    more for several. Nothing is random, so that the simulation and what serves deal alike.
+
+    Args:
+        lanes: at least one.
+        kind: class of the request; 0 where nobody tells them apart.
+        whole: sum of their shares.
+    """
+    for lane in lanes:
+        lane.credits[kind] += lane.shares[kind]
+    # Where a lane has gone with what it was ahead, the others are all behind one without a share.
+    chosen = max(lanes, key=lambda lane: (lane.shares[kind] > 0, lane.credits[kind]))
+    chosen.credits[kind] -= whole
+    return chosen

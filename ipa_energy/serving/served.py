@@ -11,8 +11,7 @@ import numpy as np
 
 from ipa_energy.arrays import Counts, Floats, Mask
 from ipa_energy.records import Quality
-from ipa_energy.serving.class_work import ClassWork
-from ipa_energy.serving.observed import Spent
+from ipa_energy.serving.observed import ClassWork, Spent
 from ipa_energy.serving.tally import Tally
 
 if TYPE_CHECKING:  # a process that serves reads no configuration, and starts without its libraries

@@ -156,6 +156,25 @@ def tally(
     )
 
 
+def limits_s(
+    common: Floats | float | None, kinds: Counts, own: Mapping[int, float | None]
+) -> Floats:
+    """(R,) the latency SLA of each request: that of its class, where it has its own.
+
+    Args:
+        common: of all others; None if there is none.
+        kinds: (R,) positions of the classes.
+        own: position of a class → its SLA.
+    """
+    found: Floats = np.array(
+        np.broadcast_to(math.inf if common is None else common, kinds.shape), dtype=np.float64
+    )
+    for kind, sla_s in own.items():
+        if sla_s is not None:
+            found[kinds == kind] = sla_s
+    return found
+
+
 def merged(parts: Sequence[Tally]) -> Tally:
     """Several windows as one; at least one."""
     some = [part for part in parts if len(part.sent)] or list(parts[:1])

@@ -18,7 +18,7 @@ pytest.importorskip("grpc")
 from ipa_energy.cli import build_parser, main
 from ipa_energy.serving.load import MODES
 from ipa_energy.serving.local.generator import Sent
-from ipa_energy.serving.local.load_test import summed
+from ipa_energy.serving.local.sender import summed
 
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
 

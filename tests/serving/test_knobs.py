@@ -8,7 +8,7 @@ from tiny_pipelines import by_id, deployed, option, run, single, stage
 from ipa_energy.config.loading import load_config
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Allocation
-from ipa_energy.serving.replica_start import is_in_place, knob_of, ready_after_s, replica_start
+from ipa_energy.serving.deployment import is_in_place, knob_of, ready_after_s, replica_start
 
 TOLD = {"replicas": 8.0, "variant": 6.0, "cores": 0.5, "clock": 0.25, "partition": 5.0}
 SLOW = option(1, 1.0, variant="v", cores=1.0)

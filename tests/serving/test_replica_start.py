@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_pipelines import by_id, deployed, option, run, single, stage
 
-from ipa_energy.serving.replica_start import ready_after_s, replica_start
+from ipa_energy.serving.deployment import ready_after_s, replica_start
 
 OLD = option(1, 1.0, variant="old", idle_w=3.0, load_s=2.0, load_energy_j=6.0)
 NEW = option(1, 0.25, variant="new", idle_w=3.0, load_s=4.0, load_energy_j=10.0)

@@ -21,8 +21,8 @@ from typing import Any, cast
 
 from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.records import Option
+from ipa_energy.serving.local.cpu_groups import Cpus, Pinned
 from ipa_energy.serving.local.machine_meter import ModelPrices, Price
-from ipa_energy.serving.local.pinning import Cpus, Pinned
 from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch
 from ipa_energy.serving.local.replica_set import Member, ReplicaSet, Wanted
 from ipa_energy.serving.local.rpc import RemoteReplica

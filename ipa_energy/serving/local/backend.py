@@ -29,7 +29,6 @@ from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import EVERY_CLASS, joined_meters, weakest_quality
 from ipa_energy.serving.base import Resumes, Serving, Setting, WallClock
-from ipa_energy.serving.class_work import ClassWork, served_work
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.machine_meter import ESTIMATE
@@ -38,7 +37,7 @@ from ipa_energy.serving.local.plane_load import PlaneLoad
 from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_at
 from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.served_models import ServedModels, stages_apart
-from ipa_energy.serving.observed import Spent, added
+from ipa_energy.serving.observed import ClassWork, Spent, served_work
 from ipa_energy.serving.served import Change, Requests, Served
 
 logger = logging.getLogger(__name__)
@@ -387,5 +386,5 @@ def _summed(spent: Sequence[Spent]) -> tuple[Spent, ...]:
     sums: dict[str, Spent] = {}
     for one in spent:
         before = sums.get(one.replica)
-        sums[one.replica] = added(before, one) if before else one
+        sums[one.replica] = before + one if before else one
     return tuple(sums.values())

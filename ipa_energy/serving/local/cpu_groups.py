@@ -1,4 +1,8 @@
-"""A control group for each replica, where the kernel lets this process have some.
+"""CPUs lent to replicas, and a control group for each where the kernel lets us have some.
+
+Whoever comes next gets the CPUs with the fewest tenants. While old and new replicas run side by
+side there may be more of them than CPUs; then they share. As soon as one goes, those who share move
+to what is free, so that nobody goes on sharing beside an idle CPU.
 
 ::
 
@@ -6,7 +10,7 @@
                └─ ipa-energy-PID ─┬─ crop-1            cpuset.cpus 0    cpu.max 1 core
                                   └─ classification-2  cpuset.cpus 1    cpu.max 1 core
 
-An affinity (:mod:`.pinning`) is a thread's own to change; a group holds whatever its replica starts
+An affinity is a thread's own to change; a group holds whatever its replica starts
 or asks for. The groups are threaded ones of cgroup version 2: ``cpu`` and ``cpuset`` are
 controllers of threads, so ours may go on holding processes beside groups. Where the group that we
 are in cannot be written or has none of the two, replicas are pinned by affinity alone, and
@@ -21,7 +25,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 PREFIX = "ipa-energy-"
@@ -185,3 +190,86 @@ def _words(path: Path) -> list[str]:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="ascii")
+
+
+class Pinned:
+    """The CPUs of one replica; may become others.
+
+    Attributes:
+        cpus: now.
+        group: that holds it to them; None where there are no groups.
+        move: called with them when they become others.
+    """
+
+    def __init__(self, cpus: tuple[int, ...], group: CpuGroup | None = None) -> None:
+        self.cpus = cpus
+        self.group = group
+        self.move: Callable[[tuple[int, ...]], None] = lambda _: None
+
+
+class Cpus:
+    """The CPUs that may be lent.
+
+    Args:
+        numbers: of them; default all that this process may use.
+        groups: that hold replicas to theirs beside their affinity.
+    """
+
+    def __init__(
+        self, numbers: Iterable[int] | None = None, groups: CpuGroups | None = None
+    ) -> None:
+        self._groups = groups
+        allowed = os.sched_getaffinity(0) if numbers is None else numbers
+        self._tenants = Counter(dict.fromkeys(sorted(allowed), 0))
+        self._pinned: list[Pinned] = []
+
+    def take(self, count: int, name: str = "") -> Pinned:
+        """As many CPUs as that, or all there are, for the replica of a name."""
+        cpus = tuple(sorted(self._by_tenants()[: max(1, count)]))
+        pinned = Pinned(cpus, self._groups.group(name) if self._groups else None)
+        if pinned.group is not None:
+            pinned.group.hold(cpus)
+        self._tenants.update(pinned.cpus)
+        self._pinned.append(pinned)
+        return pinned
+
+    def give_back(self, pinned: Pinned) -> None:
+        """They are free again; who shared moves there."""
+        self._pinned.remove(pinned)
+        if pinned.group is not None:
+            pinned.group.close()
+        self._tenants.subtract(pinned.cpus)
+        while self._level():
+            pass
+
+    def _by_tenants(self) -> list[int]:
+        return sorted(self._tenants, key=lambda cpu: (self._tenants[cpu], cpu))
+
+    def _level(self) -> bool:
+        """Move one replica from a CPU to one with at least two tenants less; False if nobody is."""
+        for pinned in self._pinned:
+            crowded = max(pinned.cpus, key=self._tenants.__getitem__)
+            for cpu in self._by_tenants():
+                if cpu not in pinned.cpus and self._tenants[cpu] + 2 <= self._tenants[crowded]:
+                    self._tenants[crowded] -= 1
+                    self._tenants[cpu] += 1
+                    pinned.cpus = tuple(sorted({*pinned.cpus, cpu} - {crowded}))
+                    if pinned.group is not None:
+                        pinned.group.hold(pinned.cpus)
+                    pinned.move(pinned.cpus)
+                    return True
+        return False
+
+
+def pin_all_threads(pid: int, cpus: Iterable[int]) -> None:
+    """Let a process that runs already use these CPUs only; nothing happens if it is gone."""
+    wanted = set(cpus)
+    try:
+        threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return
+    for thread in threads:
+        try:
+            os.sched_setaffinity(thread, wanted)
+        except OSError:  # it has just ended
+            continue

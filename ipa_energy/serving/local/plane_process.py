@@ -20,10 +20,9 @@ from ipa_energy.errors import GiveUpError, IpaEnergyError
 from ipa_energy.records import Option
 from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.local import control
-from ipa_energy.serving.local.cpu_groups import CpuGroups
+from ipa_energy.serving.local.cpu_groups import CpuGroups, Cpus
 from ipa_energy.serving.local.cpu_ledger import CpuLedger, Sample
 from ipa_energy.serving.local.machine_meter import MeteredPrices, Prices, prices_for
-from ipa_energy.serving.local.pinning import Cpus
 from ipa_energy.serving.local.plane import (
     ASKS,
     COLUMNS,

@@ -42,6 +42,22 @@ class BadMessageError(ServingError):
     """A message has not the form that this module describes: it is refused, and not tried again."""
 
 
+class ReplicaLostError(ServingError):
+    """A replica cannot be used any more: gone, hung, or answering what is no answer."""
+
+
+class RefusedError(ServingError):
+    """The model refuses this input; another replica would, too."""
+
+
+class DroppedError(ServingError):
+    """The request was older than the drop limit when its batch was formed."""
+
+
+class StageFailedError(ServingError):
+    """The request was tried as often as allowed, or the stage is closed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Payload:
     """What goes into a stage and comes out of it.

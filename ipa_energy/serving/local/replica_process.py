@@ -23,8 +23,7 @@ from typing import Any
 
 from ipa_energy.errors import ServingError
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
-from ipa_energy.serving.local.cpu_groups import CpuGroup
-from ipa_energy.serving.local.pinning import pin_all_threads
+from ipa_energy.serving.local.cpu_groups import CpuGroup, pin_all_threads
 from ipa_energy.serving.local.template import ModelSpec, Template
 
 START_TIMEOUT_S = 60.0

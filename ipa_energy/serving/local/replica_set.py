@@ -32,7 +32,7 @@ from typing import Any, Literal
 from ipa_energy.errors import ServingError
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.deployment import StageState
-from ipa_energy.serving.local.pinning import Cpus, Pinned
+from ipa_energy.serving.local.cpu_groups import Cpus, Pinned
 from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch, ReplicaProcess
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.stage_queue import Replica, StageQueue

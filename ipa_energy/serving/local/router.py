@@ -9,8 +9,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.local.protocol import REQUEST_CLASS, Named, Payload
-from ipa_energy.serving.local.stage_queue import DroppedError, RefusedError, StageQueue, Visit
+from ipa_energy.serving.local.protocol import (
+    REQUEST_CLASS,
+    DroppedError,
+    Named,
+    Payload,
+    RefusedError,
+)
+from ipa_energy.serving.local.stage_queue import StageQueue, Visit
 
 
 @dataclass(slots=True)

@@ -17,14 +17,16 @@ from ipa_energy.serving.local.protocol import (
     MESSAGES,
     SERVICE,
     BadMessageError,
+    DroppedError,
     Named,
     Payload,
+    RefusedError,
+    ReplicaLostError,
     answer_bytes,
     parse_answer,
     parse_request,
     request_bytes,
 )
-from ipa_energy.serving.local.stage_queue import DroppedError, RefusedError, ReplicaLostError
 
 _SIZES = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

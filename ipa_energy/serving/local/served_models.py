@@ -257,7 +257,7 @@ def _check_weights(
     if not weights:
         return
     told = json.dumps([asdict(specs[name]) for name in weights])
-    command = (sys.executable, "-m", "ipa_energy.serving.local.template_process", "check")
+    command = (sys.executable, "-m", "ipa_energy.serving.local.template", "check")
     done = subprocess.run(
         (*command, reference, told),
         stdout=subprocess.PIPE,

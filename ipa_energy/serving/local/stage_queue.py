@@ -24,7 +24,7 @@
 
 A stage that runs several options at once is *divided* into lanes, one an option, each a queue like
 this with replicas of its own; requests are dealt out to them as they come
-(:mod:`ipa_energy.serving.dealing`), each class by shares of its own where lanes have such. A lane
+(:mod:`ipa_energy.serving.load`), each class by shares of its own where lanes have such. A lane
 that has lost its last replica gives what it has to the others, and gets nothing, until it has one
 again.
 
@@ -42,55 +42,39 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ipa_energy.errors import ServingError
-from ipa_energy.serving.dealing import next_of
-from ipa_energy.serving.local.protocol import BadMessageError, Payload, joined, parted
+from ipa_energy.serving.load import next_of
+from ipa_energy.serving.local.protocol import (
+    BadMessageError,
+    DroppedError,
+    Payload,
+    RefusedError,
+    ReplicaLostError,
+    StageFailedError,
+    joined,
+    parted,
+)
 
 MAX_TRIES = 5
 """A request that was in that many failed batches is likely what makes them fail."""
-
 
 MAX_WAITS = 10
 """Call time-outs that a replica gets for one batch as long as it works."""
 
 
-class ReplicaLostError(ServingError):
-    """A replica cannot be used any more: gone, hung, or answering what is no answer."""
-
-
-class RefusedError(ServingError):
-    """The model refuses this input; another replica would, too."""
-
-
-class DroppedError(ServingError):
-    """The request was older than the drop limit when its batch was formed."""
-
-
-class StageFailedError(ServingError):
-    """The request was tried as often as allowed, or the stage is closed."""
-
-
 class Replica(Protocol):
-    """Something that serves one batch at a time."""
+    """Something that serves one batch at a time.
 
-    @property
-    def name(self) -> str:
-        """For messages."""
-        ...
+    Attributes:
+        name: for messages.
+        batch: requests that it serves at once, at most.
+        batch_timeout_s: how long the oldest request waits for others while this replica is free.
+        call_timeout_s: after how long without an answer it counts as hung.
+    """
 
-    @property
-    def batch(self) -> int:
-        """Requests that it serves at once, at most."""
-        ...
-
-    @property
-    def batch_timeout_s(self) -> float:
-        """How long the oldest request waits for others while this replica is free."""
-        ...
-
-    @property
-    def call_timeout_s(self) -> float:
-        """After how long without an answer it counts as hung."""
-        ...
+    name: str
+    batch: int
+    batch_timeout_s: float
+    call_timeout_s: float
 
     async def infer(self, payload: Payload) -> Payload:
         """Serve a batch.
@@ -110,7 +94,7 @@ class _Lane:
     Attributes:
         name: of the option; empty for any.
         shares: of the requests of each class where it has shares by class, then of all of them.
-        credits: see :mod:`ipa_energy.serving.dealing`.
+        credits: see :mod:`ipa_energy.serving.load`.
         waiting: first come, first served.
         free: replicas that have nothing to do, longest first.
     """

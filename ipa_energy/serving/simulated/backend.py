@@ -40,9 +40,8 @@ from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Stage, joined_meters
 from ipa_energy.serving.base import LoadSource, Resumes, Serving, Setting, VirtualClock
-from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
+from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState, Told, replica_start
 from ipa_energy.serving.load import ClassesOfRequests
-from ipa_energy.serving.replica_start import Told, replica_start
 from ipa_energy.serving.served import Served, SiteSpent
 from ipa_energy.serving.simulated.energy_ledger import in_all
 from ipa_energy.serving.simulated.ipa_dispatch import IpaSimulation

@@ -14,7 +14,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import Option
-from ipa_energy.serving.class_work import ClassWork, added
+from ipa_energy.serving.observed import ClassWork, added
 
 
 @dataclass(frozen=True, slots=True)

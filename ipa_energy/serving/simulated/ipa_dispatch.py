@@ -23,9 +23,8 @@ import numpy as np
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.deployment import Deployment
+from ipa_energy.serving.deployment import Deployment, Told
 from ipa_energy.serving.load import ClassesOfRequests
-from ipa_energy.serving.replica_start import Told
 from ipa_energy.serving.simulated.energy_ledger import held
 from ipa_energy.serving.simulated.replicas import Fleet
 from ipa_energy.serving.simulated.simulation import COMPLETE, WAKE, Lane, Simulation, Station

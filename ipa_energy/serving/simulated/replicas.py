@@ -47,8 +47,7 @@ import numpy as np
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import EVERY_CLASS, Allocation, Option
-from ipa_energy.serving.deployment import DeployedStage
-from ipa_energy.serving.replica_start import Told, is_in_place, ready_after_s
+from ipa_energy.serving.deployment import DeployedStage, Told, is_in_place, ready_after_s
 
 Z99 = 2.3263478740408408
 """99th percentile of the standard normal distribution."""
@@ -283,7 +282,7 @@ class Replicas:
         deployed: what runs from the beginning, ready at once.
         profiles: the stage's batches by server.
         reconfiguration_s: time to start; None: see
-            :func:`~ipa_energy.serving.replica_start.ready_after_s`.
+            :func:`~ipa_energy.serving.deployment.ready_after_s`.
         kinds: names of the classes of requests; empty where nobody tells them apart.
 
     Attributes:

@@ -20,13 +20,11 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.records import EVERY_CLASS, Option, Stage
-from ipa_energy.serving.class_work import ClassWork
-from ipa_energy.serving.dealing import next_of
-from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
-from ipa_energy.serving.load import ClassesOfRequests
-from ipa_energy.serving.replica_start import Told, is_in_place
+from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState, Told, is_in_place
+from ipa_energy.serving.load import ClassesOfRequests, next_of
+from ipa_energy.serving.observed import ClassWork
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
-from ipa_energy.serving.simulated.queueing import FanOut, StageQueue
+from ipa_energy.serving.simulated.queueing import FanOut, RequestLog, StageQueue
 from ipa_energy.serving.simulated.replicas import (
     BatchProfiles,
     Cohort,
@@ -35,7 +33,6 @@ from ipa_energy.serving.simulated.replicas import (
     Replicas,
     server_of,
 )
-from ipa_energy.serving.simulated.request_log import RequestLog
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +92,7 @@ class Station:
     """One stage under simulation: its lanes, one an option, its own random streams.
 
     Requests are dealt out to the lanes as they come, by the shares of their class
-    (:mod:`ipa_energy.serving.dealing`). What was served at a site goes on there. A batch of several
+    (:mod:`ipa_energy.serving.load`). What was served at a site goes on there. A batch of several
     classes takes the mean time and joules of its requests, each as in a batch of its own class. A
     change of shares, and whatever stops for it, waits until all that it starts is ready.
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.serving.local import cpu_groups
-from ipa_energy.serving.local.cpu_groups import CpuGroups, sweep_left
-from ipa_energy.serving.local.pinning import Cpus
+from ipa_energy.serving.local.cpu_groups import CpuGroups, Cpus, sweep_left
 
 FILES = ("cgroup.procs", "cgroup.type", "cgroup.subtree_control", "cpuset.cpus", "cpu.max")
 NAME = f"ipa-energy-{os.getpid()}"

@@ -26,9 +26,8 @@ from test_stage_queue import asynchronous
 from ipa_energy.arrays import Floats
 from ipa_energy.errors import ServingError
 from ipa_energy.serving.load import TraceLoad
-from ipa_energy.serving.local.load_test import send_all, sent_of
 from ipa_energy.serving.local.protocol import MESSAGES
-from ipa_energy.serving.local.sender import Sender, generator_job
+from ipa_energy.serving.local.sender import Sender, generator_job, send_all, sent_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
 

@@ -13,7 +13,7 @@ pytest.importorskip("grpc")
 from scripted_replica import ScriptedReplica
 from test_stage_queue import asynchronous
 
-from ipa_energy.serving.dealing import next_of
+from ipa_energy.serving.load import next_of
 from ipa_energy.serving.local.protocol import Payload
 from ipa_energy.serving.local.stage_queue import StageQueue, Visit
 

@@ -23,7 +23,7 @@ from live_runs import runs, until
 from test_stage_queue import asynchronous
 
 from ipa_energy.records import Option
-from ipa_energy.serving.local.pinning import Cpus
+from ipa_energy.serving.local.cpu_groups import Cpus
 from ipa_energy.serving.local.protocol import Payload
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import ReplicaSet, Wanted

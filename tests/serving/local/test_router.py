@@ -18,8 +18,11 @@ from ipa_energy.errors import ServingError
 from ipa_energy.serving.local.protocol import (
     MESSAGES,
     SERVICE,
+    DroppedError,
     Named,
     Payload,
+    RefusedError,
+    ReplicaLostError,
     joined,
     parted,
     requests_in,
@@ -27,12 +30,7 @@ from ipa_energy.serving.local.protocol import (
 )
 from ipa_energy.serving.local.router import Router
 from ipa_energy.serving.local.rpc import RemoteReplica, start_server
-from ipa_energy.serving.local.stage_queue import (
-    DroppedError,
-    RefusedError,
-    ReplicaLostError,
-    StageQueue,
-)
+from ipa_energy.serving.local.stage_queue import StageQueue
 
 
 def two_stages(**first: object) -> tuple[Router, ScriptedReplica, ScriptedReplica]:

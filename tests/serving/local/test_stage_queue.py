@@ -12,17 +12,14 @@ pytest.importorskip("google.protobuf")
 
 from scripted_replica import ScriptedReplica
 
-from ipa_energy.serving.local.protocol import Payload
-from ipa_energy.serving.local.stage_queue import (
-    MAX_TRIES,
+from ipa_energy.serving.local.protocol import (
     DroppedError,
+    Payload,
     RefusedError,
-    Replica,
     ReplicaLostError,
     StageFailedError,
-    StageQueue,
-    Visit,
 )
+from ipa_energy.serving.local.stage_queue import MAX_TRIES, Replica, StageQueue, Visit
 
 LOST = ReplicaLostError("gone")
 BLINK_S = 0.02
