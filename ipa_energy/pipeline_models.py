@@ -159,6 +159,28 @@ class ServedPipeline(Pipeline, Protocol):
 SERVED_NAMES = ("handler", "signature", "requests", "preload")
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a forked replica serves.
+
+    Attributes:
+        pipeline: folder, file or module of the pipeline (:func:`load_pipeline`).
+        stage, variant: one of the pipeline's variants.
+        weights: weights file, None for random weights.
+        threads: of one operation: the cores that it reserves.
+        device: ``cpu``, or ``cuda`` for the GPU that the template's process may use.
+        yields: elements that it is to make of one, in the mean.
+    """
+
+    pipeline: str
+    stage: str
+    variant: str
+    weights: str | None = None
+    threads: int = 1
+    device: str = "cpu"
+    yields: float = 1.0
+
+
 def served_pipeline(pipeline: Pipeline, where: str | Path | None = None) -> ServedPipeline:
     """The pipeline, if its models can be served.
 

@@ -28,14 +28,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.pipeline_models import OPENMP
+from ipa_energy.pipeline_models import OPENMP, ModelSpec
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.local.cpu_groups import Cpus
 from ipa_energy.serving.local.replica_process import Launch, ReplicaProcess
 from ipa_energy.serving.local.replica_set import ReplicaSet, Wanted
 from ipa_energy.serving.local.rpc import RemoteReplica, run
 from ipa_energy.serving.local.stage_queue import StageQueue
-from ipa_energy.serving.local.template import ModelSpec, Template
+from ipa_energy.serving.local.template import Template
 
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "replica_start.json"

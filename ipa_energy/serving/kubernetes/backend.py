@@ -29,6 +29,7 @@ from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.meters.prometheus.server import PrometheusServer
 from ipa_energy.pipeline_models import (
     GPU_DEVICE,
+    ModelSpec,
     find_variant,
     load_pipeline,
     served_pipeline,
@@ -64,7 +65,6 @@ from ipa_energy.serving.local.served_models import (
     images_of,
     reference_of,
 )
-from ipa_energy.serving.local.template import ModelSpec
 from ipa_energy.serving.served import Served
 
 logger = logging.getLogger(__name__)

@@ -44,6 +44,7 @@ from mlserver.types import (
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.pipeline_models import (
     Handler,
+    ModelSpec,
     Signature,
     find_variant,
     load_pipeline,
@@ -57,7 +58,6 @@ from ipa_energy.serving.local.protocol import (
     spread,
 )
 from ipa_energy.serving.local.rpc import SERVER_OPTIONS, run
-from ipa_energy.serving.local.template import ModelSpec
 
 MAX_BATCH = 1024
 """Elements of one request; more are refused."""

@@ -23,8 +23,9 @@ from typing import Any
 
 from ipa_energy.errors import ServingError
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
+from ipa_energy.pipeline_models import ModelSpec
 from ipa_energy.serving.local.cpu_groups import CpuGroup, pin_all_threads
-from ipa_energy.serving.local.template import ModelSpec, Template
+from ipa_energy.serving.local.template import Template
 
 START_TIMEOUT_S = 60.0
 """From its process's begin until it serves."""

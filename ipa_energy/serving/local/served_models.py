@@ -21,6 +21,7 @@ from ipa_energy.errors import ConfigError, UnavailableError, in_words, require
 from ipa_energy.pipeline_models import (
     GPU_DEVICE,
     OPENMP,
+    ModelSpec,
     ServedPipeline,
     check_requirements,
     find_pipeline,
@@ -32,7 +33,6 @@ from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import Setting
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Server
-from ipa_energy.serving.local.template import ModelSpec
 
 REQUESTS = 20
 """Different requests that are made and sent in turn, where no folder of images is given."""

@@ -37,12 +37,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from ipa_energy.errors import ServingError
 from ipa_energy.meters.cpu_time import process_tree_cpu_s
-from ipa_energy.pipeline_models import GPU_DEVICE, OPENMP, load_pipeline, served_pipeline
+from ipa_energy.pipeline_models import GPU_DEVICE, OPENMP, ModelSpec, load_pipeline, served_pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -50,28 +50,6 @@ MAX_TOLD_BYTES = 2**16
 FIRST_RESTART_S, LAST_RESTART_S = 0.1, 10.0
 
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """What a forked replica serves.
-
-    Attributes:
-        pipeline: folder, file or module of the pipeline (:func:`.runtime.load_pipeline`).
-        stage, variant: one of the pipeline's variants.
-        weights: weights file, None for random weights.
-        threads: of one operation: the cores that it reserves.
-        device: ``cpu``, or ``cuda`` for the GPU that the template's process may use.
-        yields: elements that it is to make of one, in the mean.
-    """
-
-    pipeline: str
-    stage: str
-    variant: str
-    weights: str | None = None
-    threads: int = 1
-    device: str = "cpu"
-    yields: float = 1.0
 
 
 class Template:

@@ -21,10 +21,11 @@ from live_runs import runs, until
 from test_stage_queue import asynchronous
 
 from ipa_energy.errors import ServingError
+from ipa_energy.pipeline_models import ModelSpec
 from ipa_energy.serving.local.protocol import Payload, RefusedError, ReplicaLostError, parted
 from ipa_energy.serving.local.replica_process import NEVER_BEGAN, Launch, ReplicaProcess
 from ipa_energy.serving.local.rpc import RemoteReplica
-from ipa_energy.serving.local.template import ModelSpec, Template
+from ipa_energy.serving.local.template import Template
 
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
