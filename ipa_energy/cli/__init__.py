@@ -27,7 +27,7 @@ from ipa_energy.cli import (
     convert,
     doctor,
     frontier,
-    import_logs,
+    importing,
     load,
     measure,
     meters,
@@ -39,6 +39,7 @@ from ipa_energy.cli import (
     schema,
     tradeoff,
 )
+from ipa_energy.cli.options import Arguments, Verbs
 from ipa_energy.cli.output import LastingStream, print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, IpaEnergyError
 
@@ -80,20 +81,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"ipa-energy {ipa_energy.__version__}"
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout, nothing else"
-    )
-    common.add_argument("--quiet", action="store_true", help="no warnings and no progress bar")
-    common.add_argument("--verbose", action="store_true", help="say what is going on")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    add = Arguments(common)
+    add.flag("--json", "print one JSON object on stdout, nothing else")
+    add.flag("--quiet", "no warnings and no progress bar")
+    add.flag("--verbose", "say what is going on")
+    verbs = Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True), common)
+    measured = (meters, measure, calibrate, profile, profile_endpoint, convert, importing)
     for verb in (
-        meters,
-        measure,
-        calibrate,
-        profile,
-        profile_endpoint,
-        convert,
-        import_logs,
+        *measured,
         optimize,
         run,
         load,
@@ -104,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         doctor,
         schema,
     ):
-        verb.add_to(verbs, common)
+        verb.add_to(verbs)
     return parser
 
 

@@ -7,24 +7,23 @@ import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipa_energy.cli.meters import add_powercap_option
+from ipa_energy.cli.options import Verbs, check, named_path
 from ipa_energy.cli.output import print_json, text_table
-from ipa_energy.cli.path import named_path
-from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.errors import EXIT_DONE
 from ipa_energy.files import check_output
 
 if TYPE_CHECKING:
     from ipa_energy.meters.calibration import Calibration
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "calibrate",
-        parents=[common],
-        allow_abbrev=False,
+        calibrate,
         help="fit the cpu-time model to a real energy counter",
         description="Load the machine step by step from idle to every core, read a real energy "
         "counter, and fit the power model of the cpu-time meter to it. The model is kept for this "
@@ -32,23 +31,15 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "nothing else run meanwhile.",
         epilog="exit status: 0 done, 2 bad input, 4 no counter that follows the load",
     )
-    parser.add_argument(
-        "--meter", default="auto", metavar="M", help="the counter: rapl, perf, or auto (default)"
+    add("--meter M", "the counter: rapl, perf, or auto (default)", default="auto")
+    add_powercap_option(add)
+    add("--window S", "seconds of a window (default: 3)", float, default=3.0)
+    add("--rounds N", "windows of each load (default: 2)", int, default=2)
+    add(
+        "--out JSON",
+        "write the model here, for --power-model, and not where this machine's is kept",
+        named_path,
     )
-    add_powercap_option(parser)
-    parser.add_argument(
-        "--window", type=float, default=3.0, metavar="S", help="seconds of a window (default: 3)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=2, metavar="N", help="windows of each load (default: 2)"
-    )
-    parser.add_argument(
-        "--out",
-        type=named_path,
-        metavar="JSON",
-        help="write the model here, for --power-model, and not where this machine's is kept",
-    )
-    parser.set_defaults(verb_function=calibrate)
 
 
 def calibrate(args: argparse.Namespace) -> int:
@@ -59,16 +50,13 @@ def calibrate(args: argparse.Namespace) -> int:
     from ipa_energy.meters.power_model import machine_key, stored_model_path
     from ipa_energy.meters.sources import POWERCAP, Places
 
-    if not 0 < args.window < math.inf:
-        raise ConfigError(f"{args.window:g} s", where="--window", allowed="more than 0")
-    if args.rounds < 1:
-        raise ConfigError(str(args.rounds), where="--rounds", allowed="1 or more")
+    check(0 < args.window < math.inf, f"{args.window:g} s", "--window", "more than 0")
+    check(args.rounds >= 1, str(args.rounds), "--rounds", "1 or more")
     if args.out is not None:
         check_output(args.out, where="--out", begins="{", makes_folder=True)
-        if args.out.exists() and not args.out.is_file():
-            raise ConfigError(
-                f"{args.out}: is no file", where="--out", allowed="a file: its evidence goes beside"
-            )
+        is_file = args.out.is_file() or not args.out.exists()
+        allowed = "a file: its evidence goes beside"
+        check(is_file, f"{args.out}: is no file", "--out", allowed)
     path = args.out or stored_model_path()
     cores = os.cpu_count() or 1
     places = Places(powercap=args.powercap or POWERCAP)

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.output import print_json, terminal_width, write_beside
-from ipa_energy.cli.path import named_path
-from ipa_energy.errors import EXIT_DONE
+from ipa_energy.cli.options import Verbs, named_path
+from ipa_energy.cli.output import print_json, say_where, terminal_width, write_beside
 from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 
@@ -28,42 +27,35 @@ HINDSIGHTS = 60
 """Simulations of a run to find its hindsight: dozens."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "compare",
-        parents=[common],
-        allow_abbrev=False,
+        compare,
         help="what runs saved, and what it cost",
         description="Compare run folders, ours or IPA's own, with the first one as the base."
         f" Plans are written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
-    parser.add_argument("run_dirs", type=named_path, nargs="+", metavar="RUN_DIR")
-    parser.add_argument(
-        "--html", type=named_path, metavar="FILE", help="write an interactive report"
-    )
-    parser.add_argument(
-        "--png", type=named_path, metavar="DIR", help="write figures as PNG, SVG, CSV"
-    )
-    parser.add_argument(
+    add("run_dirs", None, named_path, nargs="+", metavar="RUN_DIR")
+    add("--html FILE", "write an interactive report", named_path)
+    add("--png DIR", "write figures as PNG, SVG, CSV", named_path)
+    add(
         "--hindsight",
-        action=argparse.BooleanOptionalAction,
-        help="what a plan that knew the load would have done, for which the pipeline is"
+        "what a plan that knew the load would have done, for which the pipeline is"
         " simulated (what was found is kept for the next time; left out by itself of runs of days)",
-    )
-    parser.add_argument(
-        "--yardstick",
         action=argparse.BooleanOptionalAction,
-        help="what energy saves against the best weights without it, for which the"
+    )
+    add(
+        "--yardstick",
+        "what energy saves against the best weights without it, for which the"
         " pipeline is simulated at many weights (kept for the next time; left out by itself of runs"
         " of days)",
+        action=argparse.BooleanOptionalAction,
     )
-    parser.add_argument(
+    add.flag(
         "--equivalences",
-        action="store_true",
-        help="say what a year of the runs' carbon is as well: miles driven and the like",
+        "say what a year of the runs' carbon is as well: miles driven and the like",
     )
-    parser.set_defaults(verb_function=compare)
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -134,9 +126,7 @@ def compare(args: argparse.Namespace) -> int:
     sentences += equivalences(comparison.runs) if args.equivalences else []
     for sentence in sentences:
         print(f"\n{wrapped(sentence, width)}")
-    for label, path in (("report", args.html), ("figures", args.png)):
-        if path is not None and status == EXIT_DONE:
-            print(f"{label}: {path}")
+    say_where(status, report=args.html, figures=args.png)
     return status
 
 

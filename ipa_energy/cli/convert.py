@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.cli.options import Arguments, Verbs, check, named_path, option_of
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -35,88 +35,65 @@ FOREIGN = {
 """Options that mean nothing in each direction; those of ``NEEDED`` must be there."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "convert",
-        parents=[common],
-        allow_abbrev=False,
+        convert,
         help="a profile from or to IPA's profiling folders",
         description="Turn IPA's profiling folders (data/results/profiling/nodes/series/N) into a "
         "profile, or a profile into such folders, which IPA's own code reads. --from-ipa needs "
         "--stage, --accuracies and --out as well, --to-ipa needs --profile.",
     )
-    direction = parser.add_mutually_exclusive_group(required=True)
-    direction.add_argument(
-        "--from-ipa", nargs="+", type=named_path, metavar="SERIES_DIR", help="one folder a stage"
+    direction = add.exclusive(required=True)
+    direction("--from-ipa SERIES_DIR", "one folder a stage", named_path, nargs="+")
+    direction(
+        "--to-ipa DIR",
+        "IPA's data/results/profiling/nodes, or any folder; writes DIR/series/N",
+        named_path,
     )
-    direction.add_argument(
-        "--to-ipa",
-        type=named_path,
-        metavar="DIR",
-        help="IPA's data/results/profiling/nodes, or any folder; writes DIR/series/N",
-    )
-    parser.add_argument(
-        "--stage",
-        nargs="+",
-        metavar="NAME",
-        help="from IPA: the folders' stages, in their order (needed); to IPA: stages to write "
+    add(
+        "--stage NAME",
+        "from IPA: the folders' stages, in their order (needed); to IPA: stages to write "
         "(default: all)",
-    )
-    parser.add_argument(
-        "--pipeline", metavar="NAME", help="IPA's pipeline name (default: the one recorded)"
-    )
-    parser.add_argument(
-        "--load",
-        metavar="L",
-        help=f"IPA's profiling_load, to choose by or to write (default to write: {DEFAULT_LOAD})",
-    )
-    parser.add_argument(
-        "--hardware",
-        metavar="NAME",
-        help="what the folders were measured on (default: cpu); the only one to write",
-    )
-    _add_from(parser.add_argument_group("from IPA"))
-    _add_to(parser.add_argument_group("to IPA"))
-    parser.set_defaults(verb_function=convert)
-
-
-def _add_from(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--accuracies", type=named_path, metavar="YAML", help="IPA's accuracies.yaml (needed)"
-    )
-    group.add_argument("--out", type=named_path, metavar="PROFILE.csv", help="to write (needed)")
-    group.add_argument(
-        "--reference-throughput",
-        choices=("max", "p99", "avg"),
-        help="over the run (default: max, as IPA)",
-    )
-    group.add_argument(
-        "--estimate-energy",
-        action="store_true",
-        default=None,
-        help="estimate the joules of experiments without, from their CPU seconds",
-    )
-    group.add_argument(
-        "--power-model",
-        type=named_path,
-        metavar="JSON",
-        help="of the machine profiled (default: a stated prior per core, good to ±50 %%)",
-    )
-
-
-def _add_to(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--profile", type=named_path, metavar="PROFILE.csv", help="to read (needed)")
-    group.add_argument(
-        "--node", nargs="+", metavar="NAME", help="IPA's model_name, one a stage (default: stage)"
-    )
-    group.add_argument(
-        "--series",
         nargs="+",
-        type=int,
-        metavar="N",
-        help="IPA's profiling_series, one a stage (default: 1, 2, …)",
     )
+    add("--pipeline NAME", "IPA's pipeline name (default: the one recorded)")
+    add(
+        "--load L",
+        f"IPA's profiling_load, to choose by or to write (default to write: {DEFAULT_LOAD})",
+    )
+    add(
+        "--hardware NAME", "what the folders were measured on (default: cpu); the only one to write"
+    )
+    _add_from(add.group("from IPA"))
+    _add_to(add.group("to IPA"))
+
+
+def _add_from(add: Arguments) -> None:
+    add("--accuracies YAML", "IPA's accuracies.yaml (needed)", named_path)
+    add("--out PROFILE.csv", "to write (needed)", named_path)
+    add(
+        "--reference-throughput",
+        "over the run (default: max, as IPA)",
+        choices=("max", "p99", "avg"),
+    )
+    add.flag(
+        "--estimate-energy",
+        "estimate the joules of experiments without, from their CPU seconds",
+        default=None,
+    )
+    add(
+        "--power-model JSON",
+        "of the machine profiled (default: a stated prior per core, good to ±50 %%)",
+        named_path,
+    )
+
+
+def _add_to(add: Arguments) -> None:
+    add("--profile PROFILE.csv", "to read (needed)", named_path)
+    add("--node NAME", "IPA's model_name, one a stage (default: stage)", nargs="+")
+    add("--series N", "IPA's profiling_series, one a stage (default: 1, 2, …)", int, nargs="+")
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -125,17 +102,13 @@ def convert(args: argparse.Namespace) -> int:
     lacking = {name: how for name, how in NEEDED[direction].items() if getattr(args, name) is None}
     if lacking:
         raise ConfigError(
-            f"{_option(direction)} needs {' and '.join(map(_option, lacking))} too",
+            f"{option_of(direction)} needs {' and '.join(map(option_of, lacking))} too",
             fix=f"add {' '.join(how for how in lacking.values())}",
         )
     for name in FOREIGN[direction]:
         if getattr(args, name) is not None:
-            raise ConfigError(f"{_option(name)} means nothing with {_option(direction)}")
+            raise ConfigError(f"{option_of(name)} means nothing with {option_of(direction)}")
     return _from_ipa(args) if args.from_ipa else _to_ipa(args)
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _from_ipa(args: argparse.Namespace) -> int:
@@ -220,7 +193,7 @@ def _each(given: list[Any] | None, name: str, stages: list[str]) -> list[Any] | 
     if given is not None and (len(given) != len(stages) or len(set(given)) != len(given)):
         raise ConfigError(
             f"{len(given)} values for the stages {', '.join(stages)}",
-            where=_option(name),
+            where=option_of(name),
             allowed="one a stage, in their order, none twice",
         )
     return given
@@ -228,18 +201,17 @@ def _each(given: list[Any] | None, name: str, stages: list[str]) -> list[Any] | 
 
 def _check_names(nodes: list[str], numbers: list[int]) -> None:
     for node in nodes:
-        if not node.strip() or "/" in node or not node.isprintable():
-            raise ConfigError(f"{node!r}", where="--node", allowed="a name without a slash")
+        is_name = bool(node.strip()) and "/" not in node and node.isprintable()
+        check(is_name, f"{node!r}", "--node", "a name without a slash")
     for number in numbers:
-        if number < 0:
-            raise ConfigError(str(number), where="--series", allowed="an integer from 0")
+        check(number >= 0, str(number), "--series", "an integer from 0")
 
 
 def _whole_load(text: str | None) -> int:
     if text is None:
         return DEFAULT_LOAD
-    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
-        raise ConfigError(f"{text!r}", where="--load", allowed="an integer ≥ 1, as IPA writes it")
+    is_whole = text.isascii() and text.isdecimal() and int(text) >= 1
+    check(is_whole, f"{text!r}", "--load", "an integer ≥ 1, as IPA writes it")
     return int(text)
 
 

@@ -5,52 +5,40 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import asdict
-from typing import Any
 
+from ipa_energy.cli.options import Arguments, Verbs, named_path, named_server
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.path import named_path, named_server
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, require
 
 MARKS = {"ok": "ok     ", "missing": "MISSING", "optional": "without", "unknown": "unknown"}
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "doctor",
-        parents=[common],
-        allow_abbrev=False,
+        run,
         help="whether a cluster has what run --backend kubernetes needs",
         description="Ask a cluster for everything that run --backend kubernetes needs, and say for"
         " each thing that is missing what to do. Exit status 0: a run can begin; 4: it cannot."
         " Nothing is changed.",
     )
-    parser.add_argument(
+    add(
         "pipeline",
-        type=named_path,
+        "pipeline YAML, for its key kubernetes and its initial configuration",
+        named_path,
         nargs="?",
         metavar="PIPELINE",
-        help="pipeline YAML, for its key kubernetes and its initial configuration",
     )
-    add_cluster_options(parser)
-    parser.add_argument(
-        "--prometheus", type=named_server, metavar="URL", help="what scrapes Kepler and DCGM"
-    )
-    parser.set_defaults(verb_function=run)
+    add_cluster_options(add)
+    add("--prometheus URL", "what scrapes Kepler and DCGM", named_server)
 
 
-def add_cluster_options(parser: Any) -> None:
+def add_cluster_options(add: Arguments) -> None:
     """Which cluster, and where in it."""
-    parser.add_argument(
-        "--kubeconfig",
-        type=named_path,
-        metavar="FILE",
-        help="default: $KUBECONFIG, in a pod its service account",
-    )
-    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig")
-    parser.add_argument(
-        "--namespace", type=_namespace, metavar="NAME", help="key: kubernetes.namespace"
-    )
+    add("--kubeconfig FILE", "default: $KUBECONFIG, in a pod its service account", named_path)
+    add("--context NAME", "of the kubeconfig")
+    add("--namespace NAME", "key: kubernetes.namespace", _namespace)
 
 
 def _namespace(text: str) -> str:

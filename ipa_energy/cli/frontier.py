@@ -3,57 +3,54 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.output import print_json, terminal_width, write_as_asked, write_beside
-from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
-from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.cli.options import (
+    Verbs,
+    add_pipeline,
+    add_planning_options,
+    check,
+    chosen_overrides,
+    inputs_of,
+    ipa_home,
+    named_path,
+)
+from ipa_energy.cli.output import (
+    print_json,
+    say_where,
+    terminal_width,
+    write_as_asked,
+    write_beside,
+)
 from ipa_energy.records import notice_of
 
-if TYPE_CHECKING:
-    from ipa_energy.frontier.frontier import Frontier
 
-
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "frontier",
-        parents=[common],
-        allow_abbrev=False,
+        frontier,
         help="least joules at each accuracy, without energy in the objective and with it",
         description="Simulate a pipeline over a trace at many weights, first without energy (alpha,"
         " predictor_margin, IPA's baselines, HPA, InferLine), then with it, and hold the two hulls"
         " of accuracy and joules against each other: what energy adds that no other weight"
         " reaches.",
     )
-    add_pipeline(parser)
-    parser.add_argument(
-        "--attainment",
-        type=float,
+    add_pipeline(add)
+    add(
+        "--attainment SHARE",
+        "requests in time that a run must have to count, 0 to 1 (default: 0.97)",
+        float,
         default=0.97,
-        metavar="SHARE",
-        help="requests in time that a run must have to count, 0 to 1 (default: 0.97)",
     )
-    parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="runs of each setting (default: 1)"
-    )
-    parser.add_argument(
-        "--html", type=named_path, metavar="FILE", help="write both hulls as an interactive page"
-    )
-    parser.add_argument(
-        "--png", type=named_path, metavar="DIR", help="write the figure as PNG, SVG, CSV"
-    )
-    parser.add_argument("--csv", type=named_path, metavar="FILE", help="write every run as a line")
-    parser.add_argument("--workload", metavar="NAME|FILE", help="load trace (key: workload_type)")
-    parser.add_argument("--ipa-home", type=named_path, metavar="DIR", help="checkout of IPA")
-    parser.add_argument(
-        "--no-cache", action="store_true", help="simulate again what was simulated before"
-    )
-    add_planning_options(parser)
-    parser.set_defaults(verb_function=frontier)
+    add("--seeds N", "runs of each setting (default: 1)", int, default=1)
+    add("--html FILE", "write both hulls as an interactive page", named_path)
+    add("--png DIR", "write the figure as PNG, SVG, CSV", named_path)
+    add("--csv FILE", "write every run as a line", named_path)
+    add("--workload NAME|FILE", "load trace (key: workload_type)")
+    add("--ipa-home DIR", "checkout of IPA", named_path)
+    add.flag("--no-cache", "simulate again what was simulated before")
+    add_planning_options(add)
 
 
 def frontier(args: argparse.Namespace) -> int:
@@ -76,20 +73,12 @@ def frontier(args: argparse.Namespace) -> int:
     from ipa_energy.runlog.folder import writing
     from ipa_energy.tables import table_csv, table_text, wrapped
 
-    if not 0 <= args.attainment <= 1:
-        raise ConfigError(
-            f"{args.attainment:g}", where="--attainment", allowed="a share from 0 to 1"
-        )
-    if args.seeds < 1:
-        raise ConfigError(f"{args.seeds}", where="--seeds", allowed="1 or more")
+    said = f"{args.attainment:g}"
+    check(0 <= args.attainment <= 1, said, "--attainment", "a share from 0 to 1")
+    check(args.seeds >= 1, f"{args.seeds}", "--seeds", "1 or more")
     require_packages(html=args.html, png=args.png)
-    home = args.ipa_home or os.environ.get("IPA_HOME")
-    experiment = load_experiment(
-        args.pipeline,
-        chosen_overrides(args),
-        policy=args.policy,
-        ipa_home=Path(home) if home else None,
-    )
+    overrides, home = chosen_overrides(args), ipa_home(args)
+    experiment = load_experiment(args.pipeline, overrides, policy=args.policy, ipa_home=home)
     inputs = inputs_of(args.pipeline, [experiment.planner])
     for option, path, begins in (
         ("--csv", args.csv, ",".join(OUTCOME_COLUMNS[:4])),
@@ -121,7 +110,10 @@ def frontier(args: argparse.Namespace) -> int:
         if args.csv is not None:
             with writing(args.csv), whole_file(args.csv) as file:
                 file.write(table_csv(outcomes_table(found)))
-        _draw(found, args)
+        if args.html is not None or args.png is not None:
+            from ipa_energy.report.frontier_page import frontier_page
+
+            write_as_asked(frontier_page(found), args)
 
     status = write_beside(write)
     if args.json:
@@ -134,15 +126,5 @@ def frontier(args: argparse.Namespace) -> int:
         print(table_text(found.table(), width=width))
     if notice := notice_of(found.meter):
         print(f"\n{wrapped(f'The joules of the profile are {notice}.', width)}")
-    for label, path in (("report", args.html), ("figures", args.png), ("runs", args.csv)):
-        if path is not None and status == EXIT_DONE:
-            print(f"{label}: {path}")
+    say_where(status, report=args.html, figures=args.png, runs=args.csv)
     return status
-
-
-def _draw(found: Frontier, args: argparse.Namespace) -> None:
-    if args.html is None and args.png is None:
-        return
-    from ipa_energy.report.frontier_page import frontier_page
-
-    write_as_asked(frontier_page(found), args)

@@ -25,10 +25,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from ipa_energy.arrays import Mask
 from ipa_energy.records import NOTATION
 from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.deployment import StageState
 from ipa_energy.serving.observed import of_stage
+from ipa_energy.serving.served import Requests
 
 NARROWEST, WIDEST = 40, 100
 LONGEST_NAME = 14
@@ -46,16 +48,6 @@ class Piece:
 
 
 Line = Sequence[Piece]
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Of the run so far."""
-
-    requests: int = 0
-    inside: int = 0
-    dropped: int = 0
-    failed: int = 0
 
 
 @dataclass(slots=True)
@@ -79,7 +71,10 @@ class LiveView:
     backend: str
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    _sums: _Sums = field(default_factory=_Sums)
+    _requests: int = 0
+    _inside: int = 0
+    _dropped: int = 0
+    _failed: int = 0
     _last: Interval | None = None
     _change: str = ""
     _drift: str = ""
@@ -95,13 +90,11 @@ class LiveView:
         """One more interval was served."""
         served = interval.served
         requests = served.requests
-        answered = (requests.dropped_at < 0) & ~requests.failed
-        latency_s = requests.done_s - requests.sending_s
-        within = answered if self.sla_s is None else answered & (latency_s <= self.sla_s)
-        self._sums.requests += len(requests)
-        self._sums.inside += int(within.sum())
-        self._sums.failed += int(requests.failed.sum())
-        self._sums.dropped += int((~answered & ~requests.failed).sum())
+        answered, within = self._answered(requests)
+        self._requests += len(requests)
+        self._inside += int(within.sum())
+        self._failed += int(requests.failed.sum())
+        self._dropped += int((~answered & ~requests.failed).sum())
         self._last = interval
         decision = interval.decision
         if decision is not None and (interval.reconfigured or decision.conflict):
@@ -113,6 +106,12 @@ class LiveView:
             self._drift = f"second {one.found_s:.0f}: {what}, {use}"
         if served.notes:
             self._note = served.notes[-1]
+
+    def _answered(self, requests: Requests) -> tuple[Mask, Mask]:
+        """Which were answered, and which of them in time."""
+        answered = (requests.dropped_at < 0) & ~requests.failed
+        latency_s = requests.done_s - requests.sending_s
+        return answered, answered if self.sla_s is None else answered & (latency_s <= self.sla_s)
 
     def tick(self, now_s: float, states: Sequence[StageState], received_rps: float | None) -> None:
         """Write the block anew."""
@@ -207,31 +206,25 @@ class LiveView:
         """Watts, joules and the SLA of the last interval."""
         if self._last is None:
             return []
-        served, sums = self._last.served, self._sums
+        served, lost = self._last.served, self._dropped + self._failed
         length_s = max(1e-9, served.end_s - served.start_s)
         energy_j = float(served.idle_j.sum() + served.dynamic_j.sum())
         requests = served.requests
-        answered = (requests.dropped_at < 0) & ~requests.failed
+        answered, within = self._answered(requests)
         each = f"   {energy_j / answered.sum():.3g} J per request" if answered.any() else ""
         beside_w = sum(served.overhead_j.values()) / length_s
         beside = f"   beside {beside_w:.2g} W" if served.overhead_j else ""
         power = f"{energy_j / length_s:.3g} W{each} ({served.quality}, {served.meter}){beside}"
-        within = answered
-        if self.sla_s is not None:
-            within = answered & (requests.done_s - requests.sending_s <= self.sla_s)
         now = float(within.mean()) if len(requests) else 1.0
         limit = f" within {self.sla_s:g} s" if self.sla_s is not None else " answered"
-        so_far = sums.inside / sums.requests if sums.requests else 1.0
+        so_far = self._inside / self._requests if self._requests else 1.0
         return [
             [Piece(self._named("power") + power)],
             [
                 Piece(self._named("SLA")),
                 Piece(f"{now:.1%}{limit}", "good" if now >= LOW_ATTAINMENT else "bad"),
                 Piece(f", {so_far:.1%} so far   "),
-                Piece(
-                    f"{sums.dropped} dropped, {sums.failed} failed",
-                    "bad" if sums.dropped + sums.failed else "",
-                ),
+                Piece(f"{self._dropped} dropped, {self._failed} failed", "bad" if lost else ""),
             ],
         ]
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ipa_energy.cli.options import Verbs, named_path
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.path import named_path
 from ipa_energy.cli.run import NOT_NAMED_ALONE
 from ipa_energy.errors import EXIT_DONE, ConfigError, require
 from ipa_energy.registries import WORKLOADS
@@ -16,45 +16,39 @@ PAYLOAD_BYTES = 60_000
 """About a JPEG of 640 × 480."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "load",
-        parents=[common],
-        allow_abbrev=False,
+        load,
         help="a load sent to a V2 server, and its latencies",
         description="Send a load to a server of the Open Inference Protocol (V2 over gRPC, datatype"
         " BYTES) in an open loop: latencies count from the time at which a request was to be sent.",
     )
-    add = parser.add_argument
-    add("--target", required=True, metavar="HOST:PORT", help="gRPC address of the server")
-    add("--model", required=True, metavar="NAME", help="model to ask")
+    add("--target HOST:PORT", "gRPC address of the server", required=True)
+    add("--model NAME", "model to ask", required=True)
     add(
-        "--workload",
-        metavar="NAME|FILE",
-        help=", ".join([name for name in WORKLOADS if name not in NOT_NAMED_ALONE])
+        "--workload NAME|FILE",
+        ", ".join([name for name in WORKLOADS if name not in NOT_NAMED_ALONE])
         + ", or a CSV of requests per second",
     )
-    add("--rps", type=float, help="a constant load instead, requests per second")
-    add("--seconds", type=int, default=60, metavar="N", help="length of the load (default: 60)")
+    add("--rps", "a constant load instead, requests per second", float)
+    add("--seconds N", "length of the load (default: 60)", int, default=60)
     add(
         "--mode",
+        "how a second's requests lie inside it; ipa as IPA's own generator (default: exponential)",
         choices=("exponential", "equal", "step", "ipa"),
         default="exponential",
-        help="how a second's requests lie inside it; ipa as IPA's own generator (default:"
-        " exponential)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of the load (default: 0)")
-    add("--images", type=named_path, metavar="DIR", help="pictures to send in turn")
+    add("--seed N", "of the load (default: 0)", int, default=0)
+    add("--images DIR", "pictures to send in turn", named_path)
     add(
-        "--bytes",
-        type=int,
+        "--bytes N",
+        f"random bytes a request without --images (default: {PAYLOAD_BYTES})",
+        int,
         default=PAYLOAD_BYTES,
-        metavar="N",
-        help=f"random bytes a request without --images (default: {PAYLOAD_BYTES})",
     )
-    add("--latency-sla", type=float, metavar="S", help="seconds within which an answer is in time")
-    parser.set_defaults(verb_function=load)
+    add("--latency-sla S", "seconds within which an answer is in time", float)
 
 
 def load(args: argparse.Namespace) -> int:

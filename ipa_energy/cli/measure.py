@@ -21,8 +21,8 @@ from ipa_energy.cli.meters import (
     places_of,
     require_used,
 )
+from ipa_energy.cli.options import Verbs, named_path
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE
 from ipa_energy.files import check_output, whole_file
 
@@ -39,12 +39,11 @@ BUSY_GROUP_RATIO = 1.1
 """Power of a control group in the idle windows over its idle share, above which it is named."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "measure",
-        parents=[common],
-        allow_abbrev=False,
+        measure,
         help="joules of any command",
         usage="ipa-energy measure [options] -- CMD ...",
         description="Run a command and measure its joules: in total, and above idle. Its standard "
@@ -56,39 +55,30 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         "it); 2 if it cannot be started or is too short for the meter, 4 without a meter, 130 "
         "interrupted",
     )
-    add_meter_option(parser)
-    parser.add_argument(
-        "--trials", type=int, default=1, metavar="N", help="measured runs (default: 1)"
-    )
-    parser.add_argument(
-        "--idle",
-        type=float,
-        metavar="S",
-        help="seconds of the idle windows before and after each trial; 0 for none, and then no "
+    add_meter_option(add)
+    add("--trials N", "measured runs (default: 1)", int, default=1)
+    add(
+        "--idle S",
+        "seconds of the idle windows before and after each trial; 0 for none, and then no "
         "joules above idle (default: 1, or what the meter needs)",
+        float,
     )
-    parser.add_argument(
-        "--warm-up", type=int, default=0, metavar="K", help="runs before that are not measured"
-    )
-    parser.add_argument(
-        "--power-model",
-        type=named_path,
-        metavar="JSON",
-        help="of the cpu-time meter (default: this machine's calibration, else a stated prior "
+    add("--warm-up K", "runs before that are not measured", int, default=0)
+    add(
+        "--power-model JSON",
+        "of the cpu-time meter (default: this machine's calibration, else a stated prior "
         "good to ±50 %%)",
+        named_path,
     )
-    parser.add_argument(
-        "--out", type=named_path, metavar="FILE.json", help="also write the --json object to a file"
-    )
-    parser.add_argument(
+    add("--out FILE.json", "also write the --json object to a file", named_path)
+    add(
         "command",
+        "with its arguments. A standard input that is a file is read anew by each run, one "
+        "that is a pipe by the first run only",
         nargs=argparse.REMAINDER,
         metavar="CMD",
-        help="with its arguments. A standard input that is a file is read anew by each run, one "
-        "that is a pipe by the first run only",
     )
-    add_place_options(parser)
-    parser.set_defaults(verb_function=measure)
+    add_place_options(add)
 
 
 def measure(args: argparse.Namespace) -> int:

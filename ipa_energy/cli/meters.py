@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipa_energy.as_json import as_json
+from ipa_energy.cli.options import Arguments, Verbs, named_path, option_of
 from ipa_energy.cli.output import print_json, text_table
-from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError, in_words
 from ipa_energy.records import joined_meters, meters_in
 from ipa_energy.registries import METERS
@@ -46,20 +46,18 @@ TARGETS = {
 """Option → the meter that it is about; the GPU's first, because reading it waits for the work."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "meters",
-        parents=[common],
-        allow_abbrev=False,
+        meters,
         help="what can be measured here",
         description="Try every source of joules: keep some cores busy for a moment and see which "
         "counters move, and how often.",
         epilog="states: measured (a counter that moved), estimated (a model), dead (it can be read "
         "and does not move), denied (it may not be read), absent",
     )
-    add_place_options(parser)
-    parser.set_defaults(verb_function=meters)
+    add_place_options(add)
 
 
 def meters(args: argparse.Namespace) -> int:
@@ -102,96 +100,72 @@ def _seconds(value_s: float | None) -> str:
     return f"{value_s:.3g} s" if value_s >= 1 else f"{1000 * value_s:.3g} ms"
 
 
-def add_meter_option(parser: argparse.ArgumentParser) -> None:
+def add_meter_option(add: Arguments) -> None:
     """``--meter``, for verbs that take any."""
-    parser.add_argument(
-        "--meter",
-        default=AUTO,
-        metavar="M",
-        help=f"{', '.join(METERS)}, several joined by +, or auto: what the options below are "
+    add(
+        "--meter M",
+        f"{', '.join(METERS)}, several joined by +, or auto: what the options below are "
         "about, else the best that works here (default)",
+        default=AUTO,
     )
 
 
-def add_powercap_option(parser: argparse._ActionsContainer) -> None:
+def add_powercap_option(add: Arguments) -> None:
     """``--powercap``, for every verb that may read rapl."""
-    parser.add_argument(
-        "--powercap",
-        type=named_path,
-        metavar="DIR",
-        help="of rapl: the powercap folder, where a container mounts the host's elsewhere "
+    add(
+        "--powercap DIR",
+        "of rapl: the powercap folder, where a container mounts the host's elsewhere "
         "(default: /sys/class/powercap)",
+        named_path,
     )
 
 
-def add_place_options(parser: argparse.ArgumentParser) -> None:
+def add_place_options(add: Arguments) -> None:
     """Where to look and whose joules to count: :func:`places_of` reads them."""
-    add_powercap_option(parser)
-    _add_cgroup(parser.add_argument_group("one container, pod or service (cpu-time)"))
-    _add_prometheus(parser.add_argument_group("what a Prometheus server scrapes"))
+    add_powercap_option(add)
+    _add_cgroup(add.group("one container, pod or service (cpu-time)"))
+    _add_prometheus(add.group("what a Prometheus server scrapes"))
 
 
-def _add_cgroup(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--cgroup",
-        metavar="PATH",
-        help="count the CPU time of this control group: its folder, its path in the hierarchy, "
+def _add_cgroup(add: Arguments) -> None:
+    add(
+        "--cgroup PATH",
+        "count the CPU time of this control group: its folder, its path in the hierarchy, "
         "or pid:N for the group of process N",
     )
-    group.add_argument(
-        "--cgroup-cores",
-        type=float,
-        metavar="C",
-        help="cores whose idle power it is charged with (default: its CPU limit, else all)",
+    add(
+        "--cgroup-cores C",
+        "cores whose idle power it is charged with (default: its CPU limit, else all)",
+        float,
     )
 
 
-def _add_prometheus(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--prometheus-url",
-        "--prometheus",
-        metavar="URL",
-        help="the server, http://[USER:PASSWORD@]HOST:9090",
-    )
-    group.add_argument(
-        "--prometheus-token", type=named_path, metavar="FILE", help="a file with its bearer token"
-    )
-    group.add_argument("--kepler-node", metavar="NAME", help="of kepler: this node")
-    group.add_argument(
-        "--kepler-pod", metavar="NAME", help="of kepler: this pod; * stands for any characters"
-    )
-    group.add_argument("--kepler-container", metavar="NAME", help="of kepler: this container")
-    group.add_argument(
-        "--namespace", metavar="NAME", help="of kepler: pods of this Kubernetes namespace"
-    )
-    group.add_argument(
+def _add_prometheus(add: Arguments) -> None:
+    add("--prometheus-url,--prometheus URL", "the server, http://[USER:PASSWORD@]HOST:9090")
+    add("--prometheus-token FILE", "a file with its bearer token", named_path)
+    add("--kepler-node NAME", "of kepler: this node")
+    add("--kepler-pod NAME", "of kepler: this pod; * stands for any characters")
+    add("--kepler-container NAME", "of kepler: this container")
+    add("--namespace NAME", "of kepler: pods of this Kubernetes namespace")
+    add.flag(
         "--kepler-without-memory",
-        action="store_true",
+        "of kepler: leave memory out, where its counter is dead",
         default=None,
-        help="of kepler: leave memory out, where its counter is dead",
     )
-    group.add_argument("--dcgm-host", metavar="NAME", help="of dcgm: this host's GPUs")
-    group.add_argument("--dcgm-gpu", metavar="UUID", help="of dcgm: this GPU")
-    group.add_argument(
-        "--query",
-        metavar="PROMQL",
-        help='of prometheus: any counter of energy, NAME{LABEL="VALUE"}, or an expression over '
+    add("--dcgm-host NAME", "of dcgm: this host's GPUs")
+    add("--dcgm-gpu UUID", "of dcgm: this GPU")
+    add(
+        "--query PROMQL",
+        'of prometheus: any counter of energy, NAME{LABEL="VALUE"}, or an expression over '
         "the window, 'sum(avg_over_time(NAME[$window])) * $window_s'",
     )
-    group.add_argument(
-        "--query-unit", choices=tuple(UNITS_J), help="of the query's value (default: J)"
-    )
-    group.add_argument(
-        "--query-by",
-        action="append",
-        metavar="LABEL",
-        help="label that tells the query's parts; repeatable",
-    )
-    group.add_argument(
+    add("--query-unit", "of the query's value (default: J)", choices=tuple(UNITS_J))
+    add("--query-by LABEL", "label that tells the query's parts; repeatable", action="append")
+    add(
         "--query-quality",
-        choices=("measured", "estimated"),
-        help="what feeds the query: a hardware counter or power meter, or a model (default: "
+        "what feeds the query: a hardware counter or power meter, or a model (default: "
         "estimated, because Prometheus does not tell)",
+        choices=("measured", "estimated"),
     )
 
 
@@ -209,7 +183,7 @@ def chosen_meter(args: argparse.Namespace) -> str:
         if meter not in parts:
             raise ConfigError(
                 f"means nothing with --meter {args.meter}",
-                where=_option(name),
+                where=option_of(name),
                 fix=f"leave it out, or give --meter {meter}",
             )
     return str(args.meter)
@@ -247,7 +221,7 @@ def places_of(args: argparse.Namespace) -> Places:
 
     for name in (*TARGETS, "prometheus_url"):
         if getattr(args, name) == "":
-            raise ConfigError("is empty", where=_option(name))
+            raise ConfigError("is empty", where=option_of(name))
     scraped = [name for name, meter in TARGETS.items() if meter != "cpu-time"]
     _require(args, "prometheus_url", [*scraped, "prometheus_token"])
     _require(args, "query", ["query_unit", "query_by", "query_quality"])
@@ -268,7 +242,7 @@ def places_of(args: argparse.Namespace) -> Places:
 def _require(args: argparse.Namespace, needed: str, options: list[str]) -> None:
     for name in options:
         if getattr(args, name) is not None and getattr(args, needed) is None:
-            raise ConfigError(f"means nothing without {_option(needed)}", where=_option(name))
+            raise ConfigError(f"means nothing without {option_of(needed)}", where=option_of(name))
 
 
 def _headers(token: Path | None) -> dict[str, str]:
@@ -311,7 +285,3 @@ def _query(args: argparse.Namespace) -> WindowQuery | None:
         joules_per_unit=UNITS_J[args.query_unit or "J"],
         domain_labels=tuple(args.query_by or ()),
     )
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -1,60 +1,68 @@
-"""``ipa-energy optimize``: one decision at one load, with its certificate."""
+"""``ipa-energy optimize``: one decision at one load, with its certificate.
+
+Several pipelines on one pool are decided together.
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.output import print_json, text_table
-from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import add_pipeline
+from ipa_energy.cli.options import (
+    Verbs,
+    add_pipeline,
+    add_planning_options,
+    check,
+    chosen_overrides,
+)
+from ipa_energy.cli.output import filtered, print_json, text_table
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
+    from ipa_energy.gpu_partitions import GpuPool
     from ipa_energy.optimizer.plan import Plan
     from ipa_energy.optimizer.solve import Result
+    from ipa_energy.optimizer.together import Together
     from ipa_energy.planning.planner import Planner
     from ipa_energy.records import Option, Part
+
 
 HIGHEST_LOAD_RPS = 1e9
 """As for a trace: beyond it the number is something else than requests per second."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "optimize",
-        parents=[common],
-        allow_abbrev=False,
+        optimize,
         help="the best plan at one load",
         description="Choose variant, allocation, batch and replicas of every stage at one load."
         f" A plan is written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
-    add_pipeline(parser, several="; several are planned together, on what they share")
-    parser.add_argument(
-        "--load",
-        type=float,
+    add_pipeline(add, several="; several are planned together, on what they share")
+    add(
+        "--load RPS",
+        "pipeline requests per second; of several pipelines one each, or one for all",
+        float,
         required=True,
         action="append",
-        metavar="RPS",
-        help="pipeline requests per second; of several pipelines one each, or one for all",
     )
-    parser.add_argument(
-        "--pool",
+    add(
+        "--pool NAME=N",
+        "what several pipelines share: N GPUs of a kind (A100-80GB=4), or N units of another"
+        " resource (core=32); repeatable (default: the gpus of their YAMLs)",
         action="append",
         default=[],
-        metavar="NAME=N",
-        help="what several pipelines share: N GPUs of a kind (A100-80GB=4), or N units of another"
-        " resource (core=32); repeatable (default: the gpus of their YAMLs)",
     )
-    parser.add_argument(
-        "--top", type=int, default=1, metavar="K", help="show the K best plans (default: 1)"
-    )
-    add_planning_options(parser)
-    parser.set_defaults(verb_function=optimize)
+    add("--top K", "show the K best plans (default: 1)", int, default=1)
+    add_planning_options(add)
 
 
 def optimize(args: argparse.Namespace) -> int:
@@ -62,19 +70,12 @@ def optimize(args: argparse.Namespace) -> int:
     from ipa_energy.optimizer.solve import decide
     from ipa_energy.planning.planner import load_planner
 
+    allowed = f"a number above 0, at most {HIGHEST_LOAD_RPS:g}"
     for load_rps in args.load:
-        if not 0 < load_rps <= HIGHEST_LOAD_RPS:
-            raise ConfigError(
-                f"{load_rps:g} rps",
-                where="--load",
-                allowed=f"a number above 0, at most {HIGHEST_LOAD_RPS:g}",
-            )
-    if args.top < 1:
-        raise ConfigError(str(args.top), where="--top", allowed="an integer from 1")
+        check(0 < load_rps <= HIGHEST_LOAD_RPS, f"{load_rps:g} rps", "--load", allowed)
+    check(args.top >= 1, str(args.top), "--top", "an integer from 1")
     if len(args.pipeline) > 1:
-        from ipa_energy.cli.optimize_together import optimize_together
-
-        return optimize_together(args, plan_lines)
+        return _optimize_together(args)
     if len(args.load) > 1 or args.pool:
         raise ConfigError(
             "it is for several pipelines" if args.pool else f"{len(args.load)} loads of a pipeline",
@@ -216,6 +217,8 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
         if name in ("cost", "batch", "energy") or (name != "accuracy" and value)
     )
     energy_sla, accuracy = config.energy_sla_joules, plan.terms["accuracy"]
+    planned_j, token_j = plan.planned_joules_per_request, plan.joules_per_token
+    is_upper = plan.energy_risk == "upper"
     return [
         f"objective {signed(plan.objective, '.6g')} = {signed(accuracy, '.4g')} accuracy{costs}",
         text_table(header, rows),
@@ -224,16 +227,140 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
         + f", {plan.cost_cores:g} cores"
         f", latency {plan.latency_s:.3f} s of {planner.planned.latency_sla_s:.3f} s"
         f", {fixed(plan.joules_per_request, 3)} J per request"
-        + (
-            f", planned as {fixed(plan.planned_joules_per_request, 3)} J (energy_risk: upper)"
-            if plan.energy_risk == "upper"
-            else ""
-        )
+        + (f", planned as {fixed(planned_j, 3)} J (energy_risk: upper)" if is_upper else "")
         + (f" of {energy_sla:g} J" if energy_sla is not None else "")
-        + (
-            ""
-            if math.isnan(plan.joules_per_token)
-            else f", {plan.joules_per_token:.3g} J per token"
-        )
+        + ("" if math.isnan(token_j) else f", {token_j:.3g} J per token")
         + f" ({quality})",
     ]
+
+
+def _optimize_together(args: argparse.Namespace) -> int:
+    """Decide for several pipelines on one pool at once."""
+    from ipa_energy.optimizer.together import plan_together
+    from ipa_energy.planning.planner import load_planner
+
+    check(args.top == 1, str(args.top), "--top", "1 where pipelines share a pool")
+    told = f"{len(args.load)} loads for {len(args.pipeline)} pipelines"
+    allowed = "one for all, or one for each in their order"
+    check(len(args.load) in (1, len(args.pipeline)), told, "--load", allowed)
+    loads = list(args.load) * (len(args.pipeline) if len(args.load) == 1 else 1)
+    planners = []
+    for path in args.pipeline:
+        with filtered(partial(_about, str(path))):
+            planner = load_planner(path, chosen_overrides(args), policy=args.policy)
+            planner.warn_of_excluded()
+        planners.append(planner)
+    gpus, capacity = shared_pools(planners, args.pool)
+    problems = [
+        planner.program.at(planner.moment(load))
+        for planner, load in zip(planners, loads, strict=True)
+    ]
+    names = [planner.config.pipeline_name for planner in planners]
+    found = plan_together(problems, gpus, capacity, args.method or "highs", names=names)
+    if args.json:
+        print_json(_document_together(found, planners, loads, gpus, capacity))
+    else:
+        print(_text_together(found, planners, loads))
+    return EXIT_DONE
+
+
+def _about(name: str, record: logging.LogRecord) -> bool:
+    """Say of a warning which pipeline it is about."""
+    if not record.getMessage().startswith(name):  # by another handler, or by who warns
+        record.msg, record.args = f"{name}: {record.getMessage()}", ()
+    return True
+
+
+def shared_pools(
+    planners: Sequence[Planner], asked: Sequence[str]
+) -> tuple[list[GpuPool], dict[str, float]]:
+    """GPUs and other resources that the pipelines share: as asked, and the ``gpus`` of their YAMLs.
+
+    Args:
+        planners: of the pipelines.
+        asked: ``NAME=N`` each: so many GPUs of a kind, or of a pool of the YAMLs, or so many units
+            of another resource. Pools of the YAMLs that none names stay as they are.
+
+    Raises:
+        ConfigError: something is not written so, or the YAMLs differ in a pool.
+    """
+    from ipa_energy.gpu_partitions import KINDS, GpuPool, partitions_of
+
+    known: dict[str, GpuPool] = {}
+    named = {item.partition("=")[0] for item in asked}
+    for planner in planners:
+        for pool in planner.config.gpu_pools:
+            if known.setdefault(pool.name, pool) != pool and pool.name not in named:
+                raise ConfigError(
+                    f"{planner.config.pipeline_name} has other GPUs of {pool.name} than the"
+                    " pipelines before it",
+                    where="gpus",
+                    fix=f"say how many all share: --pool {pool.name}=N",
+                )
+    gpus = [pool for name, pool in known.items() if name not in named]
+    capacity = {}
+    for item in asked:
+        name, _, text = item.partition("=")
+        amount = _amount(item, text)
+        if name not in known and name not in KINDS:
+            capacity[name] = amount
+        elif amount != int(amount):
+            raise ConfigError(item, where="--pool", allowed="a whole number of GPUs")
+        elif name in known:
+            gpus.append(replace(known[name], gpus=int(amount)))
+        else:
+            gpus.append(GpuPool(name, int(amount), partitions_of(name)))
+    return gpus, capacity
+
+
+def _amount(item: str, text: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = 0.0
+    allowed = "NAME=N with a number above 0: A100-80GB=4, core=32"
+    check(0 < amount < math.inf, repr(item), "--pool", allowed)
+    return amount
+
+
+def _document_together(
+    found: Together,
+    planners: Sequence[Planner],
+    loads: Sequence[float],
+    gpus: Sequence[GpuPool],
+    capacity: Mapping[str, float],
+) -> dict[str, Any]:
+    return {
+        "objective": found.objective,
+        "pools": {pool.name: pool.gpus for pool in gpus},
+        "capacity": dict(capacity),
+        "gpus": {
+            name: {cut.label: n for cut, n in cuts.items()} for name, cuts in found.cuts.items()
+        },
+        "pipelines": [
+            {
+                "pipeline": planner.config.pipeline_name,
+                "load_rps": load,
+                "latency_sla_s": planner.planned.latency_sla_s,
+                "plan": plan.to_json(),
+            }
+            for planner, load, plan in zip(planners, loads, found.plans, strict=True)
+        ],
+    }
+
+
+def _text_together(found: Together, planners: Sequence[Planner], loads: Sequence[float]) -> str:
+    lines = [
+        f"{len(planners)} pipelines together: objective {found.objective:.6g}",
+        f"({NOTATION})",
+    ]
+    for name, cuts in found.cuts.items():
+        told = ", ".join(f"{count} as {cut.label}" for cut, count in cuts.items())
+        lines.append(f"GPUs {name}, for all of them: {told or 'none'}")
+    for planner, load, plan in zip(planners, loads, found.plans, strict=True):
+        lines += [
+            "",
+            f"{planner.config.pipeline_name} at {load:g} rps: {plan.label}",
+            *plan_lines(plan, planner),
+        ]
+    return "\n".join(lines)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ipa_energy.errors import EXIT_DONE, ConfigError
@@ -66,6 +68,26 @@ def write_beside(write: Callable[[], object]) -> int:
         print(f"ipa-energy: error: {error}; the answer itself is printed", file=sys.stderr)
         return error.exit_status
     return EXIT_DONE
+
+
+@contextmanager
+def filtered(passes: logging.Filter | Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """Every message that is logged meanwhile goes through a filter."""
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(passes)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(passes)
+
+
+def say_where(status: int, **places: Path | None) -> None:
+    """Say where what was asked for was written, if it was."""
+    for label, path in places.items():
+        if path is not None and status == EXIT_DONE:
+            print(f"{label.replace('_', ' ')}: {path}")
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
+from ipa_energy.cli.options import Verbs, named_path
 from ipa_energy.cli.output import print_json, text_table
-from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ ACTIONS = {
 }
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "patch",
-        parents=[common],
-        allow_abbrev=False,
+        patch,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         help="give a checkout of IPA its energy term, or take it out",
         description="Patch a checkout of IPA so that its own runner plans with energy. Every file "
@@ -40,29 +39,19 @@ def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentPars
         epilog="\n".join(f"{name:8}{what}" for name, what in ACTIONS.items())
         + "\n\nstatus also lists what IPA itself lacks here to run; apply and check count it.",
     )
-    parser.add_argument("action", choices=tuple(ACTIONS), metavar="|".join(ACTIONS))
-    parser.add_argument(
-        "--ipa-home", type=named_path, metavar="DIR", help="checkout of IPA (default: $IPA_HOME)"
-    )
-    parser.add_argument(
+    add("action", None, choices=tuple(ACTIONS), metavar="|".join(ACTIONS))
+    add("--ipa-home DIR", "checkout of IPA (default: $IPA_HOME)", named_path)
+    add.flag(
         "--keep-edits",
-        action="store_true",
-        help="apply, check: patch files with other changes too, where git can merge the two",
+        "apply, check: patch files with other changes too, where git can merge the two",
     )
-    parser.add_argument(
-        "--python",
-        type=named_path,
+    add(
+        "--python PYTHON",
+        "the Python that runs IPA (default: this one)",
+        named_path,
         default=Path(sys.executable),
-        metavar="PYTHON",
-        help="the Python that runs IPA (default: this one)",
     )
-    parser.add_argument(
-        "--patches",
-        type=named_path,
-        metavar="DIR",
-        help="other patches than the ones for IPA e1f08dd",
-    )
-    parser.set_defaults(verb_function=patch)
+    add("--patches DIR", "other patches than the ones for IPA e1f08dd", named_path)
 
 
 def patch(args: argparse.Namespace) -> int:
@@ -200,7 +189,4 @@ def _notes(file: TargetState) -> list[str]:
     if file.reason is None:
         return []
     whole = f"{file.reason}; the patch is in it" if file.patch == "in" else file.reason
-    return [
-        whole,
-        *(f"hunk {misfit.hunk.number}: {misfit.reason}" for misfit in file.misfits),
-    ]
+    return [whole, *(f"hunk {misfit.hunk.number}: {misfit.reason}" for misfit in file.misfits)]

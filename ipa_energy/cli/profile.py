@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.meters import add_place_options, chosen_meter, places_of, require_used
+from ipa_energy.cli.options import (
+    Arguments,
+    Verbs,
+    add_pipeline,
+    add_weights,
+    chosen_weights,
+    named_path,
+)
 from ipa_energy.cli.output import print_json
-from ipa_energy.cli.overrides import add_weights, chosen_weights
-from ipa_energy.cli.path import add_pipeline, named_path
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.registries import METERS
 
@@ -18,77 +24,52 @@ if TYPE_CHECKING:
     from ipa_energy.profiling.profile_sweep import Sweep
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "profile",
-        parents=[common],
-        allow_abbrev=False,
+        profile,
         help="measure latency, throughput and joules of every entry",
         description="Run a pipeline's real models and measure every (variant, cores, batch).",
     )
-    add_pipeline(parser)
-    parser.add_argument("--out", type=named_path, required=True, metavar="PROFILE.csv")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished profile")
-    parser.add_argument(
+    add_pipeline(add)
+    add("--out PROFILE.csv", None, named_path, required=True)
+    add.flag("--resume", "go on with an unfinished profile")
+    add.flag(
         "--only-changed",
-        action="store_true",
-        help="measure anew what was measured with other variants, weights, versions or settings",
+        "measure anew what was measured with other variants, weights, versions or settings",
     )
-    parser.add_argument(
-        "--redo-contended",
-        action="store_true",
-        help="measure anew the trials during which others used the cores",
+    add.flag("--redo-contended", "measure anew the trials during which others used the cores")
+    _add_repeatable(add)
+    add("--trials N", "of an entry (default: 3; 1 with --quick)", int)
+    add.flag("--quick", "short trials, one an entry")
+    add("--window S", "shortest window; some meters need long ones", float)
+    add("--time-limit S", "begin no trial that would end later, 540 or 9min; --resume goes on")
+    add(
+        "--budget SHARE",
+        "measure this share of the entries (40%%) and predict the rest, marked as estimated",
     )
-    _add_repeatable(parser)
-    parser.add_argument(
-        "--trials", type=int, metavar="N", help="of an entry (default: 3; 1 with --quick)"
+    add.flag(
+        "--serving", "measure what live replicas do: from the bytes of requests to those of answers"
     )
-    parser.add_argument("--quick", action="store_true", help="short trials, one an entry")
-    parser.add_argument(
-        "--window", type=float, metavar="S", help="shortest window; some meters need long ones"
-    )
-    parser.add_argument(
-        "--time-limit",
-        metavar="S",
-        help="begin no trial that would end later, 540 or 9min; --resume goes on",
-    )
-    parser.add_argument(
-        "--budget",
-        metavar="SHARE",
-        help="measure this share of the entries (40%%) and predict the rest, marked as estimated",
-    )
-    parser.add_argument(
-        "--serving",
-        action="store_true",
-        help="measure what live replicas do: from the bytes of requests to those of answers",
-    )
-    parser.add_argument(
-        "--models",
-        type=named_path,
-        metavar="DIR",
-        help="folder of the pipeline's models (default: pipelines/NAME)",
-    )
-    add_weights(parser.add_argument)
-    parser.add_argument(
-        "--meter",
-        default="auto",
-        metavar="M",
-        help=f"one of {', '.join(METERS)}; with --gpu one of the processors and one of the GPUs "
+    add("--models DIR", "folder of the pipeline's models (default: pipelines/NAME)", named_path)
+    add_weights(add)
+    add(
+        "--meter M",
+        f"one of {', '.join(METERS)}; with --gpu one of the processors and one of the GPUs "
         "joined by +; or auto: the best of each that works here (default)",
+        default="auto",
     )
-    parser.add_argument(
-        "--power-model",
-        type=named_path,
-        metavar="JSON",
-        help="of the cpu-time meter (default: this machine's calibration, else a prior, ±50 %%)",
+    add(
+        "--power-model JSON",
+        "of the cpu-time meter (default: this machine's calibration, else a prior, ±50 %%)",
+        named_path,
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of trials")
-    add_place_options(parser)
-    parser.set_defaults(verb_function=profile)
+    add("--seed N", "of the order of trials", int, default=0)
+    add_place_options(add)
 
 
-def _add_repeatable(parser: argparse.ArgumentParser) -> None:
+def _add_repeatable(add: Arguments) -> None:
     at_once = "that work at once, each on cores of its own; repeatable (default: 1)"
     for option, kind, metavar, words in (
         ("--stage", str, "S", "only this stage; repeatable"),
@@ -99,16 +80,15 @@ def _add_repeatable(parser: argparse.ArgumentParser) -> None:
         ("--load", float, "RPS", "measure at this load too, below saturation; repeatable"),
         ("--precision", str, "P", "of the models' numbers, such as float16; repeatable"),
     ):
-        parser.add_argument(option, type=kind, action="append", metavar=metavar, help=words)
-    parser.add_argument(
-        "--gpu",
-        type=float,
+        add(option, words, kind, action="append", metavar=metavar)
+    add(
+        "--gpu SHARE",
+        "of one GPU for a replica: 1 is a whole one (default if given), less needs NVIDIA's "
+        "MPS, 0 is none; repeatable (default: 0)",
+        float,
         action="append",
         nargs="?",
         const=1.0,
-        metavar="SHARE",
-        help="of one GPU for a replica: 1 is a whole one (default if given), less needs NVIDIA's "
-        "MPS, 0 is none; repeatable (default: 0)",
     )
 
 

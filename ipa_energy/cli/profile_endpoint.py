@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.meters import (
@@ -16,8 +16,8 @@ from ipa_energy.cli.meters import (
     places_of,
     require_used,
 )
+from ipa_energy.cli.options import Verbs, check, named_path, option_of
 from ipa_energy.cli.output import print_json, text_table
-from ipa_energy.cli.path import named_path
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -28,54 +28,39 @@ KEY = "OPENAI_API_KEY"
 """Environment variable with the endpoint's bearer token, if it wants one."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "profile-endpoint",
-        parents=[common],
-        allow_abbrev=False,
+        profile_endpoint,
         help="joules per request and token of a served language model",
         description="Send requests to an OpenAI-compatible endpoint, so many at once, and add a "
         "row to a profile for each such number: joules from the meter, tokens from the answers. "
         "The endpoint has to run on what the meter measures, and nothing else meanwhile. One call "
         f"a variant: a model, or a directive of one. A bearer token is read from {KEY}.",
     )
-    parser.add_argument("url", metavar="URL", help="of the API, e.g. http://127.0.0.1:8000/v1")
-    parser.add_argument("--model", required=True, help="its name at the endpoint")
-    parser.add_argument("--stage", required=True, metavar="NAME", help="stage of the rows")
-    parser.add_argument("--variant", metavar="NAME", help="name of the rows (default: the model)")
-    parser.add_argument(
-        "--accuracy", type=float, required=True, metavar="A", help="its accuracy, a ratio"
-    )
-    parser.add_argument(
-        "--directive", default="", metavar="TEXT", help="system message: how to answer"
-    )
-    parser.add_argument(
-        "--at-once", default="1", metavar="N,N", help="requests under way at once: batches"
-    )
-    parser.add_argument("--requests", type=int, default=32, metavar="N", help="of each window")
-    parser.add_argument("--trials", type=int, default=3, metavar="N", help="windows a row")
-    parser.add_argument("--prompt-words", type=int, default=100, metavar="N")
-    parser.add_argument("--tokens", type=int, default=128, metavar="N", help="longest answer")
-    parser.add_argument(
-        "--natural-length", action="store_true", help="let answers end where the model ends them"
-    )
-    parser.add_argument("--stream", action="store_true", help="answers token by token")
-    parser.add_argument("--idle", type=float, default=2.0, metavar="S", help="idle windows")
-    parser.add_argument("--hardware", default="gpu", metavar="NAME", help="what it runs on")
-    parser.add_argument("--cores", type=float, default=0.0, metavar="N", help="of a replica")
-    parser.add_argument(
-        "--resource",
-        default="gpu",
-        metavar="NAME",
-        help="what a replica holds: gpu, mig-1g.10gb …",
-    )
-    parser.add_argument("--units", type=float, default=1.0, metavar="N", help="how many of it")
-    parser.add_argument("--precision", default="", metavar="NAME", help="of the weights")
-    parser.add_argument("--out", type=named_path, required=True, metavar="PROFILE.csv")
-    add_meter_option(parser)
-    add_place_options(parser)
-    parser.set_defaults(verb_function=profile_endpoint)
+    add("url", "of the API, e.g. http://127.0.0.1:8000/v1", metavar="URL")
+    add("--model", "its name at the endpoint", required=True)
+    add("--stage NAME", "stage of the rows", required=True)
+    add("--variant NAME", "name of the rows (default: the model)")
+    add("--accuracy A", "its accuracy, a ratio", float, required=True)
+    add("--directive TEXT", "system message: how to answer", default="")
+    add("--at-once N,N", "requests under way at once: batches", default="1")
+    add("--requests N", "of each window", int, default=32)
+    add("--trials N", "windows a row", int, default=3)
+    add("--prompt-words N", None, int, default=100)
+    add("--tokens N", "longest answer", int, default=128)
+    add.flag("--natural-length", "let answers end where the model ends them")
+    add.flag("--stream", "answers token by token")
+    add("--idle S", "idle windows", float, default=2.0)
+    add("--hardware NAME", "what it runs on", default="gpu")
+    add("--cores N", "of a replica", float, default=0.0)
+    add("--resource NAME", "what a replica holds: gpu, mig-1g.10gb …", default="gpu")
+    add("--units N", "how many of it", float, default=1.0)
+    add("--precision NAME", "of the weights", default="")
+    add("--out PROFILE.csv", None, named_path, required=True)
+    add_meter_option(add)
+    add_place_options(add)
 
 
 def profile_endpoint(args: argparse.Namespace) -> int:
@@ -131,18 +116,14 @@ def _numbers(args: argparse.Namespace) -> list[int]:
         found = [int(word) for word in args.at_once.split(",")]
     except ValueError:
         found = []
-    if not found or min(found) < 1:
-        raise ConfigError(args.at_once, where="--at-once", allowed="numbers from 1: 1,4,16")
+    is_fine = bool(found) and min(found) >= 1
+    check(is_fine, args.at_once, "--at-once", "numbers from 1: 1,4,16")
     for name in ("requests", "trials", "prompt_words", "tokens"):
-        if getattr(args, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{getattr(args, name)}", where=option, allowed="1 or more")
-    if args.requests < max(found):
-        raise ConfigError(
-            f"{args.requests} requests a window, {max(found)} of them at once",
-            where="--requests",
-            allowed="at least as many as are under way at once",
-        )
+        value = getattr(args, name)
+        check(value >= 1, f"{value}", option_of(name), "1 or more")
+    told = f"{args.requests} requests a window, {max(found)} of them at once"
+    allowed = "at least as many as are under way at once"
+    check(args.requests >= max(found), told, "--requests", allowed)
     return found
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.doctor import add_cluster_options
 from ipa_energy.cli.meters import add_powercap_option
-from ipa_energy.cli.output import print_json
-from ipa_energy.cli.overrides import add_planning_options, add_weights, chosen_overrides
-from ipa_energy.cli.path import add_pipeline, named_path, named_server
+from ipa_energy.cli.options import (
+    Arguments,
+    Verbs,
+    add_pipeline,
+    add_planning_options,
+    add_weights,
+    chosen_overrides,
+    ipa_home,
+    named_path,
+    named_server,
+)
+from ipa_energy.cli.output import filtered, print_json
 from ipa_energy.errors import EXIT_DONE, ConfigError, require
 from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS
@@ -29,110 +36,79 @@ NOT_NAMED_ALONE = ("static", "twitter", "csv")
 """Workloads that need a ``workload_config``."""
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "run",
-        parents=[common],
-        allow_abbrev=False,
+        run,
         help="a pipeline over a load trace",
         description="Adapt a pipeline to a load trace, interval by interval, and log everything."
         f" Plans are written as in yolov5s 1c b1 x6: {NOTATION}.",
     )
-    add_pipeline(parser)
-    parser.add_argument(
-        "--out", type=named_path, required=True, metavar="RUN_DIR", help="run folder to write"
+    add_pipeline(add)
+    add("--out RUN_DIR", "run folder to write", named_path, required=True)
+    add.flag("--resume", "go on with the unfinished run in RUN_DIR")
+    add("--name", "what tables and plots call it (default: the folder's name)")
+    add("--backend", "what serves (default: simulate)", choices=tuple(BACKENDS), default="simulate")
+    add(
+        "--ipa-home DIR",
+        "checkout of IPA, for workload_type: twitter (default: $IPA_HOME)",
+        named_path,
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the unfinished run in RUN_DIR"
-    )
-    parser.add_argument("--name", help="what tables and plots call it (default: the folder's name)")
-    parser.add_argument(
-        "--backend",
-        choices=tuple(BACKENDS),
-        default="simulate",
-        help="what serves (default: simulate)",
-    )
-    parser.add_argument(
-        "--ipa-home",
-        type=named_path,
-        metavar="DIR",
-        help="checkout of IPA, for workload_type: twitter (default: $IPA_HOME)",
-    )
-    add_planning_options(parser)
-    group = parser.add_argument_group("overrides that bear on the run")
-    group.add_argument(
-        "--workload",
-        metavar="NAME|FILE",
-        help=", ".join([name for name in WORKLOADS if name not in NOT_NAMED_ALONE])
+    add_planning_options(add)
+    group = add.group("overrides that bear on the run")
+    group(
+        "--workload NAME|FILE",
+        ", ".join([name for name in WORKLOADS if name not in NOT_NAMED_ALONE])
         + ", or a CSV of requests per second",
     )
-    group.add_argument(
-        "--images", metavar="DIR", help="pictures that live requests carry (key: images)"
+    group("--images DIR", "pictures that live requests carry (key: images)")
+    add_weights(group)
+    group("--predictor", "of the load", choices=tuple(PREDICTORS))
+    group("--seed N", "of everything random", int)
+    _add_live_options(add.group("live runs (every backend but simulate)"))
+    cluster = add.group("runs on a cluster (--backend kubernetes)")
+    add_cluster_options(cluster)
+    cluster.flag(
+        "--dry-run",
+        "print the objects of the first configuration and what they would change; write none",
     )
-    add_weights(group.add_argument)
-    group.add_argument("--predictor", choices=tuple(PREDICTORS), help="of the load")
-    group.add_argument("--seed", type=int, metavar="N", help="of everything random")
-    _add_live_options(parser)
-    _add_cluster_options(parser)
-    parser.set_defaults(verb_function=run)
 
 
-def _add_live_options(parser: argparse.ArgumentParser) -> None:
+def _add_live_options(add: Arguments) -> None:
     """How a live run is watched."""
-    group = parser.add_argument_group("live runs (every backend but simulate)")
-    group.add_argument(
-        "--meter",
-        default="auto",
-        metavar="NAME",
-        help="of this machine's processors, whose joules are told apart by CPU time (default: auto,"
+    add(
+        "--meter NAME",
+        "of this machine's processors, whose joules are told apart by CPU time (default: auto,"
         " a counter where there is one, else cpu-time)",
+        default="auto",
     )
-    add_powercap_option(group)
-    group.add_argument(
-        "--lease",
-        type=_count,
-        default=6,
-        metavar="N",
-        help="intervals for which the pipeline goes on serving if this command is killed, for"
+    add_powercap_option(add)
+    add(
+        "--lease N",
+        "intervals for which the pipeline goes on serving if this command is killed, for"
         " --resume to take it over (default: 6)",
+        _count,
+        default=6,
     )
-    group.add_argument(
-        "--exporter",
-        type=int,
-        metavar="PORT",
-        help="offer figures to Prometheus at this port of this machine; 0: any, which is said",
+    add(
+        "--exporter PORT",
+        "offer figures to Prometheus at this port of this machine; 0: any, which is said",
+        int,
     )
-    group.add_argument(
-        "--prometheus",
-        type=named_server,
+    add(
+        "--prometheus URL",
+        "start the Prometheus that is on the path, in RUN_DIR/prometheus; with a URL: see"
+        " whether that one scrapes the figures. Brings --exporter 0",
+        named_server,
         nargs="?",
         const=True,
-        metavar="URL",
-        help="start the Prometheus that is on the path, in RUN_DIR/prometheus; with a URL: see"
-        " whether that one scrapes the figures. Brings --exporter 0",
     )
-    group.add_argument(
-        "--overcommit",
-        action="store_true",
-        help="plan and start what holds more cores than this machine has",
-    )
-    group.add_argument(
+    add.flag("--overcommit", "plan and start what holds more cores than this machine has")
+    add.flag(
         "--no-drift-correction",
-        action="store_true",
-        help="say where live joules differ from the profile's for long, and decide by the profile"
+        "say where live joules differ from the profile's for long, and decide by the profile"
         " all the same",
-    )
-
-
-def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """Which cluster a run on one goes to."""
-    group = parser.add_argument_group("runs on a cluster (--backend kubernetes)")
-    add_cluster_options(group)
-    group.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the objects of the first configuration and what they would change; write none",
     )
 
 
@@ -167,14 +143,8 @@ def run(args: argparse.Namespace) -> int:
     from ipa_energy.comparing import metrics
     from ipa_energy.experiment import load_experiment, run_experiment
 
-    overrides = chosen_overrides(args)
-    home = args.ipa_home or os.environ.get("IPA_HOME")
-    experiment = load_experiment(
-        args.pipeline,
-        overrides,
-        policy=args.policy,
-        ipa_home=Path(home) if home else None,
-    )
+    overrides, home = chosen_overrides(args), ipa_home(args)
+    experiment = load_experiment(args.pipeline, overrides, policy=args.policy, ipa_home=home)
     experiment.planner.warn_of_excluded()
     if args.dry_run:
         print(_dry_run(experiment, args), end="")
@@ -236,15 +206,11 @@ def _shown(experiment: Experiment, args: argparse.Namespace) -> Iterator[LiveVie
     if args.backend == "simulate" or args.quiet or args.json or not view.is_shown:
         yield None
         return
-    clearing, handlers = ClearsBefore(view), logging.getLogger().handlers
-    for handler in handlers:
-        handler.addFilter(clearing)
-    try:
-        yield view
-    finally:
-        view.clear()
-        for handler in handlers:
-            handler.removeFilter(clearing)
+    with filtered(ClearsBefore(view)):
+        try:
+            yield view
+        finally:
+            view.clear()
 
 
 def _overhead_j(run: Run) -> dict[str, float]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
+from ipa_energy.cli.options import Verbs
 from ipa_energy.errors import EXIT_DONE
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    verbs.add(
         "schema",
-        parents=[common],
-        allow_abbrev=False,
+        schema,
         help="every key of a pipeline YAML, as a JSON schema",
         description="Print the JSON schema of a pipeline YAML: every key with its type, default "
         "and meaning. Editors complete and check keys by it.",
     )
-    parser.set_defaults(verb_function=schema)
 
 
 def schema(args: argparse.Namespace) -> int:

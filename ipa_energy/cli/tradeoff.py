@@ -6,13 +6,28 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.output import print_json, terminal_width, write_as_asked, write_beside
-from ipa_energy.cli.overrides import add_planning_options, chosen_overrides
-from ipa_energy.cli.path import add_pipeline, inputs_of, named_path
-from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.cli.options import (
+    Arguments,
+    Verbs,
+    add_pipeline,
+    add_planning_options,
+    check,
+    chosen_overrides,
+    inputs_of,
+    ipa_home,
+    named_path,
+)
+from ipa_energy.cli.output import (
+    print_json,
+    say_where,
+    terminal_width,
+    write_as_asked,
+    write_beside,
+)
+from ipa_energy.errors import ConfigError
 from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS
@@ -30,95 +45,68 @@ MOST_TRIALS = 1000
 MOST_CONFIGURATIONS = 1000
 
 
-def add_to(verbs: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    add = verbs.add(
         "tradeoff",
-        parents=[common],
-        allow_abbrev=False,
+        tradeoff,
         help="what energy adds to accuracy, cost and latency",
         description="Run configurations that cover the trade-off space several times each, and"
         " say what energy adds to it: correlations, fronts, the optimal plan over energy weight"
         " and load, and several profiles side by side. Plans are written as in yolov5s 1c b1 x6:"
         f" {NOTATION}.",
     )
-    add_pipeline(parser)
-    _add_loads(parser)
-    _add_configurations(parser)
-    parser.add_argument(
-        "--sensitivity",
-        action="store_true",
-        help="add exchange rates, shadow prices and how robust the best plan is",
-    )
-    out = parser.add_argument_group("output")
-    out.add_argument("--html", type=named_path, metavar="FILE", help="write an interactive report")
-    out.add_argument("--png", type=named_path, metavar="DIR", help="write the figures")
-    out.add_argument("--csv", type=named_path, metavar="FILE", help="write the points as a table")
-    out.add_argument(
-        "--out",
-        type=named_path,
-        metavar="DIR",
-        help="keep the run folders of all trials (a new folder)",
-    )
-    add_planning_options(parser, several_profiles=True)
-    parser.add_argument("--seed", type=int, metavar="N", help="of everything random (key: seed)")
-    parser.set_defaults(verb_function=tradeoff)
+    add_pipeline(add)
+    _add_loads(add)
+    _add_configurations(add)
+    add.flag("--sensitivity", "add exchange rates, shadow prices and how robust the best plan is")
+    out = add.group("output")
+    out("--html FILE", "write an interactive report", named_path)
+    out("--png DIR", "write the figures", named_path)
+    out("--csv FILE", "write the points as a table", named_path)
+    out("--out DIR", "keep the run folders of all trials (a new folder)", named_path)
+    add_planning_options(add, several_profiles=True)
+    add("--seed N", "of everything random (key: seed)", int)
 
 
-def _add_loads(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("load")
-    group.add_argument(
-        "--load",
-        type=float,
+def _add_loads(add: Arguments) -> None:
+    add = add.group("load")
+    add(
+        "--load RPS",
+        "constant load, pipeline requests per second; several make a study of each",
+        float,
         nargs="+",
         action="extend",
         default=[],
-        metavar="RPS",
-        help="constant load, pipeline requests per second; several make a study of each",
     )
-    group.add_argument(
-        "--duration", type=int, metavar="S", help="length of a constant load (default: 120)"
-    )
-    group.add_argument(
-        "--workload",
-        metavar="NAME|FILE",
-        help="a trace that every configuration has to last through: bursty, steady-low,"
+    add("--duration S", "length of a constant load (default: 120)", int)
+    add(
+        "--workload NAME|FILE",
+        "a trace that every configuration has to last through: bursty, steady-low,"
         " steady-high, fluctuating, diurnal, or a CSV of requests per second",
     )
-    group.add_argument(
-        "--map-loads",
-        type=float,
+    add(
+        "--map-loads RPS",
+        "loads of the map of optimal plans (default: 1 to 1.5 times the largest load)",
+        float,
         nargs="+",
-        metavar="RPS",
-        help="loads of the map of optimal plans (default: 1 to 1.5 times the largest load)",
     )
-    group.add_argument(
-        "--ipa-home",
-        type=named_path,
-        metavar="DIR",
-        help="checkout of IPA, for workload_type: twitter (default: $IPA_HOME)",
+    add(
+        "--ipa-home DIR",
+        "checkout of IPA, for workload_type: twitter (default: $IPA_HOME)",
+        named_path,
     )
 
 
-def _add_configurations(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("configurations")
-    which = group.add_mutually_exclusive_group()
-    which.add_argument(
-        "--configurations",
-        type=int,
-        metavar="N",
-        help="choose N that cover the space (default: 10)",
-    )
-    which.add_argument("--list", type=named_path, metavar="FILE", help="your own, a YAML or CSV")
-    which.add_argument(
-        "--from", type=named_path, dest="from_run", metavar="RUN_DIR", help="those of a run's log"
-    )
-    group.add_argument("--trials", type=int, default=3, metavar="N", help="of each (default: 3)")
-    group.add_argument(
-        "--backend",
-        choices=tuple(BACKENDS),
-        default="simulate",
-        help="what serves (default: simulate)",
+def _add_configurations(add: Arguments) -> None:
+    group = add.group("configurations")
+    add = group.exclusive()
+    add("--configurations N", "choose N that cover the space (default: 10)", int)
+    add("--list FILE", "your own, a YAML or CSV", named_path)
+    add("--from RUN_DIR", "those of a run's log", named_path, dest="from_run")
+    group("--trials N", "of each (default: 3)", int, default=3)
+    group(
+        "--backend", "what serves (default: simulate)", choices=tuple(BACKENDS), default="simulate"
     )
 
 
@@ -154,14 +142,7 @@ def tradeoff(args: argparse.Namespace) -> int:
     from ipa_energy.tradeoff.study_tables import study_text
 
     print(study_text(study, width=terminal_width()))
-    for label, path in (
-        ("report", args.html),
-        ("figures", args.png),
-        ("table", args.csv),
-        ("run folders", args.out),
-    ):
-        if path is not None and status == EXIT_DONE:
-            print(f"{label}: {path}")
+    say_where(status, report=args.html, figures=args.png, table=args.csv, run_folders=args.out)
     return status
 
 
@@ -173,14 +154,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for option, value, low, high in checks:
         if value is not None and not low <= value <= high:
             raise ConfigError(str(value), where=option, allowed=f"an integer, {low} to {high}")
+    allowed = f"a number above 0, at most {HIGHEST_LOAD_RPS:g}"
     for option, values in (("--load", args.load), ("--map-loads", args.map_loads or ())):
         for value in values:
-            if not 0 < value <= HIGHEST_LOAD_RPS:
-                raise ConfigError(
-                    f"{value:g} rps",
-                    where=option,
-                    allowed=f"a number above 0, at most {HIGHEST_LOAD_RPS:g}",
-                )
+            check(0 < value <= HIGHEST_LOAD_RPS, f"{value:g} rps", option, allowed)
     if not args.load and args.workload is None:
         raise ConfigError(
             "there is no load to judge configurations under",
@@ -237,8 +214,7 @@ def _loads(args: argparse.Namespace, planner: Planner) -> list[StudyLoad]:
     duration_s = DEFAULT_DURATION_S if args.duration is None else args.duration
     found = [constant_load(load_rps, duration_s) for load_rps in dict.fromkeys(args.load)]
     if args.workload is not None:
-        home = args.ipa_home or os.environ.get("IPA_HOME")
-        workload = workload_from(planner.config, Path(home) if home else None)
+        workload = workload_from(planner.config, ipa_home(args))
         found.append(trace_load(workload, planner.config.adaptation_interval))
     return found
 

@@ -65,15 +65,13 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_options_offer_what_the_program_has() -> None:
     """Choices come from the registries; see tests/test_registries.py."""
-    from ipa_energy.cli import overrides
+    from ipa_energy.cli.options import KEY_OF_OPTION
     from ipa_energy.config.loading import OPTIONS, SET, WORKLOAD
     from ipa_energy.config.schema import PipelineConfig
 
-    keys = set(overrides.KEY_OF_OPTION.values()) - {SET, WORKLOAD}
+    keys = set(KEY_OF_OPTION.values()) - {SET, WORKLOAD}
     assert keys <= set(PipelineConfig.model_fields)
-    named = {
-        key: f"--{option.replace('_', '-')}" for option, key in overrides.KEY_OF_OPTION.items()
-    }
+    named = {key: f"--{option.replace('_', '-')}" for option, key in KEY_OF_OPTION.items()}
     assert {key: named[key] for key in OPTIONS} == dict(OPTIONS)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ipa_energy.cli import convert
+from ipa_energy.cli.options import Verbs
 from ipa_energy.errors import ConfigError
 from ipa_energy.profile_table.profile_csv import read_profile
 
@@ -20,7 +21,7 @@ def call(*words: str | Path) -> int:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true")
     parser = argparse.ArgumentParser(exit_on_error=False)
-    convert.add_to(parser.add_subparsers(), common)
+    convert.add_to(Verbs(parser.add_subparsers(), common))
     args = parser.parse_args(["convert", *map(str, words)])
     status: int = args.verb_function(args)
     return status

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import call
 
-from ipa_energy.cli.import_logs import FORMATS
+from ipa_energy.cli.importing import FORMATS
 from ipa_energy.meters.imports import energy_log
 
 PERF = """\
