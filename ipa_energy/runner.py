@@ -45,7 +45,6 @@ from ipa_energy.serving.deployment import (
     DeployedStage,
     Deployment,
     StageState,
-    adopted,
     capacity_rps,
     changed_stages,
     deployment_of,
@@ -365,8 +364,8 @@ class Runner:
     def _adopt(self, finished: Sequence[Finished]) -> tuple[int, float]:
         """Take over what runs; (second of the run to go on at, seconds that nobody logged)."""
         last = next(one.step for one in reversed(finished) if one.step is not None)
-        states = self._again_if_told(self.backend.deployed)
-        self.running = adopted(states, self._configuration_of(last))
+        wanted = self._again_if_told(self.backend.wanted)
+        self.running = wanted or self._configuration_of(last)
         if self.drift is not None and last.live and last.live.scales_after:
             self.drift.restore(last.live.scales_after)
             self.adapter.program = self.planner.program_of(self.drift.scaled_stages())

@@ -102,9 +102,10 @@ class FakeBackend:
         self._faults = {name: list(errors) for name, errors in (faults or {}).items()}
         self._begin_s = self._collected_s = self.clock.now_s
         self._requests = 0
+        self._begins_with = setting.start if running is None else running
         self._replicas = [
             _Replicas(stage.stage, stage.option, stage.replicas, -math.inf)
-            for stage in (setting.start if running is None else running)
+            for stage in self._begins_with
         ]
 
     @property
@@ -142,6 +143,10 @@ class FakeBackend:
             going = min(found.count, max(0, -missing))
             found.count -= going
             missing += going
+
+    def wanted(self) -> Deployment:
+        """What was deployed last, or what runs from the beginning."""
+        return self.deploys[-1][1] if self.deploys else self._begins_with
 
     def deployed(self) -> tuple[StageState, ...]:
         """What is there now; what leaves drains for as long as a request takes."""

@@ -68,25 +68,28 @@ class Rehearsal:
         counts_rps: requests that arrive in each second.
 
     Attributes:
-        wanted: (second, what was to run from then on).
+        told: (second, what was to run from then on).
     """
 
     name = "rehearsal"
     resumes: Resumes = "replay"
 
     def __init__(self, start: Deployment, counts_rps: Counts) -> None:
-        self.wanted: list[tuple[int, Deployment]] = [(0, start)]
+        self.told: list[tuple[int, Deployment]] = [(0, start)]
         self._counts_rps = counts_rps
         self._now_s = 0.0
 
     def deploy(self, wanted: Deployment) -> None:
         """Note it."""
-        self.wanted.append((int(self._now_s), wanted))
+        self.told.append((int(self._now_s), wanted))
+
+    def wanted(self) -> Deployment:
+        """What was noted last."""
+        return self.told[-1][1]
 
     def deployed(self) -> tuple[StageState, ...]:
-        """What was wanted last."""
-        _, wanted = self.wanted[-1]
-        lanes = [lane for stage in wanted for lane in stage.lanes]
+        """All of it."""
+        lanes = [lane for stage in self.wanted() for lane in stage.lanes]
         return tuple(StageState(s.stage, s.option, ready=s.replicas) for s in lanes)
 
     def received_rps(self, window_s: int) -> Counts:
@@ -97,7 +100,7 @@ class Rehearsal:
     def collect(self, until_s: float) -> Served:
         """Nothing was served."""
         start_s, self._now_s = self._now_s, min(until_s, float(len(self._counts_rps)))
-        stages = len(self.wanted[0][1])
+        stages = len(self.told[0][1])
         none, times = np.empty(0), np.empty((0, stages))
         ids = np.empty(0, dtype=np.int64)
         return Served(
@@ -169,7 +172,7 @@ class Rehearser:
         accuracies = [interval.plan.accuracy_raw for interval in intervals]
         lengths_s = [one.served.end_s - one.served.start_s for one in intervals]
         return Course(
-            tuple((second, _without_waits(what)) for second, what in backend.wanted),
+            tuple((second, _without_waits(what)) for second, what in backend.told),
             float(np.average(accuracies, weights=lengths_s)),
         )
 

@@ -66,6 +66,10 @@ class Backend(Protocol):
         """
         ...
 
+    def wanted(self) -> Deployment | None:
+        """What it moves towards, as it was told last; None if it was never told."""
+        ...
+
     def deployed(self) -> tuple[StageState, ...]:
         """What really runs now, observed."""
         ...

@@ -150,39 +150,6 @@ def short_of(wanted: Deployment, states: Sequence[StageState]) -> dict[str, int]
     return short
 
 
-def adopted(states: Sequence[StageState], otherwise: Deployment) -> Deployment:
-    """What runs, to go on from: of each stage the option with most replicas ready or starting.
-
-    Where requests are dealt out to several options, all of these with their shares.
-
-    Args:
-        states: as observed.
-        otherwise: what to go on from in stages of which nothing runs.
-    """
-    found = []
-    for stage in otherwise:
-        mine = [state for state in states if state.stage == stage.stage]
-        if len(dealt := [state for state in mine if state.share]) > 1:
-            found.append(_dealt_among(dealt))
-            continue
-        most = max(mine, key=lambda state: state.ready + state.starting, default=None)
-        replicas = most.ready + most.starting if most else 0
-        found.append(
-            DeployedStage(stage.stage, most.option, replicas) if most and replicas else stage
-        )
-    return tuple(found)
-
-
-def _dealt_among(states: Sequence[StageState]) -> DeployedStage:
-    """A stage that runs several options at once, largest share first."""
-    parts = tuple(
-        Part(each.option, max(1, each.ready + each.starting), ((EVERY_CLASS, each.share or 0.0),))
-        for each in sorted(states, key=lambda state: -(state.share or 0.0))
-    )
-    replicas = sum(part.replicas for part in parts)
-    return DeployedStage(states[0].stage, parts[0].option, replicas, parts=parts)
-
-
 def _is_same(one: Option, other: Option) -> bool:
     mine = (one.variant, one.allocation, one.batch)
     return mine == (other.variant, other.allocation, other.batch)

@@ -7,7 +7,7 @@ import pytest
 from tiny_pipelines import deployed, option, stage
 
 from ipa_energy.serving.base import VirtualClock, WallClock
-from ipa_energy.serving.deployment import DeployedStage, StageState, adopted, short_of
+from ipa_energy.serving.deployment import DeployedStage, StageState, short_of
 from ipa_energy.serving.load import TraceLoad, arrival_times_s
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 
@@ -94,13 +94,3 @@ def test_what_is_short_is_what_neither_serves_nor_starts():
         StageState("b", NEW, ready=1),
     ]
     assert short_of(wanted, states) == {"a": 1}
-
-
-def test_adopted_is_what_has_most_replicas_and_else_what_was_logged():
-    logged = tuple(DeployedStage(name, OLD, 2) for name in "abc")
-    states = [
-        StageState("a", OLD, ready=1, draining=5),
-        StageState("a", NEW, ready=1, starting=3),
-        StageState("b", NEW, failed=2),
-    ]
-    assert adopted(states, logged) == (DeployedStage("a", NEW, 4), *logged[1:])

@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,9 +35,9 @@ from ipa_energy.pipeline_models import (
     served_pipeline,
 )
 from ipa_energy.profile_table.profile_csv import meta_path
-from ipa_energy.records import EVERY_CLASS, Option, Part, Stage
+from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import Serving, Setting
-from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
+from ipa_energy.serving.deployment import Deployment, StageState
 from ipa_energy.serving.kubernetes.changes import is_ready, look, quantity, token_in
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi, require_reachable
 from ipa_energy.serving.kubernetes.manifests import (
@@ -55,9 +55,8 @@ from ipa_energy.serving.kubernetes.pod_joules import Held, PodJoules, with_joule
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
 from ipa_energy.serving.kubernetes.remote_plane import RemotePlane, token_of
 from ipa_energy.serving.kubernetes.router_pod import PodJob
-from ipa_energy.serving.local.backend import LocalBackend, RunClock, serving_of
+from ipa_energy.serving.local.backend import LocalBackend, RunClock, deployment_told, serving_of
 from ipa_energy.serving.local.plane import Plane
-from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.served_models import (
     REQUESTS,
     STUB_PAYLOAD,
@@ -277,7 +276,7 @@ class KubernetesBackend(LocalBackend):
                 plane = RemotePlane(address, CONTROL, self._rendering.token)
                 if plane.is_busy:
                     plane.adopt(setting.logged_until_s)
-                    self._plan = self._plan_of(plane)
+                    self._plan = deployment_told(plane.wanted(), setting.stages)
                     return plane, True
                 plane.close()
             except TryAgainError as error:
@@ -297,13 +296,6 @@ class KubernetesBackend(LocalBackend):
             time.sleep(LOOK_EVERY_S)
             self._reconciler.step(setting.start)
         raise ServingError(f"the router is not ready after {START_TIMEOUT_S:g} s: {told}")
-
-    def _plan_of(self, plane: RemotePlane) -> Deployment | None:
-        """What a router serves that was taken over."""
-        names, wanted = [stage.name for stage in self._setting.stages], plane.wanted()
-        if len(wanted) != len(names):
-            return None
-        return tuple(_stage_of(*each) for each in zip(names, wanted, strict=True))
 
     def deploy_quietly(self, wanted: Deployment) -> None:
         """Write it before there is a router to tell."""
@@ -458,24 +450,6 @@ def dry_run(setting: Setting, *, is_stub: bool) -> str:
         told = "".join(f"# {line}\n" for line in lines)
     objects = desired(setting.start, rendering)
     return told + as_yaml(objects)
-
-
-def _stage_of(name: str, wanted: Sequence[Wanted]) -> DeployedStage:
-    """What a router was told that a stage is to run."""
-    one = wanted[0]
-    if len(wanted) == 1:
-        return DeployedStage(name, one.option, one.replicas, wait_s=one.batch_timeout_s)
-    parts = tuple(
-        Part(
-            each.option,
-            each.replicas,
-            each.by_class or ((EVERY_CLASS, each.share),),
-            each.batch_timeout_s,
-        )
-        for each in wanted
-    )
-    replicas = sum(part.replicas for part in parts)
-    return DeployedStage(name, one.option, replicas, one.batch_timeout_s, parts)
 
 
 def _joules_of(setting: Setting, rendering: Rendering) -> PodJoules | None:

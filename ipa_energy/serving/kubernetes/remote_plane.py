@@ -14,7 +14,6 @@ from ipa_energy.errors import GiveUpError, ServingError, TryAgainError
 from ipa_energy.serving.kubernetes.router_pod import POD_ASKS, PodJob
 from ipa_energy.serving.local import control
 from ipa_energy.serving.local.plane import Plane, Standing
-from ipa_energy.serving.local.replica_set import Wanted
 
 CONNECT_S = 5.0
 ANSWER_S = 10.0
@@ -67,11 +66,6 @@ class RemotePlane(Plane):
         zero_s = None if standing.zero_s is None else standing.zero_s - self.clock_ahead_s
         first = standing.first_s, standing.first_id
         self.standing = Standing(standing.address, standing.pid, zero_s, *first)
-
-    def wanted(self) -> tuple[tuple[Wanted, ...], ...]:
-        """What every stage is to run, an entry for each option, as it was told last."""
-        told: tuple[tuple[Wanted, ...], ...] = self._ask("wanted")
-        return told
 
     def close(self) -> None:
         """Tell it to end; safe to call twice."""

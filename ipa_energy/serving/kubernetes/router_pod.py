@@ -43,7 +43,7 @@ from ipa_energy.serving.local import control
 from ipa_energy.serving.local.machine_meter import Prices
 from ipa_energy.serving.local.plane import ASKS, Job, Lease
 from ipa_energy.serving.local.plane_process import PlaneControl, PlanePipeline
-from ipa_energy.serving.local.replica_set import ReplicaSet, Wanted
+from ipa_energy.serving.local.replica_set import ReplicaSet
 from ipa_energy.serving.local.rpc import run
 from ipa_energy.serving.local.stage_queue import StageQueue
 
@@ -89,7 +89,6 @@ POD_ASKS: Mapping[str, tuple[Any, Any]] = {
     "busy": (None, bool),
     "job": (PodJob, None),
     "clock": (None, float),
-    "wanted": (None, tuple[tuple[Wanted, ...], ...]),
 }
 """What a router can be asked beside a plane's questions."""
 
@@ -108,7 +107,6 @@ class PodPipeline(PlanePipeline):
         self._host, self._connect = host, connect
         self._pod_job: PodJob | None = None
         self._watch: SliceWatch | None = None
-        self._wanted: tuple[tuple[Wanted, ...], ...] = ()
 
     async def close(self, *, grace_s: float) -> None:
         """End everything."""
@@ -119,15 +117,6 @@ class PodPipeline(PlanePipeline):
     async def on_busy(self, _: None) -> bool:
         """Whether something is served already."""
         return self.has_begun
-
-    async def on_want(self, wanted: tuple[tuple[Wanted, ...], ...]) -> None:
-        """Move every stage there, and remember it for whoever takes over."""
-        self._wanted = wanted
-        await super().on_want(wanted)
-
-    async def on_wanted(self, _: None) -> tuple[tuple[Wanted, ...], ...]:
-        """What every stage is to run; nothing before anybody said so."""
-        return self._wanted
 
     async def on_clock(self, _: None) -> float:
         """Now, by the clock of all times that are told."""

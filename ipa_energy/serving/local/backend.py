@@ -27,7 +27,7 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.profile_table.profile_csv import meta_path
-from ipa_energy.records import EVERY_CLASS, joined_meters, weakest_quality
+from ipa_energy.records import EVERY_CLASS, Part, Stage, joined_meters, weakest_quality
 from ipa_energy.serving.base import Resumes, Serving, Setting, WallClock
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.local.cpu_ledger import Sample
@@ -190,6 +190,10 @@ class LocalBackend:
     def deploy(self, wanted: Deployment) -> None:
         """Start what is missing, and let go of what is not wanted once that is ready."""
         self.plane.want([self._wanted(stage) for stage in wanted])
+
+    def wanted(self) -> Deployment | None:
+        """What the plane moves to, in force or not yet."""
+        return deployment_told(self.plane.wanted(), self._setting.stages)
 
     def deployed(self) -> tuple[StageState, ...]:
         """What runs now, process by process."""
@@ -359,6 +363,33 @@ class LocalBackend:
         seen_s = [sample.at_s - self._zero_s for sample in known]
         sums = [sample.machine_j for sample in known]
         return float(np.diff(np.interp(window, seen_s, np.array(sums, dtype=np.float64)))[0])
+
+
+def deployment_told(
+    wanted: Sequence[Sequence[Wanted]], stages: Sequence[Stage]
+) -> Deployment | None:
+    """What a plane was told to run; None if it was told nothing for these stages."""
+    if len(wanted) != len(stages):
+        return None
+    return tuple(_stage_told(stage.name, told) for stage, told in zip(stages, wanted, strict=True))
+
+
+def _stage_told(name: str, wanted: Sequence[Wanted]) -> DeployedStage:
+    """The same of a stage."""
+    one = wanted[0]
+    if len(wanted) == 1:
+        return DeployedStage(name, one.option, one.replicas, wait_s=one.batch_timeout_s)
+    parts = tuple(
+        Part(
+            each.option,
+            each.replicas,
+            each.by_class or ((EVERY_CLASS, each.share),),
+            each.batch_timeout_s,
+        )
+        for each in wanted
+    )
+    replicas = sum(part.replicas for part in parts)
+    return DeployedStage(name, one.option, replicas, one.batch_timeout_s, parts)
 
 
 def planes_running() -> set[int]:

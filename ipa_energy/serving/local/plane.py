@@ -210,6 +210,7 @@ ASKS: Mapping[str, tuple[Any, Any]] = {
     "standing": (None, Standing),
     "adopt": (float, Standing),
     "want": (tuple[tuple[Wanted, ...], ...], None),
+    "wanted": (None, tuple[tuple[Wanted, ...], ...]),
     "wait": (float, None),
     "states": (None, tuple[StageState, ...]),
     "report": (None, Report),
@@ -285,6 +286,11 @@ class Plane:
     def want(self, wanted: Sequence[Sequence[Wanted]]) -> None:
         """Move every stage to its parts; returns at once."""
         self._ask("want", tuple(tuple(parts) for parts in wanted))
+
+    def wanted(self) -> tuple[tuple[Wanted, ...], ...]:
+        """What every stage is to run, an entry for each option, as it was told last."""
+        told: tuple[tuple[Wanted, ...], ...] = self._ask("wanted")
+        return told
 
     def wait(self, timeout_s: float) -> None:
         """Return when what was wanted serves, and nothing else."""

@@ -72,6 +72,7 @@ class PlanePipeline:
         self._front: Any = None
         self._template: Template | None = None
         self._notes: list[str] = []
+        self._wanted: tuple[tuple[Wanted, ...], ...] = ()
         self._groups: CpuGroups | None = None
         self._sampling: asyncio.Task[None] | None = None
         self._trips: dict[str, Trip] = {}
@@ -121,9 +122,14 @@ class PlanePipeline:
         return self.standing
 
     async def on_want(self, wanted: tuple[tuple[Wanted, ...], ...]) -> None:
-        """Move every stage there."""
+        """Move every stage there, and remember it for whoever takes over."""
+        self._wanted = wanted
         for fleet, parts in zip(self._sets.values(), wanted, strict=True):
             fleet.want(*parts)
+
+    async def on_wanted(self, _: None) -> tuple[tuple[Wanted, ...], ...]:
+        """What every stage is to run; nothing before anybody said so."""
+        return self._wanted
 
     async def on_wait(self, timeout_s: float) -> None:
         """Answer when all is as wanted."""

@@ -114,12 +114,13 @@ class SimulatedBackend:
         self._load, self._classes, self._clock = load, classes, clock
         self._now_s = self._closed_s = 0.0
         self._sent_rps: list[int] = []
+        self._wanted = self._checked(initial)
         make: Callable[..., Simulation] = Simulation
         if serving != "central":
             make = partial(IpaSimulation, at_random=serving == "ipa-random")
         self._simulation = make(
             self._stages,
-            self._checked(initial),
+            self._wanted,
             seed=seed,
             drop_limit_s=math.inf if drop_limit_s is None else drop_limit_s,
             reconfiguration_s=reconfiguration_s,
@@ -161,7 +162,12 @@ class SimulatedBackend:
         Raises:
             ConfigError: it is for another pipeline, or not in the profile.
         """
-        self._simulation.retarget(self._checked(wanted), self._now_s)
+        self._wanted = self._checked(wanted)
+        self._simulation.retarget(wanted, self._now_s)
+
+    def wanted(self) -> Deployment:
+        """What it moves to."""
+        return self._wanted
 
     def deployed(self) -> tuple[StageState, ...]:
         """What runs now; nothing ever fails."""

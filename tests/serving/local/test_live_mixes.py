@@ -6,7 +6,9 @@ import json
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,10 @@ from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.records import EVERY_CLASS, Part
 from ipa_energy.runlog import read_run
 from ipa_energy.serving.base import LiveOptions
-from ipa_energy.serving.deployment import DeployedStage
+from ipa_energy.serving.deployment import DeployedStage, changed_stages
+from ipa_energy.serving.local import control
+from ipa_energy.serving.local.backend import LocalBackend, deployment_told
+from ipa_energy.serving.local.plane import ASKS
 from ipa_energy.serving.observed import of_stage
 
 pytestmark = pytest.mark.slow
@@ -102,3 +107,36 @@ def test_a_mix_is_mended_and_taken_over_with_its_shares(tmp_path: Path) -> None:
     before, after = run.steps[at - 1], run.steps[at]
     assert "%" in before.label
     assert not after.reconfigured or "%" in after.label
+
+
+def test_what_a_plane_was_told_is_what_is_taken_over(tmp_path: Path) -> None:
+    """Shares by class included, in force or not yet."""
+    planner = load_experiment(write_pipeline(tmp_path, [1])).planner
+    backend = LocalBackend.__new__(LocalBackend)
+    backend._setting = SimpleNamespace(stages=planner.stages, config=planner.config)
+    told = []
+    for stage in planner.stages:
+        first, second = stage.options[0], stage.options[-1]
+        parts = (
+            Part(first, 2, (("easy", 0.5), ("hard", 0.1))),
+            Part(second, 1, (("hard", 0.4),)),
+        )
+        told.append(DeployedStage(stage.name, first, 3, parts=parts))
+    alike = (
+        Part(told[0].option, 1, ((EVERY_CLASS, 0.7),)),
+        Part(told[1].option, 2, ((EVERY_CLASS, 0.3),)),
+    )
+    for deployment in (
+        tuple(told),
+        tuple(replace(stage, parts=()) for stage in told),
+        (replace(told[0], parts=alike), told[1]),
+    ):
+        takes, _ = ASKS["want"]
+        wanted = tuple(backend._wanted(stage) for stage in deployment)
+        over_the_line = control.loaded(ASKS["wanted"][1], control.dumped(takes, wanted))
+        found = deployment_told(over_the_line, planner.stages)
+        assert found is not None
+        assert changed_stages(found, deployment) == []
+        # Options have NaN for what nobody knows, which is equal to nothing.
+        assert repr(tuple(backend._wanted(stage) for stage in found)) == repr(wanted)
+    assert deployment_told((), planner.stages) is None
