@@ -231,7 +231,11 @@ def _is_as_punctual(attainment: float, outcome: Outcome) -> bool:
 
 
 def saving_of(
-    with_energy: Sequence[Outcome], without: Sequence[Outcome], *, reads_grams: bool = False
+    with_energy: Sequence[Outcome],
+    without: Sequence[Outcome],
+    *,
+    reads_grams: bool = False,
+    least_accuracy: float = -math.inf,
 ) -> Saving:
     """Hold runs with energy against the hull of those without, seed by seed.
 
@@ -239,10 +243,14 @@ def saving_of(
         with_energy: one a seed, of equal weights.
         without: every run without energy, of the same seeds.
         reads_grams: True for what the mixture of least joules emits, in the place of its joules.
+        least_accuracy: what a run without energy has to have to be held against one that has it:
+            who breaks the pipeline's floor is no rival of who keeps it.
     """
     savings, attainments, least = [], [], []
     for outcome in with_energy:
-        mine = [other for other in without if other.seed == outcome.seed]
+        floor = least_accuracy if outcome.accuracy >= least_accuracy else -math.inf
+        same = [other for other in without if other.seed == outcome.seed]
+        mine = [other for other in same if other.accuracy >= floor]
         attainment = _attainment(outcome, mine)
         mixture = hull_of(mine, attainment - ATTAINMENT_ROOM).mixture_at(outcome.accuracy)
         pair = [one and (one.in_grams if reads_grams else one) for one in (outcome, mixture)]

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 
 from ipa_energy.comparing.hull import Hull, Outcome, hull_of
-from ipa_energy.experiment import Experiment
-from ipa_energy.frontier.sweep import cached_sweep
+from ipa_energy.experiment import Experiment, check_feasible
+from ipa_energy.frontier.sweep import cached_sweep, least_accuracy
 from ipa_energy.frontier.weightings import Weighting, with_energy, without_energy
-from ipa_energy.optimizer.plan import SHARE_RTOL
-from ipa_energy.optimizer.problem import combine_accuracy
 from ipa_energy.planning.sites import require_one_place
 from ipa_energy.records import Quality, joined_meters, joules_from, notice_of
-from ipa_energy.runner import initial_configuration
 from ipa_energy.tables import Head, Row, Table, Value, counted, percent, share
 
 ROWS = 12
@@ -83,7 +80,9 @@ class Frontier:
     def accuracies(self) -> list[float]:
         """Where the hulls are shown: evenly over what both reach with every seed."""
         low, high = self._reach([hull for pair in self.hulls.values() for hull in pair])
-        return np.linspace(low, high, ROWS).tolist() if high >= low else []
+        if math.isclose(low, high):
+            return [low]
+        return np.linspace(low, high, ROWS).tolist() if high > low else []
 
     def line(self, *, added: bool, at: Sequence[float] = ()) -> tuple[list[float], list[float]]:
         """Accuracies and least joules of a hull, the mean over the seeds where all have it.
@@ -188,8 +187,12 @@ def frontier_of(
         cache: folder of the sweeps' cache; None: the user's.
         workers: processes; default one a core.
         ran: called after each run, for a progress bar.
+
+    Raises:
+        InfeasibleError: no load of the trace has a plan under the pipeline's own limits.
     """
     planner = experiment.planner
+    check_feasible(experiment)
     settings = _settings(experiment)
     without, added = (
         cached_sweep(experiment, some, seeds, folder=cache, workers=workers, ran=ran)
@@ -211,22 +214,6 @@ def frontier_of(
         meter=joined_meters(meters) or None,
         below_floor=None if planner.config.accuracy_floor is None else len(ran_below),
     )
-
-
-def least_accuracy(experiment: Experiment) -> float:
-    """What a run has in the mean at least that keeps the pipeline's floor; −inf without one.
-
-    Every plan keeps it; where there is none, what ran goes on. Before its first decision every run
-    has what the YAML begins with.
-    """
-    planner = experiment.planner
-    floor = planner.config.accuracy_floor
-    if floor is None:
-        return -math.inf
-    first = [running.option.accuracy for running in initial_configuration(planner)]
-    begins = combine_accuracy(first, planner.config.accuracy_method)
-    share = min(1.0, planner.config.adaptation_interval / len(experiment.workload.counts))
-    return (floor - share * max(0.0, floor - begins)) * (1 - SHARE_RTOL)
 
 
 def runs_of_frontier(experiment: Experiment, seeds: Sequence[int]) -> int:

@@ -41,10 +41,13 @@ from ipa_energy.frontier.weightings import (
     reweighted,
     without_energy,
 )
+from ipa_energy.optimizer.plan import SHARE_RTOL
+from ipa_energy.optimizer.problem import combine_accuracy
 from ipa_energy.planning.carbon_budget import DAY_S
 from ipa_energy.planning.planner import planner_of
 from ipa_energy.records import Stage
 from ipa_energy.registries import CONTROLLERS, POLICIES, PREDICTORS, QUANTITIES, SOLVERS
+from ipa_energy.runner import initial_configuration
 from ipa_energy.workloads import Workload
 
 logger = logging.getLogger(__name__)
@@ -239,6 +242,22 @@ def _foreseen(
     }
 
 
+def least_accuracy(experiment: Experiment) -> float:
+    """What a run has in the mean at least that keeps the pipeline's floor; −inf without one.
+
+    Every plan keeps it; where there is none, what ran goes on. Before its first decision every run
+    has what the YAML begins with.
+    """
+    planner = experiment.planner
+    floor = planner.config.accuracy_floor
+    if floor is None:
+        return -math.inf
+    first = [running.option.accuracy for running in initial_configuration(planner)]
+    begins = combine_accuracy(first, planner.config.accuracy_method)
+    share = min(1.0, planner.config.adaptation_interval / len(experiment.workload.counts))
+    return (floor - share * max(0.0, floor - begins)) * (1 - SHARE_RTOL)
+
+
 @dataclass(frozen=True, slots=True)
 class SavingStudy:
     """What is simulated to say what the energy in a run's objective saves: :func:`saving_study`.
@@ -302,7 +321,8 @@ class SavingStudy:
         first, *others = self.seeds
         mine = [_outcome(self.figures, own, first), *swept([own], others)]
         without = swept(without_energy(planner), self.seeds)
-        saving = saving_of(mine, without)
+        least = least_accuracy(self.experiment)
+        saving = saving_of(mine, without, least_accuracy=least)
         rivals = self.rivals
         if not rivals:
             return saving
@@ -311,22 +331,26 @@ class SavingStudy:
             name: [one for one in found if one.label in {each.label for each in group}]
             for name, group in rivals.items()
         }
-        return replace(saving, grams=_in_grams(mine, without, came_to))
+        return replace(saving, grams=_in_grams(mine, without, came_to, least))
 
 
 def _in_grams(
-    mine: Sequence[Outcome], without: Sequence[Outcome], rivals: Mapping[str, Sequence[Outcome]]
+    mine: Sequence[Outcome],
+    without: Sequence[Outcome],
+    rivals: Mapping[str, Sequence[Outcome]],
+    least: float,
 ) -> Saving:
     """A run's saving in grams: against the best other weights, and against each rival alone."""
 
     def against(outcomes: Sequence[Outcome]) -> Saving:
-        return saving_of([one.in_grams for one in mine], [one.in_grams for one in outcomes])
+        in_grams = [[one.in_grams for one in some] for some in (mine, outcomes)]
+        return saving_of(*in_grams, least_accuracy=least)
 
     weights = [*without, *rivals[CONSTANT]]
     return replace(
         against(weights),
         rivals={
-            LEAST_JOULES: saving_of(mine, weights, reads_grams=True),
+            LEAST_JOULES: saving_of(mine, weights, reads_grams=True, least_accuracy=least),
             **{name: against(found) for name, found in rivals.items()},
         },
     )

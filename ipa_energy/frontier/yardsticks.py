@@ -40,7 +40,7 @@ from ipa_energy.frontier.worth import (
     outturn_of_run,
     worth,
 )
-from ipa_energy.planning.hindsight import course_of, open_plans, steps_of
+from ipa_energy.planning.hindsight import course_of, keeps_limits, open_plans, steps_of
 from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Run
 from ipa_energy.runner import initial_configuration
@@ -174,7 +174,9 @@ def neighbours(experiment: Experiment, plan: Deployment) -> Iterator[Deployment]
         ]
         for option, replicas in moves:
             moved = DeployedStage(stage.name, option.at(replicas), replicas)
-            yield (*plan[:at], moved, *plan[at + 1 :])
+            whole = (*plan[:at], moved, *plan[at + 1 :])
+            if keeps_limits(program, whole):
+                yield whole
 
 
 def _next_options(stage: Stage, option: Option) -> list[Option]:

@@ -28,7 +28,6 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer.plan_building import plan_of
-from ipa_energy.optimizer.pools import cuts_of
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.optimizer.solve import solve
@@ -205,8 +204,24 @@ def sized(program: Program, options: Sequence[Option], load_rps: float) -> Deplo
         if replicas > most:
             return None
         runs.append(DeployedStage(stage.name, option.at(replicas), replicas))
-    cuts = cuts_of(program.settings.gpus, [(run.option, run.replicas) for run in runs])
-    return None if None in cuts.values() else tuple(runs)
+    return tuple(runs) if keeps_limits(program, runs) else None
+
+
+LIMITS = ("accuracy_floor", "capacity:", "gpus:")
+"""Constraints that hold or break whatever the load is."""
+
+
+def keeps_limits(program: Program, deployment: Sequence[DeployedStage]) -> bool:
+    """Whether a configuration is accurate enough and fits what there is."""
+    settings = program.settings
+    if settings.accuracy_floor is None and not (settings.capacity or settings.gpus):
+        return True
+    picks = [
+        (stage, run.option, run.replicas)
+        for stage, run in zip(program.stages, deployment, strict=True)
+    ]
+    checks = plan_of(picks, settings, program.rules, 1.0).certificate.checks
+    return all(check.holds for check in checks if check.constraint.startswith(LIMITS))
 
 
 def _names(option: Option) -> tuple[object, ...]:

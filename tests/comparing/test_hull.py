@@ -128,3 +128,13 @@ def test_a_saving_does_not_rest_on_the_last_tenths_of_the_requests_in_time() -> 
     assert hull_of([outcome(0.9, 4.2, in_time=0.9948)], 1.0 - 0.005).corners
     later = saving_of([mine], [outcome(0.9, 4.2, in_time=0.9944)])
     assert "which answer only 99.4 % of the requests in time" in later.sentence()
+
+
+def test_who_breaks_the_floor_is_no_rival_of_who_keeps_it() -> None:
+    without = [outcome(0.7, 2.0), outcome(0.69, 1.0), outcome(0.9, 4.0, in_time=0.99)]
+    keeps = saving_of([outcome(0.7, 1.5)], without, least_accuracy=0.7)
+    assert keeps.mean == pytest.approx(0.25)
+    assert saving_of([outcome(0.7, 1.5)], without[1:], least_accuracy=0.7).attainments == (0.99,)
+    breaks = saving_of([outcome(0.69, 1.5)], without, least_accuracy=0.7)
+    assert breaks.mean == pytest.approx(-0.5)
+    assert breaks == saving_of([outcome(0.69, 1.5)], without)

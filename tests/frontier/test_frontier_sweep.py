@@ -89,6 +89,32 @@ def test_runs_below_the_floor_are_on_no_hull(tmp_path: Path) -> None:
     assert f"{late.below_floor} runs below the accuracy_floor left out" in late.sentence()
 
 
+@pytest.mark.parametrize(
+    ("limit", "way_out"),
+    [
+        ("accuracy_floor=0.9", "an accuracy floor of at most 0.8"),
+        ("energy_sla_joules=0.1", "an energy SLA of at least"),
+        ("capacity={core: 0.5}", "a capacity of at least 1"),
+    ],
+)
+def test_a_limit_that_nobody_can_meet_is_named_before_any_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str, way_out: str
+) -> None:
+    pipeline(tmp_path, THIRTY_PERCENT)
+    path = tmp_path / "made-up.yaml"
+    for words in (
+        ["frontier"],
+        ["run", "--out", str(tmp_path / "run")],
+        ["tradeoff", "--load", "4"],
+        ["optimize", "--load", "4"],
+    ):
+        status = main([words[0], str(path), *words[1:], "--set", limit, "--quiet"])
+        told = capsys.readouterr()
+        assert status == 3, told
+        assert limit.partition("=")[0] in (told.out + told.err)
+        assert way_out in told.out + told.err
+
+
 def test_energy_that_adds_nothing_is_said_to(tmp_path: Path) -> None:
     found = frontier(pipeline(tmp_path, NOTHING), tmp_path / "cache")
     savings = [found.savings_at(accuracy)[0] for accuracy in found.accuracies()]

@@ -70,6 +70,27 @@ def test_no_neighbour_beats_the_best_static_plan(small_pipeline: Path, weight: f
             assert worth(experiment, course, found) <= best.worth
 
 
+def test_yardsticks_keep_the_floor_and_the_capacity(small_pipeline: Path) -> None:
+    """Both bind: without either the best static plan breaks it."""
+    free = best_static(Judge(experiment_of(small_pipeline, alpha=0.0)))
+    assert free is not None
+    (_, plan), *_ = free.course.deployments
+    least = sum(run.option.accuracy for run in plan)
+    held = sum(run.replicas * run.option.cpu_cores for run in plan)
+    limits = {"accuracy_floor": least + 0.05, "capacity": {"core": held + 1}}
+    experiment = experiment_of(small_pipeline, alpha=0.0, **limits)
+    judge = Judge(experiment)
+    found = best_static(judge)
+    assert found is not None
+    hindsight = best_in_hindsight(judge, found)
+    first = initial_configuration(experiment.planner)
+    for one in (found, hindsight):
+        for _, runs in one.course.deployments:
+            if runs != first:
+                assert sum(run.option.accuracy for run in runs) >= least + 0.05
+                assert sum(run.replicas * run.option.cpu_cores for run in runs) <= held + 1
+
+
 def random_experiment(path: Path, seed: int) -> Experiment:
     """Other weights, loads, starts and parts of requests; figures of the profile with them."""
     draw = np.random.default_rng(seed)
