@@ -20,7 +20,8 @@ from ipa_energy.comparing import (
     numbered,
 )
 from ipa_energy.comparing.hull import Outcome, Saving, saving_of
-from ipa_energy.comparing.run_table import tables_of, yardstick_table
+from ipa_energy.comparing.run_table import tables_of
+from ipa_energy.comparing.saving_tables import yardstick_table
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import QUANTITIES, Quantity
 from ipa_energy.runlog import Run, read_run

@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.config.kubernetes import KubernetesConfig
+from ipa_energy.config.sections import KubernetesConfig
 from ipa_energy.errors import TryAgainError
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.deployment import DeployedStage, Deployment

@@ -2,7 +2,7 @@
 
     python experiments/carbon/fit_synthetic.py
 
-The medians stand in ipa_energy/carbon/synthetic.py.
+The medians stand in ipa_energy/carbon/intensity.py.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.records import Option
 from ipa_energy.tables import Head, Row, Table, Value, percent, share, table_text
+from ipa_energy.tradeoff.energy_added import PLACES, Yardstick, corners, yardstick_of
 from ipa_energy.tradeoff.plan_map import map_row
-from ipa_energy.tradeoff.yardstick import PLACES, Yardstick, corners, yardstick_of
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"

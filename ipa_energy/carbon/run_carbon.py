@@ -20,9 +20,8 @@ import numpy as np
 
 from ipa_energy import energy
 from ipa_energy.arrays import Floats
-from ipa_energy.carbon.intensity import IntensitySeries
+from ipa_energy.carbon.intensity import IntensitySeries, synthetic_intensity
 from ipa_energy.carbon.published import Reading, read_intensity
-from ipa_energy.carbon.synthetic import synthetic_intensity
 from ipa_energy.config import PipelineConfig
 from ipa_energy.config.carbon import CarbonConfig, IntensityFile, SyntheticIntensity
 from ipa_energy.energy import G_PER_KWH, PUE

@@ -52,7 +52,7 @@ def _namespace(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Look, and print what was found."""
     require("kubernetes", what="doctor", extra="kubernetes")
-    from ipa_energy.config.kubernetes import KubernetesConfig
+    from ipa_energy.config.sections import KubernetesConfig
     from ipa_energy.planning.planner import load_planner
     from ipa_energy.runner import initial_configuration
     from ipa_energy.serving.deployment import Deployment

@@ -57,7 +57,7 @@ def class_metrics(run: Run) -> tuple[ClassMetrics, ...]:
     joules = joules_by_class(work, stage_joules, list(classes))
     found = []
     for kind, (name, said) in enumerate(classes.items()):
-        requests, served, figures = _latencies(run, kind, name)
+        seen = seen_of(run, kind)
         total = len(run.requests) if run.tally is None else len(run.tally)
         scores = [part.accuracy_sum / part.requests for part in work if part.request_class == name]
         own = said.get("latency_sla_s")
@@ -65,44 +65,72 @@ def class_metrics(run: Run) -> tuple[ClassMetrics, ...]:
         found.append(
             ClassMetrics(
                 name=name,
-                requests=requests,
-                served=served,
-                share=requests / total if total else math.nan,
+                requests=seen.total,
+                served=seen.answered,
+                share=seen.total / total if total else math.nan,
                 planned_share=said["share"],
                 latency_sla_s=own if own is not None else None if steps else run.info.latency_sla_s,
                 accuracy=_combined(scores, str(run.info.settings.get("accuracy_method"))),
                 energy_j=joules[name],
-                joules_per_request=joules[name] / served if served else math.nan,
-                **figures,
+                joules_per_request=joules[name] / seen.answered if seen.answered else math.nan,
+                sla_attainment=seen.sla_attainment,
+                latency_p50_s=seen.latency_p50_s,
+                latency_p99_s=seen.latency_p99_s,
+                latency_mean_s=seen.latency_mean_s,
             )
         )
     return tuple(found)
 
 
-def _latencies(run: Run, kind: int, name: str) -> tuple[int, int, dict[str, float]]:
-    """(requests, answered ones, what their latencies came to) of a class."""
-    tally = None if run.tally is None else run.tally.by_class.get(name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What became of requests, and how long those that were answered took."""
+
+    total: int
+    answered: int
+    failed: int
+    in_sla: int
+    latency_p50_s: float
+    latency_p99_s: float
+    latency_mean_s: float
+
+    @property
+    def sla_attainment(self) -> float:
+        """Share that was answered within the SLA; NaN of none."""
+        return self.in_sla / self.total if self.total else math.nan
+
+
+def seen_of(run: Run, kind: int | None = None) -> Seen:
+    """Of a run's requests, or those of one class, by their times or as the log has counted them."""
+    tally, requests = run.tally, run.requests
+    if tally is not None and kind is not None:
+        tally = tally.by_class.get(list(run.info.classes)[kind])
     if tally is not None:
-        mean_s = tally.latency_sum_s / tally.answered if tally.answered else math.nan
-        p50_s, p99_s = tally.percentile_s(50), tally.percentile_s(99)
-        requests, answered, in_sla = len(tally), tally.answered, tally.in_sla
-    else:
-        mine = run.requests.kind == kind
-        served = mine & (run.requests.dropped_at < 0)
-        latency_s = (run.requests.done_s - run.requests.sending_s)[served]
-        sla_s = run.info.sla_s(run.requests)
-        limits_s = np.broadcast_to(math.inf if sla_s is None else sla_s, mine.shape)[served]
-        in_sla = int((latency_s <= limits_s + LOG_RESOLUTION_S).sum())
-        requests, answered = int(mine.sum()), int(served.sum())
-        p50_s, p99_s = np.percentile(latency_s, [50, 99]) if answered else (math.nan, math.nan)
-        mean_s = float(latency_s.mean()) if answered else math.nan
-    figures = {
-        "sla_attainment": in_sla / requests if requests else math.nan,
-        "latency_p50_s": float(p50_s),
-        "latency_p99_s": float(p99_s),
-        "latency_mean_s": mean_s,
-    }
-    return requests, answered, figures
+        return Seen(
+            total=len(tally),
+            answered=tally.answered,
+            failed=tally.failed,
+            in_sla=tally.in_sla,
+            latency_p50_s=tally.percentile_s(50),
+            latency_p99_s=tally.percentile_s(99),
+            latency_mean_s=tally.latency_sum_s / tally.answered if tally.answered else math.nan,
+        )
+    mine = np.ones(len(requests), dtype=bool) if kind is None else requests.kind == kind
+    answered = mine & (requests.dropped_at < 0)
+    latency_s = (requests.done_s - requests.sending_s)[answered]
+    sla_s = run.info.sla_s(requests)
+    limit_s = np.broadcast_to(math.inf if sla_s is None else sla_s, answered.shape)[answered]
+    known_s = latency_s[~np.isnan(latency_s)]
+    p50_s, p99_s = np.percentile(latency_s, [50, 99]) if len(latency_s) else (math.nan, math.nan)
+    return Seen(
+        total=int(mine.sum()),
+        answered=len(latency_s),
+        failed=int((mine & requests.failed).sum()),
+        in_sla=int((latency_s <= limit_s + LOG_RESOLUTION_S).sum()),
+        latency_p50_s=float(p50_s),
+        latency_p99_s=float(p99_s),
+        latency_mean_s=float(known_s.mean()) if len(known_s) else math.nan,
+    )
 
 
 def _combined(scores: Sequence[float], method: str) -> float:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ipa_energy.comparing.hindsight_share import HindsightShare
-from ipa_energy.comparing.hull import Saving
+from ipa_energy.comparing.hull import HindsightShare, Saving
 from ipa_energy.comparing.metrics import RunMetrics, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.runlog.reader import Run

@@ -40,13 +40,12 @@ import numpy as np
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import fields_of
-from ipa_energy.comparing.class_metrics import ClassMetrics, class_metrics
+from ipa_energy.comparing.class_metrics import ClassMetrics, class_metrics, seen_of
 from ipa_energy.comparing.forecast_scores import ForecastScore, forecast_scores
 from ipa_energy.records import Quality, joined_meters, weakest_quality
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.runlog.reader import Run
 from ipa_energy.runlog.step import IPA_TERMS, Step
-from ipa_energy.serving.tally import LOG_RESOLUTION_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,9 +175,8 @@ def _sites(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
 
 def metrics(run: Run) -> RunMetrics:
     """The figures of a run as far as it got."""
-    seen = _outcome(run)
+    seen = seen_of(run)
     served, total, failed = seen.answered, seen.total, seen.failed
-    attained = seen.in_sla / total if total else math.nan
     if total == 0:
         served = total = _offered(run)
     idle_j, dynamic_j = _joules(run, "idle_j"), _joules(run, "dynamic_j")
@@ -194,7 +192,7 @@ def metrics(run: Run) -> RunMetrics:
         failed=failed,
         duration_s=run.duration_s,
         latency_sla_s=run.info.latency_sla_s,
-        sla_attainment=attained,
+        sla_attainment=seen.sla_attainment,
         latency_p50_s=seen.latency_p50_s,
         latency_p99_s=seen.latency_p99_s,
         latency_mean_s=seen.latency_mean_s,
@@ -246,48 +244,6 @@ def metrics(run: Run) -> RunMetrics:
         energy_sla_attainment=_mean(
             np.array([step.in_energy_sla for step in run.steps], dtype=np.float64)
         ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    """What became of a run's requests."""
-
-    total: int
-    answered: int
-    failed: int
-    in_sla: int
-    latency_p50_s: float
-    latency_p99_s: float
-    latency_mean_s: float
-
-
-def _outcome(run: Run) -> _Outcome:
-    """By their times, or as the log has counted them."""
-    tally, requests = run.tally, run.requests
-    if tally is not None:
-        return _Outcome(
-            total=len(tally),
-            answered=tally.answered,
-            failed=tally.failed,
-            in_sla=tally.in_sla,
-            latency_p50_s=tally.percentile_s(50),
-            latency_p99_s=tally.percentile_s(99),
-            latency_mean_s=tally.latency_sum_s / tally.answered if tally.answered else math.nan,
-        )
-    answered = requests.dropped_at < 0
-    latency_s = (requests.done_s - requests.sending_s)[answered]
-    sla_s = run.info.sla_s(requests)
-    limit_s = np.broadcast_to(math.inf if sla_s is None else sla_s, answered.shape)
-    within = latency_s <= limit_s[answered] + LOG_RESOLUTION_S
-    return _Outcome(
-        total=len(requests),
-        answered=int(answered.sum()),
-        failed=int(requests.failed.sum()),
-        in_sla=int(within.sum()),
-        latency_p50_s=_percentile(latency_s, 50),
-        latency_p99_s=_percentile(latency_s, 99),
-        latency_mean_s=_mean(latency_s),
     )
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 from ipa_energy.comparing.carbon_table import IN_CARBON_TABLE, carbon_table
-from ipa_energy.comparing.class_table import class_table
+from ipa_energy.comparing.class_metrics import ClassMetrics
 from ipa_energy.comparing.comparison import Comparison, relative
 from ipa_energy.comparing.forecast_scores import forecast_table
-from ipa_energy.comparing.hull import Saving
 from ipa_energy.comparing.metrics import RunMetrics
+from ipa_energy.comparing.saving_tables import grams_yardstick_table, share_table, yardstick_table
 from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.tables import (
-    DASH,
     Cell,
     Head,
     Row,
     Table,
-    Value,
     fixed,
     percent,
     points,
@@ -32,6 +31,7 @@ from ipa_energy.tables import (
 )
 
 Change = Callable[[float, float], str]
+Measured = RunMetrics | ClassMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,17 @@ class Column:
 
     Attributes:
         head: what it is.
-        value: a run's figure.
+        value: the figure of a run, or of a class of its requests.
         text: how it is written.
         change: the difference of two figures as text; None: none is shown.
     """
 
     head: Head
-    value: Callable[[RunMetrics], float]
+    value: Callable[[Any], float]
     text: Callable[[float], str]
     change: Change | None
 
-    def cell(self, run: RunMetrics, base: RunMetrics) -> Cell:
+    def cell(self, run: Measured, base: Measured) -> Cell:
         """A run's cell, with its difference to the run that it is held against."""
         value = self.value(run)
         note = ""
@@ -134,15 +134,17 @@ HINDSIGHT = (
 def tables_of(comparison: Comparison) -> list[Table]:
     """The runs, then what energy saves and what hindsight would have done where that is known."""
     found = [
-        run_table(comparison),
-        class_table(comparison),
-        yardstick_table(comparison),
-        grams_yardstick_table(comparison),
-        hindsight_table(comparison),
-        share_table(comparison),
-        carbon_table(comparison),
-        forecasts_of_runs(comparison),
+        *(run_table(comparison), class_table(comparison)),
+        *(yardstick_table(comparison), grams_yardstick_table(comparison)),
+        *hindsight_tables(comparison),
+        *(carbon_table(comparison), _forecasts(comparison)),
     ]
+    return [table for table in found if table is not None]
+
+
+def hindsight_tables(comparison: Comparison) -> list[Table]:
+    """Those of them that say what knowing the load would have done."""
+    found = (_hindsight_table(comparison), share_table(comparison))
     return [table for table in found if table is not None]
 
 
@@ -176,6 +178,53 @@ def _further(comparison: Comparison) -> list[Column]:
         *([PER_TOKEN] if any(run.joules_per_token > 0 for run in comparison.runs) else []),
         *(column(name) for name in names),
     ]
+
+
+_FOR_CLASSES = (
+    COLUMNS[0],
+    Column(
+        Head("share", "% of requests"),
+        attrgetter("share"),
+        lambda value: fixed(100 * value, 1),
+        None,
+    ),
+    COLUMNS[1],
+    Column(
+        Head("SLA", "s"),
+        lambda each: math.nan if each.latency_sla_s is None else each.latency_sla_s,
+        significant,
+        None,
+    ),
+    _column("accuracy", "", "accuracy", lambda value: fixed(value, 4), _in_points),
+    _column("p50", "s", "latency_p50_s", _seconds, None),
+    _column("p99", "s", "latency_p99_s", _seconds, None),
+    _column("requests", "", "requests", lambda value: fixed(value, 0), None),
+)
+
+
+def class_table(comparison: Comparison) -> Table | None:
+    """A row a run and class, held against the same class of the first run that has it."""
+    first: dict[str, ClassMetrics] = {}
+    rows = []
+    for index, run in enumerate(comparison.runs):
+        for each in run.classes:
+            base = first.setdefault(each.name, each)
+            cells = [column.cell(each, base) for column in _FOR_CLASSES]
+            rows.append(Row(f"{run.name}: {each.name}", cells, color=f"run{index}"))
+    if not rows:
+        return None
+    return Table(
+        "By class of requests",
+        "class",
+        [column.head for column in _FOR_CLASSES],
+        rows,
+        note="Each class is held to its own latency SLA where it has one. Accuracy is that of the"
+        " options that served it. A class has the joules of its own batches; idle and loading"
+        " joules are shared out by how long replicas worked for it, so that the classes' add up to"
+        " all joules.",
+        notes_as="  vs first",
+        together=3,
+    )
 
 
 def _has_own_hindsight(comparison: Comparison) -> bool:
@@ -221,7 +270,7 @@ def _row(
     return Row(run.name, cells, detail=run.detail or "", color=color, muted=muted)
 
 
-def hindsight_table(comparison: Comparison) -> Table | None:
+def _hindsight_table(comparison: Comparison) -> Table | None:
     """The baselines of many runs, each with its differences to its own run; None for few runs."""
     if not _has_own_hindsight(comparison):
         return None
@@ -243,150 +292,7 @@ def hindsight_table(comparison: Comparison) -> Table | None:
     )
 
 
-def share_table(comparison: Comparison) -> Table | None:
-    """What each run got of what was possible, a row a run; None if nobody asked."""
-    colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
-    if not comparison.shares:
-        return None
-
-    def in_percent(value: float) -> Cell:
-        return Cell(fixed(100 * value, 1), key=None if math.isnan(value) else 100 * value)
-
-    rows = [
-        Row(
-            name,
-            [
-                in_percent(told.of_hindsight),
-                in_percent(told.of_bound),
-                told.objective,
-                told.first_objective,
-                told.static_objective,
-                told.hindsight_objective,
-                told.bound,
-                told.missed_j,
-            ],
-            color=colors.get(name, ""),
-        )
-        for name, told in comparison.shares.items()
-    ]
-    heads = [
-        Head("got", "% of hindsight's gain"),
-        Head("of the bound's", "%"),
-        Head("objective", "of the run", 5),
-        Head("first run's", "", 5),
-        Head("best static", "", 5),
-        Head("hindsight", "", 5),
-        Head("bound", "", 5),
-        Head("missed", "J/request", 3),
-    ]
-    note = (
-        "The objective of each run as the whole run comes to it, at its own weights: joules and"
-        " core seconds that were spent, starting and draining replicas included; it says nothing of"
-        " lateness. Gains are over the first run. Nothing that answers as promptly exceeds the"
-        " bound. Missed: what the hindsight plan is better by, in joules at equal accuracy."
-    )
-    return Table(
-        "What knowing the load would have gained", "run", heads, rows, note=note, together=3
-    )
-
-
-def yardstick_table(comparison: Comparison) -> Table | None:
-    """What energy saves at equal accuracy and SLA attainment, a row a run; None if nobody asked."""
-    colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
-    rows = [_saving_row(name, saving, colors) for name, saving in comparison.savings.items()]
-    if not rows:
-        return None
-    return Table(
-        "What energy saves at equal accuracy and SLA attainment",
-        "run",
-        _saving_heads("energy", "J/request"),
-        rows,
-        note="Least without: the joules, at the accuracy of the run, of the best mixture of runs of"
-        " the same pipeline with no energy in the objective, at other weights and with IPA's"
-        " baselines, that answer as many requests in time, half a point less at most (the hull"
-        " without energy; means"
-        " over the seeds of arrivals). A saving is what no other weight gives.",
-        together=3,
-    )
-
-
-def grams_yardstick_table(comparison: Comparison) -> Table | None:
-    """The same in grams, of runs with carbon in their objective; None without any."""
-    colors = {run.name: f"run{index}" for index, run in enumerate(comparison.runs)}
-    rows = [
-        _saving_row(name, against, colors, [Cell(rival)])
-        for name, saving in comparison.savings.items()
-        if saving.grams is not None
-        for rival, against in {
-            "the best other weights": saving.grams,
-            **saving.grams.rivals,
-        }.items()
-    ]
-    if not rows:
-        return None
-    return Table(
-        "What carbon saves at equal accuracy and SLA attainment",
-        "run",
-        [Head("against"), *_saving_heads("carbon", "g/million requests")],
-        rows,
-        note="As above, in grams. The best other weights: those without energy and constant weights"
-        " of energy, so that what is left is what knowing the hour's intensity is worth. The least"
-        " joules: the grams of whatever mixture of these needs least joules. Plans that never"
-        " change are made for the busiest interval, and for somewhat less and more, at each weight"
-        " of energy."
-        " The same grams for every request: the budget as a cap on each. A forecast that is true"
-        " is one that nobody has.",
-        together=4,
-    )
-
-
-def _saving_heads(what: str, unit: str) -> list[Head]:
-    return [
-        Head(f"with {what}", unit),
-        Head("least without", unit),
-        Head("saving", "%"),
-        Head("range", "over the seeds, %"),
-        Head("seeds"),
-        Head("accuracy"),
-        Head("in SLA", "at least, %"),
-    ]
-
-
-def _saving_row(
-    name: str, saving: Saving, colors: Mapping[str, str], before: Sequence[Cell] = ()
-) -> Row:
-    known = [at for at, value in enumerate(saving.savings) if not math.isnan(value)]
-    cells: list[Cell | Value]
-    if not known:
-        reason = "no weights without energy reach this accuracy"
-        if before:
-            reason = "none of them is as accurate and as punctual"
-        cells = [*before, Cell(DASH, reason=reason), *[None] * 6]
-        return Row(name, cells, color=colors.get(name, ""))
-
-    def mean(values: Iterable[float]) -> float:
-        found = list(values)
-        return sum(found) / len(found)
-
-    outcomes = [saving.outcomes[at] for at in known]
-    span = f"{fixed(100 * saving.least, 1)} to {fixed(100 * saving.most, 1)}"
-    cells = [
-        *before,
-        mean(outcome.joules_per_request for outcome in outcomes),
-        mean(saving.least_joules[at] for at in known),
-        Cell(fixed(100 * saving.mean, 1), key=100 * saving.mean),
-        Cell(span, key=100 * saving.least),
-        len(known),
-        Cell(fixed(mean(outcome.accuracy for outcome in outcomes), 4), key=outcomes[0].accuracy),
-        Cell(
-            fixed(100 * min(saving.attainments), 1),
-            key=100 * min(saving.attainments),
-        ),
-    ]
-    return Row(name, cells, color=colors.get(name, ""))
-
-
-def forecasts_of_runs(comparison: Comparison) -> Table | None:
+def _forecasts(comparison: Comparison) -> Table | None:
     """How good the runs' forecasts were; None if none of them logged any."""
     return forecast_table({run.name: run.forecasts for run in comparison.runs})
 

@@ -37,17 +37,19 @@ from ipa_energy.config.fields import (
     UnusedKeys,
     optional,
 )
-from ipa_energy.config.kubernetes import KubernetesConfig
 from ipa_energy.config.sections import (
+    DEFAULT_BATCH_TIMEOUT_S,
     GpusConfig,
+    KubernetesConfig,
+    NodeConfig,
     Reconfiguration,
     ReconfigurationConfig,
     RequestClassConfig,
+    StageConfig,
     classes_of,
     wrong_shares,
 )
 from ipa_energy.config.source import KeyPath
-from ipa_energy.config.stage_config import DEFAULT_BATCH_TIMEOUT_S, NodeConfig, StageConfig
 from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
 from ipa_energy.gpu_partitions import KINDS, GpuPool
 from ipa_energy.records import EnergyRisk, RequestClass

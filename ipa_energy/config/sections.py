@@ -1,22 +1,30 @@
-"""Smaller keys of a pipeline YAML that hold keys: GPUs, times of changes, classes of requests."""
+"""Keys of a pipeline YAML that hold keys: servers, GPUs, times of changes, classes, a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ipa_energy.config.fields import (
+    HttpUrl,
     Name,
     NonNegative,
     OneOf,
     Positive,
     PositiveInteger,
+    QuotedBoolean,
+    QuotedNonNegative,
+    QuotedPositive,
+    QuotedPositiveInteger,
     Sequence,
     StrictModel,
+    Text,
     optional,
+    unused,
 )
 from ipa_energy.gpu_partitions import KINDS, GpuPool, Partition, partitions_of
 from ipa_energy.records import RequestClass
@@ -109,3 +117,119 @@ def wrong_shares(classes: Iterable[RequestClass]) -> str | None:
     if not shares or abs(sum(shares) - 1) <= SHARES_ROOM:
         return None
     return f"the shares of request_classes add up to {sum(shares):g}"
+
+
+DEFAULT_BATCH_TIMEOUT_S = 1.0
+"""IPA's ``max_batch_time: '1'``, the same in all of its files."""
+
+
+class UnusedNodeKeys(StrictModel):
+    """Keys of a node that only IPA's Kubernetes templates read."""
+
+    data_type: Text | None = unused("kind of input")
+    memory_request: Text | None = unused("memory of one replica, e.g. 4Gi")
+    use_threading: QuotedBoolean | None = unused("set the thread numbers in the container")
+    num_interop_threads: QuotedPositiveInteger | None = unused("torch inter-op threads")
+    num_threads: QuotedPositiveInteger | None = unused("torch intra-op threads")
+
+
+class NodeConfig(UnusedNodeKeys):
+    """One server of the pipeline."""
+
+    node_name: Name = Field(description="Name of the server; IPA's logs are keyed by it.")
+    model_variants: Text | None = optional(
+        None, "Variant at the start, if initial_active_model does not say."
+    )
+    max_batch_size: QuotedPositiveInteger | None = optional(
+        None, "Batch at the start, if initial_batch does not say."
+    )
+    max_batch_time: QuotedNonNegative | None = optional(
+        None, "Longest wait for a batch to fill, seconds; null: 1 s, as in IPA's files."
+    )
+    cpu_request: QuotedPositive | None = optional(
+        None, "Cores of a replica at the start, if initial_cpu_allocation is absent."
+    )
+    replicas: QuotedPositiveInteger | None = optional(
+        None, "Replicas at the start, if initial_replica does not say."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """What the YAML says of one stage.
+
+    Attributes:
+        name: task name, e.g. ``crop``; the profile's ``stage``.
+        node_name: name of its server, e.g. ``yolo``.
+        model_name: name of its model family in IPA's profiling.
+        initial_variant: what runs before the first decision; None: the YAML does not say.
+        initial_cpu_cores: cores of one replica then; None: the YAML does not say.
+        initial_replicas: replicas then.
+        initial_batch: batch size then; None: the YAML does not say.
+        batch_timeout_s: longest wait for a batch to fill.
+        requests_per_input: requests this stage sees for one request of the pipeline.
+    """
+
+    name: str
+    node_name: str
+    model_name: str
+    initial_variant: str | None
+    initial_cpu_cores: float | None
+    initial_replicas: int
+    initial_batch: int | None
+    batch_timeout_s: float
+    requests_per_input: float
+
+
+Quantity = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$",
+        json_schema_extra={"x-allowed": "an amount as Kubernetes writes it: 512Mi, 2Gi"},
+    ),
+]
+Namespace = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        max_length=63,
+        json_schema_extra={"x-allowed": "a name of lower-case letters, digits and -"},
+    ),
+]
+Labels = dict[Text, Text]
+
+
+class KubernetesConfig(StrictModel):
+    """What ``--backend kubernetes`` makes of a pipeline."""
+
+    namespace: Namespace | None = optional(
+        None, "Where everything is made; null: the kubeconfig's, or the pod's own."
+    )
+    rendering: Literal["deployments", "seldon"] = optional(
+        "deployments",
+        "Deployments, or IPA's SeldonDeployments, which need Seldon Core v1 in the cluster.",
+    )
+    server_image: Text = optional(
+        "ipa-energy-server:latest", "Image of the model servers (configs/kubernetes/images)."
+    )
+    router_image: Text = optional("ipa-energy-router:latest", "Image of the router.")
+    pull_secret: Name | None = optional(None, "Secret of the registry; null: none is needed.")
+    server_memory: Quantity = optional("2Gi", "Memory that one replica holds.")
+    router_cores: Positive = optional(
+        1, "Cores that the router holds, its load generator included."
+    )
+    router_memory: Quantity = optional("1Gi", "Memory that the router holds.")
+    node_selector: Labels = optional({}, "Labels of the nodes that anything may run on.")
+    hardware_nodes: dict[Text, Labels] = optional(
+        {}, "Hardware of the profile: labels of the nodes that have it."
+    )
+    resources: dict[Text, Text] = optional(
+        {},
+        "Resource of the profile: its name in the cluster. gpu is nvidia.com/gpu and mig-1g.10gb"
+        " is nvidia.com/mig-1g.10gb unless this says otherwise.",
+    )
+    prometheus_url: HttpUrl | None = optional(
+        None,
+        "Prometheus that scrapes Kepler and DCGM, as seen by whoever decides; null: joules are"
+        " estimated from how long replicas were busy.",
+    )

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ipa_energy.comparing import RunMetrics, metrics
-from ipa_energy.comparing.hindsight_share import HindsightShare
+from ipa_energy.comparing.hull import HindsightShare
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import Experiment, experiment_of, run_experiment
 from ipa_energy.frontier.courses import Course, Outturn, outturn

@@ -44,6 +44,7 @@ from ipa_energy.tradeoff.energy_added import (
     OnlyEnergy,
     count_only_energy,
     hypervolume_of,
+    yardstick_of,
 )
 from ipa_energy.tradeoff.named_configurations import NamedConfiguration, Skipped, with_replicas
 from ipa_energy.tradeoff.plan_map import (
@@ -68,7 +69,6 @@ from ipa_energy.tradeoff.trials import (
     columns_of,
     run_points,
 )
-from ipa_energy.tradeoff.yardstick import yardstick_of
 
 
 @dataclass(frozen=True, slots=True)

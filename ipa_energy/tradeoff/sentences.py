@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from ipa_energy.records import Quality
 from ipa_energy.tables import counted, share, signed
 from ipa_energy.tradeoff.correlation import ENERGY, HELD_FIXED, Correlation
+from ipa_energy.tradeoff.energy_added import NOTHING, HeldPlan
 from ipa_energy.tradeoff.plan_map import MapRow
 from ipa_energy.tradeoff.prices import ACCURACY_SHARE, Exchange, Given, Move, Offer, ShadowPrice
 from ipa_energy.tradeoff.robustness import Robustness
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.study import Case, Study
-from ipa_energy.tradeoff.yardstick import NOTHING, HeldPlan
 
 ON_TIME = 0.99
 """Share inside the SLA from which a configuration is said to keep it."""

@@ -26,12 +26,11 @@ from typing import Any
 
 from ipa_energy.records import Quality
 from ipa_energy.tradeoff.correlation import Correlation
-from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy
+from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy, Yardstick
 from ipa_energy.tradeoff.named_configurations import Skipped
 from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow, PlanMap
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.trials import Point
-from ipa_energy.tradeoff.yardstick import Yardstick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,14 +27,13 @@ from ipa_energy.tables import (
     wrapped,
 )
 from ipa_energy.tradeoff.correlation import Correlation
-from ipa_energy.tradeoff.energy_added import Hypervolume, OnlyEnergy
+from ipa_energy.tradeoff.energy_added import HeldPlan, Hypervolume, OnlyEnergy, Yardstick
 from ipa_energy.tradeoff.plan_map import HardwareComparison, MapRow, PlanMap, Segment
 from ipa_energy.tradeoff.prices import Exchange, Offer
 from ipa_energy.tradeoff.sensitivity import Sensitivity
 from ipa_energy.tradeoff.sentences import TRADE_OFF_BOX, feasible_words, sensitivity_sentences
 from ipa_energy.tradeoff.study import Case, Study
 from ipa_energy.tradeoff.trials import Estimate, Point
-from ipa_energy.tradeoff.yardstick import HeldPlan, Yardstick
 
 WIDTH = 100
 """Columns at which sentences wrap on a terminal."""

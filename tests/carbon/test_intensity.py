@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ipa_energy.carbon.intensity import IntensitySeries
-from ipa_energy.carbon.published import Reading, read_intensity
-from ipa_energy.carbon.synthetic import (
+from ipa_energy.carbon.intensity import (
     DAILY,
     NOISE,
     PERSISTENCE,
     WEEKEND,
+    IntensitySeries,
     synthetic_intensity,
 )
+from ipa_energy.carbon.published import Reading, read_intensity
 from ipa_energy.errors import ConfigError
 
 MIDNIGHT_S = 1_681_689_600.0  # 2023-04-17 00:00 UTC

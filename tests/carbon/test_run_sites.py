@@ -26,8 +26,7 @@ from ipa_energy.optimizer.solve import solve
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.planning.sites import at_sites, capacity_of
 from ipa_energy.records import Stage
-from ipa_energy.report.carbon_figure import carbon_figures
-from ipa_energy.report.compare_page import drawn_runs
+from ipa_energy.report.compare_page import carbon_figures, drawn_runs
 from ipa_energy.report.figure import Line
 from ipa_energy.report.page import setting_text
 

@@ -13,7 +13,7 @@ from seeds import seeds
 
 from ipa_energy.cli import main
 from ipa_energy.comparing import metrics
-from ipa_energy.comparing.hindsight_share import HindsightShare
+from ipa_energy.comparing.hull import HindsightShare
 from ipa_energy.experiment import Experiment, load_experiment, run_experiment
 from ipa_energy.frontier.courses import Course, outturn
 from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth

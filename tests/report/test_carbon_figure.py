@@ -12,8 +12,7 @@ import pytest
 
 from ipa_energy.comparing import compare, metrics
 from ipa_energy.experiment import load_experiment, run_experiment
-from ipa_energy.report.carbon_figure import carbon_figures
-from ipa_energy.report.compare_page import drawn_runs
+from ipa_energy.report.compare_page import carbon_figures, drawn_runs
 from ipa_energy.report.figure import Bars, Line, csv_of
 from ipa_energy.report.run_series import Drawn, segments
 

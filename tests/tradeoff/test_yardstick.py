@@ -13,7 +13,7 @@ from small_programs import every_plan, random_small_program
 
 from ipa_energy.cli import main
 from ipa_energy.comparing.hull import Outcome, hull_of
-from ipa_energy.tradeoff.yardstick import corners
+from ipa_energy.tradeoff.energy_added import corners
 
 
 @pytest.mark.parametrize("seed", seeds(12))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ipa_energy.config.kubernetes import KubernetesConfig
+from ipa_energy.config.sections import KubernetesConfig
 from ipa_energy.errors import (
     ConfigError,
     GiveUpError,

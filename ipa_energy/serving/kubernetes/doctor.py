@@ -8,7 +8,7 @@ from decimal import Decimal
 from http import HTTPStatus
 from typing import Literal
 
-from ipa_energy.config.kubernetes import KubernetesConfig
+from ipa_energy.config.sections import KubernetesConfig
 from ipa_energy.errors import ConfigError, GiveUpError, IpaEnergyError
 from ipa_energy.meters.prometheus.exporters import dcgm_meter, kepler_meter
 from ipa_energy.meters.prometheus.server import PrometheusServer

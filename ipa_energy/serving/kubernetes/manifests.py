@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from ipa_energy.config.kubernetes import KubernetesConfig
+from ipa_energy.config.sections import KubernetesConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.pipeline_models import OPENMP
 from ipa_energy.records import Allocation, Option

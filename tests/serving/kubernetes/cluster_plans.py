@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from option_maker import make_option
 
-from ipa_energy.config.kubernetes import KubernetesConfig
+from ipa_energy.config.sections import KubernetesConfig
 from ipa_energy.records import EVERY_CLASS, Option, Part
 from ipa_energy.serving.deployment import DeployedStage, Deployment
 from ipa_energy.serving.kubernetes.manifests import Model, Rendering

@@ -9,7 +9,7 @@ from cluster_plans import plan, stage
 from standin_cluster.api_server import ApiServer
 
 from ipa_energy.cli import main
-from ipa_energy.config.kubernetes import KubernetesConfig
+from ipa_energy.config.sections import KubernetesConfig
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
 from ipa_energy.serving.kubernetes.doctor import checks, is_fit
 
