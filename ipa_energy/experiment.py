@@ -23,7 +23,7 @@ from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.follower import Schedule
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.planning.policies import program_for
-from ipa_energy.records import AT_SITE, Allocation, joined_meters
+from ipa_energy.records import AT_SITE, Allocation
 from ipa_energy.registries import BACKENDS, QUANTITIES, Serves, named
 from ipa_energy.runlog import Interval, Run, RunInfo, RunInMemory, RunLog, Totals, read_run
 from ipa_energy.runlog.folder import CONFIG_FILE, PROFILE_FILE, WORKLOAD_FILE
@@ -514,8 +514,6 @@ def settings_of(config: PipelineConfig, keys: Sequence[str]) -> dict[str, Any]:
 
 def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
     planner, config = experiment.planner, experiment.planner.config
-    options = [option for stage in planner.stages for option in stage.options]
-    meters = sorted({option.provenance.meter for option in options if option.provenance})
     planned = planner.planned
     return RunInfo(
         name=name,
@@ -532,11 +530,11 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         },
         backend=backend,
         seed=config.seed,
-        meter=joined_meters(meters) or None,
-        quality="estimated" if meters else None,
+        meter=planner.meter,
+        quality="estimated" if planner.meter else None,
         workload=experiment.workload.name,
         profile=planner.profile_path.name,
-        hardware="+".join(sorted({option.hardware for option in options})),
+        hardware=planner.hardware,
         settings={
             **settings_of(config, SETTINGS_LOGGED),
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
@@ -553,11 +551,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
                 else {}
             ),
         },
-        versions={
-            "ipa-energy": ipa_energy.__version__,
-            "python": platform.python_version(),
-            **_installed(VERSIONS_OF),
-        },
+        versions=versions_of(VERSIONS_OF),
     )
 
 
@@ -572,9 +566,9 @@ def _logged_classes(config: PipelineConfig) -> dict[str, dict[str, float]]:
     }
 
 
-def _installed(packages: Iterable[str]) -> dict[str, str]:
-    """Package → version, of those that are installed: some come with an extra."""
-    versions = {}
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Program → version: ours, Python's, and of the packages that are installed."""
+    versions = {"ipa-energy": ipa_energy.__version__, "python": platform.python_version()}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)

@@ -15,7 +15,7 @@ from ipa_energy.experiment import Experiment, check_feasible
 from ipa_energy.frontier.sweep import cached_sweep, least_accuracy
 from ipa_energy.frontier.weightings import Weighting, with_energy, without_energy
 from ipa_energy.planning.sites import require_one_place
-from ipa_energy.records import Quality, joined_meters, joules_from, notice_of
+from ipa_energy.records import Quality, joules_from, notice_of
 from ipa_energy.tables import Head, Row, Table, Value, counted, percent, share
 
 ROWS = 12
@@ -200,18 +200,16 @@ def frontier_of(
     )
     least = least_accuracy(experiment)
     ran_below = [one for one in (*without, *added) if one.accuracy < least]
-    options = [option for stage in planner.stages for option in stage.options]
-    meters = sorted({option.provenance.meter for option in options if option.provenance})
     return Frontier(
         pipeline=planner.config.pipeline_name,
         workload=experiment.workload.name,
         attainment=attainment,
         # A simulation measures nothing: joules of measured entries are estimates of a run's.
-        quality="estimated" if meters else None,
+        quality="estimated" if planner.meter else None,
         without=tuple(one for one in without if one.accuracy >= least),
         added=tuple(one for one in added if one.accuracy >= least),
         seeds=tuple(seeds),
-        meter=joined_meters(meters) or None,
+        meter=planner.meter,
         below_floor=None if planner.config.accuracy_floor is None else len(ran_below),
     )
 

@@ -60,6 +60,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -190,12 +191,24 @@ class Problem:
             found.append(amount(columns, replicas, stage, self.moment))
         return tuple(found)
 
+    def with_penalty(self, columns: Sequence[Floats], alpha: float | None = None) -> Problem:
+        """The same with other penalties, one array a stage, and another weight of the accuracy."""
+        stages = tuple(
+            replace(candidates, penalty=column)
+            for candidates, column in zip(self.stages, columns, strict=True)
+        )
+        settings = self.settings if alpha is None else replace(self.settings, alpha=alpha)
+        return replace(self, stages=stages, settings=settings)
+
+    def accuracy_of(self, choice: Sequence[int]) -> float:
+        """A of a choice."""
+        picked = zip(self.stages, choice, strict=True)
+        return self.combined_accuracy([float(each.accuracy[at]) for each, at in picked])
+
     def worth(self, choice: Sequence[int]) -> float:
         """The objective (6) of a choice."""
-        picked = list(zip(self.stages, choice, strict=True))
-        scores = [float(candidates.accuracy[at]) for candidates, at in picked]
-        penalty = sum(float(candidates.penalty[at]) for candidates, at in picked)
-        return self.settings.alpha * self.combined_accuracy(scores) - penalty
+        penalty = total_of([candidates.penalty for candidates in self.stages], choice)
+        return self.settings.alpha * self.accuracy_of(choice) - penalty
 
     def combined_accuracy(self, scores: Sequence[float]) -> float:
         """A of equation (6) from one score a stage."""
@@ -204,6 +217,11 @@ class Problem:
     def is_empty(self) -> bool:
         """True if some stage has no candidate left, so that no solver need be asked."""
         return any(len(candidates) == 0 for candidates in self.stages)
+
+
+def total_of(columns: Sequence[Floats], choice: Sequence[int]) -> float:
+    """What a choice has of an amount, of which there is one array a stage."""
+    return sum(float(column[at]) for column, at in zip(columns, choice, strict=True))
 
 
 def combine_accuracy(scores: Sequence[float], method: AccuracyMethod) -> float:
@@ -306,6 +324,10 @@ class Program:
             StageColumns(stage, rule, settings)
             for stage, rule in zip(self.stages, self.rules, strict=True)
         )
+
+    def under(self, **changed: Any) -> Program:
+        """The same under settings of which some are changed; fields of :class:`Settings`."""
+        return Program(self.stages, replace(self.settings, **changed), self.rules)
 
     def at(self, moment: Moment | float) -> Problem:
         """The program at a moment, or at pipeline requests per second.

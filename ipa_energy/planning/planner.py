@@ -18,7 +18,7 @@ from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program
 from ipa_energy.planning.sites import at_sites
 from ipa_energy.planning.stages import stages_from_rows
 from ipa_energy.profile_table.profile_csv import check_joules, read_profile
-from ipa_energy.records import Stage
+from ipa_energy.records import Option, Quality, Stage, joined_meters, weakest_quality
 from ipa_energy.serving.deployment import Deployment
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,33 @@ class Planner:
     def program(self) -> Program:
         """The integer program, load still open."""
         return self.planned.program
+
+    @property
+    def options(self) -> list[Option]:
+        """Every option of every stage."""
+        return [option for stage in self.stages for option in stage.options]
+
+    @property
+    def has_energy(self) -> bool:
+        """True if every option has joules."""
+        return all(option.has_energy for option in self.options)
+
+    @property
+    def meter(self) -> str | None:
+        """Meters behind the profile's joules, joined by ``+``; None without energy."""
+        meters = {option.provenance.meter for option in self.options if option.provenance}
+        return joined_meters(sorted(meters)) or None
+
+    @property
+    def quality(self) -> Quality | None:
+        """The weakest quality of the joules; None if any option has none."""
+        qualities = [option.provenance.quality for option in self.options if option.provenance]
+        return weakest_quality(qualities) if self.has_energy else None
+
+    @property
+    def hardware(self) -> str:
+        """What the profile was measured on, joined by ``+``."""
+        return "+".join(sorted({option.hardware for option in self.options}))
 
     def program_of(self, stages: Sequence[Stage]) -> Program:
         """The same program of the same options with other joules."""

@@ -15,17 +15,14 @@ Nothing is written before (3), and no figure is kept without its reason where it
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 from tqdm import tqdm
 
-import ipa_energy
 from ipa_energy.errors import ConfigError, InfeasibleError
-from ipa_energy.experiment import OBJECTIVE_SETTINGS, settings_of
+from ipa_energy.experiment import OBJECTIVE_SETTINGS, settings_of, versions_of
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.front import FrontTooLargeError, pareto_front
 from ipa_energy.optimizer.plan import Plan
@@ -50,13 +47,10 @@ from ipa_energy.tradeoff.named_configurations import NamedConfiguration, Skipped
 from ipa_energy.tradeoff.plan_map import (
     MapRow,
     compare_hardware,
-    has_energy,
     loads_to_map,
     map_row,
-    meter_of,
     plan_map,
     profile_names,
-    quality_of,
 )
 from ipa_energy.tradeoff.plan_space import RULE, Space, selected, space_of
 from ipa_energy.tradeoff.sensitivity import Sensitivity, analyse
@@ -142,19 +136,19 @@ def mixed_plans(planner: Planner, load: StudyLoad) -> list[tuple[Plan, str]]:
     settings = program.settings
     if not settings.mix:
         return []
-    wanted = [("best mix at the weights given", settings)]
-    if has_energy(planner.stages):
-        free = replace(settings, alpha=0.0, beta=0.0, gamma=0.0, weights={}, energy_weight=1.0)
-        floors = [each for each in MIX_FLOORS if each > 0]
-        for share in floors:
+    wanted = [("best mix at the weights given", program)]
+    if planner.has_energy:
+        for share in MIX_FLOORS:
             floor = accuracy_between(planner.stages, settings.accuracy_method, share)
             if floor > (settings.accuracy_floor or -math.inf):
                 why = f"least energy at an accuracy of {floor:.4g}, mixed"
-                wanted.append((why, replace(free, accuracy_floor=floor)))
+                free = {"alpha": 0.0, "beta": 0.0, "gamma": 0.0, "weights": {}}
+                asked = program.under(**free, energy_weight=1.0, accuracy_floor=floor)
+                wanted.append((why, asked))
     found: dict[str, tuple[Plan, str]] = {}
     shown = _without_energy_weight(planner)
     for why, asked in wanted:
-        best = solve(Program(program.stages, asked, program.rules).at(load.loads), method).plans
+        best = solve(asked.at(load.loads), method).plans
         if best and any(stage.is_wide for stage in best[0].stages):
             picks = zip(program.stages, best[0].stages, strict=True)
             parts = [(stage, chosen.parts) for stage, chosen in picks]
@@ -169,10 +163,7 @@ MIX_FLOORS = (0.5, 0.75, 0.25, 0.9)
 
 def _one_option(program: Program) -> Program:
     """The same with one option a stage."""
-    settings = program.settings
-    if not settings.mix:
-        return program
-    return Program(program.stages, replace(settings, mix=False), program.rules)
+    return program.under(mix=False) if program.settings.mix else program
 
 
 def _not_mixing(planner: Planner) -> Planner:
@@ -360,7 +351,7 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
     study = Study(
         pipeline=planner.config.pipeline_name,
         profile=profile_names([each.profile_path for each in question.planners])[0],
-        hardware="+".join(sorted({o.hardware for stage in planner.stages for o in stage.options})),
+        hardware=planner.hardware,
         backend=question.backend,
         seed=planner.config.seed,
         trials=question.trials,
@@ -369,30 +360,22 @@ def conduct(question: Question, *, show_progress: bool = False) -> Study:
             **settings_of(planner.config, SETTINGS_SHOWN),
             "latency_sla_s": planner.planned.latency_sla_s,
         },
-        meter=meter_of(planner.stages),
-        quality=quality_of(planner.stages),
+        meter=planner.meter,
+        quality=planner.quality,
         cases=tuple(cases),
-        plan_map=plan_map(program, mapped, conductor.options)
-        if has_energy(planner.stages)
-        else None,
+        plan_map=plan_map(program, mapped, conductor.options) if planner.has_energy else None,
         hardware_comparison=compare_hardware(question.planners, loads, weight)
         if is_compared
         else None,
         sensitivity=dict(_sensitivity(question, cases)) if question.sensitivity else {},
         warnings=(*warnings, *conductor.warnings),
-        versions={
-            "ipa-energy": ipa_energy.__version__,
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in VERSIONS_OF},
-        },
+        versions=versions_of(VERSIONS_OF),
     )
     return replace(study, answer=answer_of(study))
 
 
 def _without_energy_weight(planner: Planner) -> Program:
-    program = planner.program
-    settings = replace(program.settings, energy_weight=0.0)
-    return Program(program.stages, settings, program.rules)
+    return planner.program.under(energy_weight=0.0)
 
 
 class _Conductor:
@@ -410,7 +393,7 @@ class _Conductor:
 
     def __init__(self, question: Question, ran: Callable[[], object], serving: Planner) -> None:
         self._question, self._ran, self._serving = question, ran, serving
-        self._energy = has_energy(question.planner.stages)
+        self._energy = question.planner.has_energy
         self.options: dict[str, int] = {}
         self.warnings: list[str] = []
 
@@ -458,8 +441,7 @@ class _Conductor:
         program, found = _without_energy_weight(self._question.planner), {}
         for name in program.settings.weights:
             weights = {**program.settings.weights, name: 0.0}
-            settings = replace(program.settings, weights=weights)
-            without = Program(program.stages, settings, program.rules).at(setting.problem.moment)
+            without = program.under(weights=weights).at(setting.problem.moment)
             found[name] = map_row(without, {}, name)
         return found
 

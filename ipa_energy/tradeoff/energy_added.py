@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from ipa_energy.optimizer.dominance import hypervolume, pareto_points
 from ipa_energy.optimizer.front import EQUAL_RTOL, Front
 from ipa_energy.optimizer.plan import Choice, Plan
 from ipa_energy.optimizer.plan_building import build_plan
-from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.problem import Problem, total_of
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.supported import supported
 from ipa_energy.optimizer.ties import settled
@@ -404,20 +404,13 @@ def corners(problem: Problem, penalty: Sequence[Floats]) -> list[Plan]:
     """Every plan that maximises ``alpha·A − P`` for some alpha, by rising accuracy."""
     if not all(map(len, penalty)):  # some stage has nothing that carries the load
         return []
-    stages = tuple(
-        replace(stage, penalty=column)
-        for stage, column in zip(problem.stages, penalty, strict=True)
-    )
 
     def best(alpha: float) -> Choice | None:
-        settings = replace(problem.settings, alpha=alpha)
-        found = settled(replace(problem, stages=stages, settings=settings), pareto.solve)
+        found = settled(problem.with_penalty(penalty, alpha), pareto.solve)
         return found[0] if found else None
 
     def worth(choice: Choice) -> tuple[float, float]:
-        parts = list(zip(stages, choice, strict=True))
-        accuracy = problem.combined_accuracy([float(s.accuracy[at]) for s, at in parts])
-        return accuracy, sum(float(s.penalty[at]) for s, at in parts)
+        return problem.accuracy_of(choice), total_of(penalty, choice)
 
     def between(left: Choice, right: Choice) -> list[Choice]:
         (low, cheap), (high, dear) = worth(left), worth(right)

@@ -16,10 +16,9 @@ The line for ever larger weights is that of the plan with the least *E*, and amo
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,13 @@ from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.conflict import find_conflict
 from ipa_energy.optimizer.plan import Choice, Plan
 from ipa_energy.optimizer.plan_building import build_plan
-from ipa_energy.optimizer.problem import Problem, Program
+from ipa_energy.optimizer.problem import Problem, Program, total_of
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Cap
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.optimizer.ties import settled
 from ipa_energy.planning.planner import Planner
-from ipa_energy.records import Quality, Stage, joined_meters, weakest_quality
+from ipa_energy.records import Quality
 from ipa_energy.tradeoff.plan_space import best_of
 
 ENERGY = "joules_per_request"
@@ -90,11 +89,9 @@ def _between(
         return []
     # A plan of equal gain and less energy crosses at 0, up to rounding to its left.
     weight = max(0.0, (left.gain - right.gain) / (left.energy - right.energy))
-    stages = tuple(
-        dataclasses.replace(candidates, penalty=candidates.penalty + weight * column)
-        for candidates, column in zip(problem.stages, columns, strict=True)
-    )
-    choice = pareto.solve(dataclasses.replace(problem, stages=stages))[0]
+    pairs = zip(problem.stages, columns, strict=True)
+    penalty = [candidates.penalty + weight * column for candidates, column in pairs]
+    choice = pareto.solve(problem.with_penalty(penalty))[0]
     middle = _line(problem, columns, choice)
     room = TOLERANCE * max(1.0, abs(left.gain), weight * abs(left.energy))
     better = middle.at(weight) - max(left.at(weight), right.at(weight)) > room
@@ -116,26 +113,19 @@ def most_frugal(problem: Problem, quantity: str = ENERGY) -> Choice | None:
     if least is None:
         return None
     penalty = [candidates.penalty for candidates in problem.stages]
-    most = Cap("least", _total(columns, least) * (1 + TOLERANCE), quantity, "", "a least amount")
+    most = Cap("least", total_of(columns, least) * (1 + TOLERANCE), quantity, "", "a least amount")
     caps = (*(cap for cap in problem.caps if cap.quantity != quantity), most)
     return best_of(problem, penalty, alpha=problem.settings.alpha, caps=caps) or least
 
 
 def _line(problem: Problem, columns: Sequence[Floats], choice: Choice) -> Line:
-    scores = [float(c.accuracy[at]) for c, at in zip(problem.stages, choice, strict=True)]
-    penalty = _total([candidates.penalty for candidates in problem.stages], choice)
-    gain = problem.settings.alpha * problem.combined_accuracy(scores) - penalty
-    return Line(choice, gain, _total(columns, choice))
+    return Line(choice, problem.worth(choice), total_of(columns, choice))
 
 
 def _term(problem: Problem, quantity: str) -> Sequence[Floats]:
     """What a weight on a quantity multiplies: of energy joules or watts, as the settings say."""
     counted = problem.settings.energy_metric if quantity == ENERGY else quantity
     return problem.columns(counted)
-
-
-def _total(columns: Sequence[Floats], choice: Choice) -> float:
-    return sum(float(column[at]) for column, at in zip(columns, choice, strict=True))
 
 
 def _without_points(lines: list[tuple[float, Line]]) -> list[tuple[float, Line]]:
@@ -326,25 +316,6 @@ def loads_to_map(loads_rps: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({*map(float, range(step, highest + 1, step)), 1.0, *loads_rps}))
 
 
-def has_energy(stages: Sequence[Stage]) -> bool:
-    """True if every option of every stage has joules."""
-    return all(option.has_energy for stage in stages for option in stage.options)
-
-
-def meter_of(stages: Sequence[Stage]) -> str | None:
-    """The meters behind the joules, joined by ``+``; None without energy."""
-    options = [option for stage in stages for option in stage.options]
-    return joined_meters(sorted({o.provenance.meter for o in options if o.provenance})) or None
-
-
-def quality_of(stages: Sequence[Stage]) -> Quality | None:
-    """The weakest quality of the joules; None if any option has none."""
-    if not has_energy(stages):
-        return None
-    options = [option for stage in stages for option in stage.options]
-    return weakest_quality([o.provenance.quality for o in options if o.provenance])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profiled:
     """One of the profiles that are compared.
@@ -437,13 +408,12 @@ def profile_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _profiled(name: str, planner: Planner) -> Profiled:
-    options = [option for stage in planner.stages for option in stage.options]
     return Profiled(
         profile=name,
-        hardware="+".join(sorted({option.hardware for option in options})),
-        meter=meter_of(planner.stages),
-        quality=quality_of(planner.stages),
-        options=len(options),
+        hardware=planner.hardware,
+        meter=planner.meter,
+        quality=planner.quality,
+        options=len(planner.options),
         latency_sla_s=planner.planned.latency_sla_s,
     )
 
@@ -458,11 +428,11 @@ def _pick(name: str, planner: Planner, loads: Moment, weight: float) -> Pick:
             reason=reason,
         )
 
-    if weight > 0 and not has_energy(planner.stages):
+    if weight > 0 and not planner.has_energy:
         return picked(None, "no energy in the profile")
-    program = planner.program
-    weighted = replace(program.settings, energy_weight=weight if math.isfinite(weight) else 0.0)
-    problem = Program(program.stages, weighted, program.rules).at(loads)
+    problem = planner.program.under(energy_weight=weight if math.isfinite(weight) else 0.0).at(
+        loads
+    )
     if math.isfinite(weight):
         result = solve(problem)
         return picked(result.best) if result.plans else picked(None, str(result.conflict))

@@ -31,7 +31,7 @@ from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.front import farthest_points, reserved_cores
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.plan_building import build_plan
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem, total_of
 from ipa_energy.optimizer.settings import Cap
 from ipa_energy.optimizer.ties import TIE_RTOL, ordered
 
@@ -221,12 +221,7 @@ def best_of(
         alpha: weight of the accuracy.
         caps: other limits; None for the problem's.
     """
-    stages = tuple(
-        dataclasses.replace(candidates, penalty=column)
-        for candidates, column in zip(problem.stages, penalty, strict=True)
-    )
-    settings = dataclasses.replace(problem.settings, alpha=alpha)
-    changed = dataclasses.replace(problem, stages=stages, settings=settings)
+    changed = problem.with_penalty(penalty, alpha)
     found = pareto.solve(changed if caps is None else dataclasses.replace(changed, caps=caps))
     return found[0] if found else None
 
@@ -257,14 +252,12 @@ class PlanFigures:
 
 def figures_of(problem: Problem, choice: Choice) -> PlanFigures:
     """The figures of a choice; the accuracies are the raw ones of the profile."""
-    parts = list(zip(problem.stages, choice, strict=True))
-    cores = sum(float(reserved_cores(candidates)[at]) for candidates, at in parts)
     plan = build_plan(problem, choice)
     return PlanFigures(
         label=plan.label,
         accuracy=plan.accuracy_raw,
-        cost_cores=cores,
-        latency_s=latency_s(problem, choice),
+        cost_cores=total_of([reserved_cores(stage) for stage in problem.stages], choice),
+        latency_s=amount(problem, choice, "latency_s"),
         joules_per_request=joules(problem, choice),
         objective=problem.worth(choice),
         amounts={name: amount(problem, choice, name) for name in further_quantities(problem)},
@@ -273,13 +266,7 @@ def figures_of(problem: Problem, choice: Choice) -> PlanFigures:
 
 def amount(problem: Problem, choice: Choice, quantity: str) -> float:
     """What a choice has of a quantity; NaN for joules without energy in the profile."""
-    columns = problem.columns(quantity)
-    return sum(float(column[at]) for column, at in zip(columns, choice, strict=True))
-
-
-def latency_s(problem: Problem, choice: Choice) -> float:
-    """Left side of (4)."""
-    return amount(problem, choice, "latency_s")
+    return total_of(problem.columns(quantity), choice)
 
 
 def joules(problem: Problem, choice: Choice) -> float:

@@ -133,11 +133,7 @@ def exchanges_of(front: Front, inside: Front, reference: PlanFigures) -> Exchang
         reference: the chosen plan.
     """
     prices = _Prices(front)
-    at = {
-        "accuracy": reference.accuracy,
-        "latency_s": reference.latency_s,
-        "cost_cores": reference.cost_cores,
-    }
+    at = np.array([-reference.accuracy, reference.latency_s, reference.cost_cores])
     spent = reference.joules_per_request
     nothing = prices.cheapest(prices.worse_by(at) <= prices.room)
     free = prices.offer(nothing, spent, 0.0)
@@ -152,11 +148,16 @@ def exchanges_of(front: Front, inside: Front, reference: PlanFigures) -> Exchang
 _GIVEN: tuple[Given, ...] = ("accuracy", "latency_s", "cost_cores")
 
 
-def amount_of(given: Given, at: dict[str, float]) -> float:
+def _amount_of(given: Given, at: Floats) -> float:
     """:data:`ACCURACY_SHARE` of the accuracy, :data:`LATENCY_S` or :data:`CORES`."""
     if given == "accuracy":
-        return ACCURACY_SHARE * abs(at["accuracy"])
+        return ACCURACY_SHARE * abs(float(at[0]))
     return LATENCY_S if given == "latency_s" else CORES
+
+
+def _losses(front: Front) -> Floats:
+    """(F, 3) in the order of :data:`_GIVEN`, less is better."""
+    return np.stack([-front.accuracy, front.latency_s, front.cost_cores], axis=1)
 
 
 class _Prices:
@@ -164,15 +165,14 @@ class _Prices:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._losses = np.stack([-front.accuracy, front.latency_s, front.cost_cores], axis=1)
+        self._losses = _losses(front)
         self.joules = front.joules_per_request
         self.room = _EQUAL_RTOL * np.maximum(np.abs(self._losses).max(axis=0), 1e-300)
         self.joules_room = _EQUAL_RTOL * float(np.abs(self.joules).max())
 
-    def worse_by(self, at: dict[str, float]) -> Floats:
-        """(F, 3) how much worse each point is than a reference."""
-        reference = np.array([-at["accuracy"], at["latency_s"], at["cost_cores"]])
-        return np.asarray(self._losses - reference)
+    def worse_by(self, at: Floats) -> Floats:
+        """(F, 3) how much worse each point is than a reference with these losses."""
+        return np.asarray(self._losses - at)
 
     def cheapest(self, allowed: npt.NDArray[np.bool_]) -> int | None:
         """The point of least joules among those allowed in all three columns."""
@@ -190,13 +190,13 @@ class _Prices:
             latency_s=float(self._front.latency_s[index]),
         )
 
-    def exchange(self, given: Given, at: dict[str, float], spent: float, floor: float) -> Exchange:
+    def exchange(self, given: Given, at: Floats, spent: float, floor: float) -> Exchange:
         """From one reference of ``spent`` joules, of which all above ``floor`` are free to save."""
         column = _GIVEN.index(given)
         worse = self.worse_by(at)
         others = worse <= self.room
         others[:, column] = True
-        amount = amount_of(given, at)
+        amount = _amount_of(given, at)
         cheaper = np.flatnonzero(others.all(axis=1) & (self.joules < floor - self.joules_room))
         by_amount = cheaper[np.lexsort((self.joules[cheaper], worse[cheaper, column]))]
         by_joules = cheaper[np.lexsort((worse[cheaper, column], self.joules[cheaper]))]
@@ -215,33 +215,20 @@ class _Prices:
             most=head(by_joules),
         )
 
-    def saved(self, given: Given, at: dict[str, float], spent: float) -> float:
+    def saved(self, given: Given, at: Floats, spent: float) -> float:
         """Joules saved for the amount from a reference of ``spent`` joules."""
         column = _GIVEN.index(given)
         limit = self.room.copy()
-        limit[column] += amount_of(given, at)
+        limit[column] += _amount_of(given, at)
         allowed = (self.worse_by(at) <= limit).all(axis=1)
         least = float(self.joules[allowed].min()) if allowed.any() else spent
         return spent - least if spent - least > self.joules_room else 0.0
 
 
 def _along(prices: _Prices, references: Front, given: Given) -> AlongFront:
-    saved = np.array(
-        [
-            prices.saved(
-                given,
-                {"accuracy": accuracy, "latency_s": latency_s, "cost_cores": cores},
-                spent,
-            )
-            for accuracy, latency_s, cores, spent in zip(
-                references.accuracy.tolist(),
-                references.latency_s.tolist(),
-                references.cost_cores.tolist(),
-                references.joules_per_request.tolist(),
-                strict=True,
-            )
-        ]
-    )
+    spent_j = references.joules_per_request.tolist()
+    pairs = zip(_losses(references), spent_j, strict=True)
+    saved = np.array([prices.saved(given, at, spent) for at, spent in pairs])
     found = saved[saved > 0]
     return AlongFront(
         given=given,

@@ -32,6 +32,7 @@ from ipa_energy.optimizer.problem import (
     CONSTRAINT_RTOL,
     Candidates,
     Problem,
+    total_of,
     within,
 )
 from ipa_energy.records import Option
@@ -201,8 +202,8 @@ def _gain(problem: Problem, choice: Choice) -> float:
     weight = problem.settings.energy_weight * energy_scale(problem)
     if weight == 0:
         return problem.worth(choice)
-    joules = sum(float(c.energy_j[at]) for c, at in zip(problem.stages, choice, strict=True))
-    return problem.worth(choice) + weight * joules
+    spent_j = total_of([candidates.energy_j for candidates in problem.stages], choice)
+    return problem.worth(choice) + weight * spent_j
 
 
 def _with_energy(problem: Problem, energy_j: Sequence[Floats]) -> Problem:

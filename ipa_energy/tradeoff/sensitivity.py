@@ -165,9 +165,8 @@ def analyse_program(
 
 def _raw_program(program: Program) -> tuple[Program, bool]:
     """The program with raw accuracies, if they can be combined as it combines them."""
-    settings = dataclasses.replace(program.settings, normalize_accuracy=False)
     try:
-        return Program(program.stages, settings, program.rules), True
+        return program.under(normalize_accuracy=False), True
     except ConfigError:
         return program, False
 
@@ -179,8 +178,7 @@ def _fronts(program: Program, loads: Moment) -> tuple[Front, Front]:
     """
     sla_s = program.settings.latency_sla_s
     looser = None if sla_s is None else sla_s + LATENCY_S
-    settings = dataclasses.replace(program.settings, latency_sla_s=looser)
-    whole = pareto_front(Program(program.stages, settings, program.rules).at(loads))
+    whole = pareto_front(program.under(latency_sla_s=looser).at(loads))
     kept = [at for at, used_s in enumerate(whole.latency_s.tolist()) if within(used_s, sla_s)]
     inside = whole.select(np.array(kept, dtype=np.intp))
     return whole, dataclasses.replace(inside, full_size=len(inside))
