@@ -20,7 +20,7 @@ import numpy as np
 from ipa_energy.energy import joules_per_request
 from ipa_energy.records import Allocation, Option, Stage
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
-from ipa_energy.serving.observed import StageJoules
+from ipa_energy.serving.observed import StageJoules, option_name
 from ipa_energy.serving.served import Served
 
 LEAST_REQUESTS = 5
@@ -46,72 +46,76 @@ def stage_joules(
     length_s = served.end_s - served.start_s
     found = []
     for index, (stage, runs) in enumerate(zip(stages, running, strict=True)):
-        if runs.parts:
-            found += _of_parts(served, stage, runs, is_changing=stage.name in changing)
+        is_settled = stage.name not in changing
+        if not runs.parts:
+            requests, fill = _served_and_fill(served, index, stage.requests_per_input)
+            joules = float(served.idle_j[index]), float(served.dynamic_j[index])
+            found.append(
+                _of_window(
+                    stage,
+                    runs,
+                    joules,
+                    requests=requests,
+                    batch_fill=fill,
+                    length_s=length_s,
+                    is_clear=is_settled,
+                )
+            )
             continue
-        requests, fill = _served_and_fill(served, index, stage.requests_per_input)
-        load_rps = requests / length_s if length_s > 0 else 0.0
-        idle_j, dynamic_j = float(served.idle_j[index]), float(served.dynamic_j[index])
-        is_known = requests > 0
-        profiled_j = profiled_idle_j = math.nan
-        if is_known:
-            profiled_j, profiled_idle_j = profile_joules(
-                stage, runs, batch_fill=fill, load_rps=load_rps
+        servers = [option_name(lane.option) for lane in runs.lanes]
+        for lane, server in zip(runs.lanes, servers, strict=True):
+            mine = [s for s in served.replicas if (s.stage, s.option) == (stage.name, server)]
+            count, batches = sum(s.requests for s in mine), sum(s.batches for s in mine)
+            fill = count / batches if batches else math.nan
+            joules = sum(s.idle_j for s in mine), sum(s.dynamic_j for s in mine)
+            # Options that differ by their batch alone share what is charged.
+            is_clear = is_settled and servers.count(server) == 1
+            found.append(
+                _of_window(
+                    stage,
+                    lane,
+                    joules,
+                    requests=float(count),
+                    batch_fill=fill,
+                    length_s=length_s,
+                    is_clear=is_clear,
+                )
             )
-        found.append(
-            StageJoules(
-                stage=stage.name,
-                variant=runs.option.variant,
-                allocation=runs.option.allocation.label,
-                requests=requests,
-                load_rps=load_rps,
-                batch_fill=fill,
-                live_j=(idle_j + dynamic_j) / requests if is_known else math.nan,
-                profile_j=profiled_j,
-                live_idle_j=idle_j / requests if is_known else math.nan,
-                profile_idle_j=profiled_idle_j,
-                is_clean=requests >= LEAST_REQUESTS and stage.name not in changing,
-            )
-        )
     return tuple(found)
 
 
-def _of_parts(
-    served: Served, stage: Stage, runs: DeployedStage, *, is_changing: bool
-) -> list[StageJoules]:
-    """Each option of a stage that runs several at once, by what its replicas were charged with."""
-    length_s = served.end_s - served.start_s
-    found = []
-    servers = [(lane.option.variant, lane.option.allocation) for lane in runs.lanes]
-    for lane, server in zip(runs.lanes, servers, strict=True):
-        label = f"{server[0]} {server[1].label}"
-        mine = [s for s in served.replicas if (s.stage, s.option) == (stage.name, label)]
-        requests, batches = sum(s.requests for s in mine), sum(s.batches for s in mine)
-        profiled_j = profiled_idle_j = math.nan
-        if requests and length_s > 0:
+def _of_window(
+    stage: Stage,
+    runs: DeployedStage,
+    joules: tuple[float, float],
+    *,
+    requests: float,
+    batch_fill: float,
+    length_s: float,
+    is_clear: bool,
+) -> StageJoules:
+    """What an option of a stage took, by what its replicas were charged with, idle and dynamic."""
+    load_rps = requests / length_s if length_s > 0 else 0.0
+    profiled_j = profiled_idle_j = live_j = live_idle_j = math.nan
+    if requests:
+        live_j, live_idle_j = sum(joules) / requests, joules[0] / requests
+        if length_s > 0:
             profiled_j, profiled_idle_j = profile_joules(
-                stage, lane, batch_fill=requests / batches, load_rps=requests / length_s
+                stage, runs, batch_fill=batch_fill, load_rps=load_rps
             )
-        idle_j, dynamic_j = sum(s.idle_j for s in mine), sum(s.dynamic_j for s in mine)
-        found.append(
-            StageJoules(
-                stage=stage.name,
-                variant=lane.option.variant,
-                allocation=lane.option.allocation.label,
-                requests=float(requests),
-                load_rps=requests / length_s if length_s > 0 else 0.0,
-                batch_fill=requests / batches if batches else math.nan,
-                live_j=(idle_j + dynamic_j) / requests if requests else math.nan,
-                profile_j=profiled_j,
-                live_idle_j=idle_j / requests if requests else math.nan,
-                profile_idle_j=profiled_idle_j,
-                # Options that differ by their batch alone share what is charged.
-                is_clean=requests >= LEAST_REQUESTS
-                and not is_changing
-                and servers.count(server) == 1,
-            )
-        )
-    return found
+    return StageJoules(
+        stage=stage.name,
+        variant=runs.option.variant,
+        allocation=runs.option.allocation.label,
+        requests=requests,
+        load_rps=load_rps,
+        batch_fill=batch_fill,
+        live_j=live_j,
+        profile_j=profiled_j,
+        live_idle_j=live_idle_j,
+        profile_idle_j=profiled_idle_j,
+        is_clean=requests >= LEAST_REQUESTS and is_clear,
+    )
 
 
 def profile_joules(

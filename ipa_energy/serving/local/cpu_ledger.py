@@ -19,6 +19,9 @@ from ipa_energy.serving.local.machine_meter import ESTIMATE, Price, Prices
 from ipa_energy.serving.local.replica_set import Member, ReplicaSet
 from ipa_energy.serving.observed import Spent, option_name
 
+SUMS = ("idle_j", "dynamic_j", "core_s", "embodied_g")
+"""What a :class:`Sample` has of each stage."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -75,10 +78,7 @@ class CpuLedger:
         self._seen_cpu_s: dict[str, float] = {}
         self._seen_served: dict[str, tuple[int, int]] = {}
         self._seen_beside_s = {name: used_s() for name, used_s in self._overhead.items()}
-        self._core_s = [0.0] * len(sets)
-        self._embodied_g = [0.0] * len(sets)
-        self._idle_j = [0.0] * len(sets)
-        self._dynamic_j = [0.0] * len(sets)
+        self._sums = {name: [0.0] * len(sets) for name in SUMS}
         self._overhead_j = dict.fromkeys(self._overhead, 0.0)
         self._machine_j: float | None = None
         self._spent: dict[str, Spent] = {}
@@ -126,15 +126,12 @@ class CpuLedger:
             self._machine_j = (self._machine_j or 0.0) + price.machine_j
         return Sample(
             now_s,
-            tuple(self._idle_j),
-            tuple(self._dynamic_j),
-            tuple(self._core_s),
-            dict(self._overhead_j),
-            price.meter,
-            price.quality,
-            price.j_per_cpu_s,
-            self._machine_j,
-            tuple(self._embodied_g),
+            **{name: tuple(sums) for name, sums in self._sums.items()},
+            overhead_j=dict(self._overhead_j),
+            meter=price.meter,
+            quality=price.quality,
+            j_per_cpu_s=price.j_per_cpu_s,
+            machine_j=self._machine_j,
         )
 
     def _new_s(self, member: Member) -> float:
@@ -145,31 +142,19 @@ class CpuLedger:
         self._seen_cpu_s[member.name] = self._seen_cpu_s.get(member.name, 0.0) + new_s
         since_s = max(self._last_s, member.process.started_s)
         held_s = max(0.0, until_s - since_s)
-        core_s = held_s * member.option.cpu_cores
+        option, stage = member.option, self._sets[index].queue.stage
+        core_s = held_s * option.cpu_cores
         idle_j, dynamic_j = core_s * price.idle_w_per_core, new_s * price.j_per_cpu_s
-        self._core_s[index] += core_s
-        self._embodied_g[index] += held_s / 3600 * member.option.embodied_g_per_hour
-        self._idle_j[index] += idle_j
-        self._dynamic_j[index] += dynamic_j
-        option = member.option
-        key = (self._sets[index].queue.stage, option.variant, price.meter, price.quality)
+        embodied_g = held_s / 3600 * option.embodied_g_per_hour
+        for name, more in zip(SUMS, (idle_j, dynamic_j, core_s, embodied_g), strict=True):
+            self._sums[name][index] += more
+        key = (stage, option.variant, price.meter, price.quality)
         so_far_j = self.by_variant.get(key, (0.0, 0.0))
         self.by_variant[key] = (so_far_j[0] + idle_j, so_far_j[1] + dynamic_j)
-        before = self._spent.get(member.name) or Spent(
-            self._sets[index].queue.stage,
-            option_name(option),
-            member.name,
-            0.0,
-            0.0,
-            0.0,
-        )
         seen = self._seen_served.get(member.name, (0, 0))
         self._seen_served[member.name] = (member.requests, member.batches)
-        self._spent[member.name] = replace(
-            before,
-            idle_j=before.idle_j + idle_j,
-            dynamic_j=before.dynamic_j + dynamic_j,
-            cpu_s=before.cpu_s + new_s,
-            requests=before.requests + member.requests - seen[0],
-            batches=before.batches + member.batches - seen[1],
-        )
+        answered = member.requests - seen[0], member.batches - seen[1]
+        what = (stage, option_name(option), member.name)
+        spent = Spent(*what, idle_j, dynamic_j, new_s, *answered)
+        before = self._spent.get(member.name)
+        self._spent[member.name] = spent if before is None else before + spent

@@ -16,7 +16,7 @@ import asyncio
 import math
 import time
 from collections import Counter as Counts
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -55,8 +55,8 @@ REQUEST_TIMEOUT_S = 5.0
 Family = CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily | HistogramMetricFamily
 
 
-class Exporter:
-    """A registry of its own, and what serves it.
+class Exporter(Collector):
+    """A registry of its own, what serves it, and what is read from the plane when somebody asks.
 
     Args:
         pipeline: label of every series.
@@ -83,47 +83,42 @@ class Exporter:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.cpu_s = 0.0
         self.registry = CollectorRegistry()
+        self._slas = {"latency_sla_seconds": latency_sla_s, "energy_sla_joules": energy_sla_j}
         self._sla_s = math.inf if latency_sla_s is None else latency_sla_s
-        self._live = _Live(pipeline, sets, ledger, meter)
-        self._live.slas = {"latency": latency_sla_s, "energy": energy_sla_j}
-        self._pipeline = pipeline
+        self._pipeline, self._sets, self._ledger, self._meter = pipeline, sets, ledger, meter
         self._stages = [fleet.queue.stage for fleet in sets]
+        self._figures: AdapterFigures | None = None
+        self._samples: list[Sample] = []
         self._server: asyncio.Server | None = None
-        named = ("pipeline",)
-        self._requests = Counter(
-            f"{PREFIX}_requests",
-            "Requests that left the pipeline.",
-            (*named, "outcome"),
-            registry=self.registry,
-        )
+        self._requests = self._counter("requests", "Requests that left the pipeline.", "outcome")
         for outcome in OUTCOMES:
             self._requests.labels(pipeline, outcome)
-        self._stage_requests = Counter(
-            f"{PREFIX}_stage_requests",
-            "Requests that a stage served.",
-            (*named, "stage"),
-            registry=self.registry,
-        )
+        told = "Requests that a stage served."
+        self._stage_requests = self._counter("stage_requests", told, "stage")
         for stage in self._stages:
             self._stage_requests.labels(pipeline, stage)
-        self._duration = Histogram(
-            f"{PREFIX}_request_duration_seconds",
+        self._duration = self._histogram(
+            "request_duration_seconds",
             "From a request's arrival at the router to its answer.",
-            named,
-            buckets=latency_buckets_s(latency_sla_s),
-            registry=self.registry,
-        ).labels(pipeline)
-        self._decision = Histogram(
-            f"{PREFIX}_decision_duration_seconds",
-            "Prediction, optimisation and choice of a plan.",
-            named,
-            buckets=DECISION_BUCKETS_S,
-            registry=self.registry,
-        ).labels(pipeline)
-        self._decisions = Counter(
-            f"{PREFIX}_decisions", "Decisions.", (*named, "status"), registry=self.registry
+            latency_buckets_s(latency_sla_s),
         )
-        self.registry.register(self._live)
+        self._decision = self._histogram(
+            "decision_duration_seconds",
+            "Prediction, optimisation and choice of a plan.",
+            DECISION_BUCKETS_S,
+        )
+        self._decisions = self._counter("decisions", "Decisions.", "status")
+        self.registry.register(self)
+
+    def _counter(self, name: str, help_text: str, label: str) -> Counter:
+        labels = ("pipeline", label)
+        return Counter(f"{PREFIX}_{name}", help_text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str, buckets: Sequence[float]) -> Histogram:
+        made = Histogram(
+            f"{PREFIX}_{name}", help_text, ("pipeline",), buckets=buckets, registry=self.registry
+        )
+        return made.labels(self._pipeline)
 
     def left(self, trip: Trip) -> None:
         """A request has left the pipeline."""
@@ -139,12 +134,13 @@ class Exporter:
                 self._stage_requests.labels(self._pipeline, stage).inc()
 
     def sampled(self, sample: Sample) -> None:
-        """The ledger was looked at."""
-        self._live.sampled(sample)
+        """The ledger was looked at: keep the last two, whose difference is power."""
+        if not self._samples or sample.at_s - self._samples[-1].at_s > 0.1:
+            self._samples = [*self._samples[-1:], sample]
 
     def told(self, figures: AdapterFigures) -> None:
         """The decider knows more."""
-        self._live.figures = figures
+        self._figures = figures
         if figures.status is not None:
             self._decisions.labels(self._pipeline, figures.status).inc()
             if not math.isnan(figures.decision_s):
@@ -200,44 +196,10 @@ class Exporter:
         head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         return f"{head}Connection: close\r\n\r\n".encode() + (b"" if method == "HEAD" else body)
 
-
-def latency_buckets_s(sla_s: float | None) -> tuple[float, ...]:
-    """Bounds of the latency histogram: the SLA itself, parts and multiples of it, and usual ones.
-
-    The usual ones stop where those of the SLA begin, so that there are few.
-    """
-    if sla_s is None:
-        return LATENCY_BUCKETS_S
-    around = [ratio * sla_s for ratio in SLA_RATIOS]
-    below = [bound for bound in LATENCY_BUCKETS_S if bound < around[0]]
-    above = [bound for bound in LATENCY_BUCKETS_S if bound > around[-1]]
-    return tuple(sorted({*below, *around, *above}))
-
-
-class _Live(Collector):
-    """What is read from the plane when somebody asks."""
-
-    def __init__(
-        self, pipeline: str, sets: Sequence[ReplicaSet], ledger: CpuLedger, meter: str
-    ) -> None:
-        self.figures: AdapterFigures | None = None
-        self.slas: Mapping[str, float | None] = {}
-        self._pipeline, self._sets, self._ledger, self._meter = pipeline, sets, ledger, meter
-        self._samples: list[Sample] = []
-
-    def sampled(self, sample: Sample) -> None:
-        """Keep the last two, whose difference is power."""
-        if not self._samples or sample.at_s - self._samples[-1].at_s > 0.1:
-            self._samples = [*self._samples[-1:], sample]
-
     def collect(self) -> Iterable[Family]:
         """Every family; those that nobody knows anything of are left out."""
-        families = [
-            *self._joules(),
-            *self._replicas(),
-            *self._slas(),
-            *(self._told(self.figures) if self.figures else ()),
-        ]
+        families = [*self._joules(), *self._replicas(), *self._limits()]
+        families += self._told(self._figures) if self._figures else ()
         version = {"version": ipa_energy.__version__}
         build = InfoMetricFamily(f"{PREFIX}_build", "Version of ipa-energy.", value=version)
         return [family for family in (*families, build) if family.samples]
@@ -245,24 +207,24 @@ class _Live(Collector):
     def _gauge(self, name: str, help_text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"{PREFIX}_{name}", help_text, labels=("pipeline", *labels))
 
+    def _count(self, name: str, help_text: str, *labels: str) -> CounterMetricFamily:
+        return CounterMetricFamily(f"{PREFIX}_{name}", help_text, labels=("pipeline", *labels))
+
     def _add(self, family: Any, labels: Sequence[str], value: float) -> None:
         if not math.isnan(value):
             family.add_metric((self._pipeline, *labels), value)
 
     def _joules(self) -> Iterable[Family]:
-        joules = CounterMetricFamily(
-            f"{PREFIX}_stage_joules",
+        joules = self._count(
+            "stage_joules",
             "Joules of a stage's replicas: idle while they exist, dynamic above that.",
-            labels=("pipeline", "stage", "variant", "kind", "meter", "quality"),
+            *("stage", "variant", "kind", "meter", "quality"),
         )
         for (stage, variant, meter, quality), spent in self._ledger.by_variant.items():
             for kind, value in zip(("idle", "dynamic"), spent, strict=True):
                 self._add(joules, (stage, variant, kind, meter, quality), value)
-        overhead = CounterMetricFamily(
-            f"{PREFIX}_overhead_joules",
-            "Joules above idle of what serves beside the stages, in none of theirs.",
-            labels=("pipeline", "part"),
-        )
+        beside = "Joules above idle of what serves beside the stages, in none of theirs."
+        overhead = self._count("overhead_joules", beside, "part")
         power = self._gauge("stage_power_watts", "Power of a stage's replicas.", "stage", "kind")
         up = self._gauge("meter_up", "1 while the meter of the machine gives figures.", "meter")
         if self._samples:
@@ -284,11 +246,7 @@ class _Live(Collector):
         queue = self._gauge("queue_requests", "Requests that wait.", "stage")
         found = self._gauge("replicas", "Replicas by what they do.", "stage", "variant", "state")
         cores = self._gauge("cores", "Cores that replicas hold.", "stage")
-        failed = CounterMetricFamily(
-            f"{PREFIX}_replica_failures",
-            "Replicas that ended unasked.",
-            labels=("pipeline", "stage"),
-        )
+        failed = self._count("replica_failures", "Replicas that ended unasked.", "stage")
         for fleet in self._sets:
             stage = fleet.queue.stage
             self._add(queue, (stage,), len(fleet.queue))
@@ -303,14 +261,13 @@ class _Live(Collector):
             self._add(cores, (stage,), held)
         return queue, found, cores, failed
 
-    def _slas(self) -> Iterable[Family]:
-        latency = self._gauge("latency_sla_seconds", "Limit of a request's latency.")
-        energy = self._gauge("energy_sla_joules", "Limit of a request's joules.")
-        for family, name in ((latency, "latency"), (energy, "energy")):
-            value = self.slas.get(name)
+    def _limits(self) -> Iterable[Family]:
+        for name, of in (("latency_sla_seconds", "latency"), ("energy_sla_joules", "joules")):
+            family = self._gauge(name, f"Limit of a request's {of}.")
+            value = self._slas[name]
             if value is not None:
                 self._add(family, (), value)
-        return latency, energy
+            yield family
 
     def _told(self, figures: AdapterFigures) -> Iterable[Family]:
         single = (
@@ -350,3 +307,16 @@ class _Live(Collector):
             self._add(expected, labels, seen.profile_j)
             self._add(live, labels, seen.live_j)
         yield from (objective, scale, expected, live)
+
+
+def latency_buckets_s(sla_s: float | None) -> tuple[float, ...]:
+    """Bounds of the latency histogram: the SLA itself, parts and multiples of it, and usual ones.
+
+    The usual ones stop where those of the SLA begin, so that there are few.
+    """
+    if sla_s is None:
+        return LATENCY_BUCKETS_S
+    around = [ratio * sla_s for ratio in SLA_RATIOS]
+    below = [bound for bound in LATENCY_BUCKETS_S if bound < around[0]]
+    above = [bound for bound in LATENCY_BUCKETS_S if bound > around[-1]]
+    return tuple(sorted({*below, *around, *above}))

@@ -129,15 +129,14 @@ class EnergyLedger:
         meters: frozenset[str] | None = frozenset()
         loading_j = embodied_g = 0.0
         for index, ledger in enumerate(self._stages):
-            since_s = np.array([entry.since_s for entry in ledger.holding])
+            since_s, power_w, cores, loading_w, embodied = (
+                np.array([getattr(entry, name) for entry in ledger.holding])
+                for name in ("since_s", "power_w", "cores", "loading_w", "embodied_g_per_h")
+            )
             until_s = np.append(since_s[1:], end_s)
-            power_w = np.array([entry.power_w for entry in ledger.holding])
-            loading_w = np.array([entry.loading_w for entry in ledger.holding])
-            cores = np.array([entry.cores for entry in ledger.holding])
             length_s = until_s - since_s.clip(min=start_s)
             real = length_s > 0
             idle_j[index] = (power_w[real] * length_s[real]).sum()
-            embodied = np.array([entry.embodied_g_per_h for entry in ledger.holding])
             embodied_g += float((embodied[real] * length_s[real]).sum()) / 3600.0
             energy_j += integrals(since_s, until_s, power_w, edges_s)
             core_seconds += integrals(since_s, until_s, cores, edges_s)

@@ -15,16 +15,16 @@ idle watts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.records import Option, Stage
-from ipa_energy.serving.deployment import Deployment, Told
-from ipa_energy.serving.load import ClassesOfRequests
+from ipa_energy.serving.deployment import Deployment
 from ipa_energy.serving.simulated.energy_ledger import held
 from ipa_energy.serving.simulated.replicas import Fleet
 from ipa_energy.serving.simulated.simulation import COMPLETE, WAKE, Lane, Simulation, Station
@@ -49,16 +49,10 @@ class IpaSimulation(Simulation):
     """Batch by batch, each replica with a line of its own.
 
     Args:
-        stages: the pipeline.
-        deployment: what runs, ready, at time 0.
+        stages, deployment, rest: as of the simulation of a central queue. Of sites there are none:
+            IPA's queues are in one place.
         at_random: True if batches go to any replica; else in turn.
         seed: of service times, and of the replicas that get batches.
-        drop_limit_s: requests older than this are dropped when their batch closes.
-        reconfiguration_s: time until new replicas serve.
-        batch_timeout_s: one a stage.
-        classes: of the requests; None where nobody tells them apart.
-        delays_s: of sites, of which there are none: IPA's queues are in one place.
-        moments: as of the simulation of a central queue.
     """
 
     def __init__(
@@ -68,25 +62,10 @@ class IpaSimulation(Simulation):
         *,
         at_random: bool,
         seed: int,
-        drop_limit_s: float,
-        reconfiguration_s: Told,
-        batch_timeout_s: Sequence[float | None],
-        classes: ClassesOfRequests | None = None,
-        delays_s: Mapping[str, float] | None = None,
-        moments: bool = True,
+        **rest: Any,
     ) -> None:
         _require_one_option(deployment)
-        super().__init__(
-            stages,
-            deployment,
-            seed=seed,
-            drop_limit_s=drop_limit_s,
-            reconfiguration_s=reconfiguration_s,
-            batch_timeout_s=batch_timeout_s,
-            classes=classes,
-            delays_s=delays_s,
-            moments=moments,
-        )
+        super().__init__(stages, deployment, seed=seed, **rest)
         self._lines: list[dict[Fleet, list[Line]]] = [{} for _ in stages]
         self._turn = [0] * len(stages)
         self._staying: list[list[tuple[Option, float]]] = [[] for _ in stages]
@@ -111,10 +90,8 @@ class IpaSimulation(Simulation):
             open_ = [line for line in lines if not line.closed]
             staying = fleet.free + fleet.busy - fleet.stopping
             lines += [Line() for _ in range(staying - len(open_))]
-            surplus = len(open_) - staying
-            for line in sorted(open_, key=lambda one: (one.busy, len(one.waiting)))[
-                : max(0, surplus)
-            ]:
+            idle_first = sorted(open_, key=lambda one: (one.busy, len(one.waiting)))
+            for line in idle_first[: max(0, len(open_) - staying)]:
                 line.closed = True
                 if not line.busy:
                     self._gone(station, fleet, line, now_s)
@@ -173,14 +150,7 @@ class IpaSimulation(Simulation):
         done = partial(self._done, station, fleet, line, batch)
         self._at(end_s, COMPLETE, station, done)
 
-    def _done(
-        self,
-        station: Station,
-        fleet: Fleet,
-        line: Line,
-        batch: Batch,
-        now_s: float,
-    ) -> None:
+    def _done(self, station: Station, fleet: Fleet, line: Line, batch: Batch, now_s: float) -> None:
         """A batch is done: its replica takes the next one of its line, waits, or stops."""
         self._go_on(station, *batch, now_s)
         if line.waiting:

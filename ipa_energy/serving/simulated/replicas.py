@@ -284,6 +284,7 @@ class Replicas:
         reconfiguration_s: time to start; None: see
             :func:`~ipa_energy.serving.deployment.ready_after_s`.
         kinds: names of the classes of requests; empty where nobody tells them apart.
+        is_running: False for an option that does not run yet: :meth:`retarget` starts it.
 
     Attributes:
         serving: the fleet that takes batches now.
@@ -295,26 +296,15 @@ class Replicas:
         profiles: BatchProfiles,
         reconfiguration_s: Told = None,
         kinds: Sequence[str] = (),
+        *,
+        is_running: bool = True,
     ) -> None:
         self._profiles, self._kinds = profiles, kinds
         self._reconfiguration_s = reconfiguration_s
         self.serving = self._new_fleet(deployed)
-        self.serving.free = deployed.replicas
+        self.serving.free = deployed.replicas if is_running else 0
         self._upcoming: Fleet | None = None
         self._draining: list[Fleet] = []
-
-    @classmethod
-    def none_yet(
-        cls,
-        deployed: DeployedStage,
-        profiles: BatchProfiles,
-        reconfiguration_s: Told = None,
-        kinds: Sequence[str] = (),
-    ) -> Replicas:
-        """Those of an option that does not run yet: :meth:`retarget` starts them."""
-        found = cls(deployed, profiles, reconfiguration_s, kinds)
-        found.serving.free = 0
-        return found
 
     @property
     def target(self) -> Option:

@@ -199,22 +199,20 @@ class Station:
         pairs: list[tuple[Lane, DeployedStage, list[float]]] = []
         unmatched = []
         for each, share in wanted:  # who runs it already goes on
-            known = [
-                lane for lane in free if server_of(lane.replicas.target) == server_of(each.option)
-            ]
-            if known:
-                free.remove(known[0])
-                pairs.append((known[0], each, share))
-            else:
+            server = server_of(each.option)
+            known = next((one for one in free if server_of(one.replicas.target) == server), None)
+            if known is None:
                 unmatched.append((each, share))
+            else:
+                free.remove(known)
+                pairs.append((known, each, share))
+        alone = len(self.lanes) == len(wanted) == 1
         for each, share in unmatched:
-            alone = len(self.lanes) == len(wanted) == 1
             able = (lane for lane in free if self._can_take_over(each.option, lane, alone=alone))
             reused = next(able, None)
             if reused is not None:
                 free.remove(reused)
-            lane = reused or self._new_lane(each)
-            pairs.append((lane, each, share))
+            pairs.append((reused or self._new_lane(each), each, share))
         starting = []
         smaller = []
         for lane, each, _ in pairs:
@@ -260,8 +258,9 @@ class Station:
         )
 
     def _new_lane(self, deployed: DeployedStage) -> Lane:
-        replicas = Replicas.none_yet(deployed, self._profiles, self._told_s, self.class_names)
-        self.lanes.append(self._lane(replicas, [0.0] * max(1, len(self.class_names))))
+        names = self.class_names
+        replicas = Replicas(deployed, self._profiles, self._told_s, names, is_running=False)
+        self.lanes.append(self._lane(replicas, [0.0] * max(1, len(names))))
         return self.lanes[-1]
 
     def _lane(self, replicas: Replicas, shares: Sequence[float]) -> Lane:
@@ -397,39 +396,27 @@ class Simulation:
     def _enter(
         self, index: int, ids: list[int], sent_s: list[float], now_s: float, site: str = ""
     ) -> None:
-        """Requests come to stage ``index``, or to the end of the pipeline."""
+        """Requests come to stage ``index``, or to the end of the pipeline.
+
+        Where it splits them, their parts do; those that it gives none go on at once.
+        """
         if index == len(self._stations):
             self.log.leave(ids, now_s)
             return
         station = self._stations[index]
         if station.fan_out is not None:
-            ids, sent_s = self._spawn(station, station.fan_out, (ids, sent_s), now_s, site)
+            entries = list(zip(ids, sent_s, station.fan_out.spawn(ids), strict=True))
+            skipping = [(request, sent) for request, sent, count in entries if count == 0]
+            if skipping:
+                on, on_s = map(list, zip(*skipping, strict=True))
+                self._enter(index + 1, on, on_s, now_s, site)
+            ids = [request for request, _, count in entries for _ in range(count)]
+            sent_s = [sent for _, sent, count in entries for _ in range(count)]
         if ids:
             self._queued[index].add(ids, now_s)
             station.enter(ids, [now_s] * len(ids), sent_s, site)
             for lane in station.lanes:
                 self._dispatch(station, lane, now_s)
-
-    def _spawn(
-        self,
-        station: Station,
-        fan_out: FanOut,
-        entering: tuple[list[int], list[float]],
-        now_s: float,
-        site: str,
-    ) -> tuple[list[int], list[float]]:
-        """Sub-requests of those that enter, and when they were sent; others go on at once."""
-        counts = fan_out.spawn(entering[0])
-        entries = list(zip(*entering, counts, strict=True))
-        skipping = [(request, sent) for request, sent, count in entries if count == 0]
-        if skipping:
-            on_s = [sent for _, sent in skipping]
-            on = [request for request, _ in skipping]
-            self._enter(station.index + 1, on, on_s, now_s, site)
-        return (
-            [request for request, _, count in entries for _ in range(count)],
-            [sent for _, sent, count in entries for _ in range(count)],
-        )
 
     def _dispatch(self, station: Station, lane: Lane, now_s: float) -> None:
         """Start every batch that may start now; else set the time-out of the next one."""
@@ -447,22 +434,11 @@ class Simulation:
                 self._drop(station, queue.expel(batch, now_s, limit_s), now_s)
                 continue
             queue.pop(len(ids))
-            self._start(station, lane, fleet, (ids, sent_s), now_s)
-
-    def _start(
-        self,
-        station: Station,
-        lane: Lane,
-        fleet: Fleet,
-        batch: tuple[list[int], list[float]],
-        now_s: float,
-    ) -> None:
-        """One free replica begins a batch: the requests, and when they were sent."""
-        fleet.free -= 1
-        fleet.busy += 1
-        end_s = self._begin(station, fleet, batch[0], now_s)
-        done = partial(self._complete, station, lane, fleet, batch)
-        self._at(end_s, COMPLETE, station, done)
+            fleet.free -= 1
+            fleet.busy += 1
+            end_s = self._begin(station, fleet, ids, now_s)
+            done = partial(self._complete, station, lane, fleet, (ids, sent_s))
+            self._at(end_s, COMPLETE, station, done)
 
     def _begin(self, station: Station, fleet: Fleet, ids: list[int], now_s: float) -> float:
         """A batch begins, is noted and charged; when it will be done."""
