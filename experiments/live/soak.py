@@ -29,8 +29,8 @@ from ipa_energy.arrays import Floats
 from ipa_energy.meters.power_model import power_model_for_this_machine
 from ipa_energy.records import Allocation, Option
 from ipa_energy.serving.load import TraceLoad
+from ipa_energy.serving.local.backend import PlaneLoad
 from ipa_energy.serving.local.plane import Job, Plane
-from ipa_energy.serving.local.plane_load import PlaneLoad
 from ipa_energy.serving.local.replica_process import Launch
 from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.sender import send_all

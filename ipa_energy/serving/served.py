@@ -106,6 +106,11 @@ class Change:
     ready_s: float = math.nan
     gone_s: float = math.nan
 
+    def since(self, zero_s: float) -> Change:
+        """The same, counted from another second."""
+        times = {name: getattr(self, name) - zero_s for name in ("asked_s", "ready_s", "gone_s")}
+        return replace(self, **times)
+
 
 @dataclass(frozen=True, slots=True)
 class SiteSpent:

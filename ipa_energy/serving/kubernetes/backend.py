@@ -53,8 +53,7 @@ from ipa_energy.serving.kubernetes.manifests import (
 )
 from ipa_energy.serving.kubernetes.pod_joules import Held, PodJoules, with_joules
 from ipa_energy.serving.kubernetes.reconciler import Reconciler
-from ipa_energy.serving.kubernetes.remote_plane import RemotePlane, token_of
-from ipa_energy.serving.kubernetes.router_pod import PodJob
+from ipa_energy.serving.kubernetes.router_pod import PodJob, RemotePlane, token_of
 from ipa_energy.serving.local.backend import LocalBackend, RunClock, deployment_told, serving_of
 from ipa_energy.serving.local.plane import Plane
 from ipa_energy.serving.local.served_models import (

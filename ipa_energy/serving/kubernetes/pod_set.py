@@ -19,10 +19,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from ipa_energy.meters.power_model import PowerModel
 from ipa_energy.records import Option
 from ipa_energy.serving.local.cpu_groups import Cpus, Pinned
-from ipa_energy.serving.local.machine_meter import ModelPrices, Price
+from ipa_energy.serving.local.machine_meter import ModelPrices
 from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch
 from ipa_energy.serving.local.replica_set import Member, ReplicaSet, Wanted
 from ipa_energy.serving.local.rpc import RemoteReplica
@@ -77,10 +76,6 @@ class BusyPrices(ModelPrices):
     """The price by the power model, said to be of busy time."""
 
     meter = BUSY_TIME
-
-    def __init__(self, model: PowerModel) -> None:
-        super().__init__(model)
-        self._price = Price(model.dynamic_w_per_core, model.idle_w_per_core, BUSY_TIME)
 
 
 class PodSet(ReplicaSet):

@@ -18,7 +18,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,17 +28,18 @@ from ipa_energy.arrays import Counts, Floats
 from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.profile_table.profile_csv import meta_path
 from ipa_energy.records import EVERY_CLASS, Part, Stage, joined_meters, weakest_quality
-from ipa_energy.serving.base import Resumes, Serving, Setting, WallClock
+from ipa_energy.serving.base import LoadSource, Resumes, Serving, Setting, WallClock
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
+from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.machine_meter import ESTIMATE
-from ipa_energy.serving.local.plane import COLUMNS, Collected, Job, Lease, Plane
-from ipa_energy.serving.local.plane_load import PlaneLoad
+from ipa_energy.serving.local.plane import COLUMNS, Collected, Job, Lease, Plane, Sending
 from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_at
 from ipa_energy.serving.local.replica_set import Wanted
+from ipa_energy.serving.local.sender import EVERYTHING_S, PAYLOADS, generator_job
 from ipa_energy.serving.local.served_models import ServedModels, stages_apart
 from ipa_energy.serving.observed import ClassWork, Spent, served_work
-from ipa_energy.serving.served import Change, Requests, Served
+from ipa_energy.serving.served import Requests, Served
 
 logger = logging.getLogger(__name__)
 
@@ -247,28 +248,22 @@ class LocalBackend:
 
     def _wanted(self, stage: DeployedStage) -> tuple[Wanted, ...]:
         """What a stage is to run, an entry for each option."""
-        lanes = zip(stage.lanes, stage.shares, strict=True)
-        return tuple(
-            replace(
-                self._part(lane),
+        names = [known.name for known in self._setting.stages]
+        told_s = self._setting.config.stages[names.index(stage.stage)].batch_timeout_s
+        found = []
+        for lane, share in zip(stage.lanes, stage.shares, strict=True):
+            slow_s = float(np.nanmax([lane.option.latency_avg_s, lane.option.latency_p99_s]))
+            wanted = Wanted(
+                lane.option,
+                lane.replicas,
+                batch_timeout_s=lane.wait_s if told_s is None else told_s,
+                call_timeout_s=max(LEAST_CALL_TIMEOUT_S, CALL_TIMEOUT_RATIO * slow_s),
+                slow_after_s=max(LEAST_SLOW_S, SLOW_RATIO * slow_s),
                 share=sum(share.values()),
                 by_class=() if EVERY_CLASS in share else tuple(share.items()),
             )
-            for lane, share in lanes
-        )
-
-    def _part(self, stage: DeployedStage) -> Wanted:
-        option = stage.option
-        names = [known.name for known in self._setting.stages]
-        timeout_s = self._setting.config.stages[names.index(stage.stage)].batch_timeout_s
-        slow_s = float(np.nanmax([option.latency_avg_s, option.latency_p99_s]))
-        return Wanted(
-            option,
-            stage.replicas,
-            batch_timeout_s=stage.wait_s if timeout_s is None else timeout_s,
-            call_timeout_s=max(LEAST_CALL_TIMEOUT_S, CALL_TIMEOUT_RATIO * slow_s),
-            slow_after_s=max(LEAST_SLOW_S, SLOW_RATIO * slow_s),
-        )
+            found.append(wanted)
+        return tuple(found)
 
     @property
     def _zero_s(self) -> float:
@@ -289,7 +284,8 @@ class LocalBackend:
         lengths_s = np.diff(edges_s)
         embodied_g = float(np.diff(self._sums("embodied_g", (start_s, end_s)), axis=0).sum())
         sent = int(np.searchsorted(self._sending.sending_s(0.0, math.inf), end_s))
-        steps = self._steps_in(start_s, end_s)
+        steps = [s for s in self._samples if start_s < s.at_s - zero_s <= end_s]
+        steps = steps or self._samples[-1:]
         notes = tuple(f"second {end_s:.0f}: {note}" for note in report.notes)
         for note in notes:
             logger.warning(note)
@@ -307,7 +303,7 @@ class LocalBackend:
             cores=core_s.sum(axis=1) / lengths_s,
             in_flight=sent - collected.left,
             events=tuple(replace(event, at_s=event.at_s - zero_s) for event in report.events),
-            changes=tuple(_since(zero_s, change) for change in report.changes),
+            changes=tuple(change.since(zero_s) for change in report.changes),
             meter=joined_meters(step.meter for step in steps),
             quality=weakest_quality([step.quality for step in steps]),
             overhead_j=self._overhead_j(steps, (start_s, end_s)),
@@ -335,13 +331,6 @@ class LocalBackend:
         """Sums of all samples at these times of the run."""
         seen_s = np.array([sample.at_s for sample in self._samples]) - self._zero_s
         return np.interp(at_s, seen_s, sums)
-
-    def _steps_in(self, start_s: float, end_s: float) -> list[Sample]:
-        """The samples whose steps lie in a window; the last one of all if none does."""
-        zero_s = self._zero_s
-        return [s for s in self._samples if start_s < s.at_s - zero_s <= end_s] or [
-            self._samples[-1]
-        ]
 
     def _overhead_j(self, steps: list[Sample], window: tuple[float, float]) -> dict[str, float]:
         """Joules of what serves beside the stages: what the plane sees, and what only we do."""
@@ -392,6 +381,74 @@ def _stage_told(name: str, wanted: Sequence[Wanted]) -> DeployedStage:
     return DeployedStage(name, one.option, replicas, one.batch_timeout_s, parts)
 
 
+class PlaneLoad:
+    """:class:`ipa_energy.serving.base.LoadSource` that a plane sends, whoever decides.
+
+    Args:
+        load: what is to be sent, and when.
+        plane: who sends it; if it was taken over, it is sending already.
+        model: to which of its models.
+        first_s: second of the run at which sending begins; what was to be sent earlier is not.
+        first_id: number in the run of the first request that is sent.
+        payloads: byte strings to send in turn.
+        classes: of the requests of ``load``; None where they are all alike.
+        on_start: called when sending begins, with second 0 by ``perf_counter``.
+    """
+
+    def __init__(
+        self,
+        load: LoadSource,
+        plane: Plane,
+        *,
+        model: str,
+        first_s: float = 0.0,
+        first_id: int = 0,
+        payloads: Sequence[bytes] = PAYLOADS,
+        classes: ClassesOfRequests | None = None,
+        on_start: Callable[[float], None],
+    ) -> None:
+        self.trace: Counts | None = load.trace
+        self.duration_s = load.duration_s
+        self._plane, self._on_start = plane, on_start
+        standing = plane.standing
+        self._zero_s = standing.zero_s
+        self.first_s = first_s if self._zero_s is None else standing.first_s
+        self.first_id = first_id if self._zero_s is None else standing.first_id
+        self._times_s = load.sending_s(self.first_s, EVERYTHING_S)
+        self._classes = classes
+        if self._zero_s is None:
+            job = generator_job(
+                self._times_s,
+                address=plane.address,
+                model=model,
+                payloads=payloads,
+                classes=classes,
+            )
+            plane.prepare(Sending(job, self.first_s, self.first_id))
+
+    def start(self) -> None:
+        """Second ``first_s`` is now, unless the load is being sent already."""
+        zero_s = self._zero_s
+        if zero_s is None:
+            zero_s = time.perf_counter() - self.first_s
+            self._plane.begin(zero_s)
+        self._on_start(zero_s)
+
+    def sending_s(self, start_s: float, until_s: float) -> Floats:
+        """When requests are to be sent in [start_s, until_s)."""
+        first, last = np.searchsorted(self._times_s, [start_s, until_s])
+        return self._times_s[first:last]
+
+    def kinds(self, numbers: Counts) -> Counts:
+        """The class of each of these requests, counted from the first that was sent; or none."""
+        if self._classes is None:
+            return np.zeros(0, dtype=np.int64)
+        return self._classes.last(len(self._times_s))[numbers]
+
+    def close(self) -> None:
+        """The plane stops sending when it ends."""
+
+
 def planes_running() -> set[int]:
     """Process ids of all planes on this machine."""
     found = set()
@@ -400,16 +457,6 @@ def planes_running() -> set[int]:
             if b"\0ipa_energy.serving.local.plane_process\0" in path.read_bytes():
                 found.add(int(path.parent.name))
     return found
-
-
-def _since(zero_s: float, change: Change) -> Change:
-    """A change by the run's clock."""
-    return replace(
-        change,
-        asked_s=change.asked_s - zero_s,
-        ready_s=change.ready_s - zero_s,
-        gone_s=change.gone_s - zero_s,
-    )
 
 
 def _summed(spent: Sequence[Spent]) -> tuple[Spent, ...]:

@@ -78,6 +78,10 @@ def machine_busy_s(path: Path = PROC_STAT) -> float:
     return (user + nice + system + irq + softirq) / TICKS_PER_S
 
 
+def _modelled(model: PowerModel, meter: str = ESTIMATE) -> Price:
+    return Price(model.dynamic_w_per_core, model.idle_w_per_core, meter)
+
+
 class ModelPrices:
     """The price by the power model: always the same.
 
@@ -90,7 +94,7 @@ class ModelPrices:
     cpu_s = 0.0
 
     def __init__(self, model: PowerModel) -> None:
-        self._price = Price(model.dynamic_w_per_core, model.idle_w_per_core)
+        self._price = _modelled(model, self.meter)
 
     async def begin(self) -> None:
         """Nothing to watch."""
@@ -140,7 +144,7 @@ class MeteredPrices:
         self._last: Reading | None = None
         self._pending_j = 0.0  # charged since the last reading
         self._step_s, self._step_busy_s = now_s(), busy_s()
-        self._price = Price(model.dynamic_w_per_core, model.idle_w_per_core)
+        self._price = _modelled(model)
         self._retry_s = -math.inf
         self._notes: list[str] = []
 
@@ -237,8 +241,7 @@ class MeteredPrices:
             self._notes.append(f"{error}: joules are estimated from CPU time from here on")
         self._last, self._pending_j = None, 0.0
         self._retry_s = self._now_s() + RETRY_S
-        model = self._model
-        self._price = Price(model.dynamic_w_per_core, model.idle_w_per_core)
+        self._price = _modelled(self._model)
 
 
 Prices = ModelPrices | MeteredPrices

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,16 +88,11 @@ class PlanePipeline:
 
     async def close(self, *, grace_s: float) -> None:
         """End everything; who is asked to and does not is killed after so long."""
-        self.sender.close()
         if self._sampling is not None:
             self._sampling.cancel()
-        if self._prices is not None:
-            self._prices.close()
-        if self._exporter is not None:
-            self._exporter.close()
-        self._router.close()
-        if self._template is not None:
-            self._template.close()
+        for part in (self.sender, self._prices, self._exporter, self._router, self._template):
+            if part is not None:
+                part.close()
         await asyncio.gather(*(fleet.close(grace_s) for fleet in self._sets.values()))
         if self._groups is not None:
             self._groups.close()
@@ -143,9 +139,8 @@ class PlanePipeline:
         """Start the load generator."""
         await self.sender.prepare(sending.job)
         standing = await self.on_standing(None)
-        self.standing = Standing(
-            standing.address, standing.pid, None, sending.first_s, sending.first_id
-        )
+        first_s, first_id = sending.first_s, sending.first_id
+        self.standing = replace(standing, zero_s=None, first_s=first_s, first_id=first_id)
         if self._ledger is not None:
             self._ledger.add_overhead("generator", self.sender.cpu_s)
 
@@ -154,9 +149,7 @@ class PlanePipeline:
         await self.on_report(None)
         self._received.clear()
         standing = await self.on_standing(None)
-        self.standing = Standing(
-            standing.address, standing.pid, zero_s, standing.first_s, standing.first_id
-        )
+        self.standing = replace(standing, zero_s=zero_s)
         await self.sender.begin(zero_s)
 
     async def on_received(self, window_s: int) -> list[int]:
@@ -214,10 +207,14 @@ class PlanePipeline:
         queues = [StageQueue(stage, drop_limit_s=job.drop_limit_s) for stage in job.stages]
         self._sets = self._fleets(queues)
         self._router = Router(job.pipeline, queues, apart=job.apart)
+
+        def exporting_s() -> float:
+            return self._exporter.cpu_s if self._exporter else 0.0
+
         self._ledger = CpuLedger(
             prices,
             list(self._sets.values()),
-            {"router": lambda: time.process_time() - prices.cpu_s - self._exporting_s()},
+            {"router": lambda: time.process_time() - prices.cpu_s - exporting_s()},
         )
         if self._template is not None:
             self._ledger.add_overhead("template", self._template.cpu_s)
@@ -261,9 +258,6 @@ class PlanePipeline:
         self._exporter_port = await exporter.listen(port, host)
         self._exporter, self._router.on_left = exporter, exporter.left
         ledger.add_overhead("exporter", lambda: exporter.cpu_s)
-
-    def _exporting_s(self) -> float:
-        return self._exporter.cpu_s if self._exporter else 0.0
 
     async def _report(self) -> Report:
         await self._sample()
@@ -362,7 +356,8 @@ class PlaneControl:
             with contextlib.suppress(OSError):
                 listening.shutdown(socket.SHUT_RDWR)  # now, whenever the loop closes it
             server.close()
-            self._unlink()
+            if (lease := self._pipeline.job.lease) is not None:
+                control.clear_away(lease.folder)
         await self._pipeline.close(grace_s=STOP_GRACE_S if self._is_asked_to_end else 0.0)
         talking.cancel()
         for task in self._tasks:
@@ -430,11 +425,6 @@ class PlaneControl:
             if ends:
                 self._over.set()
 
-    def _unlink(self) -> None:
-        lease = self._pipeline.job.lease
-        if lease is not None:
-            control.clear_away(lease.folder)
-
 
 def _row(line: Line, trip: Trip | None, stages: int) -> list[float]:
     number, sent_s, done_s, trouble = line
@@ -443,12 +433,9 @@ def _row(line: Line, trip: Trip | None, stages: int) -> list[float]:
     row = [math.nan] * (COLUMNS + 3 * stages)
     row[:COLUMNS] = [number, math.nan, sent_s, done_s, stopped_at, failed]
     if trip is not None:
-        for stage in range(len(trip.queued_s)):
-            row[COLUMNS + 3 * stage : COLUMNS + 3 * stage + 3] = (
-                trip.queued_s[stage],
-                trip.started_s[stage],
-                trip.served_s[stage],
-            )
+        times_s = zip(trip.queued_s, trip.started_s, trip.served_s, strict=True)
+        known = [time_s for stage in times_s for time_s in stage]
+        row[COLUMNS : COLUMNS + len(known)] = known
     return row
 
 

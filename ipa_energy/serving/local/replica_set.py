@@ -284,11 +284,11 @@ class ReplicaSet:
 
     def _run_by(self, part: Wanted) -> Hashable:
         """The servers that can run it."""
-        return (part.option.variant, part.option.allocation)
+        return _server(part.option)
 
     def _server_of(self, member: Member) -> Hashable:
         """What one of them has to be to be this."""
-        return (member.option.variant, member.option.allocation)
+        return _server(member.option)
 
     def _part_of(self, member: Member) -> Wanted | None:
         """What it is one of; None if it is not wanted any more."""
@@ -301,7 +301,7 @@ class ReplicaSet:
         """Where its requests wait; with the batch size only if another part differs by it alone."""
         server = self._run_by(part)
         alike = sum(self._run_by(each) == server for each in self._parts)
-        name = f"{part.option.variant} {part.option.allocation.label}"
+        name = option_name(part.option)
         return name if alike == 1 else f"{name} b{part.option.batch}"
 
     def _reconcile(self) -> None:
@@ -558,6 +558,10 @@ class ReplicaSet:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _server(option: Option) -> Server:
+    return option.variant, option.allocation
 
 
 def _what(parts: tuple[Wanted, ...]) -> list[tuple[object, ...]]:

@@ -284,11 +284,8 @@ class StageQueue:
         ):
             return
         before = list(self._lanes.values())
-        waiting = sorted((v for lane in before for v in lane.waiting), key=lambda v: v.queued_s)
+        waiting = self._taken_from(before)
         free = [seat for lane in before for seat in lane.free]
-        for lane in before:
-            lane.waiting.clear()
-            self._forget_timer(lane)
         self._is_divided = bool(shares)
         self._kinds = {name: kind for kind, name in enumerate(names)}
         self._lanes = {name: _Lane(name, vector) for name, vector in vectors.items()}
@@ -298,39 +295,47 @@ class StageQueue:
             seat.lane.free.append(seat)
         self._look_who_serves()
         for visit in waiting:
-            visit.lane = self._next_lane(visit.request_class)
-            visit.lane.waiting.append(visit)
+            self._queue(visit)
         self.wake()
+
+    def _taken_from(self, lanes: Iterable[_Lane]) -> list[Visit]:
+        """What waits there, oldest first, and no longer does."""
+        waiting = sorted((v for lane in lanes for v in lane.waiting), key=lambda v: v.queued_s)
+        for lane in lanes:
+            lane.waiting.clear()
+            self._forget_timer(lane)
+        return waiting
+
+    def _queue(self, visit: Visit) -> None:
+        """To the end of its lane by the shares of now."""
+        visit.lane = self._next_lane(visit.request_class)
+        visit.lane.waiting.append(visit)
 
     async def drain(self, name: str) -> None:
         """Give a replica no more batches, and return when its last one is answered."""
-        seat = self._seats.get(name)
-        if seat is None:
-            return
-        self._close_to_more(seat)
-        if seat.task is None:
-            self._leave(seat)
-        await seat.gone.wait()
+        if (seat := self._let_go(name)) is not None:
+            await seat.gone.wait()
 
     def remove(self, name: str) -> None:
         """A replica is known to be dead: what it was serving goes to another at once."""
-        seat = self._seats.get(name)
-        if seat is None:
-            return
-        self._close_to_more(seat)
-        if seat.task is None:
-            self._leave(seat)
-        else:
+        seat = self._let_go(name)
+        if seat is not None and seat.task is not None:
             seat.task.cancel("dead")
+
+    def _let_go(self, name: str) -> _Seat | None:
+        """A replica gets no more batches, and is out if it has none."""
+        seat = self._seats.get(name)
+        if seat is not None:
+            self._close_to_more(seat)
+            if seat.task is None:
+                self._leave(seat)
+        return seat
 
     def close(self) -> None:
         """Fail whatever waits or is being served."""
         self._is_closed = True
-        for lane in self._lanes.values():
-            self._forget_timer(lane)
-            waiting = list(lane.waiting)
-            lane.waiting.clear()
-            self._fail(waiting, StageFailedError(f"stage {self.stage} was closed"))
+        waiting = self._taken_from(self._lanes.values())
+        self._fail(waiting, StageFailedError(f"stage {self.stage} was closed"))
         for seat in list(self._seats.values()):
             if seat.task is not None:
                 seat.task.cancel()
@@ -365,13 +370,9 @@ class StageQueue:
         columns = zip(*(lane.shares for lane in self._dealt_to), strict=True)
         self._whole = [math.fsum(column) for column in columns]
         left = [lane for lane in self._lanes.values() if lane not in self._dealt_to]
-        moved = sorted((v for lane in left for v in lane.waiting), key=lambda v: v.queued_s)
-        for lane in left:
-            lane.waiting.clear()
-            self._forget_timer(lane)
+        moved = self._taken_from(left)
         for visit in moved:
-            visit.lane = self._next_lane(visit.request_class)
-            visit.lane.waiting.append(visit)
+            self._queue(visit)
         if moved:
             for lane in self._dealt_to:
                 lane.waiting = deque(sorted(lane.waiting, key=lambda v: v.queued_s))
@@ -433,11 +434,7 @@ class StageQueue:
     def _never_began(self, seat: _Seat, batch: list[Visit]) -> None:
         """Its task was cancelled before its first step, and so has cleared nothing away."""
         self._lose(seat, batch, ReplicaLostError(f"replica {seat.replica.name} is dead"))
-        left = [v for v in batch if not v.answer.done() and v not in v.lane.waiting]
-        self._fail(left, StageFailedError(f"stage {self.stage} was closed"))
-        seat.task = None
-        self._leave(seat)
-        self.wake()
+        self._end(seat, batch, "was closed")
 
     async def _serve(self, seat: _Seat, batch: list[Visit]) -> None:
         replica = seat.replica
@@ -463,15 +460,18 @@ class StageQueue:
             classes = [visit.request_class for visit in batch]
             self.on_served(replica, served_s - batch[0].started_s, classes)
         finally:
-            # Whatever happened, nobody waits for ever.
-            left = [v for v in batch if not v.answer.done() and v not in v.lane.waiting]
-            self._fail(left, StageFailedError(f"stage {self.stage} failed unexpectedly"))
-            seat.task = None
-            if seat.is_leaving:
-                self._leave(seat)
-            else:
-                seat.lane.free.append(seat)
-            self.wake()  # what it had may wait in any lane now
+            self._end(seat, batch, "failed unexpectedly")
+
+    def _end(self, seat: _Seat, batch: list[Visit], what: str) -> None:
+        """A replica is done with a batch; whatever happened, nobody waits for ever."""
+        left = [v for v in batch if not v.answer.done() and v not in v.lane.waiting]
+        self._fail(left, StageFailedError(f"stage {self.stage} {what}"))
+        seat.task = None
+        if seat.is_leaving:
+            self._leave(seat)
+        else:
+            seat.lane.free.append(seat)
+        self.wake()  # what it had may wait in any lane now
 
     async def _answer(self, replica: Replica, batch: Payload) -> Payload:
         """What the replica answers; a time-out if that takes too long and it does nothing."""
