@@ -27,9 +27,15 @@ from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.files import whole_file
 from ipa_energy.meters.base import MOST_W, Energy
-from ipa_energy.meters.imports.etrace2 import VERSION, looks_like_etrace2, parse_etrace2
+from ipa_energy.meters.imports.etrace2 import (
+    VERSION,
+    Etrace2Output,
+    looks_like_etrace2,
+    parse_etrace2,
+)
 from ipa_energy.meters.imports.perf_log import PerfOutput, parse_perf_output
 from ipa_energy.meters.imports.power_log import (
+    PowerLog,
     PowerLogChoice,
     looks_like_power_log,
     parse_power_log,
@@ -98,12 +104,7 @@ def import_energy(
             where=path,
             allowed="more than 0 s, for perf logs that do not tell it",
         )
-    if chosen == "etrace2":
-        found = _from_etrace2(text, path)
-    elif chosen == "frameview":
-        found = _from_power_log(text, path, choice or PowerLogChoice())
-    else:
-        found = _from_perf(text, path, duration_s)
+    found = _read(text, path, chosen, choice, duration_s)
     for domain, joules in found.domains.items():
         if joules > MOST_W * found.duration_s:  # not where the duration is not known
             raise ConfigError(
@@ -143,25 +144,38 @@ def _detected(text: str, path: Path) -> LogFormat:
     return found[0]
 
 
-def _from_etrace2(text: str, path: Path) -> ImportedEnergy:
-    found = parse_etrace2(text, where=path)
-    source = f"etrace2 {VERSION}: {path}"
-    return _imported(found.duration_s, found.domains, source, "etrace2", found.notes)
-
-
-def _from_power_log(text: str, path: Path, choice: PowerLogChoice) -> ImportedEnergy:
-    found = parse_power_log(text, choice, where=path)
-    source = f"power log, columns {', '.join(found.columns)}: {path}"
-    return _imported(found.duration_s, found.domains, source, "frameview", found.notes)
-
-
-def _from_perf(text: str, path: Path, duration_s: float | None) -> ImportedEnergy:
-    output = parse_perf_output(text, where=path)
-    domains, notes = _moved(output, path)
-    length_s = _perf_duration_s(output, duration_s, path)
-    runs = f", mean of {output.runs} runs" if output.runs > 1 else ""
-    source = f"perf stat ({output.form}{runs}): {path}"
-    return _imported(length_s, domains, source, "perf", notes)
+def _read(
+    text: str,
+    path: Path,
+    chosen: LogFormat,
+    choice: PowerLogChoice | None,
+    duration_s: float | None,
+) -> ImportedEnergy:
+    """What a log of a format says."""
+    if chosen == "etrace2":
+        run: Etrace2Output | PowerLog = parse_etrace2(text, where=path)
+        told, source = (run.duration_s, run.domains, run.notes), f"etrace2 {VERSION}: {path}"
+    elif chosen == "frameview":
+        run = parse_power_log(text, choice or PowerLogChoice(), where=path)
+        told = run.duration_s, run.domains, run.notes
+        source = f"power log, columns {', '.join(run.columns)}: {path}"
+    else:
+        output = parse_perf_output(text, where=path)
+        domains, notes = _moved(output, path)
+        told = _perf_duration_s(output, duration_s, path), domains, notes
+        runs = f", mean of {output.runs} runs" if output.runs > 1 else ""
+        source = f"perf stat ({output.form}{runs}): {path}"
+    length_s, joules_of, found_notes = told
+    return ImportedEnergy(
+        energy_j=math.fsum(joules_of.values()),
+        duration_s=length_s,
+        domains=joules_of,
+        meter=IMPORTED,
+        quality="imported",
+        source=source,
+        format=chosen,
+        notes=found_notes,
+    )
 
 
 def _perf_duration_s(output: PerfOutput, given_s: float | None, path: Path) -> float:
@@ -202,25 +216,6 @@ def _moved(output: PerfOutput, path: Path) -> tuple[dict[str, float], tuple[str,
             fix="run perf stat as root on a machine whose energy counter moves",
         )
     return moved, (f"left out: {'; '.join(idle)}",) if idle else ()
-
-
-def _imported(
-    duration_s: float,
-    domains: dict[str, float],
-    source: str,
-    kind: LogFormat,
-    notes: tuple[str, ...],
-) -> ImportedEnergy:
-    return ImportedEnergy(
-        energy_j=math.fsum(domains.values()),
-        duration_s=duration_s,
-        domains=domains,
-        meter=IMPORTED,
-        quality="imported",
-        source=source,
-        format=kind,
-        notes=notes,
-    )
 
 
 COLUMNS = (

@@ -19,7 +19,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import MOST_W, MeterFault, require_movement
@@ -80,59 +79,6 @@ def counted_by(text: str) -> Counted | None:
     return found[0] if len(found) == 1 else None
 
 
-class WindowQuery(Protocol):
-    """A way to get the joules of a window out of a Prometheus server."""
-
-    @property
-    def selectors(self) -> tuple[str, ...]:
-        """What must be scraped without a gap over the window."""
-        ...
-
-    @property
-    def quality(self) -> Quality:
-        """Quality of the figures, as far as the query knows."""
-        ...
-
-    @property
-    def may_rest(self) -> bool:
-        """True if no energy at all is believable: an idle container's share."""
-        ...
-
-    def domains(self, found: Sequence[CounterSeries]) -> tuple[str, ...]:
-        """Names of the parts that ``found`` would give; empty if only the server knows."""
-        ...
-
-    def joined(self, found: Sequence[CounterSeries]) -> list[CounterSeries]:
-        """Each physical counter once.
-
-        Raises:
-            MeterFault: two series of one counter contradict each other.
-        """
-        ...
-
-    def check(self, server: PrometheusServer, found: Sequence[CounterSeries]) -> None:
-        """See that what was found is what the query takes it for.
-
-        Raises:
-            MeterFault: it is not.
-        """
-        ...
-
-    def joules(
-        self, server: PrometheusServer, found: Sequence[CounterSeries], window: Window
-    ) -> tuple[dict[str, float], tuple[str, ...]]:
-        """Joules by domain, from the joined samples of ``selectors`` around the window.
-
-        Returns:
-            Domain → joules, and what is missing from them, in words.
-
-        Raises:
-            ConfigError: the server refuses the query.
-            MeterFault: the window is not covered, or a value is impossible.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Counters that never rest while their exporter is alive, by the machine that they are of.
@@ -159,7 +105,7 @@ class CounterQuery:
         domain_labels: labels whose values name the domain, joined by ``/``.
         identity: the exporter's labels that tell one physical counter from another; empty if nobody
             knows them.
-        may_rest: see :class:`WindowQuery`.
+        may_rest: True if no energy at all is believable: an idle container's share.
         watch: what tells that the exporter of counters that may rest is alive: then they may also
             begin and end within a window. None if nothing does.
         beside: picks counters of the same exporter that are not in it, to be named if they moved.
@@ -179,16 +125,20 @@ class CounterQuery:
 
     @property
     def selectors(self) -> tuple[str, ...]:
-        """The one selector."""
+        """What must be scraped without a gap over the window."""
         return (self.selector,)
 
     def domains(self, found: Sequence[CounterSeries]) -> tuple[str, ...]:
-        """Each domain once, in alphabetical order."""
+        """Names of the parts that ``found`` would give, in alphabetical order."""
         there = [one for one in found if not _only_ended(one)]
         return tuple(sorted({domain_of(one.labels, self.domain_labels) for one in there}))
 
     def joined(self, found: Sequence[CounterSeries]) -> list[CounterSeries]:
-        """Series of one counter and one exporter as one."""
+        """Series of one counter and one exporter as one.
+
+        Raises:
+            MeterFault: two series of one counter contradict each other.
+        """
         joined: list[CounterSeries] = []
         by_identity: dict[tuple[str, ...], list[CounterSeries]] = {}
         for one in found:
@@ -211,7 +161,20 @@ class CounterQuery:
     def joules(
         self, server: PrometheusServer, found: Sequence[CounterSeries], window: Window
     ) -> tuple[dict[str, float], tuple[str, ...]]:
-        """What the counters gained, each once, restarts accounted for."""
+        """What the counters gained, each once, restarts accounted for.
+
+        Args:
+            server: to be asked about what is beside them.
+            found: the joined samples of ``selectors`` around the window.
+            window: the window.
+
+        Returns:
+            Domain → joules, and what is missing from them, in words.
+
+        Raises:
+            ConfigError: the server refuses the query.
+            MeterFault: the window is not covered, or a value is impossible.
+        """
         self.check(server, found)
         alive = self._alive(server, found, window)
         domains: dict[str, float] = {}
@@ -356,7 +319,7 @@ class PromqlQuery:
         quality: of what it reads; you know it, Prometheus does not.
         joules_per_unit: 1 if it is in joules.
         domain_labels: labels of its result whose values name the domain.
-        may_rest: see :class:`WindowQuery`.
+        may_rest: as of a :class:`CounterQuery`.
     """
 
     expression: str
@@ -422,6 +385,10 @@ class PromqlQuery:
         if not self.may_rest:
             require_movement(METER, domains, window.length_s, STILL_FIX, of=f"{self.expression}: ")
         return domains, doubles(found)
+
+
+WindowQuery = CounterQuery | PromqlQuery
+"""A way to get the joules of a window out of a Prometheus server."""
 
 
 def domain_of(labels: Mapping[str, str], names: Sequence[str]) -> str:
