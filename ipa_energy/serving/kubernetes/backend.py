@@ -56,13 +56,7 @@ from ipa_energy.serving.kubernetes.reconciler import Reconciler
 from ipa_energy.serving.kubernetes.router_pod import PodJob, RemotePlane, token_of
 from ipa_energy.serving.local.backend import LocalBackend, RunClock, deployment_told, serving_of
 from ipa_energy.serving.local.plane import Plane
-from ipa_energy.serving.local.served_models import (
-    REQUESTS,
-    STUB_PAYLOAD,
-    ServedModels,
-    images_of,
-    reference_of,
-)
+from ipa_energy.serving.local.served_models import ServedModels, payloads_of, reference_of
 from ipa_energy.serving.served import Served
 
 logger = logging.getLogger(__name__)
@@ -409,14 +403,13 @@ def rendered(
     _check_fan_out(setting, backend)
     settings = config.kubernetes or KubernetesConfig()
     make = _stub_of(setting) if is_stub else _model_of(setting)
-    images = images_of(config)
-    payloads = images or (STUB_PAYLOAD,)
+    served = None
     if not is_stub:
         served = served_pipeline(load_pipeline(reference_of(config)), where="--backend kubernetes")
         for stage in setting.stages:
             for option in stage.options:
                 find_variant(served, stage.name, option.variant)
-        payloads = images or tuple(served.requests(config.seed, REQUESTS))
+    payloads = payloads_of(config, served)
     rendering = Rendering(
         config.pipeline_name,
         setting.live.namespace or settings.namespace or namespace,

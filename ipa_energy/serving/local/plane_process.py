@@ -34,7 +34,7 @@ from ipa_energy.serving.local.plane import (
     Standing,
 )
 from ipa_energy.serving.local.replica_process import STOP_GRACE_S, Launch
-from ipa_energy.serving.local.replica_set import ReplicaSet, Server, Wanted
+from ipa_energy.serving.local.replica_set import ReplicaSet, Server, Wanted, server_of
 from ipa_energy.serving.local.router import Router, Trip
 from ipa_energy.serving.local.rpc import run, start_server
 from ipa_energy.serving.local.sender import Line, Sender
@@ -440,7 +440,7 @@ def _row(line: Line, trip: Trip | None, stages: int) -> list[float]:
 
 
 def _launcher(launches: Mapping[Server, Launch]) -> Callable[[Option], Launch]:
-    return lambda option: launches[(option.variant, option.allocation)]
+    return lambda option: launches[server_of(option)]
 
 
 async def _main() -> None:

@@ -284,11 +284,11 @@ class ReplicaSet:
 
     def _run_by(self, part: Wanted) -> Hashable:
         """The servers that can run it."""
-        return _server(part.option)
+        return server_of(part.option)
 
     def _server_of(self, member: Member) -> Hashable:
         """What one of them has to be to be this."""
-        return _server(member.option)
+        return server_of(member.option)
 
     def _part_of(self, member: Member) -> Wanted | None:
         """What it is one of; None if it is not wanted any more."""
@@ -560,7 +560,8 @@ class ReplicaSet:
         task.add_done_callback(self._tasks.discard)
 
 
-def _server(option: Option) -> Server:
+def server_of(option: Option) -> Server:
+    """What a replica has to be to run it, whatever its batch."""
     return option.variant, option.allocation
 
 

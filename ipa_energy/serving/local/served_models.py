@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ipa_energy.config import PipelineConfig
@@ -32,7 +32,7 @@ from ipa_energy.pipeline_models import (
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.base import Setting
 from ipa_energy.serving.local.replica_process import Launch
-from ipa_energy.serving.local.replica_set import Server
+from ipa_energy.serving.local.replica_set import Server, server_of
 
 REQUESTS = 20
 """Different requests that are made and sent in turn, where no folder of images is given."""
@@ -69,8 +69,7 @@ def stub_models(setting: Setting) -> ServedModels:
         stage.name: _stubs(stage, not setting.live.stubs_sleep, yields[stage.name])
         for stage in setting.stages
     }
-    payloads = images_of(setting.config) or (STUB_PAYLOAD,)
-    return ServedModels("local-stub", launches, payloads)
+    return ServedModels("local-stub", launches, payloads_of(setting.config))
 
 
 def real_models(setting: Setting) -> ServedModels:
@@ -92,28 +91,29 @@ def real_models(setting: Setting) -> ServedModels:
     _check_yields(served, yields)
     launches = {
         stage.name: {
-            (option.variant, option.allocation): Launch(
+            server_of(option): Launch(
                 (),
                 option.variant,
-                forked=replace(
-                    _spec(reference, served, config, stage, option), yields=yields[stage.name]
-                ),
+                forked=_spec(reference, served, config, stage, option, yields=yields[stage.name]),
             )
             for option in stage.options
         }
         for stage in setting.stages
     }
     _check_weights(reference, config, launches)
-    payloads = images_of(config) or tuple(served.requests(config.seed, REQUESTS))
-    return ServedModels("local", launches, payloads, reference)
+    return ServedModels("local", launches, payloads_of(config, served), reference)
 
 
-def images_of(config: PipelineConfig) -> tuple[bytes, ...]:
-    """The pictures of the folder that the YAML names; none without.
+def payloads_of(config: PipelineConfig, served: ServedPipeline | None = None) -> tuple[bytes, ...]:
+    """What is sent: the pictures of the folder that the YAML names, else what the pipeline makes.
+
+    Without a pipeline, for stubs, some bytes.
 
     Raises: as :func:`images_in`.
     """
-    return () if config.images is None else images_in(config.images)
+    if config.images is not None:
+        return images_in(config.images)
+    return (STUB_PAYLOAD,) if served is None else tuple(served.requests(config.seed, REQUESTS))
 
 
 def images_in(folder: Path) -> tuple[bytes, ...]:
@@ -198,8 +198,7 @@ def _check_whole_cores(setting: Setting) -> None:
 def _stubs(stage: Stage, works: bool, yields: float) -> dict[Server, Launch]:
     batch_s: dict[Server, dict[int, float]] = {}
     for option in stage.options:
-        server = (option.variant, option.allocation)
-        batch_s.setdefault(server, {})[option.batch] = option.latency_avg_s
+        batch_s.setdefault(server_of(option), {})[option.batch] = option.latency_avg_s
     launches = {}
     for server, seconds in batch_s.items():
         told = json.dumps({"name": server[0], "batch_s": seconds, "work": works, "yields": yields})
@@ -218,7 +217,13 @@ def reference_of(config: PipelineConfig) -> str:
 
 
 def _spec(
-    reference: str, pipeline: ServedPipeline, config: PipelineConfig, stage: Stage, option: Option
+    reference: str,
+    pipeline: ServedPipeline,
+    config: PipelineConfig,
+    stage: Stage,
+    option: Option,
+    *,
+    yields: float,
 ) -> ModelSpec:
     find_variant(pipeline, stage.name, option.variant)
     weights = (config.weights or {}).get(option.variant)
@@ -229,6 +234,7 @@ def _spec(
         weights=None if weights is None else str(weights),
         threads=max(1, round(option.cpu_cores)),
         device=GPU_DEVICE if option.gpu_share > 0 else "cpu",
+        yields=yields,
     )
 
 
