@@ -47,17 +47,14 @@ class Backend(Protocol):
     """Something that serves a pipeline. Implementations: one module or folder each here.
 
     Every method but :meth:`close` may raise a :class:`~ipa_energy.errors.ServingError`.
+
+    Attributes:
+        name: its name in :data:`~ipa_energy.registries.BACKENDS`.
+        resumes: how a killed run goes on.
     """
 
-    @property
-    def name(self) -> str:
-        """Its name in :data:`~ipa_energy.registries.BACKENDS`."""
-        ...
-
-    @property
-    def resumes(self) -> Resumes:
-        """How a killed run goes on."""
-        ...
+    name: str
+    resumes: Resumes
 
     def deploy(self, wanted: Deployment) -> None:
         """Move towards ``wanted`` from now on; returns at once.

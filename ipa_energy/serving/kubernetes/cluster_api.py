@@ -36,7 +36,7 @@ from kubernetes.config.config_exception import ConfigException
 from ipa_energy.errors import ConfigError, GiveUpError, TryAgainError, UnavailableError
 
 Object = dict[str, Any]
-Query = Mapping[str, str | int | bool]
+Query = Mapping[str, Any]
 
 TRIES = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 4.0
@@ -152,8 +152,8 @@ class ClusterApi:
 
         Raises: as :meth:`get`.
         """
-        query: dict[str, str | int | bool] = {"fieldManager": manager, "force": "true"}
-        return self._asked("PATCH", path_to(wanted), query | _dry(dry_run), wanted, APPLY)
+        query = {"fieldManager": manager, "force": "true", **_dry(dry_run)}
+        return self._asked("PATCH", path_to(wanted), query, wanted, APPLY)
 
     def replace(self, wanted: Object, manager: str, *, dry_run: bool = False) -> Object:
         """Put an object in the place of the version that it was made of; raises as :meth:`get`.
@@ -161,14 +161,14 @@ class ClusterApi:
         Raises:
             ConflictError: there is a newer one.
         """
-        query: dict[str, str | int | bool] = {"fieldManager": manager}
-        return self._asked("PUT", path_to(wanted), query | _dry(dry_run), wanted)
+        query = {"fieldManager": manager, **_dry(dry_run)}
+        return self._asked("PUT", path_to(wanted), query, wanted)
 
     def create(self, wanted: Object, manager: str = "", *, dry_run: bool = False) -> Object:
         """Make an object; raises as :meth:`get`, and ConflictError if there is one."""
         kind = (wanted["apiVersion"], wanted["kind"])
         path = path_of(kind, wanted["metadata"].get("namespace"))
-        query: dict[str, str | int | bool] = {"fieldManager": manager} if manager else {}
+        query = {"fieldManager": manager} if manager else {}
         return self._asked("POST", path, query | _dry(dry_run), wanted)
 
     def delete(self, gone: Object) -> None:
@@ -288,7 +288,7 @@ class ClusterApi:
         headers = {"Accept": JSON}
         if body is not None:
             headers["Content-Type"] = content_type
-        asked = self._client.param_serialize(
+        method, url, headers, body, _ = self._client.param_serialize(
             method,
             path,
             query_params=list((query or {}).items()),
@@ -296,7 +296,6 @@ class ClusterApi:
             body=body,
             auth_settings=["BearerToken"],
         )
-        method, url, headers, body, _ = asked
         sent = None if body is None else json.dumps(body)
         return self._client.rest_client.pool_manager.request(
             method,
@@ -355,7 +354,7 @@ def _timeout(timeout: float | tuple[float, float]) -> urllib3.Timeout:
     return urllib3.Timeout(total=timeout)
 
 
-def _dry(is_dry: bool) -> dict[str, str | int | bool]:
+def _dry(is_dry: bool) -> dict[str, str]:
     return {"dryRun": "All"} if is_dry else {}
 
 

@@ -12,11 +12,10 @@ that it holds: an estimate, called :data:`BUSY_TIME`, where nothing better is sc
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ipa_energy.records import Option
@@ -236,8 +235,6 @@ class PodSet(ReplicaSet):
             if member.phase == "ready" and self._part_of(member) is not None
         )
         if all(ready[part.option.label] >= part.replicas for part in self._parts):
-            if self._change is not None and math.isnan(self._change.ready_s):
-                self._change = replace(self._change, ready_s=self._now_s())
             self._divide()
         count = sum(part.replicas for part in self._parts)
         if ready.total() == count == len(self.members):

@@ -322,8 +322,6 @@ class ReplicaSet:
         self._start_missing(parts)
         ready = {label: [m for m in its if m.phase == "ready"] for label, its in mine.items()}
         if all(len(its) >= parts[label].replicas for label, its in ready.items()):
-            if self._change is not None and math.isnan(self._change.ready_s):
-                self._change = replace(self._change, ready_s=self._now_s())
             self._divide()
             for label, its in mine.items():
                 self._drop_all(ready[label][parts[label].replicas :])
@@ -368,13 +366,12 @@ class ReplicaSet:
 
     def _divide(self) -> None:
         """All parts are ready: deal out by their shares."""
+        if self._change is not None and math.isnan(self._change.ready_s):
+            self._change = replace(self._change, ready_s=self._now_s())
         parts = self._parts if len(self._parts) > 1 else ()
         lanes = {self._lane_of(part): part.share for part in parts}
-        places = {}
-        for member in self.members if parts else ():
-            part = self._part_of(member)
-            if part is not None:
-                places[member.name] = self._lane_of(part)
+        mine = [(member.name, self._part_of(member)) for member in self.members if parts]
+        places = {name: self._lane_of(part) for name, part in mine if part is not None}
         by_class = {self._lane_of(part): dict(part.by_class) for part in parts if part.by_class}
         self.queue.divide(lanes, places, by_class)
 
