@@ -49,8 +49,8 @@ def _curves(is_old=False):
     return curves
 
 
-@pytest.fixture(params=[False, True], ids=["kepler-0.10", "kepler-0.9"])
-def asked(request, tmp_path):
+@pytest.fixture(scope="module", params=[False, True], ids=["kepler-0.10", "kepler-0.9"])
+def asked(request, tmp_path_factory):
     begin_ms = int(time.time() - 120) * 1000
 
     def page(path):
@@ -63,7 +63,7 @@ def asked(request, tmp_path):
             if (value := curve(second)) is not None
         )
 
-    with serving(page) as target, prometheus(tmp_path, target) as url:
+    with serving(page) as target, prometheus(tmp_path_factory.mktemp("prometheus"), target) as url:
         names = {"crop": "video-crop-0", "classification": "video-classification-0"}
         yield PodJoules(PrometheusServer(url), "lab", names), begin_ms / 1000, request.param
 
