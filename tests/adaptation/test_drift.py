@@ -270,8 +270,11 @@ def test_a_pipeline_that_costs_what_its_profile_says_is_left_alone(
     for step in finished.steps:
         assert step.live is not None
         assert (step.live.corrections, step.live.scales) == ((), ())
-        for live in step.live.joules:
-            assert not live.is_clean or live.ratio == pytest.approx(1.0, abs=0.2)
+    clean = [
+        one for step in finished.steps if step.live for one in step.live.joules if one.is_clean
+    ]
+    assert clean
+    assert [one.ratio for one in clean] == pytest.approx([1.0] * len(clean), abs=0.2)
 
 
 def test_no_drift_correction_says_what_drifted_and_decides_by_the_profile(

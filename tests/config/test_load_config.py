@@ -508,8 +508,8 @@ def test_ipas_own_files_load_unchanged(tmp_path: Path) -> None:
 
 @needs_shared
 def test_ipas_profiling_configs_are_named_as_such() -> None:
-    for path in SHARED.glob("profiling-*.yaml"):
-        assert "profiling config" in message(path)
+    told = [message(path) for path in SHARED.glob("profiling-*.yaml")]
+    assert told and all("profiling config" in text for text in told)
 
 
 def test_no_stage_begins_with_more_replicas_than_it_may_have(small_pipeline: Path) -> None:

@@ -12,17 +12,23 @@ from ipa_energy.meters.base import Reading
 from ipa_energy.meters.rapl.rapl_meter import RaplMeter
 
 
-def test_a_frozen_counter_is_no_zero(tmp_path):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+@pytest.fixture
+def machine(tmp_path):
+    return two_sockets(tmp_path)
+
+
+@pytest.fixture
+def meter(machine):
+    return RaplMeter(machine.root, **machine.injected)
+
+
+def test_a_frozen_counter_is_no_zero(machine, meter):
     machine.zones["intel-rapl:1:2"].running = False
     with pytest.raises(MeterUnavailableError, match="dram-1"):
         window(machine, meter, 1.0)
 
 
-def test_a_window_shorter_than_a_step_is_no_zero(tmp_path):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_a_window_shorter_than_a_step_is_no_zero(machine, meter):
     start = meter.read()
     machine.now_s += 0.0004
     end = meter.read()
@@ -30,9 +36,7 @@ def test_a_window_shorter_than_a_step_is_no_zero(tmp_path):
         meter.energy_between(start, end)
 
 
-def test_a_counter_that_stops_before_the_end_gives_no_figure(tmp_path):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_a_counter_that_stops_before_the_end_gives_no_figure(machine, meter):
     start = meter.read()
     machine.advance(0.5)
     machine.zones["intel-rapl:0"].running = False
@@ -42,9 +46,7 @@ def test_a_counter_that_stops_before_the_end_gives_no_figure(tmp_path):
         meter.energy_between(start, end)
 
 
-def test_a_counter_that_rested_within_the_window_gives_no_figure(tmp_path):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_a_counter_that_rested_within_the_window_gives_no_figure(machine, meter):
     start = meter.read()
     machine.advance(1.0)
     meter.look()
@@ -59,9 +61,7 @@ def test_a_counter_that_rested_within_the_window_gives_no_figure(tmp_path):
 
 
 @pytest.mark.parametrize("jump_uj", [-1, -5_000_000, -900_000_000, 3_000_000_000])
-def test_a_counter_that_goes_back_or_leaps_gives_no_figure(tmp_path, jump_uj):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_a_counter_that_goes_back_or_leaps_gives_no_figure(machine, meter, jump_uj):
     start = meter.read()
     zone = machine.zones["intel-rapl:0"]
     zone.power_w = 0.0
@@ -75,9 +75,7 @@ def test_a_counter_that_goes_back_or_leaps_gives_no_figure(tmp_path, jump_uj):
     assert window(machine, meter, 1.0).energy_j == pytest.approx(235.0, rel=1e-6)
 
 
-def test_windows_without_length_are_refused(tmp_path):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_windows_without_length_are_refused(machine, meter):
     first = meter.read()
     machine.advance(1.0)
     second = meter.read()
@@ -103,8 +101,7 @@ class Gate:
         return os.open(path, os.O_RDONLY)
 
 
-def test_denied_says_how_to_get_the_right(tmp_path):
-    machine = two_sockets(tmp_path)
+def test_denied_says_how_to_get_the_right(machine, tmp_path):
     gate = Gate()
     gate.shut = True
     with pytest.raises(MeterUnavailableError, match="chmod a\\+r") as caught:
@@ -112,8 +109,7 @@ def test_denied_says_how_to_get_the_right(tmp_path):
     assert caught.value.state == "denied"
 
 
-def test_a_right_taken_away_half_way_gives_no_figure(tmp_path):
-    machine = two_sockets(tmp_path)
+def test_a_right_taken_away_half_way_gives_no_figure(machine, tmp_path):
     gate = Gate()
     meter = RaplMeter(tmp_path, opener=gate, **machine.injected)
     meter.read()
@@ -124,8 +120,7 @@ def test_a_right_taken_away_half_way_gives_no_figure(tmp_path):
         meter.read()
 
 
-def test_a_right_that_was_gone_for_a_while_spoils_the_windows_it_touches(tmp_path):
-    machine = two_sockets(tmp_path)
+def test_a_right_that_was_gone_for_a_while_spoils_the_windows_it_touches(machine, tmp_path):
     gate = Gate()
     meter = RaplMeter(tmp_path, opener=gate, **machine.injected)
     start = meter.read()
@@ -140,9 +135,7 @@ def test_a_right_that_was_gone_for_a_while_spoils_the_windows_it_touches(tmp_pat
     assert window(machine, meter, 1.0).energy_j == pytest.approx(235.0, rel=1e-6)
 
 
-def test_a_file_that_is_replaced_is_followed(tmp_path):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_a_file_that_is_replaced_is_followed(machine, meter):
     start = meter.read()
     machine.advance(1.0)
     for zone in machine.zones.values():
@@ -151,17 +144,13 @@ def test_a_file_that_is_replaced_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "many\n", "-5\n", "1e9\n"])
-def test_a_file_that_holds_no_energy_gives_no_figure(tmp_path, content):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_a_file_that_holds_no_energy_gives_no_figure(machine, meter, tmp_path, content):
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text(content)
     with pytest.raises(MeterUnavailableError, match="energy_uj holds"):
         meter.read()
 
 
-def test_a_file_that_went_away_gives_no_figure(tmp_path):
-    machine = two_sockets(tmp_path)
-    meter = RaplMeter(tmp_path, **machine.injected)
+def test_a_file_that_went_away_gives_no_figure(machine, meter, tmp_path):
     (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
     with pytest.raises(MeterUnavailableError, match="cannot be read"):
         meter.read()
@@ -178,15 +167,13 @@ def test_no_tree_and_an_empty_one_are_absent(tmp_path, present):
 
 
 @pytest.mark.parametrize("content", ["", "0\n", "-1\n", "wide\n"])
-def test_a_counter_without_a_range_is_refused(tmp_path, content):
-    machine = two_sockets(tmp_path)
+def test_a_counter_without_a_range_is_refused(machine, tmp_path, content):
     (tmp_path / "intel-rapl:0" / "max_energy_range_uj").write_text(content)
     with pytest.raises(MeterUnavailableError, match="max_energy_range_uj"):
         RaplMeter(tmp_path, **machine.injected)
 
 
-def test_the_smallest_window_is_a_hundred_steps(tmp_path):
-    machine = two_sockets(tmp_path)
+def test_the_smallest_window_is_a_hundred_steps(machine, tmp_path):
     assert RaplMeter(tmp_path, **machine.injected).min_window_s == pytest.approx(0.1)
     slow = RaplMeter(tmp_path, update_period_s=0.02, **machine.injected)
     assert slow.min_window_s == pytest.approx(2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -31,6 +32,7 @@ def raw_accuracy(problem: Problem, choice: tuple[int, ...]) -> float:
     return combine_accuracy(found, problem.settings.accuracy_method)
 
 
+@functools.cache
 def floored(seed: int) -> tuple[Problem, Problem, float]:
     """A random problem with a floor, without it, and the floor; at times on a plan's accuracy."""
     program, load_rps = random_program(seed, stages=1 + seed % 3)
@@ -44,8 +46,12 @@ def floored(seed: int) -> tuple[Problem, Problem, float]:
     return Program(program.stages, settings, program.rules).at(load_rps), free, floor
 
 
-def kept(free: Problem, floor: float) -> list[tuple[int, ...]]:
+@functools.cache
+def kept(seed: int, floor: float) -> list[tuple[int, ...]]:
     """Choices within every cap and at the floor or above, by plain enumeration."""
+    free = floored(seed)[1]
+    if free.is_empty():
+        return []
     columns = [(free.columns(cap.quantity), cap.limit) for cap in free.caps]
     sizes = (range(len(candidates)) for candidates in free.stages)
     return [
@@ -64,7 +70,7 @@ def test_every_solver_finds_the_best_plan_at_the_floor_or_above(method: str) -> 
     infeasible = bound = 0
     for seed in SEEDS if method != "auto" else SEEDS[:80]:
         problem, free, floor = floored(seed)
-        choices = [] if free.is_empty() else kept(free, floor)
+        choices = kept(seed, floor)
         result = solve(problem, method)
         assert bool(choices) == bool(result.plans), seed
         infeasible += not choices
@@ -86,12 +92,12 @@ def test_a_floor_out_of_reach_is_told_with_the_highest_that_is_not() -> None:
     found = 0
     for seed in SEEDS:
         problem, free, floor = floored(seed)
-        if free.is_empty() or kept(free, floor) or not kept(free, -math.inf):
+        if kept(seed, floor) or not kept(seed, -math.inf):
             continue
         conflict = find_conflict(problem)
         assert "accuracy_floor" in conflict.constraints
         way = next(one for one in conflict.relaxations if one.constraint == "accuracy_floor")
-        reachable = max(raw_accuracy(free, choice) for choice in kept(free, -math.inf))
+        reachable = max(raw_accuracy(free, choice) for choice in kept(seed, -math.inf))
         assert way.current == pytest.approx(floor)
         assert way.needed == pytest.approx(reachable)
         assert "an accuracy floor of at most" in way.text

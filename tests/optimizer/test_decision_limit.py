@@ -3,6 +3,7 @@ where there is time enough."""
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from seeds import seeds
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto, portfolio, search
 from ipa_energy.optimizer.deadline import Bounded, Deadline, InTime, gap_of
 from ipa_energy.optimizer.exchange import Exchange
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solve import checked_plans, decide, solve
 from ipa_energy.optimizer.table import Table, grid_step
@@ -32,6 +34,11 @@ WITHIN: dict[str, InTime] = {
     "brute-force": exhaustive.within,
     "auto": portfolio.within,
 }
+
+
+@functools.cache
+def best_of(seed: int) -> list[Choice]:
+    return exhaustive.solve(random_problem(seed), 1)
 
 
 def ticking(looks: int) -> Deadline:
@@ -58,7 +65,7 @@ def assert_true(problem: Problem, bounded: Bounded, best: float | None) -> None:
 def test_with_time_enough_the_best_is_found_and_proven(name: str, first: int) -> None:
     for seed in range(first, first + PART):
         problem = random_problem(seed)
-        best = exhaustive.solve(problem, 1)
+        best = best_of(seed)
         bounded = WITHIN[name](problem, 1, Deadline.after(60.0))
         assert_true(problem, bounded, objective(problem, best[0]) if best else None)
         assert bool(best) == bool(bounded.choices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import StageLimits, find_conflict
 from ipa_energy.optimizer.front import pareto_front
+from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Settings
@@ -59,6 +61,7 @@ def with_allocations(stage: Stage, rng: np.random.Generator) -> Stage:
     return dataclasses.replace(stage, options=tuple(options))
 
 
+@functools.cache
 def capped_program(seed: int) -> tuple[Program, Moment]:
     """A random program with money, prices and one to three capacities besides."""
     program, load_rps = random_program(seed)
@@ -86,13 +89,19 @@ def capped_program(seed: int) -> tuple[Program, Moment]:
     return Program(stages, settings, program.rules), moment
 
 
+@functools.cache
+def capped(seed: int) -> tuple[Problem, list[Choice]]:
+    """Such a program's problem and its two best choices."""
+    program, moment = capped_program(seed)
+    problem = program.at(moment)
+    return problem, exhaustive.solve(problem, 2)
+
+
 @pytest.mark.parametrize("method", ["pareto", "gurobi", "highs"])
 @pytest.mark.parametrize("first", [0, 60, 120])
 def test_every_solver_keeps_every_cap(method: str, first: int) -> None:
     for seed in range(first, first + 60):
-        program, moment = capped_program(seed)
-        problem = program.at(moment)
-        best = exhaustive.solve(problem, 2)
+        problem, best = capped(seed)
         result = solve(problem, method, 2)
         assert [plan.objective for plan in result.plans] == pytest.approx(
             [objective(problem, choice) for choice in best], rel=1e-9, abs=1e-9
@@ -101,11 +110,11 @@ def test_every_solver_keeps_every_cap(method: str, first: int) -> None:
 
 
 def test_instances_cover_what_they_should() -> None:
-    problems = [program.at(moment) for program, moment in map(capped_program, range(180))]
+    problems, best = zip(*map(capped, range(180)), strict=True)
     found = [{cap.name for cap in problem.caps} for problem in problems]
     assert {"money_cap", "capacity:core", "capacity:gpu", "capacity:board"} <= set().union(*found)
     assert max(len(names) for names in found) >= 5
-    assert 0.2 < sum(not exhaustive.solve(problem) for problem in problems) / 180 < 0.7
+    assert 0.2 < best.count([]) / 180 < 0.7
 
 
 def feasible_under(problem: Problem, names: tuple[str, ...]) -> bool:
@@ -115,9 +124,8 @@ def feasible_under(problem: Problem, names: tuple[str, ...]) -> bool:
 def test_conflicts_over_any_number_of_caps_are_smallest() -> None:
     sizes = set()
     for seed in range(60):
-        program, moment = capped_program(seed)
-        problem = program.at(moment)
-        if exhaustive.solve(problem):
+        problem, best = capped(seed)
+        if best:
             continue
         conflict = find_conflict(problem).constraints
         sizes.add(sum(name in {cap.name for cap in problem.caps} for name in conflict))
@@ -141,8 +149,8 @@ def test_relaxations_of_further_caps_help_and_nothing_less_does() -> None:
     kinds = set()
     for seed in range(180):
         program, moment = capped_program(seed)
-        problem = program.at(moment)
-        if problem.is_empty() or exhaustive.solve(problem):
+        problem, best = capped(seed)
+        if problem.is_empty() or best:
             continue
         for relaxation in find_conflict(problem).relaxations:
             name = relaxation.constraint

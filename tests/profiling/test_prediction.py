@@ -136,6 +136,7 @@ def test_energy_interval_of_a_row_is_that_of_the_prediction():
         for number, row in enumerate(measured)
     ]
     found = predict(noisy, wanted)
+    assert len(found.rows) == len(wanted)
     for row in found.rows:
         energy = found.meta["entries"][entry_of(row).label]["batch_energy_j"]
         half_width_j = (energy["high"] - energy["value"]) / row.batch
@@ -300,6 +301,7 @@ def test_entries_that_fail_leave_the_budget_to_say_what_it_lacks(tmp_path):
 
 
 def test_prediction_is_never_nan(finished):
+    assert finished[1].predicted
     for row in finished[1].predicted:
         assert not math.isnan(row.joules_per_request)
         assert row.dynamic_energy_j > 0

@@ -118,6 +118,7 @@ def test_thresholds_are_where_the_optimum_changes(seed: int) -> None:
     scale = load_rps if program.settings.energy_metric == "watts" else 1.0
     lines = np.array([(plan.objective, scale * plan.joules_per_request) for plan in plans])
     found = optimal_lines(problem)
+    assert found
     for start, line in found:
         later = [weight for weight, _ in found if weight > start]
         middle = (start + (later[0] if later else start + 1.0)) / 2
