@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.comparing import Comparison, numbered
-from ipa_energy.comparing import compare as compare_runs
 from ipa_energy.config import PipelineConfig, load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import Experiment, run_experiment
-from ipa_energy.frontier.yardsticks import yardsticks_of
-from ipa_energy.optimizer.solve import Result, decide
+from ipa_energy.frontier.yardsticks import held_against, yardsticks_of
+from ipa_energy.optimizer.solve import Result
 from ipa_energy.pipeline_models import find_pipeline
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.runlog import Run, read_run
@@ -168,9 +167,7 @@ def plan(
     planner = load_pipeline(pipeline, policy=policy, **overrides)
     if not load_rps > 0:
         raise ConfigError(f"{load_rps:g} rps", where="load_rps", allowed="a number above 0")
-    method, limit_s = planner.config.optimization_method, planner.config.decision_limit_s
-    moment = planner.moment(load_rps)
-    return decide(planner.program, moment, method=method, top_k=top, limit_s=limit_s)
+    return planner.decide(load_rps, top_k=top, limit_s=planner.config.decision_limit_s)
 
 
 def run(
@@ -282,10 +279,4 @@ def compare(*runs: Run | str | Path, hindsight: bool = False) -> Comparison:
         found = {
             one.name: yardsticks_of(one, first) for one, first in zip(read, firsts, strict=True)
         }
-    yards = {name: yard for name, yard in found.items() if yard is not None}
-    return compare_runs(
-        read,
-        static_best={name: y.static_best for name, y in yards.items() if y.static_best},
-        hindsight={name: y.hindsight for name, y in yards.items() if y.hindsight},
-        shares={name: y.share for name, y in yards.items() if y.share},
-    )
+    return held_against(read, found)

@@ -19,7 +19,6 @@ import ipa_energy
 from ipa_energy.config import CsvWorkload, PipelineConfig, dump_config
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.quantities import planned_load_rps
-from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.follower import Schedule
 from ipa_energy.planning.planner import Planner, load_planner
 from ipa_energy.planning.policies import program_for
@@ -293,9 +292,7 @@ def _fitted(experiment: Experiment, fixed: Deployment | None) -> Experiment:
     )
     start = fixed or initial_configuration(planner)
     mean_rps = float(experiment.workload.counts.mean())
-    plans = decide(
-        planner.program, planner.moment(mean_rps), method=config.optimization_method
-    ).plans
+    plans = planner.decide(mean_rps).plans
     check_fits(
         start,
         cores=cores,
@@ -362,18 +359,14 @@ def check_feasible(experiment: Experiment) -> None:
         InfeasibleError: none has; the message is that of the mean load.
         UnavailableError: the solver cannot be used.
     """
-    program = experiment.planner.program
-    method = experiment.planner.config.optimization_method
-    limit_s = experiment.planner.config.limit_in_runs_s
-    counts, interval_s = experiment.workload.counts, experiment.planner.config.adaptation_interval
-    planner = experiment.planner
-    mean = decide(program, planner.moment(float(counts.mean())), method=method, limit_s=limit_s)
+    planner, counts = experiment.planner, experiment.workload.counts
+    limit_s, interval_s = planner.config.limit_in_runs_s, planner.config.adaptation_interval
+    mean = planner.decide(float(counts.mean()), limit_s=limit_s)
     if mean.status == "unknown":
         return
     loads = {planned_load_rps(float(rps), interval_s) for rps in np.quantile(counts, LOADS_TRIED)}
     if not mean.plans and not any(
-        decide(program, planner.moment(rps), method=method, limit_s=limit_s).plans
-        for rps in sorted(loads)
+        planner.decide(rps, limit_s=limit_s).plans for rps in sorted(loads)
     ):
         raise InfeasibleError(
             f"no load of the trace has a plan: at its mean, {mean.load_rps:g} rps, {mean.conflict}"
@@ -383,16 +376,10 @@ def check_feasible(experiment: Experiment) -> None:
 def warn_of_overload(experiment: Experiment) -> None:
     """Say so if the busiest interval of the trace has no plan: a run keeps what it had then."""
     planner, workload = experiment.planner, experiment.workload
-    config = planner.config
-    seconds = min(int(config.adaptation_interval), workload.duration_s)
+    seconds = min(int(planner.config.adaptation_interval), workload.duration_s)
     load_rps = busiest_rps(workload.counts, seconds)
-    moment = planner.moment(load_rps)
-    found = decide(
-        planner.program,
-        moment,
-        method=config.optimization_method,
-        limit_s=min(OVERLOAD_LIMIT_S, config.limit_in_runs_s),
-    )
+    limit_s = min(OVERLOAD_LIMIT_S, planner.config.limit_in_runs_s)
+    found = planner.decide(load_rps, limit_s=limit_s)
     if found.status == "infeasible":
         logger.warning(
             "%s: no plan carries its busiest %d s, %.3g rps, and requests will come late: %s",

@@ -60,12 +60,11 @@ def add_to(verbs: Verbs) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Read the folders, simulate the yardsticks, print and write the comparison."""
-    from ipa_energy.comparing import compare as compare_runs
     from ipa_energy.comparing import comparison_table, headline, metrics, numbered
     from ipa_energy.comparing.carbon_table import by_site, equivalences
     from ipa_energy.experiment import experiment_of
     from ipa_energy.frontier.sweep import saving_study
-    from ipa_energy.frontier.yardsticks import yardsticks
+    from ipa_energy.frontier.yardsticks import held_against, yardsticks
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
     from ipa_energy.tables import wrapped
@@ -98,13 +97,7 @@ def compare(args: argparse.Namespace) -> int:
             if args.yardstick or _is_quick(study.figures.name, study.requests, "yardstick")
         ]
         savings = _savings(studies, show_progress=show_progress)
-    comparison = compare_runs(
-        figures,
-        savings=savings,
-        static_best={name: yard.static_best for name, yard in found.items() if yard.static_best},
-        hindsight={name: yard.hindsight for name, yard in found.items() if yard.hindsight},
-        shares={name: yard.share for name, yard in found.items() if yard.share},
-    )
+    comparison = held_against(figures, found, savings)
 
     def write() -> None:
         if args.html is not None:

@@ -67,7 +67,6 @@ def add_to(verbs: Verbs) -> None:
 
 def optimize(args: argparse.Namespace) -> int:
     """Decide once and show the plans, or the conflict."""
-    from ipa_energy.optimizer.solve import decide
     from ipa_energy.planning.planner import load_planner
 
     allowed = f"a number above 0, at most {HIGHEST_LOAD_RPS:g}"
@@ -84,16 +83,10 @@ def optimize(args: argparse.Namespace) -> int:
             + (", or the keys gpus and capacity of one" if args.pool else ", or one load"),
         )
     (path,), (load_rps,) = args.pipeline, args.load
-    overrides = chosen_overrides(args)
-    planner = load_planner(path, overrides, policy=args.policy)
+    planner = load_planner(path, chosen_overrides(args), policy=args.policy)
     planner.warn_of_excluded()
-    result = decide(
-        planner.program,
-        planner.moment(load_rps),
-        method=planner.config.optimization_method,
-        top_k=args.top,
-        limit_s=planner.config.decision_limit_s,
-    )
+    limit_s = planner.config.decision_limit_s
+    result = planner.decide(load_rps, top_k=args.top, limit_s=limit_s)
     if args.json:
         print_json(_document(result, planner, load_rps))
     else:

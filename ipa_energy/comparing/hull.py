@@ -152,6 +152,14 @@ def _is_below(left: Outcome, middle: Outcome, right: Outcome) -> bool:
     return middle.joules_per_request < _between(left, right, middle.accuracy)
 
 
+def common_reach(hulls: Iterable[Hull]) -> tuple[float, float]:
+    """Least and greatest accuracy that all have; the first is above the second if none is."""
+    corners = [hull.corners for hull in hulls]
+    if not all(corners):
+        return math.inf, -math.inf
+    return max(each[0].accuracy for each in corners), min(each[-1].accuracy for each in corners)
+
+
 @dataclass(frozen=True, slots=True)
 class Saving:
     """What energy in the objective saves at equal accuracy and SLA attainment.

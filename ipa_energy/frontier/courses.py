@@ -25,7 +25,7 @@ from ipa_energy.comparing.hull import Outcome
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import Experiment, check_feasible, classes_of
 from ipa_energy.frontier.weightings import Weighting, reweighted
-from ipa_energy.optimizer.solve import Result, decide
+from ipa_energy.optimizer.solve import Result
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Option, Stage
 from ipa_energy.runner import Runner, initial_configuration
@@ -179,12 +179,8 @@ class Rehearser:
     def _static(self, planner: Planner, room: float) -> Course | None:
         """The plan for so many times the load of the busiest interval; None if there is none."""
         counts, config = self._experiment.workload.counts, planner.config
-        plans = decide(
-            planner.program,
-            planner.moment(room * busiest_rps(counts, config.adaptation_interval)),
-            method=config.optimization_method,
-            limit_s=config.limit_in_runs_s,
-        ).plans
+        load_rps = room * busiest_rps(counts, config.adaptation_interval)
+        plans = planner.decide(load_rps, limit_s=config.limit_in_runs_s).plans
         if not plans:
             return None
         return Course(((0, _without_waits(deployment_of(plans[0]))),), plans[0].accuracy_raw)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ipa_energy.comparing.hull import Hull, Outcome, hull_of
+from ipa_energy.comparing.hull import Hull, Outcome, common_reach, hull_of
 from ipa_energy.experiment import Experiment, check_feasible
 from ipa_energy.frontier.sweep import cached_sweep, least_accuracy
 from ipa_energy.frontier.weightings import Weighting, with_energy, without_energy
@@ -68,18 +68,9 @@ class Frontier:
             hull_of([*without, *added], self.attainment),
         )
 
-    def _reach(self, hulls: Sequence[Hull]) -> tuple[float, float]:
-        """Least and greatest accuracy that all of them have; none of one is above those of none."""
-        if any(not hull.corners for hull in hulls):
-            return math.inf, -math.inf
-        return (
-            max(hull.corners[0].accuracy for hull in hulls),
-            min(hull.corners[-1].accuracy for hull in hulls),
-        )
-
     def accuracies(self) -> list[float]:
         """Where the hulls are shown: evenly over what both reach with every seed."""
-        low, high = self._reach([hull for pair in self.hulls.values() for hull in pair])
+        low, high = common_reach([hull for pair in self.hulls.values() for hull in pair])
         if math.isclose(low, high):
             return [low]
         return np.linspace(low, high, ROWS).tolist() if high > low else []
@@ -92,7 +83,7 @@ class Frontier:
             at: accuracies; empty: those of the corners.
         """
         hulls = [pair[added] for pair in self.hulls.values()]
-        low, high = self._reach(hulls)
+        low, high = common_reach(hulls)
         places = at or {corner.accuracy for hull in hulls for corner in hull.corners}
         kept = sorted(place for place in places if low <= place <= high)
         return kept, [float(np.mean([hull.joules_at(at) for hull in hulls])) for at in kept]

@@ -19,15 +19,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ipa_energy.comparing import RunMetrics, metrics
-from ipa_energy.comparing.hull import HindsightShare
+from ipa_energy.comparing import Comparison, RunMetrics, compare, metrics
+from ipa_energy.comparing.hull import HindsightShare, Saving
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import Experiment, experiment_of, run_experiment
 from ipa_energy.frontier.courses import Course, Outturn, outturn
@@ -353,6 +353,22 @@ def yardsticks(
         logger.warning("%s: no plan can run from the first second to the last", run.name)
     told = _share(experiment, run, first, worths)
     return Yardsticks(figures.get("static"), figures.get("hindsight"), told)
+
+
+def held_against(
+    runs: Sequence[Run | RunMetrics],
+    yards: Mapping[str, Yardsticks | None],
+    savings: Mapping[str, Saving] | None = None,
+) -> Comparison:
+    """Runs side by side, with the yardsticks and savings of some, by name."""
+    known = {name: yard for name, yard in yards.items() if yard is not None}
+    return compare(
+        runs,
+        static_best={name: yard.static_best for name, yard in known.items() if yard.static_best},
+        hindsight={name: yard.hindsight for name, yard in known.items() if yard.hindsight},
+        shares={name: yard.share for name, yard in known.items() if yard.share},
+        savings=savings,
+    )
 
 
 def why_unknown(experiment: Experiment) -> str:

@@ -14,6 +14,7 @@ from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.plan_building import one_part, plan_of_parts
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import LATENCY_SLA, Moment, planned_load_rps
+from ipa_energy.optimizer.solve import Result, decide
 from ipa_energy.planning.policies import PlannedProgram, apply_baseline, program_for
 from ipa_energy.planning.sites import at_sites
 from ipa_energy.planning.stages import stages_from_rows
@@ -97,6 +98,16 @@ class Planner:
         """A load at a second of the run; none is planned for as one request an interval."""
         planned_rps = planned_load_rps(load_rps, self.config.adaptation_interval)
         return Moment.at(planned_rps, **self.signals(now_s))
+
+    def decide(self, load_rps: float, *, top_k: int = 1, limit_s: float | None = None) -> Result:
+        """The best plans at a load, at second 0, by the YAML's solver.
+
+        Raises:
+            ConfigError: as :func:`~ipa_energy.optimizer.solve.solve`.
+            UnavailableError: the solver or its licence is missing.
+        """
+        method = self.config.optimization_method
+        return decide(self.program, self.moment(load_rps), method, top_k, limit_s)
 
     def plan_running(self, running: Deployment, load: Moment | float) -> Plan:
         """What a configuration, one entry a stage, means at a load, whether or not it is good."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from ipa_energy.report.figure import Axis, Bars, Figure, Line, Mark, Points, key_of
 from ipa_energy.report.page import Section
+from ipa_energy.report.palette import Dash
 from ipa_energy.report.run_series import Drawn, qualities, time_axis
 from ipa_energy.runlog.live_step import LiveStep
 from ipa_energy.runlog.step import Step
@@ -36,19 +39,9 @@ def live_sections(runs: list[Drawn]) -> list[Section]:
     live = [drawn for drawn in runs if any(step.live for step in drawn.run.steps)]
     sections = [_section(drawn) for drawn in live]
     if live:
-        sections[-1] = _with_figure(sections[-1], overhead_figure(live))
+        figures = [*sections[-1].figures, overhead_figure(live)]
+        sections[-1] = replace(sections[-1], figures=figures)
     return sections
-
-
-def _with_figure(section: Section, figure: Figure) -> Section:
-    return Section(
-        title=section.title,
-        text=section.text,
-        points=section.points,
-        tables=section.tables,
-        figures=[*section.figures, figure],
-        notes=section.notes,
-    )
 
 
 def _section(drawn: Drawn) -> Section:
@@ -100,25 +93,13 @@ def joules_figure(drawn: Drawn) -> Figure:
         times, seen = _of_stage(drawn, stage)
         profile = [one.profile_j if one else math.nan for one in seen]
         planned = [_planned_j(live, stage) for _, live in _steps(drawn)]
-        for name, values, dash in (
-            ("profile", profile, "dot"),
-            ("profile, rescaled", planned, "dash"),
-        ):
-            if name == "profile" or not all(map(math.isnan, planned)):
-                marks.append(
-                    Line(
-                        name=name,
-                        x=times,
-                        y=values,
-                        color="muted" if dash == "dot" else "text",
-                        dash="dot" if dash == "dot" else "dash",
-                        step=True,
-                        legend=panel == 0,
-                        group=name,
-                        panel=panel,
-                        joules=drawn.joules,
-                    )
-                )
+        lines: list[tuple[str, list[float], str, Dash]] = [("profile", profile, "muted", "dot")]
+        if not all(map(math.isnan, planned)):
+            lines.append(("profile, rescaled", planned, "text", "dash"))
+        for name, values, color, dash in lines:
+            look: dict[str, Any] = {"color": color, "dash": dash, "step": True, "group": name}
+            look |= {"legend": panel == 0, "panel": panel, "joules": drawn.joules}
+            marks.append(Line(name=name, x=times, y=values, **look))
         marks += _live_points(drawn, stage, panel)
     return Figure(
         key=key_of("live-joules", str(drawn.index)),

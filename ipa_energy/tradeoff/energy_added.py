@@ -33,7 +33,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.as_json import fields_of
-from ipa_energy.comparing.hull import Hull, Outcome, hull_of
+from ipa_energy.comparing.hull import Hull, Outcome, common_reach, hull_of
 from ipa_energy.errors import ConfigError
 from ipa_energy.frontier.weightings import OWN_PRICES, kinds_without_energy, reweighted
 from ipa_energy.optimizer import pareto
@@ -304,15 +304,9 @@ class Yardstick:
     @property
     def savings(self) -> list[float]:
         """Shares that energy saves, evenly over the accuracies that both hulls reach."""
-        if not (self.without.corners and self.added.corners):
-            return []
-        low = max(hull.corners[0].accuracy for hull in (self.without, self.added))
-        high = min(hull.corners[-1].accuracy for hull in (self.without, self.added))
-        return [
-            1.0 - self.added.joules_at(at) / self.without.joules_at(at)
-            for at in np.linspace(low, high, PLACES).tolist()
-            if low <= high
-        ]
+        low, high = common_reach((self.without, self.added))
+        places = np.linspace(low, high, PLACES).tolist() if low <= high else []
+        return [1.0 - self.added.joules_at(at) / self.without.joules_at(at) for at in places]
 
     @property
     def mean_saving(self) -> float:
