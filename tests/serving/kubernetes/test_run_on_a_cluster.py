@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,13 @@ pytest.importorskip("grpc")
 
 from clusters import local_tests
 from seeds import LONG_RUN
+from test_request_classes import pipeline as classes_pipeline
 
+from ipa_energy.comparing import compare, comparison_table, metrics
+from ipa_energy.report import write_html
 from ipa_energy.runlog import read_run
 from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
+from ipa_energy.serving.observed import added
 
 with local_tests():
     from live_runs import totals_of, until, write_pipeline
@@ -115,14 +120,37 @@ def test_a_run_is_served_by_mlserver_in_pods(tmp_path: Path) -> None:
     assert_all_served(out, "kubernetes", counts)
 
 
-def test_a_run_with_mixes_deals_requests_out_to_pods_by_share(tmp_path: Path) -> None:
-    """A Deployment an option, shares in the router, all answered."""
-    mix = "mix: true\naccuracy_floor: 1.2\nenergy_weight: 1\noptimization_method: auto\n"
-    counts = [8] * 2 + [20] * 4
-    pipeline = write_pipeline(tmp_path / "small", counts, more=mix)
-    free = [word for key in ("alpha=0", "beta=0", "batching_cap=2") for word in ("--set", key)]
+def test_a_run_with_classes_deals_each_out_to_pods_by_its_shares(tmp_path: Path) -> None:
+    """A Deployment an option, shares by class in the router; log, comparison and page tell."""
+    pipeline = classes_pipeline(tmp_path)
+    (tmp_path / "trace.csv").write_text("requests:easy,requests:hard\n" + "8,2\n" * 12)
+    changes = ("adaptation_interval=2", "drop_limit=null", "scaling_cap=6")
     with cluster(tmp_path, *STUBS) as kubeconfig:
-        out = run(pipeline, kubeconfig, "kubernetes-stub", *free)
+        words = [word for key in changes for word in ("--set", key)]
+        out = run(pipeline, kubeconfig, "kubernetes-stub", *words)
         until(lambda: not pods_of(kubeconfig))
-    assert_all_served(out, "kubernetes-stub", counts)
-    assert any("%" in change.to for step in read_run(out).steps for change in step.live.changes)
+    assert_all_served(out, "kubernetes-stub", [10] * 12)
+    found = read_run(out)
+    figures = metrics(found)
+    easy, hard = figures.classes
+    assert (easy.requests, hard.requests) == (96, 24)
+    assert easy.energy_j + hard.energy_j == pytest.approx(figures.energy_j, rel=1e-6)
+    work = added(part for step in found.steps for part in step.work)
+    assert {part.request_class: part.requests for part in work} == {"easy": 96, "hard": 24}
+    # Once both options serve, hard ones go to large and to it alone, easy ones to small.
+    changes_at = [each.ready_s for step in found.steps if step.live for each in step.live.changes]
+    mixed = [step for step in found.steps if changes_at and step.start_s >= changes_at[0]]
+    assert mixed
+    (stage,) = mixed[-1].stages
+    shares = {part.variant: dict(part.shares) for part in stage.parts}
+    assert shares["small"].get("hard", 0.0) == shares["large"].get("easy", 0.0) == 0.0
+    late = {one.request_class: one for one in added(part for step in mixed for part in step.work)}
+    answered = Counter[str]()
+    for step in mixed:
+        for spent in step.live.replicas if step.live else ():
+            answered[spent.option.split()[0]] += spent.requests
+    assert answered == {"small": late["easy"].requests, "large": late["hard"].requests}
+    assert late["hard"].accuracy_sum / late["hard"].requests == pytest.approx(0.9)
+    assert "run: hard" in comparison_table(compare([figures]))
+    page = write_html(compare([figures]), [found], tmp_path / "page.html").read_text()
+    assert "By class of requests" in page
