@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from ipa_energy.cli.options import (
 )
 from ipa_energy.cli.output import filtered, print_json, text_table
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
-from ipa_energy.records import NOTATION
+from ipa_energy.records import EVERY_CLASS, NOTATION
 
 if TYPE_CHECKING:
     from ipa_energy.gpu_partitions import GpuPool
@@ -181,6 +181,7 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
     config = planner.config
     quality = plan.quality or "no energy in the profile"
     fans_out = any(stage.requests_per_input != 1 for stage in plan.stages)
+    queues = any(stage.queue_s is not None for stage in plan.stages)
     rows = [
         [
             stage.stage,
@@ -190,6 +191,7 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
             _each(str(part.replicas) for part in stage.parts),
             _each(f"{_latency_s(part):.3f}" for part in stage.parts),
             _each(f"{part.wait_s:.3f}" for part in stage.parts),
+            *([_each(f"{part.queue_s:.3f}" for part in stage.parts)] if queues else []),
             f"{stage.capacity_rps:.2f}",
             f"{stage.load_rps:g}",
             *([fixed(stage.joules_per_request, 3)] if fans_out else []),
@@ -199,6 +201,8 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
         for stage in plan.stages
     ]
     header = ["stage", "variant", "cores", "batch", "replicas", "latency s", "wait s"]
+    # What a request waits for a replica, where it is planned: with the two before, the latency.
+    header += ["queue s"] if queues else []
     header += ["capacity rps", "load rps"]
     # A stage's requests are then not the pipeline's; the column that adds up comes second.
     header += ["J/stage request", "J/pipeline request"] if fans_out else ["J/request"]
@@ -224,7 +228,26 @@ def plan_lines(plan: Plan, planner: Planner) -> list[str]:
         + (f" of {energy_sla:g} J" if energy_sla is not None else "")
         + ("" if math.isnan(token_j) else f", {token_j:.3g} J per token")
         + f" ({quality})",
+        *_class_lines(plan),
     ]
+
+
+def _class_lines(plan: Plan) -> Iterator[str]:
+    """Latency of each class of requests under its SLA, and what serves it."""
+    from ipa_energy.optimizer.plan import latency_of
+
+    limits = {check.constraint: check.limit for check in plan.certificate.checks}
+    for name in plan.stages[0].classes:
+        if name == EVERY_CLASS:
+            continue
+        latency_s = latency_of(plan.stages, name)
+        sla_s = limits.get(f"latency_sla_s:{name}")
+        limit = "" if sla_s is None else f" of {sla_s:.3f} s"
+        serves = " | ".join(
+            _each(f"{_variant(part.option)}" for part in stage.parts if dict(part.shares).get(name))
+            for stage in plan.stages
+        )
+        yield f"class {name}: latency {latency_s:.3f} s{limit}, by {serves}"
 
 
 def _optimize_together(args: argparse.Namespace) -> int:

@@ -190,6 +190,7 @@ def part_json(part: Part) -> dict[str, Any]:
         "replicas": part.replicas,
         "share": part.share,
         "wait_s": part.wait_s,
+        **({"queue_s": part.queue_s} if part.queue_s else {}),
         **({"request_classes": classes} if classes else {}),
     }
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from instances import objective, random_program
 from option_maker import make_option
 
+from ipa_energy.cli import main
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive, mix_uses
 from ipa_energy.optimizer.conflict import find_conflict
@@ -198,3 +201,21 @@ def test_each_part_of_a_mix_waits_no_longer_than_was_planned_and_is_never_full(
                 )
                 parts += 1
     assert parts > 1
+
+
+def test_the_table_of_a_plan_has_the_wait_for_a_replica_so_that_stages_add_up(
+    small_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["optimize", str(small_pipeline), "--load", "6"]
+    assert main(words) == 0
+    assert "queue s" not in capsys.readouterr().out
+    assert main([*words, "--set", "latency_model=queue"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = [index for index, line in enumerate(lines) if line.startswith("stage ")]
+    heads = [head.strip() for head in re.split(r"  +", lines[at])]
+    rows = [re.split(r"  +", line) for line in lines[at + 2 : at + 4]]
+    columns = [heads.index(name) for name in ("latency s", "wait s", "queue s")]
+    delays_s = [float(row[column]) for row in rows for column in columns]
+    (total,) = re.findall(r"latency ([0-9.]+) s of", "\n".join(lines))
+    assert min(delays_s[2::3]) > 0
+    assert sum(delays_s) == pytest.approx(float(total), abs=0.0035)

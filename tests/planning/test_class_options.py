@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from option_maker import make_option
 
+from ipa_energy.cli import main
 from ipa_energy.config import load_config
 from ipa_energy.errors import ConfigError
 from ipa_energy.planning.class_options import mixture
@@ -78,6 +79,20 @@ def test_rows_by_class_become_one_option_and_a_mix_sends_each_class_where_it_is_
     assert decide(alone.program, 4.0).best.label == "large 1c b1 x2"
     names = {check.constraint for check in plan.certificate.checks}
     assert {"latency_sla_s:easy", "latency_sla_s:hard"} <= names
+
+
+def test_the_table_of_a_plan_tells_the_latency_of_each_class_and_what_serves_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(
+        tmp_path,
+        "request_classes: {easy: 0.8, hard: {share: 0.2, latency_sla_s: 1}}\n"
+        "accuracy_floor: 0.9\nmix: true\n",
+    )
+    assert main(["optimize", str(path), "--load", "4", "--method", "highs"]) == 0
+    told = capsys.readouterr().out
+    assert "class easy: latency 0.100 s of 5.000 s, by small" in told
+    assert "class hard: latency 0.400 s of 1.000 s, by large" in told
 
 
 def test_an_option_that_serves_no_class_alone_needs_a_mix(tmp_path: Path) -> None:
