@@ -20,10 +20,11 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -42,8 +43,13 @@ from ipa_energy.profiling.trial_windows import TrialSettings, idle_window
 from ipa_energy.records import meters_in
 from ipa_energy.tables import signed
 
+logger = logging.getLogger(__name__)
+
 WORDS = ("energy", "pipeline", "latency", "model", "request", "carbon", "batch", "cluster")
 """Prompts are made of these: no text of anybody, and no two alike, so that no cache answers."""
+
+FORCING = ("min_tokens", "ignore_eos")
+"""What asks for exactly so many tokens; not every endpoint knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class Endpoint:
         words = [WORDS[(number * 31 + at * (1 + number % 7)) % len(WORDS)] for at in range(20_000)]
         text = f"Request {number}: " + " ".join(words[: self.prompt_words])
         system = [{"role": "system", "content": self.directive}] if self.directive else []
-        forced = {"min_tokens": self.max_tokens, "ignore_eos": True} if self.forced else {}
+        forced = dict(zip(FORCING, (self.max_tokens, True), strict=True)) if self.forced else {}
         streamed = {"stream": True, "stream_options": {"include_usage": True}}
         return {
             "model": self.model,
@@ -141,7 +147,7 @@ class Client:
                 said = _message(response.read(2000))
                 raise ServingError(
                     f"{self._endpoint.url} answers {response.status}: {said}"
-                    + self._way_out(response.status)
+                    + self._way_out(response.status, said)
                 )
             first_s, usage = self._read(response)
         except TimeoutError as error:
@@ -182,12 +188,14 @@ class Client:
             self._connection.close()
             return []
 
-    def _way_out(self, status: int) -> str:
+    def _way_out(self, status: int, said: str) -> str:
         """What to do about a refusal; "" where nobody can say."""
         if status == http.client.NOT_FOUND:
             names = self.models()
             known = f"--model {' | '.join(names)}" if names else "the URL of its API, ending in /v1"
             return f"; fix: {known}"
+        if self._endpoint.forced and any(name in said for name in FORCING):
+            return "; fix: --natural-length, which asks for no exact number of tokens"
         if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
             return "; fix: its bearer token (profile-endpoint --help says where it is read)"
         if status == http.client.TOO_MANY_REQUESTS:
@@ -207,7 +215,9 @@ class Client:
             if not line.startswith(b"data:") or data == b"[DONE]":
                 continue
             event = self._object(data)
-            if event.get("choices") and math.isnan(first_s):
+            if event.get("error"):
+                raise ServingError(f"{self._endpoint.url} breaks off its answer: {_message(data)}")
+            if math.isnan(first_s) and _has_token(event):
                 first_s = time.perf_counter()
             usage = event.get("usage") or usage
         response.read()  # else the connection is not free for the next request
@@ -228,6 +238,12 @@ class Client:
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
+
+
+def _has_token(event: Mapping[str, Any]) -> bool:
+    """True if a part of a stream has some of the answer, not only who gives it."""
+    deltas = [choice.get("delta") or {} for choice in event.get("choices") or ()]
+    return any(text for delta in deltas for name, text in delta.items() if name != "role")
 
 
 def _message(text: bytes) -> str:
@@ -300,6 +316,10 @@ def measure_window(
                     left[0] -= 1
                     number = next(numbers)
                 found.append(client.ask(number))
+        except BaseException:
+            with lock:
+                left[0] = 0  # the window is none: the others ask no more
+            raise
         finally:
             client.close()
 
@@ -316,7 +336,7 @@ def measure_window(
         raise ConfigError(
             f"{requests} requests took {end.time_s - start.time_s:.3g} s",
             allowed=f"windows of {meter.min_window_s:g} s and more, which {meter.name} needs",
-            fix="more requests a window",
+            fix="more requests a window (--requests)",
         )
     idle_w = fmean([before_w, after_w])
     return Window(tuple(answers), energy.duration_s, energy.energy_j, idle_w)
@@ -341,6 +361,13 @@ def llm_entry(row: ProfileRow, windows: Sequence[Window], meter: Meter) -> LlmEn
             f"{meter.name} shows {signed(dynamic_j, '.3g')} J a request above idle: the endpoint"
             " does not run on what this meter measures, or its counter is dead"
         )
+    ci95_j = half_width_95(joules)
+    if dynamic_j < ci95_j:
+        logger.warning(
+            "%s: %.3g J a request above idle, ± %.3g: hardly told from idle; fix: more requests a"
+            " window or more trials, and see that the endpoint runs on what %s measures",
+            *(row.label, dynamic_j, ci95_j, meter.name),
+        )
     latencies_s = np.array([one.latency_s for one in answers])
     busy_s = sum(window.duration_s for window in windows)
     throughput_rps = len(answers) / busy_s
@@ -359,7 +386,7 @@ def llm_entry(row: ProfileRow, windows: Sequence[Window], meter: Meter) -> LlmEn
         joules_per_request=rounded(
             joules_per_request(rounded(dynamic_j), rounded(idle_w), 1, rounded(throughput_rps))
         ),
-        energy_ci95_j=rounded(half_width_95(joules)),
+        energy_ci95_j=rounded(ci95_j),
         trials=len(windows),
         meter=meter.name,
         quality=meter.quality,

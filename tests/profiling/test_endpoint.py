@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, ConfigError, ServingErr
 from ipa_energy.meters import discovery
 from ipa_energy.meters.base import Energy, Reading
 from ipa_energy.profile_table.profile_csv import read_profile
-from ipa_energy.profiling.endpoint import Client, Endpoint
+from ipa_energy.profiling.endpoint import Answer, Client, Endpoint, Window, _has_token, llm_entry
 
 pytestmark = pytest.mark.measures
 
@@ -28,6 +29,8 @@ REFUSALS = {
     "secret": (401, b'{"message": "who are you?"}'),
     "broken": (500, b"engine died"),
     "page": (200, b"<html>"),
+    "strict": (400, b'{"error": {"message": "Unrecognized argument: ignore_eos"}}'),
+    "tired": (200, b'data: {"error": {"message": "out of memory"}}\n\ndata: [DONE]\n\n'),
 }
 """Model → how the stub refuses it."""
 
@@ -39,7 +42,8 @@ class Stub(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.tokens = 0
+        self.tokens = self.asked = 0
+        self.most = 1_000_000
         self.bodies: list[dict] = []
         self.lock = threading.Lock()
         self.says_usage = True
@@ -60,6 +64,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         count = body["max_tokens"] if body.get("ignore_eos") else 3
+        self.server.asked += 1
+        if self.server.asked > self.server.most:
+            return self.answer(*REFUSALS["busy"])
         if body["model"] in REFUSALS:
             return self.answer(*REFUSALS[body["model"]])
         if body["model"] != "tiny":
@@ -188,12 +195,14 @@ def test_the_meter_must_see_the_server(stub, tmp_path, monkeypatch, capsys):
         ("busy", "answers 429: slow down; fix: lift its limit, or fewer at once"),
         ("secret", r"answers 401: who are you\?; fix: its bearer token"),
         ("broken", "answers 500: engine died$"),
+        ("strict", "answers 400: .*ignore_eos; fix: --natural-length"),
+        ("tired", "breaks off its answer: out of memory"),
         ("page", "an answer is no JSON object: b'<html>'; fix: the URL of an OpenAI-compatible"),
     ],
 )
 def test_a_refusal_says_what_to_do(stub, model, expected):
     with (
-        closing(Client(Endpoint(stub.url, model))) as client,
+        closing(Client(Endpoint(stub.url, model, stream=model == "tired"))) as client,
         pytest.raises(ServingError, match=expected),
     ):
         client.ask(0)
@@ -207,3 +216,30 @@ def test_silence_and_answers_without_a_count_have_a_way_out(stub):
     streamed = Endpoint(stub.url, "tiny", max_tokens=2, stream=True)
     with closing(Client(streamed)) as client, pytest.raises(ServingError, match="out --stream, or"):
         client.ask(0)
+
+
+def test_a_window_with_a_refused_request_ends_at_once_and_is_none(stub, tmp_path, capsys):
+    stub.most = 20
+    out = tmp_path / "llm.csv"
+    assert run(stub, out, "--requests", "400", "--at-once", "4") == 4
+    assert "a window with refused requests is no measurement" in capsys.readouterr().err
+    assert stub.asked <= 20 + 4
+    assert not out.exists()
+
+
+def test_joules_that_are_hardly_above_idle_are_told(stub, tmp_path, caplog):
+    out = tmp_path / "llm.csv"
+    assert run(stub, out) == EXIT_DONE
+    assert "hardly told from idle" not in caplog.text
+    answer = Answer(0.1, math.nan, 10, 10)
+    windows = [Window((answer,) * 8, 1.0, IDLE_W + above_j, IDLE_W) for above_j in (0.1, 0.3)]
+    llm_entry(read_profile(out)[0], windows, TokenMeter(stub))
+    assert "0.025 J a request above idle, ± 0.159: hardly told from idle" in caplog.text
+
+
+def test_the_first_token_is_not_who_gives_the_answer():
+    role = {"choices": [{"delta": {"role": "assistant", "content": ""}}]}
+    assert not _has_token(role)
+    assert not _has_token({"choices": [], "usage": {}})
+    assert _has_token({"choices": [{"delta": {"content": "x"}}]})
+    assert _has_token({"choices": [{"delta": {"reasoning_content": "x"}}]})
