@@ -100,6 +100,8 @@ class GurobiSolver:
                 index = np.flatnonzero(rows)
                 model.addMConstr(matrix[index], self._variables, sense, side[index])
         model.ModelSense = gurobi.GRB.MAXIMIZE
+        if program.start is not None:
+            self._variables.Start = program.start
 
     def best(self) -> npt.ArrayLike | None:
         """See :class:`~.linear.Solver`."""

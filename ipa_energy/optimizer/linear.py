@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,10 @@ BOUND_ROOM = 1e-6
 SLACK = 1e-6
 """Added to the right of an SLA row. Gurobi's presolve was seen to call a program infeasible whose
 plan met a row with less room than that. The few plans it lets in are caught by the check."""
+
+
+_ROW_ROOM = 1e-9
+"""By which values may miss a row that a solver starts with: it looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,34 @@ class LinearProgram:
     def worth(self, value: float) -> float:
         """The objective that a value of ``cost·v`` stands for."""
         return value / self.scale + self.constant
+
+    def fits(self, values: Floats) -> bool:
+        """True if values meet every row, but for what a solver would look at again."""
+        found = np.bincount(self.rows, self.values * values[self.columns], len(self.row_low))
+        above = found >= self.row_low - _ROW_ROOM
+        return bool((above & (found <= self.row_high + _ROW_ROOM)).all())
+
+    def with_integers(self, values: Floats) -> LinearProgram:
+        """What is left to choose if the whole numbers are those of some values."""
+        known, first = self.columns < self.integers, self.integers
+        used = np.bincount(
+            self.rows[known],
+            self.values[known] * values[self.columns[known]],
+            len(self.row_low),
+        )
+        return replace(
+            self,
+            cost=self.cost[first:],
+            rows=self.rows[~known],
+            columns=self.columns[~known] - first,
+            values=self.values[~known],
+            row_low=self.row_low - used,
+            row_high=self.row_high - used,
+            binaries=0,
+            integers=0,
+            upper=self.upper[first:],
+            start=None,
+        )
 
     def binaries_of(self, choice: Choice) -> Ints:
         """The binaries of a choice; fewer than stages if the program left one of them out."""

@@ -1,30 +1,23 @@
-"""The best mix of a problem, and one to begin with: the best plan of one option a stage.
+"""The best mix of a problem; a good one is looked for before, and what no better one has left out.
 
-A solver that knows a good solution closes most branches at once. This one is all in one place and
-takes no longer than going over the cutoffs between two stages; it is the optimum wherever mixing
-helps nothing.
+A solver that knows a good solution closes most branches at once, and the fewer uses there are the
+sooner (:mod:`.mix_start`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ipa_energy.arrays import Floats
-from ipa_energy.energy import ROUNDING_RTOL
-from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.linear import LinearProgram
+from ipa_energy.optimizer.mix_start import Beginning, Stretch
 from ipa_energy.optimizer.mixing import Layout, Make, MixProgram
-from ipa_energy.optimizer.plan import Choice
-from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.records import Part
-
-_ROW_ROOM = 1e-9
-"""By which a row may be missed: the solver looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +38,10 @@ class Mixed:
 def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) -> Mixed:
     """The best mix of a problem; exact without a deadline, within :data:`SHARE_RTOL`."""
     program = MixProgram(problem)
-    objective = program.objective()
-    made = program.linear(objective)
+    made = _begun(program, make)
     if made is None:
         return Mixed(None, -np.inf)
-    solver = make(with_start(program, made, Layout(program), objective))
+    solver = make(made)
     try:
         if deadline is None:
             values = solver.best()
@@ -59,123 +51,80 @@ def solve_mixed(make: Make, problem: Problem, deadline: Deadline | None = None) 
             values, bound, finished = answer.values, answer.bound, answer.finished
     finally:
         solver.close()
-    if values is None:
-        found = Mixed(None, -np.inf if finished else np.inf, finished)
-        return found if finished else _or_alone(problem, found, -np.inf)
-    solution = np.asarray(values)
+    found = [np.asarray(each) for each in (values, made.start) if each is not None]
+    if not found or (finished and values is None):
+        return Mixed(None, -np.inf if finished else np.inf, finished)
+    solution = max(found, key=lambda each: float(made.cost @ each)) if not finished else found[0]
     worth = made.worth(float(made.cost @ solution))
-    if finished:
-        return Mixed(program.parts(solution), worth)
-    found = Mixed(program.parts(solution), max(worth, made.worth(bound)), finished)
-    return _or_alone(problem, found, worth)
+    bound = worth if finished else max(worth, made.worth(bound))
+    return Mixed(program.parts(solution), bound, finished)
 
 
-_ALONE_S = 0.3
-"""For the best plan with one option a stage, to begin with or where the time for mixes was up."""
-
-
-def _or_alone(problem: Problem, found: Mixed, worth: float) -> Mixed:
-    """What was found in time, or the best plan with one option a stage if that is worth more."""
-    settings = problem.settings
-    sites = any(option.allocation.site for s in problem.stages for option in s.stage.options)
-    if settings.gpus or settings.request_classes or sites:
-        return found
-    alone, choice = _best_alone(problem)
-    if choice is None or alone.worth(choice) <= worth:
-        return found
-    plan = build_plan(alone, choice)
-    parts = tuple(stage.parts for stage in plan.stages)
-    return Mixed(parts, max(found.bound, plan.objective), finished=False)
-
-
-def _best_alone(problem: Problem) -> tuple[Problem, Choice | None]:
-    """The problem without mixing, and its best plan found in :data:`_ALONE_S`; None: none."""
-    alone = problem.under(replace(problem.settings, mix=False))
-    if alone.is_empty():
-        return alone, None
-    choices = pareto.within(alone, 1, Deadline.after(_ALONE_S)).choices
-    return alone, choices[0] if choices else None
-
-
-def with_start(
-    mix: MixProgram, made: LinearProgram, at: Layout, objective: tuple[Floats, Floats, Floats]
-) -> LinearProgram:
-    """The program with a solution to begin with, if one of the simple ones is feasible."""
-    if len(mix.classes) > 1 or mix.pools:
+def _begun(mix: MixProgram, make: Make) -> LinearProgram | None:
+    """The program with a good mix to begin with, where one is found; None: plainly infeasible."""
+    made = mix.linear(mix.objective())
+    if made is None or len(mix.classes) > 1 or mix.pools:
         return made
-    if mix.levels_s:
-        return _with_plan(mix, made, at)
-    if len(mix.stages) > 2:
-        return made
-    counts = _replicas(mix)
-    replica, share, use = objective
-    worth = share[:, 0] + counts * replica + use
-    worth[counts > made.upper[at.n]] = -np.inf
-    starts = sorted(_starts(mix, worth), key=lambda start: -float(worth[list(start[0])].sum()))
-    for uses, path, cutoff in starts:
-        values = np.zeros(at.width)
-        chosen = list(uses)
-        values[at.z[chosen]] = values[at.x[chosen, 0]] = 1.0
-        values[at.n[chosen]] = counts[chosen]
-        for other, cutoffs in at.cutoffs.items():
-            values[cutoffs[cutoff if other == path else 0]] = 1.0
-        if path in at.parts:
-            values[at.parts[path][cutoff]] = 1.0
-        if _fits(made, values):
-            return replace(made, start=values)
-    return made
-
-
-def _with_plan(mix: MixProgram, made: LinearProgram, at: Layout) -> LinearProgram:
-    """The program with the best plan of one option a stage, where the stages share an SLA."""
-    if len(mix.paths) > 1:
-        return made
-    alone, best = _best_alone(mix.problem)
-    if best is None:
-        return made
-    values, delays_s = np.zeros(at.width), mix.delays_s()[:, 0]
-    for s, (candidates, choice) in enumerate(zip(alone.stages, best, strict=True)):
-        index, count = candidates.option_index[choice], int(candidates.replicas[choice])
-        same = [
-            u
-            for u, use in enumerate(mix.uses)
-            if (use.stage, use.option_index) == (s, index) and use.least <= count <= use.most
-        ]
-        if not same:
-            return made
-        u = min(same, key=lambda u: float(delays_s[u]))
-        values[at.z[u]] = values[at.x[u, 0]] = 1.0
-        values[at.n[u]] = count
-        if (s, 0) in mix.levels_s:
-            values[at.levels[s, 0][int(np.searchsorted(mix.levels_s[s, 0], delays_s[u]))]] = 1.0
-    return replace(made, start=values) if _fits(made, values) else made
-
-
-def _replicas(mix: MixProgram) -> Floats:
-    """(U,) with which a use carries all requests of its stage."""
-    found = []
-    for u, use in enumerate(mix.uses):
-        fixed = mix.problem.rules[use.stage].replicas
-        need = np.ceil(float(mix.per_share(u)[0]) * (1 - ROUNDING_RTOL))
-        found.append(float(max(use.least, need) if fixed is None else use.most))
-    return np.array(found)
-
-
-def _starts(mix: MixProgram, worth: Floats) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """The best use of each stage, at each place and within each cutoff: (uses, path, cutoff)."""
-    delays_s = mix.delays_s()[:, 0]
+    best, start = -np.inf, None
     for path, (_, site) in enumerate(mix.paths):
-        there = mix.serves[:, 0] & mix.at_site(site) & np.isfinite(worth)
-        for cutoff, limits_s in enumerate(mix.limits_s(path)):
-            uses = []
-            for stage, limit_s in enumerate(limits_s):
-                mine = np.flatnonzero(there & (mix.stage_of == stage) & (delays_s <= limit_s))
-                uses += [int(mine[worth[mine].argmax()])] if len(mine) else []
-            if len(uses) == len(mix.stages):
-                yield tuple(uses), path, cutoff
+        beginning = Beginning(mix, site)
+        for one in beginning.starts():
+            values = _bettered(mix, made, one, path, make)
+            if values is not None and made.cost @ values > best:
+                best, start = float(made.cost @ values), values
+    if start is None or len(mix.paths) > 1:
+        return replace(made, start=start)
+    at, kept = Layout(mix), beginning.contenders(made.worth(best))
+    used = np.flatnonzero(start[at.z] > 0.5)
+    kept = np.union1d(kept, used)
+    if len(kept) == len(mix.uses):
+        return replace(made, start=start)
+    same = [
+        (int(np.searchsorted(kept, u)), int(start[at.n[u]]), float(start[at.x[u, 0]])) for u in used
+    ]
+    mix.narrow(kept)
+    made = mix.linear(mix.objective())
+    if made is None:
+        return None
+    values = _values(mix, same, 0)
+    return replace(made, start=values if made.fits(values) else None)
 
 
-def _fits(made: LinearProgram, values: Floats) -> bool:
-    found = np.bincount(made.rows, made.values * values[made.columns], len(made.row_low))
-    above = found >= made.row_low - _ROW_ROOM
-    return bool((above & (found <= made.row_high + _ROW_ROOM)).all())
+def _bettered(
+    mix: MixProgram, made: LinearProgram, parts: Sequence[Stretch], path: int, make: Make
+) -> Floats | None:
+    """The values of a mix with the best shares that its replicas allow; None: it does not fit."""
+    values = _values(mix, parts, path)
+    if not made.fits(values):
+        return None
+    if len(parts) == len(mix.stages):
+        return values
+    solver = make(made.with_integers(values))
+    try:
+        found = solver.best()
+    finally:
+        solver.close()
+    if found is None:
+        return values
+    values[made.integers :] = np.asarray(found)
+    return values if made.fits(values) else None
+
+
+def _values(mix: MixProgram, parts: Sequence[Stretch], path: int) -> Floats:
+    """The values of a mix at one place."""
+    at, delays_s = Layout(mix), mix.delays_s()[:, 0]
+    values = np.zeros(at.width)
+    longest_s = np.zeros(len(mix.stages))
+    for u, count, share in parts:
+        values[at.z[u]], values[at.n[u]], values[at.x[u, 0]] = 1.0, count, share
+        stage = mix.uses[u].stage
+        longest_s[stage] = max(longest_s[stage], delays_s[u])
+    for (s, p), levels_s in mix.levels_s.items():
+        level = int(np.searchsorted(levels_s, longest_s[s])) if p == path else 0
+        values[at.levels[s, p][level]] = 1.0
+    for p, cutoffs_s in mix.cutoffs_s.items():
+        chosen = min(int(np.searchsorted(cutoffs_s, longest_s[0])), len(cutoffs_s) - 1)
+        values[at.cutoffs[p][chosen if p == path else 0]] = 1.0
+        if p == path and p in at.parts:
+            values[at.parts[p][chosen]] = 1.0
+    return values

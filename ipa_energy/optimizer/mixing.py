@@ -68,7 +68,7 @@ from ipa_energy.registries import SOLVERS
 Solve = TypeVar("Solve", bound=Callable[..., Any])
 Make = Callable[[LinearProgram], Solver]
 
-_ROOM = 0.2 * SHARE_RTOL
+CAP_ROOM = 0.2 * SHARE_RTOL
 """Relative, granted to caps: a mix on a cap must not be lost to rounding."""
 
 _LEAST_SHARE = 1e-9
@@ -127,7 +127,7 @@ class MixProgram:
         self.caps = tuple(cap for cap in problem.caps if enforced(cap.name))
         gpus = problem.settings.gpus
         self.pools = tuple(pool for pool in gpus if enforced(f"gpus:{pool.name}"))
-        delays = [cap for cap in self.caps if _is_latency(cap)]
+        delays = [cap for cap in self.caps if is_latency(cap)]
         self._slas_s = {_class_of(cap): cap.limit for cap in delays}
         self.uses = uses_of(problem, enforced, bounded=bool(delays))
         self.shares = np.array([each.share for each in self.classes])
@@ -140,8 +140,16 @@ class MixProgram:
         self.stage_of = np.array([use.stage for use in self.uses], dtype=np.intp)
         self._amounts: dict[str, tuple[Floats, Floats, Floats]] = {}
         self._drop_dominated()
+        self._divide_slas()
+
+    def _divide_slas(self) -> None:
         self.cutoffs_s = self._cutoffs_s()
         self.levels_s = {} if self.cutoffs_s else self._levels_s()
+
+    def narrow(self, kept: Ints) -> None:
+        """Forget all other uses."""
+        self._keep(kept)
+        self._divide_slas()
 
     @property
     def unserved(self) -> list[tuple[int, RequestClass]]:
@@ -258,7 +266,7 @@ class MixProgram:
                 [serving[stage_of == s].min(initial=np.inf) for s in range(len(self.stages))]
             )
             fastest[np.isinf(fastest)] = 0.0  # nobody serves the class there in any case
-            room = sla_s * (1 + _ROOM) - fastest.sum() + fastest[stage_of]
+            room = sla_s * (1 + CAP_ROOM) - fastest.sum() + fastest[stage_of]
             self.serves[:, k] &= (serving <= room) | ~there
         kept = np.flatnonzero(self.serves.any(axis=1))
         self.uses = [self.uses[u] for u in kept]
@@ -281,7 +289,7 @@ class MixProgram:
             first, second = (np.unique(delays_s[there & (self.stage_of == s), k]) for s in (0, 1))
             if sla_s is None or not len(first) or not len(second):
                 continue
-            rest_s = sla_s * (1 + 2 * _ROOM) - first
+            rest_s = sla_s * (1 + 2 * CAP_ROOM) - first
             left = np.searchsorted(second, rest_s, side="right")
             found[p] = first[(left > 0) & (left > np.append(left[1:], 0))]
         return found
@@ -291,7 +299,7 @@ class MixProgram:
         cutoffs_s = self.cutoffs_s.get(path)
         if cutoffs_s is None:
             return [(np.inf,) * len(self.stages)]
-        sla_s = self._slas_s[self.classes[self.paths[path][0]].name] * (1 + _ROOM)
+        sla_s = self._slas_s[self.classes[self.paths[path][0]].name] * (1 + CAP_ROOM)
         return [(float(cutoff_s), float(sla_s - cutoff_s)) for cutoff_s in cutoffs_s]
 
     def _levels_s(self) -> dict[tuple[int, int], Floats]:
@@ -320,7 +328,7 @@ class MixProgram:
         for term in self.problem.terms:
             columns += [-term.weight * each for each in self.amounts(term.quantity)]
         for cap in self.caps:
-            if not _is_latency(cap):
+            if not is_latency(cap):
                 columns += [-each for each in self.amounts(cap.quantity)]
         for pool in self.pools:
             for name in pool.slices:
@@ -365,7 +373,7 @@ class MixProgram:
         rows.places()
         delays_s = self.delays_s()
         for cap in self.caps:
-            if _is_latency(cap):
+            if is_latency(cap):
                 rows.delays(cap, delays_s)
             else:
                 rows.cap(cap, self.amounts(cap.quantity))
@@ -433,7 +441,8 @@ class MixProgram:
         return Part(option.at(replicas), replicas, tuple(shares), use.wait_s)
 
 
-def _is_latency(cap: Cap) -> bool:
+def is_latency(cap: Cap) -> bool:
+    """True if a cap counts seconds, which stages take one after the other."""
     return cap.quantity == "latency_s" or cap.quantity.startswith(LATENCY_OF)
 
 
@@ -566,7 +575,7 @@ class _Rows:
                     self._add([*slower, *chosen[j:]], values, -np.inf, 0.0)
                 total[0].extend(chosen.tolist())
                 total[1].extend((levels_s / cap.limit).tolist())
-            self._add([*total[0], *over[0]], [*total[1], *over[1]], -np.inf, 1 + _ROOM)
+            self._add([*total[0], *over[0]], [*total[1], *over[1]], -np.inf, 1 + CAP_ROOM)
 
     def _cut_off(self, p: int, delays_s: Floats) -> None:
         """(3') of two stages: the first takes no longer than a cutoff, the second what is left.
@@ -616,7 +625,7 @@ class _Rows:
         largest = float(np.abs(values).max(initial=0.0)) or 1.0
         over = self._over(cap, abs(limit) or 1.0)
         columns, values = np.append(columns, over[0]), np.append(values, over[1])
-        room = _ROOM * abs(limit)
+        room = CAP_ROOM * abs(limit)
         scale = SCALE / largest
         self._add(columns, values * scale, -np.inf, (limit + room) * scale)
 

@@ -127,6 +127,17 @@ def within(problem: Problem, top_k: int, deadline: Deadline) -> Bounded:
     if table.combinations <= SMALL_COMBINATIONS:
         choices = solve_with_ties(problem, top_k, _MOST_TIES) or solve(problem, top_k)
         return Bounded(choices, max((problem.worth(each) for each in choices), default=-math.inf))
+    return _table_within(table, top_k, deadline)
+
+
+def best_of_table(table: Table, top_k: int, deadline: Deadline) -> list[Choice]:
+    """The best choices of a table that is not hopeless, found until the deadline."""
+    if table.combinations <= SMALL_COMBINATIONS:
+        return _search_small(table, Wanted(top_k, top_k))
+    return _table_within(table, top_k, deadline).choices
+
+
+def _table_within(table: Table, top_k: int, deadline: Deadline) -> Bounded:
     exact = deadline.share(_EXACT_SHARE)
     first = _Best(_MOST_TIES, table.floor(), top_k, margin=_tie_margin(table), deadline=exact)
     with contextlib.suppress(OutOfTimeError, TooManyTiesError):
