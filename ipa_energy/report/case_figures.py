@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ipa_energy.records import joules_from
-from ipa_energy.report.figure import Axis, Figure, Line, Mark, Numbers, Points, Scale, key_of
+from ipa_energy.report.figure import Axis, Figure, Line, Mark, Points, Scale, key_of
 from ipa_energy.tables import significant
 from ipa_energy.tradeoff.study import Case
 from ipa_energy.tradeoff.trials import Estimate, Point
@@ -39,10 +40,12 @@ OBJECTIVES: dict[str, tuple[Callable[[Point], float], Callable[[Point], float]]]
 
 def case_figures(case: Case, suffix: str) -> list[Figure]:
     """The figures of one case, their keys ending in ``suffix`` if it is not empty."""
+    trials = max((point.latency_s.trials for point in case.points), default=0)
+    times = "trial" if trials == 1 else "trials"
     shared = (
         "Each point is a configuration, named in its hover and in the table of configurations; its"
         " colour is the share of requests answered inside the end-to-end SLA of"
-        f" {case.latency_sla_s:.3g} s. Means of {_trials(case)}, with 95 % intervals over the"
+        f" {case.latency_sla_s:.3g} s. Means of {trials} {times}, with 95 % intervals over the"
         " trials. Circles are undominated among these points in accuracy, cost, latency and energy,"
         " squares are not."
         f" {_fill_words(case)}"
@@ -54,11 +57,6 @@ def case_figures(case: Case, suffix: str) -> list[Figure]:
         _flat(case, (ACCURACY, ENERGY), "Energy against accuracy", shared, suffix),
         _flat(case, (LATENCY, ENERGY), "Energy against latency", shared, suffix),
     ]
-
-
-def _trials(case: Case) -> str:
-    trials = max((point.latency_s.trials for point in case.points), default=0)
-    return f"{trials} trial{'' if trials == 1 else 's'}"
 
 
 def _fill_words(case: Case) -> str:
@@ -76,7 +74,7 @@ def _flat(case: Case, titles: tuple[str, str], title: str, shared: str, suffix: 
     direction = "left" if along != ACCURACY else "right"
     front = _front_line(case.points, along, up)
     return Figure(
-        key=key_of(*_words(title), *([suffix] if suffix else [])),
+        key=key_of(*title.lower().split(), *([suffix] if suffix else [])),
         title=title + (f", {case.name}" if suffix else ""),
         caption=f"Down and to the {direction} is better. {shared}"
         + (" The dotted line joins those undominated in these two alone." if front else ""),
@@ -104,10 +102,6 @@ def _space(case: Case, shared: str, suffix: str) -> Figure:
     )
 
 
-def _words(title: str) -> list[str]:
-    return title.lower().split()
-
-
 def _marks(case: Case, *titles: str) -> list[Mark]:
     """The points, one mark each as long as a legend can name them."""
     shown = [
@@ -130,24 +124,17 @@ def _marks(case: Case, *titles: str) -> list[Mark]:
 
 
 def _mark(points: list[Point], name: str, titles: Sequence[str]) -> Points:
-    values = {
-        letter: [OBJECTIVES[title][0](point) for point in points]
-        for letter, title in zip("xyz", titles, strict=False)
-    }
-    # Three dimensions are crowded enough: there the hover has the intervals.
-    errors: dict[str, Numbers] = {}
-    if len(titles) == 2:
-        for letter, title in zip("xy", titles, strict=True):
-            half_widths = [OBJECTIVES[title][1](point) for point in points]
-            if not all(map(math.isnan, half_widths)):
-                errors[f"{letter}_error"] = half_widths
+    columns: dict[str, Any] = {}
+    for letter, title in zip("xyz", titles, strict=False):
+        value, half_width = OBJECTIVES[title]
+        columns[letter] = [value(point) for point in points]
+        half_widths = [half_width(point) for point in points]
+        # Three dimensions are crowded enough: there the hover has the intervals.
+        if len(titles) == 2 and not all(map(math.isnan, half_widths)):
+            columns[f"{letter}_error"] = half_widths
     return Points(
         name=name,
-        x=values["x"],
-        y=values["y"],
-        z=values.get("z"),
-        x_error=errors.get("x_error"),
-        y_error=errors.get("y_error"),
+        **columns,
         color="muted",
         values=[100 * point.sla_attainment.value for point in points],
         symbol="circle" if _is_front(points[0]) else "square",
@@ -189,21 +176,16 @@ def _shown(found: Estimate, unit: str) -> str:
 
 def _keys(case: Case, *, is_3d: bool = False) -> list[Mark]:
     """Legend entries that say what a hollow and a filled point is."""
-    found: list[Mark] = []
-    qualities = sorted({point.quality for point in case.points if point.quality})
-    for quality in qualities:
-        hollow = quality == "estimated"
-        found.append(
-            Points(
-                name=f"{'hollow' if hollow else 'filled'}: {quality} joules",
-                x=[math.nan],
-                y=[math.nan],
-                z=[math.nan] if is_3d else None,
-                color="muted",
-                hollow=hollow,
-            )
+    nowhere: dict[str, Any] = {letter: [math.nan] for letter in ("xyz" if is_3d else "xy")}
+    return [
+        Points(
+            name=f"{'hollow' if quality == 'estimated' else 'filled'}: {quality} joules",
+            **nowhere,
+            color="muted",
+            hollow=quality == "estimated",
         )
-    return found
+        for quality in sorted({point.quality for point in case.points if point.quality})
+    ]
 
 
 def _axis(points: Sequence[Point], title: str) -> Axis:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa_energy.arrays import Floats
-from ipa_energy.report.palette import Dash
+from ipa_energy.report.palette import Dash, value_color
 
 Numbers = Sequence[float] | NDArray[np.float64]
 Symbol = Literal["circle", "square", "diamond", "star", "cross"]
@@ -81,47 +81,55 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A line; NaN is a gap.
+class _Mark:
+    """What all marks have.
 
     Attributes:
         name: in the legend.
-        step: each value holds until the next x.
-        fill: the area down to zero is filled.
-        inside: the area that the line goes around is filled; see :func:`outline`.
-        group: lines of one group are shown and hidden together.
+        group: marks of one group are shown and hidden together.
         legend: False leaves it out of the legend.
         panel: index of its y axis.
-        silent: nothing to hover: it only joins what speaks for itself.
-        run: a run of the page's ``configurations``: the one in force at each x is in the hover.
         hover: further text for each point; lines are parted by newlines.
         joules: where its joules come from; "" if it shows none.
     """
 
     name: str
-    x: Numbers
-    y: Numbers
     color: str = "run0"
-    dash: Dash = "solid"
-    width: float = 1.6
-    step: bool = False
-    fill: bool = False
-    inside: bool = False
     group: str = ""
     legend: bool = True
     panel: int = 0
-    silent: bool = False
-    run: int | None = None
     hover: Sequence[str] = ()
     joules: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Points:
+class Line(_Mark):
+    """A line; NaN is a gap.
+
+    Attributes:
+        step: each value holds until the next x.
+        fill: the area down to zero is filled.
+        inside: the area that the line goes around is filled; see :func:`outline`.
+        silent: nothing to hover: it only joins what speaks for itself.
+        run: a run of the page's ``configurations``: the one in force at each x is in the hover.
+    """
+
+    x: Numbers
+    y: Numbers
+    dash: Dash = "solid"
+    width: float = 1.6
+    step: bool = False
+    fill: bool = False
+    inside: bool = False
+    silent: bool = False
+    run: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points(_Mark):
     """Marked points, in two dimensions or (with ``z`` on a figure that has a z axis) three.
 
     Attributes:
-        name: in the legend.
         x_error, y_error, z_error: half-widths of intervals; NaN is none.
         values: colours by the figure's scale; None: ``color`` for all.
         hollow: drawn as outlines; hollow points are estimates, filled ones measurements.
@@ -129,20 +137,15 @@ class Points:
         labels: what each point is, in full: in the hover and in the CSV.
         marks: a short text beside each point.
         joined: a line joins them.
-        hover: further text for each point; lines are parted by newlines.
-        group: points of one group are shown and hidden together.
         told: the page tells elsewhere what it is: its legend entry is in files alone.
-        joules: as those of a :class:`Line`.
     """
 
-    name: str
     x: Numbers
     y: Numbers
     z: Numbers | None = None
     x_error: Numbers | None = None
     y_error: Numbers | None = None
     z_error: Numbers | None = None
-    color: str = "run0"
     values: Numbers | None = None
     symbol: Symbol = "circle"
     hollow: bool = False
@@ -152,20 +155,20 @@ class Points:
     marks: Sequence[str] = ()
     joined: bool = False
     dash: Dash = "solid"
-    hover: Sequence[str] = ()
-    group: str = ""
-    legend: bool = True
     told: bool = False
-    panel: int = 0
-    joules: str = ""
+
+    def colors(self, scale: Scale | None) -> list[str]:
+        """Of each point, by its value where it has one."""
+        if self.values is None or scale is None:
+            return [self.color] * len(self.x)
+        return [value_color(value, scale.low, scale.high) for value in _floats(self.values)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bars:
+class Bars(_Mark):
     """Horizontal bars on a y axis with categories, or upright ones on an x axis with categories.
 
     Attributes:
-        name: in the legend.
         places: the category of each bar.
         lengths: of each bar, NaN is none.
         starts: where each begins; empty: at zero, or on top of the bars before it.
@@ -173,23 +176,15 @@ class Bars:
         upright: the categories are those of the x axis.
         pale: half transparent.
         at: upright bars at these x instead of at categories.
-        joules: as those of a :class:`Line`.
     """
 
-    name: str
     places: Sequence[str] = ()
     lengths: Numbers
     starts: Numbers = ()
     labels: Sequence[str] = ()
-    color: str = "run0"
     pale: bool = False
     upright: bool = False
     at: Numbers = ()
-    hover: Sequence[str] = ()
-    group: str = ""
-    legend: bool = True
-    panel: int = 0
-    joules: str = ""
 
     @property
     def is_dense(self) -> bool:
@@ -198,6 +193,16 @@ class Bars:
             return False
         lengths = np.asarray(self.lengths, dtype=np.float64)
         return bool(lengths.min() < (np.asarray(self.starts) + lengths).max() / 500)
+
+    def extents(self, figure: Figure) -> tuple[Floats, Floats]:
+        """Places on its axis, of bars with ``starts``: where each begins, and how long it is.
+
+        What has no end goes to the axis'.
+        """
+        axis = figure.panels[self.panel] if self.upright else figure.x
+        starts, ends = np.array(spans(self)).reshape(-1, 2).T
+        base = axis.places(starts)
+        return base, axis.places(np.where(np.isfinite(ends), ends, axis.high or np.nan)) - base
 
 
 Mark = Line | Points | Bars
@@ -396,20 +401,6 @@ EYE_3D, ASPECT_3D = (-1.32, -1.38, 0.66), (1.15, 1.15, 0.85)
 """Where three dimensions are looked at from at first, and how long each axis is drawn."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
-    left: float
-    right: float
-    low: float
-    high: float
-
-    def overlap(self, other: _Box) -> float:
-        """Shared area, square pixels."""
-        across = min(self.right, other.right) - max(self.left, other.left)
-        up = min(self.high, other.high) - max(self.low, other.low)
-        return max(0.0, across) * max(0.0, up)
-
-
 def label_positions(figure: Figure) -> list[list[str]]:
     """For each mark of ``figure`` the position of each of its texts, empty for marks without.
 
@@ -420,21 +411,24 @@ def label_positions(figure: Figure) -> list[list[str]]:
     if not marks:
         return [[] for _ in figure.marks]
     x, y = _places(figure, marks)
-    taken = [
-        _Box(across - POINT_PX, across + POINT_PX, up - POINT_PX, up + POINT_PX)
-        for xs, ys in zip(x, y, strict=True)
-        for across, up in zip(xs, ys, strict=True)
-    ]
+    points = np.stack([np.concatenate(x), np.concatenate(y)], axis=1)
+    taken = [*np.hstack([points - POINT_PX, points + POINT_PX])]
     found: dict[int, list[str]] = {}
     for mark, xs, ys in zip(marks, x, y, strict=True):
-        chosen = []
+        chosen = found[id(mark)] = []
         for across, up, text in zip(xs, ys, mark.marks, strict=True):
             boxes = {name: _box(across, up, text, way) for name, way in POSITIONS.items()}
-            best = min(boxes, key=lambda name: sum(boxes[name].overlap(one) for one in taken))
+            best = min(boxes, key=lambda name: _overlap(boxes[name], np.array(taken)))
             taken.append(boxes[best])
             chosen.append(best)
-        found[id(mark)] = chosen
     return [found.get(id(mark), []) for mark in figure.marks]
+
+
+def _overlap(box: Floats, others: Floats) -> float:
+    """Square pixels that a box (its low corner, its high one) shares with (N, 4) others."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    # One by one, as rounding would otherwise decide between positions that are equally good.
+    return float(sum(np.maximum(sides, 0.0).prod(axis=1).tolist()))
 
 
 def _places(figure: Figure, marks: Sequence[Points]) -> tuple[list[Floats], list[Floats]]:
@@ -464,11 +458,10 @@ def _places(figure: Figure, marks: Sequence[Points]) -> tuple[list[Floats], list
     return across, above
 
 
-def _box(across: float, up: float, text: str, way: tuple[int, int]) -> _Box:
-    width, height = LETTER_PX * max(1, len(text)), LINE_PX
-    left = across + way[0] * POINT_PX - width * (1 - way[0]) / 2
-    low = up + way[1] * POINT_PX - height * (1 - way[1]) / 2
-    return _Box(left, left + width, low, low + height)
+def _box(across: float, up: float, text: str, way: tuple[int, int]) -> Floats:
+    size = np.array([LETTER_PX * max(1, len(text)), LINE_PX])
+    low = np.array([across, up]) + np.array(way) * POINT_PX - size * (1 - np.array(way)) / 2
+    return np.concatenate([low, low + size])
 
 
 def _pixels(axis: Axis, columns: Sequence[Numbers], length: float) -> list[NDArray[np.float64]]:

@@ -22,9 +22,8 @@ from ipa_energy.report.figure import (
     Points,
     csv_of,
     label_positions,
-    spans,
 )
-from ipa_energy.report.palette import paper_color, scale_stops, value_color, value_stops
+from ipa_energy.report.palette import paper_color, scale_stops, value_stops
 from ipa_energy.runlog.folder import write_atomically, writing
 
 if TYPE_CHECKING:
@@ -175,7 +174,7 @@ def _points(axes: Any, figure: Figure, mark: Points) -> None:
     places = [_floats(mark.x), _floats(mark.y)]
     if mark.z is not None:
         places.append(_floats(mark.z))
-    colors = _point_colors(figure, mark) or [paper_color(mark.color)]
+    colors = [paper_color(name) for name in mark.colors(figure.scale) or [mark.color]]
     if mark.joined:
         style = _STYLES[mark.dash]
         axes.plot(*places, linestyle=style, color=paper_color(mark.color), linewidth=1.1)
@@ -232,16 +231,6 @@ def _texts(axes: Any, mark: Points, positions: list[str]) -> None:
         )
 
 
-def _point_colors(figure: Figure, mark: Points) -> list[str]:
-    scale = figure.scale
-    if mark.values is None or scale is None:
-        return [paper_color(mark.color)] * len(mark.x)
-    return [
-        paper_color(value_color(value, scale.low, scale.high))
-        for value in _floats(mark.values).tolist()
-    ]
-
-
 def _bars(axes: Any, figure: Figure, mark: Bars, stacked: dict[tuple[int, str], float]) -> None:
     lengths = _floats(mark.lengths)
     axis = figure.x if mark.upright else figure.panels[mark.panel]
@@ -249,10 +238,7 @@ def _bars(axes: Any, figure: Figure, mark: Bars, stacked: dict[tuple[int, str], 
     at = _floats(mark.at) if len(mark.at) else [categories.index(name) for name in mark.places]
     starts = np.zeros(len(lengths))
     if len(mark.starts):
-        axis = figure.panels[mark.panel] if mark.upright else figure.x
-        first, ends = np.array(spans(mark)).reshape(-1, 2).T
-        starts = axis.places(first)
-        lengths = axis.places(np.where(np.isfinite(ends), ends, axis.high or np.nan)) - starts
+        starts, lengths = mark.extents(figure)
     elif not figure.overlay and mark.places:
         keys = [(mark.panel, name) for name in mark.places]
         starts = np.array([stacked.get(key, 0.0) for key in keys])

@@ -228,16 +228,15 @@ def _still(figure: Figure) -> str:
 def _data(page: Page) -> dict[str, Any]:
     return {
         "colors": {"light": named_colors(dark=False), "dark": named_colors(dark=True)},
-        "configurations": [_configurations(one) for one in page.configurations],
+        "configurations": [
+            {
+                "starts": [round(start_s, 3) for start_s in one.starts_s],
+                "labels": list(one.labels),
+                "origin": one.origin,
+            }
+            for one in page.configurations
+        ],
         "figures": [plotly_json(figure) for figure in page.figures],
-    }
-
-
-def _configurations(found: Configurations) -> dict[str, Any]:
-    return {
-        "starts": [round(start_s, 3) for start_s in found.starts_s],
-        "labels": list(found.labels),
-        "origin": found.origin,
     }
 
 

@@ -30,7 +30,7 @@ from ipa_energy.report.figure import (
     label_positions,
     spans,
 )
-from ipa_energy.report.palette import scale_stops, value_color
+from ipa_energy.report.palette import scale_stops
 
 Json = dict[str, Any]
 DIGITS = 6
@@ -160,13 +160,9 @@ def _points(figure: Figure, mark: Points, positions: list[str]) -> Json:
     }
     if mark.pale:
         marker["opacity"] = 0.45
-    if mark.values is None or figure.scale is None:
-        marker["color"] = _color(mark.color)
-    else:
-        marker["color"] = [
-            _color(value_color(value, figure.scale.low, figure.scale.high))
-            for value in np.asarray(mark.values, dtype=np.float64).tolist()
-        ]
+    colors = [_color(name) for name in mark.colors(figure.scale)]
+    is_one = mark.values is None or figure.scale is None
+    marker["color"] = _color(mark.color) if is_one else colors
     trace: Json = {
         "type": "scatter3d" if three else "scatter",
         "mode": "markers" + "+text" * has_texts + "+lines" * mark.joined,
@@ -233,13 +229,11 @@ def _bars(figure: Figure, mark: Bars) -> Json:
 
 def _span(figure: Figure, mark: Bars, along: str) -> Json:
     """Where bars that do not begin at zero lie; their real ends, which a reader saves, in meta."""
-    axis = figure.panels[mark.panel] if mark.upright else figure.x
     starts, ends = np.array(spans(mark)).reshape(-1, 2).T
-    finite = np.where(np.isfinite(ends), ends, axis.high or np.nan)
-    base = axis.places(starts)
+    base, lengths = mark.extents(figure)
     return {
         "base": rounded(base),
-        along: rounded(axis.places(finite) - base),
+        along: rounded(lengths),
         "meta": {"starts": rounded(starts), "ends": rounded(ends)},
         "marker": {
             "color": _color(mark.color),
