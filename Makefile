@@ -20,8 +20,11 @@ LIVE_BACKEND ?= local
 
 SEEDS ?= 500
 
+# Half as many again as there are cores: half of a test's time is waiting, for servers and clocks.
+WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
+
 # A test file is one worker's, so that what its tests share is made once; the longest begin (conftest.py).
-PYTEST := $(BIN)/pytest -n auto --dist loadscope --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: run live test check long coverage lint docs bench schema constraints clean
 
@@ -45,7 +48,7 @@ test: lint docs
 	$(PYTEST)
 
 check: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n auto -m "not slow"
 
 long: lint
 	IPA_ENERGY_SEEDS=$(SEEDS) $(PYTEST)

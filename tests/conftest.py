@@ -25,6 +25,10 @@ SLOW = (
     "frontier",
     "measuring",
     "meters",
+    "optimizer/test_decision_limit.py",
+    "optimizer/test_mixed_pools.py",
+    "optimizer/test_mixing.py",
+    "optimizer/test_pools.py",
     "pipelines",
     "plugin",
     "profiling",
@@ -32,8 +36,11 @@ SLOW = (
     "serving/kubernetes",
     "test_docs.py",
     "test_wheel.py",
+    "tradeoff/test_further_quantities.py",
+    "tradeoff/test_yardstick.py",
 )
-"""Folders and files of tests that wait, measure, draw or start programs; ``make test`` has them."""
+"""Folders and files of tests that wait, measure, draw, start programs or try many random cases;
+``make test`` has them."""
 
 BESIDE_OTHERS = ("measuring", "meters", "plugin", "profiling", "serving")
 """Folders whose tests run beside servers, threads and programs, as `measures` says."""
@@ -59,14 +66,22 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"test files need names of their own: {', '.join(twice)}")
 
 
+def _is_slow(path: Path) -> bool:
+    return any(path.is_relative_to(TESTS / place) for place in SLOW)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``make check`` does not even read what is slow: that imports model servers and browsers."""
+    return (config.option.markexpr == "not slow" and _is_slow(collection_path)) or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what stands in :data:`SLOW`; what measures may be tried once more, and nothing else."""
     can_try_again = config.pluginmanager.hasplugin("rerunfailures")
-    places = [TESTS / place for place in SLOW]
     beside_others = [TESTS / place for place in BESIDE_OTHERS]
     for item in items:
         is_measured = item.get_closest_marker("measures") is not None
-        if is_measured or any(item.path.is_relative_to(place) for place in places):
+        if is_measured or _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
         is_beside = any(item.path.is_relative_to(place) for place in beside_others)
         if can_try_again and (is_measured or is_beside):

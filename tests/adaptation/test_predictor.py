@@ -126,6 +126,7 @@ def test_arima_follows_a_level() -> None:
     assert forecast_arima(maxima) == pytest.approx(100, abs=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["bursty", "steady-low", "steady-high", "fluctuating"])
 def test_arima_is_that_of_statsmodels(shape: str) -> None:
     """To its optimiser's accuracy; ours finds the same likelihood or a better one."""

@@ -408,7 +408,6 @@ def test_every_figure_of_the_json_is_finite_or_null(small_pipeline: Path, capsys
 
 
 def test_the_sensitivity_of_each_case_is_added(small_pipeline: Path, capsys: Capture) -> None:
-    pytest.importorskip("ipa_energy.tradeoff.sensitivity")
     found = study(
         capsys, small_pipeline, "--load", "2", "6", "--configurations", "1", "--sensitivity"
     )
@@ -425,7 +424,6 @@ def test_the_sensitivity_of_each_case_is_added(small_pipeline: Path, capsys: Cap
 def test_report_and_figures_are_written(
     small_pipeline: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    pytest.importorskip("ipa_energy.report.tradeoff_page")
     page, figures = tmp_path / "study.html", tmp_path / "figures"
     study(
         capsys,

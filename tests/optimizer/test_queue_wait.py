@@ -103,6 +103,7 @@ def best_of(seed: int) -> list[Choice]:
     return exhaustive.solve(queued(seed), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pareto", "highs", "gurobi", "auto"])
 def test_every_solver_finds_the_best_plan_that_keeps_the_sla_with_its_queue(method: str) -> None:
     found = infeasible = 0

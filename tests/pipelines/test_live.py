@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import require_installed
 
 from ipa_energy.cli import main
 from ipa_energy.runlog import read_run
 
 ROOT = Path(__file__).parents[2]
-
-
-def libraries(*names: str) -> None:
-    """Skip without them; what they warn of at import is not our concern."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in ("grpc", "mlserver", *names):
-            pytest.importorskip(name)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +26,7 @@ def libraries(*names: str) -> None:
 def test_every_request_is_answered_by_a_real_network(
     config: str, needs: tuple[str, ...], tmp_path: Path
 ) -> None:
-    libraries(*needs)
+    require_installed("grpc", "mlserver", *needs)
     load = tmp_path / "load.csv"
     load.write_text("second,requests\n0,1\n1,1\n2,1\n3,1\n")
     words = ["run", str(ROOT / f"configs/{config}.yaml"), "--backend", "local", "--overcommit"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installed import require_installed
 from small_pipeline import write_small_pipeline
 from studies_to_draw import HOSTILE, study_to_draw
 
@@ -27,7 +28,7 @@ from ipa_energy.tradeoff.study import Study
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 if CHROMIUM is None:
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: it is in [dev]")
+require_installed("playwright")
 
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 KINDS = ("compare", "tradeoff", "experiment")
@@ -95,7 +96,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()

@@ -7,6 +7,7 @@ import json
 import sys
 
 import pytest
+from installed import require_installed
 from option_maker import make_option
 
 from ipa_energy.serving.kubernetes.manifests import server_name
@@ -178,7 +179,7 @@ def test_the_stub_of_a_server_image_loads_in_mlserver_as_its_environment_says(tm
         "assert asyncio.run(model.load())\n"
         "print(model.name, model._stub.seconds(4))\n"
     )
-    pytest.importorskip("mlserver")
+    require_installed("mlserver")
     environment = {
         "MLSERVER_MODEL_NAME": "yolov5n",
         "MLSERVER_MODEL_IMPLEMENTATION": "ipa_energy.serving.kubernetes.model_pod.StubPodModel",

@@ -18,6 +18,7 @@ pytest.importorskip("kubernetes")
 pytest.importorskip("grpc")
 
 from clusters import local_tests
+from installed import require_installed
 from seeds import LONG_RUN
 from test_request_classes import pipeline as classes_pipeline
 
@@ -107,7 +108,7 @@ def test_a_run_serves_every_request_changes_on_the_way_and_leaves_nothing_behind
 @pytest.mark.skipif(not os.environ.get(LONG_RUN), reason=f"takes a minute: needs {LONG_RUN}")
 def test_a_run_is_served_by_mlserver_in_pods(tmp_path: Path) -> None:
     """The same with MLServer as it is, and the pipeline's own models in it."""
-    pytest.importorskip("mlserver")
+    require_installed("mlserver")
     with local_tests():
         from test_served_models import served_pipeline
     counts = [4] * 4 + [20] * 30  # long enough for new servers to start

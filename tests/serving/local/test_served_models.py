@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import require_installed
 
 pytest.importorskip("grpc")
-pytest.importorskip("mlserver")
 
 from test_local_backend import write_pipeline
 
 from ipa_energy.cli import main
 from ipa_energy.runlog import read_run
 
+require_installed("mlserver")
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 MODELS = Path(__file__).with_name("served_pipeline.py")

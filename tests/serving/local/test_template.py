@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from installed import require_installed
 
 pytest.importorskip("grpc")
-pytest.importorskip("mlserver")
 
 from live_runs import runs, until
 from test_stage_queue import asynchronous
@@ -27,6 +27,7 @@ from ipa_energy.serving.local.replica_process import NEVER_BEGAN, Launch, Replic
 from ipa_energy.serving.local.rpc import RemoteReplica
 from ipa_energy.serving.local.template import Template
 
+require_installed("mlserver")
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
 
 PIPELINE = str(Path(__file__).with_name("served_pipeline.py"))
