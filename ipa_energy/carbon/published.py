@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ipa_energy.carbon.intensity import Gaps, IntensitySeries, Kind, Point, Scope, series_of
 from ipa_energy.errors import ConfigError, in_words
+
+Entry = TypeVar("Entry")
 
 G_PER_LB = 453.59237
 
@@ -68,6 +70,9 @@ class Reading:
     time_zone: str | None = None
     step_s: float | None = None
     gaps: Gaps = "refuse"
+
+
+IN_UTC = Reading(time_zone="UTC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +165,9 @@ def _electricity_maps(data: dict[str, Any], where: Path, reading: Reading) -> _F
     if len(factors) > 1:
         raise ConfigError(f"intensities of several kinds: {', '.join(factors)}", where=where)
     return _Found(
-        points=[
-            Point(
-                _time(entry["datetime"], where, reading),
-                _number(entry["carbonIntensity"], where),
-                entry.get("isEstimated"),
-            )
-            for entry in entries
-        ],
+        points=_points(
+            entries, "datetime", "carbonIntensity", where, reading, estimated="isEstimated"
+        ),
         source="Electricity Maps",
         kind="average",
         scope=scopes.get(factors.pop(), "unknown") if factors else "unknown",
@@ -200,13 +200,7 @@ def _watttime(data: dict[str, Any], where: Path, reading: Reading) -> _Found:
     _check_zone([str(meta.get("region", ""))], reading.zone, where)
     period_s = meta.get("data_point_period_seconds")
     return _Found(
-        points=[
-            Point(
-                _time(entry["point_time"], where, reading),
-                _number(entry["value"], where) * UNITS["lb/MWh"],
-            )
-            for entry in data["data"]
-        ],
+        points=_points(data["data"], "point_time", "value", where, reading, factor=UNITS["lb/MWh"]),
         source="WattTime",
         kind=kinds[signal],
         scope="direct",
@@ -251,13 +245,9 @@ def _is_carbon_aware(data: Any) -> bool:
 
 def _carbon_aware(data: list[dict[str, Any]], where: Path, reading: Reading) -> _Found:
     entries = [{key.lower(): value for key, value in entry.items()} for entry in data]
-    zone = _chosen_zone([str(entry.get("location", "")) for entry in entries], reading.zone, where)
+    zone, mine = _in_zone(entries, lambda entry: str(entry.get("location", "")), where, reading)
     return _Found(
-        points=[
-            Point(_time(entry["time"], where, reading), _number(entry["rating"], where))
-            for entry in entries
-            if str(entry.get("location", "")) == zone
-        ],
+        points=_points(mine, "time", "rating", where, reading),
         source="Carbon Aware SDK",
         zone=zone,
     )
@@ -268,15 +258,9 @@ def _is_energinet(data: Any) -> bool:
 
 
 def _energinet(data: dict[str, Any], where: Path, reading: Reading) -> _Found:
-    entries = data["records"]
-    zone = _chosen_zone([entry["PriceArea"] for entry in entries], reading.zone, where)
-    in_utc = Reading(time_zone="UTC")
+    zone, mine = _in_zone(data["records"], lambda entry: entry["PriceArea"], where, reading)
     return _Found(
-        points=[
-            Point(_time(entry["Minutes5UTC"], where, in_utc), _number(entry["CO2Emission"], where))
-            for entry in entries
-            if entry["PriceArea"] == zone
-        ],
+        points=_points(mine, "Minutes5UTC", "CO2Emission", where, IN_UTC),
         source="Energinet",
         kind="average",
         scope="direct",
@@ -294,13 +278,11 @@ def _is_eia(data: Any) -> bool:
 def _eia(data: dict[str, Any], where: Path, reading: Reading) -> _Found:
     """Net generation by fuel, in megawatt-hours an hour, times what each fuel emits."""
     entries = data["response"]["data"]
-    zone = _chosen_zone([entry["respondent"] for entry in entries], reading.zone, where)
-    in_utc = Reading(time_zone="UTC")
+    zone, mine = _in_zone(entries, lambda entry: entry["respondent"], where, reading)
     mwh: dict[datetime, dict[str, float]] = {}
-    for entry in entries:
-        if entry["respondent"] == zone:
-            hour = mwh.setdefault(_time(entry["period"], where, in_utc), {})
-            hour[entry["fueltype"]] = _number(entry["value"], where)
+    for entry in mine:
+        hour = mwh.setdefault(_time(entry["period"], where, IN_UTC), {})
+        hour[entry["fueltype"]] = _number(entry["value"], where)
     points = []
     for time, fuels in mwh.items():
         # A plant that takes more than it gives (a pumped store) generates nothing.
@@ -328,6 +310,27 @@ _JSON_FORMATS: tuple[tuple[Callable[[Any], bool], _Reader], ...] = (
     (_is_energinet, _energinet),
     (_is_eia, _eia),
 )
+
+
+def _points(
+    entries: Iterable[Mapping[str, Any]],
+    time: str,
+    value: str,
+    where: Path,
+    reading: Reading,
+    *,
+    estimated: str = "",
+    factor: float = 1.0,
+) -> list[Point]:
+    """Of entries with a time and a value, and whether that is estimated, under these keys."""
+    return [
+        Point(
+            _time(entry[time], where, reading),
+            _number(entry[value], where) * factor,
+            entry.get(estimated),
+        )
+        for entry in entries
+    ]
 
 
 def _first(data: Any, key: str, is_it: Callable[[Any], bool]) -> bool:
@@ -392,19 +395,17 @@ def _portal(
 ) -> _Found:
     scope: Scope = reading.scope or "life cycle"
     column = names.direct if scope == "direct" else names.life_cycle
-    zone_of: Callable[[dict[str, str]], str] = lambda row: row[names.zone] if names.zone else ""  # noqa: E731
-    zone = _chosen_zone([zone_of(row) for _, row in lines], reading.zone, where)
-    in_utc = Reading(time_zone="UTC")
+    at = names.zone
+    zone, mine = _in_zone(lines, lambda line: line[1][at] if at else "", where, reading)
     return _Found(
         points=[
             Point(
-                _time(row[names.time], f"{where}:{line}", in_utc),
+                _time(row[names.time], f"{where}:{line}", IN_UTC),
                 _number(row[column], f"{where}:{line}"),
                 _truth(row[names.estimated]) if names.estimated else None,
                 line,
             )
-            for line, row in lines
-            if zone_of(row) == zone
+            for line, row in mine
         ],
         source="Electricity Maps data portal",
         kind="average",
@@ -422,7 +423,7 @@ EIA_TIMES = ("%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M %p", "%m/%d/
 
 def _eia_sheet(lines: list[tuple[int, dict[str, str]]], where: Path, reading: Reading) -> _Found:
     """What the EIA works out itself: imports count with the intensity of where they are from."""
-    zone = _chosen_zone([row.get("BA") or "" for _, row in lines], reading.zone, where)
+    zone, mine = _in_zone(lines, lambda line: line[1].get("BA") or "", where, reading)
     return _Found(
         points=[
             Point(
@@ -432,8 +433,7 @@ def _eia_sheet(lines: list[tuple[int, dict[str, str]]], where: Path, reading: Re
                 True,
                 line,
             )
-            for line, row in lines
-            if (row.get("BA") or "") == zone
+            for line, row in mine
         ],
         source="EIA-930, intensity of consumed electricity",
         kind="average",
@@ -448,7 +448,7 @@ def _sheet_time(text: str, where: str) -> datetime:
             return datetime.strptime(text.strip(), form).replace(tzinfo=UTC)
         except ValueError:
             continue
-    return _time(text, where, Reading(time_zone="UTC"))
+    return _time(text, where, IN_UTC)
 
 
 def _plain(
@@ -580,16 +580,17 @@ def _check_zone(found: Sequence[str], wanted: str | None, where: Path) -> None:
         )
 
 
-def _chosen_zone(found: Sequence[str], wanted: str | None, where: Path) -> str:
-    """The zone of a file that may hold several."""
-    zones = list(dict.fromkeys(found))
-    _check_zone(zones, wanted, where)
-    if wanted is not None:
-        return wanted
-    if len(zones) > 1:
+def _in_zone(
+    entries: Sequence[Entry], zone_of: Callable[[Entry], str], where: Path, reading: Reading
+) -> tuple[str, list[Entry]]:
+    """The zone of a file that may hold several, and the entries of it."""
+    zones = list(dict.fromkeys(map(zone_of, entries)))
+    _check_zone(zones, reading.zone, where)
+    if reading.zone is None and len(zones) > 1:
         raise ConfigError(
             f"it holds several zones: {', '.join(zones)}",
             where=where,
             fix="name one: carbon.intensity.zone",
         )
-    return zones[0] if zones else ""
+    zone = reading.zone if reading.zone is not None else zones[0] if zones else ""
+    return zone, [entry for entry in entries if zone_of(entry) == zone]

@@ -386,14 +386,12 @@ def _accuracies(args: argparse.Namespace) -> dict[str, Cited]:
 
 def _idle_watts(texts: Sequence[str]) -> dict[str, Cited]:
     from ipa_energy.profile_table.mlenergy_table import Cited
+    from ipa_energy.profile_table.profile_row import as_number
 
     found: dict[str, Cited] = {}
     for text in texts:
         gpu, _, watts = text.partition("=")
-        try:
-            value = float(watts)
-        except ValueError:
-            value = math.nan
+        value = as_number(watts)
         if not gpu or gpu in found or not 0 <= value < math.inf:
             raise ConfigError(
                 repr(text), where="--idle-watts", allowed="GPU=W such as H100=116, each GPU once"

@@ -102,13 +102,12 @@ ClassesConfig = Mapping[str, float | RequestClassConfig]
 
 def classes_of(said: ClassesConfig | None) -> tuple[RequestClass, ...]:
     """The classes, in the order of the YAML; none where it names none."""
-    return tuple(_class_of(name, each) for name, each in (said or {}).items())
-
-
-def _class_of(name: str, said: float | RequestClassConfig) -> RequestClass:
-    if isinstance(said, RequestClassConfig):
-        return RequestClass(name, said.share, said.latency_sla_s)
-    return RequestClass(name, said)
+    return tuple(
+        RequestClass(name, each.share, each.latency_sla_s)
+        if isinstance(each, RequestClassConfig)
+        else RequestClass(name, each)
+        for name, each in (said or {}).items()
+    )
 
 
 def wrong_shares(classes: Iterable[RequestClass]) -> str | None:

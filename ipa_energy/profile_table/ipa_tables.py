@@ -28,6 +28,7 @@ from ipa_energy.config.source import YamlSource, raise_all, read_text, read_yaml
 from ipa_energy.errors import ConfigError
 from ipa_energy.jsonl import append_line, drop_torn_line, records_of
 from ipa_energy.profile_table.profile_csv import csv_lines
+from ipa_energy.profile_table.profile_row import as_number
 from ipa_energy.records import QUALITIES, Quality
 
 MAPPER_FILE = "key_config_mapper.csv"
@@ -95,7 +96,7 @@ class IpaExperiment:
     @property
     def load_rps(self) -> float:
         """The offered load; NaN if it was a trace."""
-        value = _float(self.load)
+        value = as_number(self.load)
         return value if value >= 0 else math.nan
 
     @property
@@ -149,7 +150,7 @@ def read_experiments(folder: Path) -> list[IpaExperiment]:
 
 def load_label(text: str) -> str:
     """A load as it is compared: ``20``, ``20.0`` and ``2e1`` are one, a trace's name is itself."""
-    value = _float(text)
+    value = as_number(text)
     return f"{value:g}" if math.isfinite(value) else text.strip()
 
 
@@ -157,7 +158,7 @@ def _experiment(cells: Mapping[str, str], where: str) -> IpaExperiment:
     for name in ("pipeline_name", "node_name", "model_variant", "load"):
         if not cells[name].strip():
             raise ConfigError(f"{name} is empty", where=where, allowed="a name")
-    cpu_cores = _float(cells["cpu_request"])
+    cpu_cores = as_number(cells["cpu_request"])
     if not (math.isfinite(cpu_cores) and cpu_cores > 0):
         raise ConfigError(
             f"cpu_request is {cells['cpu_request']!r}",
@@ -178,18 +179,10 @@ def _experiment(cells: Mapping[str, str], where: str) -> IpaExperiment:
 
 
 def _count(cells: Mapping[str, str], name: str, where: str, low: int = 1) -> int:
-    value = _float(cells[name])
+    value = as_number(cells[name])
     if not (value >= low and value.is_integer()):
         raise ConfigError(f"{name} is {cells[name]!r}", where=where, allowed=f"an integer ≥ {low}")
     return int(value)
-
-
-def _float(text: str) -> float:
-    """The number, or NaN: what it means that it is none, the caller knows."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _contradictions(found: list[IpaExperiment], path: Path) -> list[ConfigError]:

@@ -37,7 +37,7 @@ from typing import Any
 from ipa_energy.config.source import read_text
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95
-from ipa_energy.profile_table.profile_row import ProfileRow, rounded
+from ipa_energy.profile_table.profile_row import ProfileRow, as_number, rounded
 
 METER = "zeus-nvml"
 NOTICE = (
@@ -221,10 +221,7 @@ def _row(trials: Sequence[Mapping[str, str]], choice: MlEnergyChoice, where: Pat
 
 
 def _number(entry: Mapping[str, str], name: str, where: Path) -> float:
-    try:
-        value = float(entry[name])
-    except (TypeError, ValueError):
-        value = math.nan
+    value = as_number(entry[name])
     if not 0 < value < math.inf:
         raise ConfigError(
             f"{name} of {entry['model_id']} ({entry['task']}) is {entry[name]!r}",
@@ -250,10 +247,7 @@ def read_accuracies(path: Path) -> dict[str, Cited]:
     for entry in reader:
         where = f"{path}:{reader.line_num}"
         model, text = (entry["model"] or "").strip(), (entry["accuracy"] or "").strip()
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
+        value = as_number(text)
         if not 0 <= value <= 1:
             raise ConfigError(
                 f"accuracy of {model} is {text!r}", where=where, allowed="a ratio from 0 to 1"

@@ -41,7 +41,7 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.interval import half_width_95
-from ipa_energy.profile_table.profile_row import ProfileRow, rounded
+from ipa_energy.profile_table.profile_row import ProfileRow, as_number, rounded
 from ipa_energy.records import MLPERF_METER
 from ipa_energy.tables import signed
 
@@ -454,10 +454,7 @@ def _latency_s(summary: Mapping[str, str], name: str, folder: Path) -> float:
 
 
 def _positive(value: Any, where: Path, name: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = as_number(value)
     if not 0 < number < math.inf:
         raise ConfigError(f"{name} is {value!r}", where=where, allowed="a number above 0")
     return number

@@ -175,6 +175,14 @@ def rounded(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}")
 
 
+def as_number(text: object) -> float:
+    """The number that another tool wrote; NaN: what it means that it is none, who asks knows."""
+    try:
+        return float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def parse_row(
     cells: Sequence[str], where: str, columns: Sequence[str] = COLUMNS
 ) -> ProfileRow | list[ConfigError]:

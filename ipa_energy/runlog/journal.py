@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ipa_energy.arrays import Floats
 from ipa_energy.as_json import as_json, or_none
 from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.jsonl import Seals, sealed
 from ipa_energy.runlog.live_step import known
-from ipa_energy.runlog.record import MICROSECONDS, Interval, no_requests
+from ipa_energy.runlog.record import MICROSECONDS, Interval, floats, no_requests, nullable
 from ipa_energy.runlog.step import as_quality, log_entry, sites_json
 from ipa_energy.serving.observed import ClassWork, Spent
 from ipa_energy.serving.served import Change, Event, Requests, Served, SiteSpent
@@ -95,10 +94,10 @@ def _decode(data: dict[str, Any]) -> Line:
             start_s=float(window["start_s"]),
             end_s=float(window["end_s"]),
             requests=no_requests(len(window["idle_j"])) if "tally" in window else _requests(window),
-            idle_j=_floats(window["idle_j"]),
-            dynamic_j=_floats(window["dynamic_j"]),
-            power_w=_floats(window["power_w"]),
-            cores=_floats(window["cores"]),
+            idle_j=floats(window["idle_j"]),
+            dynamic_j=floats(window["dynamic_j"]),
+            power_w=floats(window["power_w"]),
+            cores=floats(window["cores"]),
             in_flight=int(window["in_flight"]),
             meter=window["meter"],
             quality=as_quality(window["quality"]),
@@ -141,10 +140,10 @@ def _window(served: Served) -> dict[str, Any]:
         **{name: value for name, value in beside.items() if value},
         "start_s": round(served.start_s, 6),
         "end_s": round(served.end_s, 6),
-        "idle_j": _list(served.idle_j, 6),
-        "dynamic_j": _list(served.dynamic_j, 6),
-        "power_w": _list(served.power_w, 3),
-        "cores": _list(served.cores, 4),
+        "idle_j": nullable(np.round(served.idle_j, 6).tolist()),
+        "dynamic_j": nullable(np.round(served.dynamic_j, 6).tolist()),
+        "power_w": nullable(np.round(served.power_w, 3).tolist()),
+        "cores": nullable(np.round(served.cores, 4).tolist()),
         "in_flight": int(served.in_flight),
         "meter": served.meter,
         "quality": served.quality,
@@ -197,12 +196,3 @@ def _to_us(seconds: Floats) -> Any:
 def _from_us(microseconds: Any) -> Floats:
     values = np.array(microseconds, dtype=np.int64)
     return np.where(values == NEVER_US, np.nan, values / MICROSECONDS)
-
-
-def _list(values: npt.NDArray[np.float64], digits: int) -> list[float | None]:
-    rounded: list[float] = np.round(values, digits).tolist()
-    return [None if value != value else value for value in rounded]  # noqa: PLR0124 - NaN
-
-
-def _floats(values: list[float | None]) -> Floats:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -15,7 +15,7 @@ is charged to the plan that ran it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -176,6 +176,16 @@ def as_logged(requests: Requests) -> Requests:
     times = ("sending_s", "done_s", "queued_s", "started_s", "served_s")
     rounded = {name: np.rint(getattr(requests, name) * MICROSECONDS) for name in times}
     return replace(requests, **{name: value / MICROSECONDS for name, value in rounded.items()})
+
+
+def nullable(values: Iterable[float]) -> list[float | None]:
+    """Numbers as JSON has them: NaN is null."""
+    return [None if value != value else value for value in values]  # noqa: PLR0124 - NaN
+
+
+def floats(values: Iterable[float | None]) -> Floats:
+    """The numbers back."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def taken(requests: Requests, index: Any) -> Requests:

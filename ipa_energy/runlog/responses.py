@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.errors import ConfigError
-from ipa_energy.runlog.record import MICROSECONDS, taken
+from ipa_energy.runlog.record import MICROSECONDS, floats, nullable, taken
 from ipa_energy.serving.served import Requests, Served
 
 OPENING = '{"responses": ['
@@ -128,8 +128,8 @@ def write_responses(
         file.write(f"{separator}{','.join(row)}]")
         separator, row = ",\n[", []
     closing = {
-        "power_w": _nullable(power_w),
-        "cores": _nullable(cores),
+        "power_w": nullable(power_w),
+        "cores": nullable(cores),
         "start_time_experiment": start_s,
         "end_time_experiment": end_s,
     }
@@ -141,10 +141,6 @@ def add_seconds(power_w: list[float], cores: list[float], served: Served) -> Non
     gap = [np.nan] * (int(served.start_s) - len(power_w))
     power_w += [*gap, *np.round(served.power_w, 3).tolist()]
     cores += [*gap, *np.round(served.cores, 4).tolist()]
-
-
-def _nullable(values: list[float]) -> list[float | None]:
-    return [None if value != value else value for value in values]  # noqa: PLR0124 - NaN
 
 
 def _renderer(nodes: tuple[str, ...], start_s: float) -> Callable[[Requests], list[str]]:
@@ -202,7 +198,7 @@ def _digits(times_us: Counts) -> npt.NDArray[np.uint8]:
 def _dropped(
     nodes: tuple[str, ...], drop: int, row: list[float], further: Mapping[str, bool]
 ) -> str:
-    times = [None if value != value else round(value, 6) for value in row]  # noqa: PLR0124 - NaN
+    times = nullable(round(value, 6) for value in row)
     models = {}
     for index, node in enumerate(nodes[: drop + 1]):
         queued, served, started, _ = times[4 + 4 * index : 8 + 4 * index]
@@ -262,8 +258,8 @@ def read_responses(path: Path, nodes: tuple[str, ...], classes: Iterable[str] = 
             failed=np.array(failed, dtype=np.bool_),
             kind=np.array(kinds, dtype=np.int64),
         ),
-        power_w=_series(closing.get("power_w")),
-        cores=_series(closing.get("cores")),
+        power_w=floats(closing.get("power_w") or ()),
+        cores=floats(closing.get("cores") or ()),
         seconds=second + 1,
     )
 
@@ -311,7 +307,3 @@ def _parse(
 def _time(pair: dict[str, Any], key: str, default: float = np.nan) -> float:
     value = pair.get(key)
     return default if value is None else float(value)
-
-
-def _series(values: list[float | None] | None) -> Floats:
-    return np.array([np.nan if value is None else value for value in values or ()])

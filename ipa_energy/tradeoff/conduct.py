@@ -112,17 +112,12 @@ def setting_of(
         return Setting(load, problem, space, tuple(found), tuple(skipped))
     mixed = mixes[: count // 2]
     chosen = selected(space, count - len(mixed), energy_weight=energy_weight, seed=seed)
-    configurations = []
-    for number, (choice, origin) in enumerate(chosen.items(), start=1):
-        plan = build_plan(problem, choice)
-        configurations.append(
-            Configuration(key=f"C{number}", name=plan.label, origin=origin, plan=plan)
-        )
-    for number, (plan, origin) in enumerate(mixed, start=len(configurations) + 1):
-        configurations.append(
-            Configuration(key=f"C{number}", name=plan.label, origin=origin, plan=plan)
-        )
-    return Setting(load, problem, space, tuple(configurations))
+    plans = [(build_plan(problem, choice), origin) for choice, origin in chosen.items()]
+    configurations = tuple(
+        Configuration(key=f"C{number}", name=plan.label, origin=origin, plan=plan)
+        for number, (plan, origin) in enumerate([*plans, *mixed], start=1)
+    )
+    return Setting(load, problem, space, configurations)
 
 
 def mixed_plans(planner: Planner, load: StudyLoad) -> list[tuple[Plan, str]]:
