@@ -26,6 +26,8 @@ from ipa_energy.serving.observed import Spent
 from ipa_energy.serving.served import Change, Event, Served
 from ipa_energy.testing import FakeBackend, write_fake_run
 
+pytestmark = pytest.mark.usefixtures("without_stills")
+
 Made = Callable[[float], Run]
 
 

@@ -57,6 +57,13 @@ def page(comparison: Comparison, runs: list[Run], tmp_path_factory: pytest.TempP
     return write_html(comparison, runs, path).read_text()
 
 
+@pytest.fixture(scope="module")
+def figures(
+    comparison: Comparison, runs: list[Run], tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    return write_figures(comparison, runs, tmp_path_factory.mktemp("figures") / "new" / "folder")
+
+
 def data_of(page: str) -> dict[str, object]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
@@ -181,6 +188,7 @@ def test_mlperf_joules_are_never_shown_without_their_notice(
             assert notice in csv_of(figure).splitlines()[1]
 
 
+@pytest.mark.usefixtures("without_stills")
 def test_logs_without_energy_have_no_energy_figures(runs: list[Run], tmp_path: Path) -> None:
     silent = replace(
         runs[0],
@@ -209,16 +217,12 @@ def test_logs_without_energy_have_no_energy_figures(runs: list[Run], tmp_path: P
     assert "latency.png" in names
 
 
-def test_figures_are_written_as_png_svg_and_csv(
-    comparison: Comparison, runs: list[Run], tmp_path: Path
-) -> None:
-    folder = tmp_path / "new" / "figures"
-    paths = write_figures(comparison, runs, folder)
-    assert {path.name for path in paths} == {
+def test_figures_are_written_as_png_svg_and_csv(figures: list[Path]) -> None:
+    assert {path.name for path in figures} == {
         f"{key}.{kind}" for key in KEYS for kind in ("png", "svg", "csv")
     }
-    assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
-    for path in paths:
+    assert set(figures[0].parent.iterdir()) == set(figures)
+    for path in figures:
         data = path.read_bytes()
         if path.suffix == ".png":
             assert data.startswith(b"\x89PNG")
@@ -228,11 +232,8 @@ def test_figures_are_written_as_png_svg_and_csv(
             assert b"<dc:date>" not in data
 
 
-def test_csv_of_a_figure_is_what_the_run_logged(
-    comparison: Comparison, runs: list[Run], tmp_path: Path
-) -> None:
-    write_figures(comparison, runs, tmp_path)
-    with (tmp_path / "power.csv").open(newline="") as file:
+def test_csv_of_a_figure_is_what_the_run_logged(figures: list[Path], runs: list[Run]) -> None:
+    with (figures[0].parent / "power.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for run in runs:
         mine = [row for row in rows if row["series"] == run.name]
@@ -246,6 +247,7 @@ def test_page_of_other_runs_is_refused(comparison: Comparison, runs: list[Run]) 
         drawn_runs(comparison, runs[:1])
 
 
+@pytest.mark.usefixtures("without_stills")
 def test_unwritable_place_is_refused_with_its_reason(
     comparison: Comparison, runs: list[Run], tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_map_holds_every_threshold(study: Study, tmp_path: Path) -> None:
         assert repr(weight) in text
 
 
+@pytest.mark.usefixtures("without_stills")
 def test_page_tells_answer_limits_and_provenance(study: Study, tmp_path: Path) -> None:
     page = write_page(tradeoff_page(study), tmp_path / "new" / "study.html").read_text()
     for words in ("The answer", "What limits it", "Sensitivity at 6 rps", "no such variant",
@@ -121,6 +122,7 @@ def without_energy(study: Study) -> Study:
     return replace(study, cases=(case,), plan_map=None, hardware_comparison=None, quality=None)
 
 
+@pytest.mark.usefixtures("without_stills")
 def test_study_without_energy_draws_cost_and_accuracy_alone(study: Study, tmp_path: Path) -> None:
     bare = without_energy(study)
     page = write_page(tradeoff_page(bare), tmp_path / "study.html").read_text()
