@@ -147,6 +147,11 @@ class MeterStatus:
         """True if it gives figures, of whatever quality."""
         return self.state in ("measured", "estimated")
 
+    @property
+    def told(self) -> str:
+        """Name, reason and fix, in a line."""
+        return f"{self.name}: {self.reason}" + (f"; fix: {self.fix}" if self.fix else "")
+
 
 def min_window_for(update_period_s: float) -> float:
     """Smallest window in seconds that is good to 1 % on a counter of this period.

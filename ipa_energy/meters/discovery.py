@@ -87,17 +87,13 @@ def left_out_of(auto: str | None, statuses: Sequence[MeterStatus]) -> tuple[str,
         notes.append("the processor is not added: its joules are in the GPU's counter (one module)")
     elif not parts & set(CPU_COUNTERS):
         denied = [s for s in statuses if s.name in CPU_COUNTERS and s.state == "denied"][:1]
-        notes += [f"a counter of the processors may not be read: {_why(s)}" for s in denied]
+        notes += [f"a counter of the processors may not be read: {s.told}" for s in denied]
     return tuple(notes)
 
 
 def _named(status: MeterStatus, others: Sequence[MeterStatus]) -> str:
     """The meter's name in front of its reason, if not all have the same."""
     return "" if {other.reason for other in others} == {status.reason} else f"{status.name}: "
-
-
-def _why(status: MeterStatus) -> str:
-    return f"{status.name}: {status.reason}" + (f"; fix: {status.fix}" if status.fix else "")
 
 
 def auto_of(statuses: Sequence[MeterStatus]) -> str | None:

@@ -81,13 +81,11 @@ class Shape:
 def shapes_for(points: Sequence[Point]) -> tuple[Shape, ...]:
     """The shapes that these points can tell apart, simplest first."""
     several_cores = len({point.cores for point in points}) > 1
-    linear = {"constant": _constant, "proportional": _proportional, "affine": _affine}
-    linear["convex"] = _convex
-    if several_cores:
-        linear |= {"amdahl": _amdahl, "overhead": _overhead}
-    shapes = [_pooled(name, features) for name, features in linear.items()]
-    own = ("amdahl", "overhead") if several_cores else ("affine", "convex")
-    shapes += [_own(name, linear[name]) for name in own]
+    of_cores = ("amdahl", "overhead")
+    names = [name for name in LINEAR if several_cores or name not in of_cores]
+    shapes = [_pooled(name, features(name)) for name in names]
+    own = of_cores if several_cores else ("affine", "convex")
+    shapes += [_own(name, features(name)) for name in own]
     shapes.append(Shape("power", 1 + several_cores, _fit_power))
     if several_cores:
         shapes.append(Shape("power-cores", 3, _fit_power_cores))
@@ -95,32 +93,24 @@ def shapes_for(points: Sequence[Point]) -> tuple[Shape, ...]:
     return tuple(sorted(shapes, key=lambda shape: shape.parameters))
 
 
-def _constant(batch: Vector, cores: Vector) -> Vector:
-    return np.stack([np.ones_like(batch)], axis=-1)
+LINEAR: dict[str, Callable[[Vector, Vector], list[Vector]]] = {
+    "constant": lambda b, c: [np.ones_like(b)],
+    "proportional": lambda b, c: [b],
+    "affine": lambda b, c: [np.ones_like(b), b],
+    "convex": lambda b, c: [np.ones_like(b), b, b**2],
+    "amdahl": lambda b, c: [b / c, b, 1 / c, np.ones_like(b)],
+    "overhead": lambda b, c: [np.ones_like(b), b, c, b * c],
+}
+"""Shape that is linear in its coefficients → what each is multiplied by."""
 
 
-def _proportional(batch: Vector, cores: Vector) -> Vector:
-    return np.stack([batch], axis=-1)
+def features(name: str) -> Features:
+    """The columns of a shape of :data:`LINEAR`."""
+    return lambda batch, cores: np.stack(LINEAR[name](batch, cores), axis=-1)
 
 
-def _affine(batch: Vector, cores: Vector) -> Vector:
-    return np.stack([np.ones_like(batch), batch], axis=-1)
-
-
-def _convex(batch: Vector, cores: Vector) -> Vector:
-    return np.stack([np.ones_like(batch), batch, batch**2], axis=-1)
-
-
-def _amdahl(batch: Vector, cores: Vector) -> Vector:
-    return np.stack([batch / cores, batch, 1 / cores, np.ones_like(batch)], axis=-1)
-
-
-def _overhead(batch: Vector, cores: Vector) -> Vector:
-    return np.stack([np.ones_like(batch), batch, cores, batch * cores], axis=-1)
-
-
-def _pooled(name: str, features: Features) -> Shape:
-    return Shape(name, _width(features), lambda points: _fit_pooled(points, features))
+def _pooled(name: str, columns: Features) -> Shape:
+    return Shape(name, _width(columns), lambda points: _fit_pooled(points, columns))
 
 
 def _own(name: str, features: Features) -> Shape:
@@ -237,12 +227,12 @@ def _fit_power(points: Sequence[Point]) -> Model:
 def _fit_power_cores(points: Sequence[Point]) -> Model:
     from scipy.optimize import minimize_scalar
 
-    data = _columns(points)
+    data, affine = _columns(points), features("affine")
     scales: Vector | None = None
 
     def fitted(exponent: float) -> tuple[Vector, Vector, float]:
         nonlocal scales
-        columns = _affine(data.batch, data.cores) * (data.cores**exponent)[:, None]
+        columns = affine(data.batch, data.cores) * (data.cores**exponent)[:, None]
         scales, theta = _alternate(data, columns, scales)
         ratio = scales[data.index] * (columns @ theta) / data.value
         return scales, theta, float(((ratio - 1) ** 2).sum())
@@ -254,7 +244,7 @@ def _fit_power_cores(points: Sequence[Point]) -> Model:
     exponent = -float(found.x)
     final, theta, _ = fitted(exponent)
     return _scaled(
-        data.variants, final, lambda b, c: float(c[0] ** exponent * (_affine(b, c)[0] @ theta))
+        data.variants, final, lambda b, c: float(c[0] ** exponent * (affine(b, c)[0] @ theta))
     )
 
 

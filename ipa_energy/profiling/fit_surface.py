@@ -154,7 +154,8 @@ def _choose(points: Sequence[Point], shapes: Sequence[Shape]) -> tuple[Shape, di
         errors = [abs(ratio - 1) for fold in folds for ratio in _ratios(shape, points, fold)]
         scores[shape.name] = sum(errors) / len(errors) if errors else math.inf
         complete = shape.fit(points)
-        if not all(_says(complete, point) for point in points):
+        said = [complete(point.variant, point.cores, point.batch) for point in points]
+        if not all(map(math.isfinite, said)):
             scores[shape.name] = math.inf
     limit = AS_GOOD * min(scores.values()) + ROUNDING
     return next(shape for shape in shapes if scores[shape.name] <= limit), scores
@@ -168,10 +169,6 @@ def _ratios(shape: Shape, points: Sequence[Point], fold: set[int]) -> list[float
         value = model(point.variant, point.cores, point.batch)
         ratios.append(value / point.value if math.isfinite(value) else math.inf)
     return ratios
-
-
-def _says(model: Model, point: Point) -> bool:
-    return math.isfinite(model(point.variant, point.cores, point.batch))
 
 
 def _folds(points: Sequence[Point]) -> list[set[int]]:

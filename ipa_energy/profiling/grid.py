@@ -231,8 +231,10 @@ def _name(family: tuple[str, str, float, str]) -> tuple[object, ...]:
 
 
 def _spread(family: Sequence[Entry], share: float, rng: random.Random) -> set[Entry]:
-    places = _places(family)
-    corners = set(_corners(places.values()))
+    batch = _scaler([entry.batch for entry in family])
+    cores = _scaler([entry.cpu_cores for entry in family])
+    places = {entry: (batch[entry.batch], cores[entry.cpu_cores]) for entry in family}
+    corners = {place for place in places.values() if set(place) <= {0.0, 1.0}}
     order = sorted(family)
     rng.shuffle(order)
     chosen: dict[str, list[Entry]] = defaultdict(list)
@@ -253,26 +255,15 @@ def _spread(family: Sequence[Entry], share: float, rng: random.Random) -> set[En
 
     wanted = math.ceil(share * len(family) - 1e-9)
     # So many that enough points have another of their variant to be held out against.
-    while order and (sum(uses.values()) < wanted or _paired(chosen) < MIN_HELD_OUT):
+    while order and (
+        sum(uses.values()) < wanted
+        or sum(len(mine) for mine in chosen.values() if len(mine) > 1) < MIN_HELD_OUT
+    ):
         take(max(order, key=merit))
     return {entry for entries in chosen.values() for entry in entries}
-
-
-def _paired(chosen: dict[str, list[Entry]]) -> int:
-    return sum(len(entries) for entries in chosen.values() if len(entries) > 1)
-
-
-def _places(family: Sequence[Entry]) -> dict[Entry, Place]:
-    batch = _scaler([entry.batch for entry in family])
-    cores = _scaler([entry.cpu_cores for entry in family])
-    return {entry: (batch[entry.batch], cores[entry.cpu_cores]) for entry in family}
 
 
 def _scaler(sizes: Iterable[int]) -> dict[int, float]:
     logs = {size: math.log(size) for size in sizes}
     low, high = min(logs.values()), max(logs.values())
     return {size: (log - low) / (high - low) if high > low else 0.0 for size, log in logs.items()}
-
-
-def _corners(places: Iterable[Place]) -> list[Place]:
-    return [place for place in places if all(x in (0.0, 1.0) for x in place)]

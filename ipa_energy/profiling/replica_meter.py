@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters import discovery
-from ipa_energy.meters.base import Meter, MeterStatus
+from ipa_energy.meters.base import Meter
 from ipa_energy.meters.composite import SumMeter
 from ipa_energy.meters.cpu_time import CpuTimeMeter
 from ipa_energy.meters.discovery import (
@@ -273,16 +273,11 @@ def _best(places: Places, gpus: GpuPool | None, power_model: Path | None) -> lis
     if not of_gpus:
         raise MeterUnavailableError(
             "nothing counts the joules of the GPUs here: "
-            + "; ".join(_why(statuses[name]) for name in GPU_COUNTERS if name in statuses)
+            + "; ".join(statuses[name].told for name in GPU_COUNTERS if name in statuses)
         )
     if statuses[of_gpus[0]].includes_cpu:
         logger.warning("%s counts a module of GPU and processor: %s", of_gpus[0], TWICE)
     return [of_gpus[0], *processors]
-
-
-def _why(status: MeterStatus) -> str:
-    fix = f"; fix: {status.fix}" if status.fix is not None else ""
-    return f"{status.name}: {status.reason}{fix}"
 
 
 def _opened(

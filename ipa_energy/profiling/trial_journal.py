@@ -59,7 +59,8 @@ class Journal:
         if path.exists():
             drop_torn_line(path)
         if path.exists() and path.stat().st_size:
-            self._read()
+            lines = path.read_bytes().splitlines()
+            self._lines = take_lines(lines, self._take, path=path, owner="profile")
 
     def changes(self) -> dict[Entry, str]:
         """Entries whose trials were measured under other conditions than now → what changed."""
@@ -144,10 +145,6 @@ class Journal:
         """Keep one finished trial; it is on disk when this returns."""
         self._append({"entry": asdict(entry), "trial": asdict(trial)})
         self.trials.setdefault(entry, []).append(trial)
-
-    def _read(self) -> None:
-        lines = self.path.read_bytes().splitlines()
-        self._lines = take_lines(lines, self._take, path=self.path, owner="profile")
 
     def _take(self, record: dict[str, Any]) -> None:
         if "context" in record:

@@ -368,7 +368,8 @@ def write_table(path: Path, runs: Sequence[LoggedRun]) -> None:
                 row = run.to_json()
                 cells = [row[name] for name in COLUMNS]
                 cells += [run.energy.domains.get(name) for name in domains]
-                writer.writerow([_cell(value) for value in cells])
+                # Nine digits are more than any of the tools writes.
+                writer.writerow([f"{c:.9g}" if isinstance(c, float) else c for c in cells])
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=path) from error
 
@@ -376,8 +377,3 @@ def write_table(path: Path, runs: Sequence[LoggedRun]) -> None:
 def _hidden(file: Path, top: Path) -> bool:
     within = file.relative_to(top).parts if file != top else ()
     return any(part.startswith(".") for part in within)
-
-
-def _cell(value: Any) -> Any:
-    """Figures to nine digits, which is more than any of the tools writes."""
-    return f"{value:.9g}" if isinstance(value, float) else value

@@ -133,18 +133,13 @@ def _from_json(line: str) -> PerfCount:
     except (ValueError, KeyError, TypeError) as error:
         raise TornLineError(f"a JSON line of perf that cannot be read: {line!r}") from error
     value, problem = _value(raw, line)
-    place = next((_place(key, str(found[key])) for key in _PLACE_KEYS if key in found), None)
+    key = next((key for key in _PLACE_KEYS if key in found), "")
+    place = str(found[key]) if key else None
+    place = f"CPU{place}" if key == "cpu" and place and place.isdigit() else place
     counters = next((found[key] for key in _COUNTERS_KEYS if key in found), None)
+    counters = counters if isinstance(counters, int) else None
     unit = str(found.get("unit", ""))
-    return PerfCount(event, value, unit, problem, place, time_s, _whole(counters))
-
-
-def _place(key: str, value: str) -> str:
-    return f"CPU{value}" if key == "cpu" and value.isdigit() else value
-
-
-def _whole(counters: Any) -> int | None:
-    return counters if isinstance(counters, int) else None
+    return PerfCount(event, value, unit, problem, place, time_s, counters)
 
 
 def _from_separated(line: str) -> PerfCount | None:
@@ -301,8 +296,9 @@ def parse_perf_output(text: str, *, where: str | Path | None = None) -> PerfOutp
     for number, line in enumerate(lines, 1):
         try:
             found = parse_line(line)
-            if found is None and number == len(lines) and not text.endswith("\n"):
-                _refuse_torn(line)
+            is_last = number == len(lines) and not text.endswith("\n")
+            if found is None and is_last and looks_torn(line):
+                raise TornLineError(f"the output ends within a line: {line!r}")
         except TornLineError as error:
             place = f"{where}:{number}" if where is not None else f"line {number}"
             raise ConfigError(str(error), where=place, fix=TORN_FIX) from error
@@ -397,11 +393,6 @@ def refusal(text: str) -> Literal["denied", "absent"] | None:
     if any(phrase in text for phrase in _ABSENT):
         return "absent"
     return None
-
-
-def _refuse_torn(line: str) -> None:
-    if looks_torn(line):
-        raise TornLineError(f"the output ends within a line: {line!r}")
 
 
 def _duration_s(counts: list[PerfCount], text: str) -> float:

@@ -82,8 +82,8 @@ class PrometheusServer:
         """
         data = self._ask("query", {"query": "time()"})
         try:
-            result = data["result"]
-            asked_s, told_s = map(float, result[0]["value"] if _is_vector(data) else result)
+            result, is_vector = data["result"], data.get("resultType") == "vector"
+            asked_s, told_s = map(float, result[0]["value"] if is_vector else result)
             # VictoriaMetrics answers for some whole seconds ago (search.latencyOffset, 30 s), to
             # the millisecond, and says when it was asked to the second.
             return told_s + max(0, math.ceil(asked_s - told_s - CLOCK_ROUNDING_S))
@@ -230,10 +230,6 @@ class PrometheusServer:
     def _no_api(self, what: str) -> MeterFault:
         fix = "the URL must be where Prometheus' own page is, its path prefix included"
         return MeterFault(METER, "absent", f"{self.url} is no Prometheus API: {what}", fix)
-
-
-def _is_vector(data: Mapping[str, Any]) -> bool:
-    return data.get("resultType") == "vector"
 
 
 def _at(time_s: float | None) -> dict[str, str]:

@@ -111,25 +111,15 @@ def optimizer(cls: Class) -> Class:
     return _with_methods(cls, OPTIMIZER)
 
 
-def gurobi(
-    pipeline: Any,
-    model: Any,
-    replicas: Mapping[str, Any],
-    picks: Mapping[tuple[str, str, int], Any],
-    allocations: Mapping[str, Mapping[str, float]],
-) -> None:
+def gurobi(*given: Any) -> None:
     """Add energy to IPA's Gurobi model, once its objective is set and it is updated.
 
     Args:
-        pipeline: IPA's.
-        model: Gurobi's.
-        replicas: stage → variable of its replicas.
-        picks: (stage, variant, batch) → binary that it runs.
-        allocations: stage → variant → base allocation.
+        given: as of :func:`ipa_energy.plugin.hooks.optimizing.add_to_model`.
     """
     from ipa_energy.plugin.hooks.optimizing import add_to_model
 
-    add_to_model(pipeline, model, replicas, picks, allocations)
+    add_to_model(*given)
 
 
 def adapter(cls: Class) -> Class:

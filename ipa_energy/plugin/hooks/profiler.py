@@ -118,7 +118,8 @@ class Profiling:
             return load_test()
         answer = load_test()
         try:
-            self._last = self._measured(meter, start, before_w, _answered(answer[2], node))
+            requests = len(model_latencies(answer[2], node, "load test")[0])
+            self._last = self._measured(meter, start, before_w, requests)
         except (MeterUnavailableError, ConfigError) as error:
             logger.warning("no joules of this experiment: %s", error)
         return answer
@@ -288,7 +289,9 @@ def _open(name: str, config: Mapping[str, Any], idle_s: float | None) -> Profili
     from ipa_energy.meters.prometheus.server import PrometheusServer
     from ipa_energy.meters.sources import KeplerTarget
 
-    server = PrometheusServer(str(config.get("energy_prometheus_url") or _ipa_prometheus()))
+    url = config.get("energy_prometheus_url")  # else the one that IPA itself asks
+    url = url or importlib.import_module("experiments.utils.constants").PROMETHEUS
+    server = PrometheusServer(str(url))
     machine = kepler_meter(server)
     status = machine.probe()
     if not status.usable:
@@ -299,12 +302,3 @@ def _open(name: str, config: Mapping[str, Any], idle_s: float | None) -> Profili
         cores=cores,
         idle_s=idle_s,
     )
-
-
-def _ipa_prometheus() -> str:
-    """The address IPA itself asks."""
-    return str(importlib.import_module("experiments.utils.constants").PROMETHEUS)
-
-
-def _answered(responses: Any, node: str) -> int:
-    return len(model_latencies(responses, node, "load test")[0])

@@ -121,7 +121,10 @@ class KubernetesBackend(LocalBackend):
         self._notes: list[str] = []
         self._is_over, self._is_changed = threading.Event(), threading.Event()
         self._keeper: threading.Thread | None = None
-        self._options = {stage.name: _servers(stage) for stage in setting.stages}
+        self._options = {
+            stage.name: {server_name(option): option for option in reversed(stage.options)}
+            for stage in setting.stages
+        }
         self._held = {stage.name: Held() for stage in setting.stages}
         self._counted_s = time.perf_counter()
         self._joules = _joules_of(setting, rendering)
@@ -453,14 +456,6 @@ def _joules_of(setting: Setting, rendering: Rendering) -> PodJoules | None:
     name = rendering.pipeline
     prefixes = {stage.name: dns_name(name, stage.name, "0") for stage in setting.stages}
     return PodJoules(PrometheusServer(url), rendering.namespace, prefixes)
-
-
-def _servers(stage: Stage) -> dict[str, Option]:
-    """Name of a server → an option that it runs."""
-    found: dict[str, Option] = {}
-    for option in stage.options:
-        found.setdefault(server_name(option), option)
-    return found
 
 
 def _drain_s(stage: Stage) -> float:

@@ -199,7 +199,7 @@ class ClusterApi:
         asked = {**query, "watch": "true", "allowWatchBookmarks": "true"}
         asked.setdefault("timeoutSeconds", WATCH_TIMEOUT_S)
         try:
-            lasting = (CALL_TIMEOUT_S, WATCH_TIMEOUT_S + 60.0)
+            lasting = urllib3.Timeout(connect=CALL_TIMEOUT_S, read=WATCH_TIMEOUT_S + 60.0)
             answer = self._sent("GET", path, asked, None, content_type=JSON, timeout=lasting)
             if answer.status >= 400:
                 raise _refusal(answer.status, answer.read())
@@ -247,9 +247,9 @@ class ClusterApi:
             tries += 1
             wait_s = min(FIRST_WAIT_S * 2.0 ** (tries - 1), LONGEST_WAIT_S)
             try:
-                timeout_s = min(CALL_TIMEOUT_S, left_s)
+                timeout = urllib3.Timeout(total=min(CALL_TIMEOUT_S, left_s))
                 answer = self._sent(
-                    method, path, query, body, content_type=content_type, timeout=timeout_s
+                    method, path, query, body, content_type=content_type, timeout=timeout
                 )
                 data = answer.read()
             except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -283,7 +283,7 @@ class ClusterApi:
         body: Object | None,
         *,
         content_type: str,
-        timeout: float | tuple[float, float] = CALL_TIMEOUT_S,
+        timeout: urllib3.Timeout,
     ) -> Any:
         headers = {"Accept": JSON}
         if body is not None:
@@ -303,7 +303,7 @@ class ClusterApi:
             body=sent,
             headers=headers,
             preload_content=False,
-            timeout=_timeout(timeout),
+            timeout=timeout,
             retries=False,
         )
 
@@ -346,12 +346,6 @@ def _load(settings: Any, kubeconfig: Path | None, context: str | None) -> str:
     contexts, active = config.list_kube_config_contexts(file)
     named = active if context is None else next(c for c in contexts if c["name"] == context)
     return str(named["context"].get("namespace") or "default")
-
-
-def _timeout(timeout: float | tuple[float, float]) -> urllib3.Timeout:
-    if isinstance(timeout, tuple):
-        return urllib3.Timeout(connect=timeout[0], read=timeout[1])
-    return urllib3.Timeout(total=timeout)
 
 
 def _dry(is_dry: bool) -> dict[str, str]:

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ipa_energy.arrays import Floats
 from ipa_energy.meters.base import MeterFault
 from ipa_energy.meters.prometheus.counters import EXPORTED, own_labels
 from ipa_energy.meters.prometheus.exporters import (
@@ -159,6 +158,7 @@ class PodJoules:
 
     def _node_idle_j(self, node: str, start_s: float, end_s: float) -> float:
         """What a node drew only because it was on."""
+        pattern = node.replace(".", "[.]")
         queries = (
             CounterQuery(
                 f'{IDLE}{{node_name="{node}",{ZONES}}}',
@@ -168,7 +168,7 @@ class PodJoules:
                 may_rest=True,
             ),
             CounterQuery(
-                f'{OLD_IDLE[:-1]},instance=~"{_literal(node)}(:[0-9]+)?"}}',
+                f'{OLD_IDLE[:-1]},instance=~"{pattern}(:[0-9]+)?"}}',
                 quality="estimated",
                 domain_labels=("instance", "__name__"),
                 identity=OLD_NODES,
@@ -250,7 +250,7 @@ def with_joules(served: Served, stages: Sequence[str], found: Mapping[str, Stage
         served,
         idle_j=idle_j,
         dynamic_j=dynamic_j,
-        power_w=_as_floats(power_w),
+        power_w=np.asarray(power_w, dtype=np.float64),
         meter=joined_meters(meter for one in ones for meter in one.meters),
         quality=weakest_quality([one.quality for one in ones]),
         replicas=replicas,
@@ -258,14 +258,5 @@ def with_joules(served: Served, stages: Sequence[str], found: Mapping[str, Stage
     )
 
 
-def _literal(name: str) -> str:
-    """A node's name in a pattern of a query."""
-    return name.replace(".", "[.]")
-
-
 def _ratio(after_j: float, before_j: float) -> float:
     return after_j / before_j if before_j > 0 else 0.0
-
-
-def _as_floats(values: Iterable[float]) -> Floats:
-    return np.asarray(values, dtype=np.float64)

@@ -104,7 +104,7 @@ class PodSet(ReplicaSet):
         self._there = {one.pod: one for one in endpoints}
         for member in list(self.members):
             one = self._there.get(member.name)
-            if one is None or one.address != self._address(member):
+            if one is None or member.remote is None or one.address != member.remote.address:
                 self._gone(member)
             elif not one.takes and member.phase == "ready":
                 self._leave(member, "its endpoint is not ready any more")
@@ -239,10 +239,6 @@ class PodSet(ReplicaSet):
         count = sum(part.replicas for part in self._parts)
         if ready.total() == count == len(self.members):
             self._settle()
-
-    @staticmethod
-    def _address(member: Member) -> str:
-        return "" if member.remote is None else member.remote.address
 
 
 def _started_elsewhere(_: Option) -> Launch:

@@ -181,7 +181,9 @@ class PlanePipeline:
             self._returned = None
             self.sender.taken += len(earlier)
             lines, report = earlier + lines, before.then(report)
-        self._keep_samples(until_s)
+        # The next window begins with the last sample before it.
+        before_it = [s for s in self._samples if s.at_s - self._since[0] <= until_s]
+        self._samples = [*before_it[-1:], *self._samples[len(before_it) :]]
         trips = {str(line[0]): self._trips.pop(str(line[0]), None) for line in lines}
         known = {name: trip for name, trip in trips.items() if trip is not None}
         self._given = until_s, lines, report, known
@@ -263,6 +265,7 @@ class PlanePipeline:
         await self._sample()
         router, sets = self._router, self._sets.values()
         ledger, prices = self._ledger, self._prices
+        notes, self._notes = self._notes, []
         return Report(
             router.take_arrived(),
             router.take_finished(),
@@ -271,7 +274,7 @@ class PlanePipeline:
             events=sorted((e for s in sets for e in s.take_events()), key=lambda e: e.at_s),
             changes=[change for fleet in sets for change in fleet.take_changes()],
             spent=ledger.take_spent() if ledger else (),
-            notes=(*(prices.take_notes() if prices else ()), *self._take_notes()),
+            notes=(*(prices.take_notes() if prices else ()), *notes),
             batches=tuple(fleet.queue.take_served() for fleet in sets),
             held_by=self._groups.told if self._groups else "",
             by_class=tuple(fleet.take_by_class() for fleet in sets),
@@ -283,10 +286,6 @@ class PlanePipeline:
             self._notes.append(what)
         else:
             sys.stderr.write(f"ipa-energy: warning: {what}\n")
-
-    def _take_notes(self) -> list[str]:
-        notes, self._notes = self._notes, []
-        return notes
 
     @property
     def _since(self) -> tuple[float, float]:
@@ -302,12 +301,6 @@ class PlanePipeline:
         if len(self._received) > 2 * REMEMBERED_S:
             oldest = max(self._received) - REMEMBERED_S
             self._received = Counter({s: n for s, n in self._received.items() if s > oldest})
-
-    def _keep_samples(self, until_s: float) -> None:
-        """Those that the next window begins with: from the last one before it on."""
-        zero_s, _ = self._since
-        before = [s for s in self._samples if s.at_s - zero_s <= until_s]
-        self._samples = [*before[-1:], *self._samples[len(before) :]]
 
     def _forget_foreign(self) -> None:
         """Trips of other clients, whose requests nobody here asks for."""

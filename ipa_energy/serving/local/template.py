@@ -179,16 +179,12 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of the libraries', which no user here can mend
     served_pipeline(load_pipeline(sys.argv[2])).preload()
     if sys.argv[1] == "check":
-        _check(json.loads(sys.argv[3]))
+        from ipa_energy.serving.local.model_server import check_models
+
+        trouble = check_models([ModelSpec(**model) for model in json.loads(sys.argv[3])])
+        sys.stdout.write(json.dumps(trouble) + "\n")
     else:
         _fork_for_ever(socket.socket(fileno=int(sys.argv[1])))
-
-
-def _check(models: list[dict[str, Any]]) -> None:
-    from ipa_energy.serving.local.model_server import check_models
-
-    trouble = check_models([ModelSpec(**model) for model in models])
-    sys.stdout.write(json.dumps(trouble) + "\n")
 
 
 def _fork_for_ever(told: socket.socket) -> None:
