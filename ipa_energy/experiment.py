@@ -36,7 +36,7 @@ from ipa_energy.serving.load import (
     drawn_classes,
     shuffled_classes,
 )
-from ipa_energy.serving.machine_fit import check_fits, free_bytes, machine_cores
+from ipa_energy.serving.local.cpu_groups import check_fits, free_bytes, machine_cores
 from ipa_energy.workloads import Workload, workload_from
 from ipa_energy.workloads.trace import busiest_rps
 from ipa_energy.workloads.trace_files import OF_CLASS, TOTAL

@@ -272,12 +272,10 @@ def energy_metrics() -> tuple[str, ...]:
 
 
 METERS: dict[str, Named] = {
-    "rapl": Named("processors and memory, from files", "ipa_energy.meters.rapl.rapl_meter:RAPL"),
+    "rapl": Named("processors and memory, from files", "ipa_energy.meters.rapl:RAPL"),
     "perf": Named("the same, as the kernel's events", "ipa_energy.meters.perf:PERF"),
-    "nvml": Named("NVIDIA GPUs, their counters", "ipa_energy.meters.nvml.nvml_meter:NVML"),
-    "nvml-power": Named(
-        "NVIDIA GPUs, their power added up", "ipa_energy.meters.nvml.nvml_meter:NVML_POWER"
-    ),
+    "nvml": Named("NVIDIA GPUs, their counters", "ipa_energy.meters.nvml:NVML"),
+    "nvml-power": Named("NVIDIA GPUs, their power added up", "ipa_energy.meters.nvml:NVML_POWER"),
     "kepler": Named(
         "nodes, pods or containers", "ipa_energy.meters.prometheus.exporters:KEPLER_SOURCE"
     ),

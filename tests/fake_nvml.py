@@ -22,10 +22,10 @@ SOURCE = Path(__file__).with_name("fake_nvml.c")
 PRELUDE = """\
 import json, os, sys, time
 from pathlib import Path
-import ipa_energy.meters.nvml.nvml_meter
+import ipa_energy.meters.nvml
 from ipa_energy.errors import IpaEnergyError
-from ipa_energy.meters.nvml.nvml_meter import NvmlMeter
-from ipa_energy.meters.nvml.nvml_meter import NvmlPowerMeter
+from ipa_energy.meters.nvml import NvmlMeter
+from ipa_energy.meters.nvml import NvmlPowerMeter
 
 def pretend(**lines):
     text = "".join(f"{key.split('_')[0]} {key.split('_')[1]} {v}\\n" for key, v in lines.items())

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import MeterUnavailableError
-from ipa_energy.meters.rapl.powercap import find_zones
-from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.powercap import find_zones
+from ipa_energy.meters.rapl import RaplMeter
 from ipa_energy.meters.sources import POWERCAP
 
 READS = 20_000

@@ -42,7 +42,7 @@ from pathlib import Path
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, MeterFault, Reading
 from ipa_energy.meters.imports.perf_log import ADDED_EVENTS, ENERGY_UNIT, PLATFORM_EVENTS
-from ipa_energy.meters.rapl.rapl_meter import MAX_POWER_W
+from ipa_energy.meters.rapl import MAX_POWER_W
 from ipa_energy.meters.sources import CPUS, POWER_PMU, counter_source
 from ipa_energy.meters.watching import SteppingMeter
 from ipa_energy.records import Quality

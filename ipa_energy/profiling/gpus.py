@@ -22,7 +22,7 @@ from typing import Any
 from ipa_energy.errors import ConfigError, UnavailableError
 from ipa_energy.measuring.child_process import ChildEndedError, ModuleProcess
 from ipa_energy.meters.base import MeterFault
-from ipa_energy.meters.nvml.device import VISIBLE, describe_gpu, load_nvml, selected_gpus
+from ipa_energy.meters.nvml_device import VISIBLE, describe_gpu, load_nvml, selected_gpus
 
 MPS_SHARE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 MPS_STEP = 2

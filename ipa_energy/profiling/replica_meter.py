@@ -311,12 +311,12 @@ def _gpu_meter(part: str, places: Places, gpus: GpuPool, opened: contextlib.Exit
         return meters[0] if len(meters) == 1 else SumMeter(meters)
     meter: Meter
     if part == GPU_ESTIMATE:
-        from ipa_energy.meters.nvml.nvml_meter import NvmlPowerMeter
+        from ipa_energy.meters.nvml import NvmlPowerMeter
 
         meter = NvmlPowerMeter(gpus.uuids)
         meter.read()  # raises where there is no power sensor
     elif part in GPU_COUNTERS:
-        from ipa_energy.meters.nvml.nvml_meter import NvmlMeter
+        from ipa_energy.meters.nvml import NvmlMeter
 
         meter = NvmlMeter(gpus.uuids)
     else:

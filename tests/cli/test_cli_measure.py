@@ -22,8 +22,8 @@ from ipa_energy.meters.base import Meter, Reading
 from ipa_energy.meters.calibration import PowerPoint
 from ipa_energy.meters.cpu_time import CpuTimeMeter, process_tree_cpu_s
 from ipa_energy.meters.power_model import PowerModel, machine_key
-from ipa_energy.meters.rapl.powercap import CounterFile
-from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.powercap import CounterFile
+from ipa_energy.meters.rapl import RaplMeter
 from ipa_energy.meters.sources import Places
 from ipa_energy.profiling.replica_meter import replica_meter
 from ipa_energy.testing import FakeMeter

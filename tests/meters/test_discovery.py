@@ -22,7 +22,7 @@ from ipa_energy.meters.discovery import (
     left_out_of,
     open_meter,
 )
-from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.rapl import RaplMeter
 from ipa_energy.meters.sources import Places, source
 from ipa_energy.meters.watching import BusyCores, KeepAlive, observe
 from ipa_energy.registries import METERS

@@ -13,7 +13,7 @@ from fake_nvml import FakeDriver, build_driver
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter, Reading
-from ipa_energy.meters.nvml.nvml_meter import NvmlMeter
+from ipa_energy.meters.nvml import NvmlMeter
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +112,7 @@ answer(error=error_of(meter.energy_between, start, meter.read()))
 def test_a_frozen_counter_is_dead(driver: FakeDriver) -> None:
     found = driver.run(
         """
-ipa_energy.meters.nvml.nvml_meter.OBSERVATION_LIMIT_S = 0.2
+ipa_energy.meters.nvml.OBSERVATION_LIMIT_S = 0.2
 meter = NvmlMeter(update_period_s=0.02)
 start = meter.read()
 time.sleep(0.1)
@@ -206,7 +206,7 @@ def test_without_nvidia_ml_py_it_is_absent_with_the_command(
 
 
 def test_importing_the_meter_loads_no_nvml() -> None:
-    code = "import sys, ipa_energy.meters.nvml.nvml_meter; print('pynvml' in sys.modules)"
+    code = "import sys, ipa_energy.meters.nvml; print('pynvml' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

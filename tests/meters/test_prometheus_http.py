@@ -231,7 +231,7 @@ def test_importing_the_meters_is_light() -> None:
         "import sys\n"
         "import ipa_energy.meters.prometheus.exporters, ipa_energy.meters.prometheus.exporters\n"
         "import ipa_energy.meters.composite\n"
-        "import ipa_energy.meters.imports.energy_log, ipa_energy.meters.nvml.nvml_meter\n"
+        "import ipa_energy.meters.imports.energy_log, ipa_energy.meters.nvml\n"
         "heavy = {'requests', 'urllib.request', 'ssl', 'numpy', 'pandas', 'torch', 'pynvml'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -8,7 +8,7 @@ from powercap_tree import SERVER_RANGE_UJ, LiveMachine, Machine, two_sockets, wi
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Meter
-from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.rapl import RaplMeter
 
 # ------------------------------------------------------------------ what is added up
 

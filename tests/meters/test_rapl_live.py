@@ -11,7 +11,7 @@ from powercap_tree import LiveMachine, Machine, two_sockets
 
 from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.meters.base import Energy
-from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.rapl import RaplMeter
 
 pytestmark = pytest.mark.measures
 

@@ -9,7 +9,7 @@ from powercap_tree import two_sockets, window
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import Reading
-from ipa_energy.meters.rapl.rapl_meter import RaplMeter
+from ipa_energy.meters.rapl import RaplMeter
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from ipa_energy import experiment as experiments
 from ipa_energy.cli import main
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment
-from ipa_energy.serving import machine_fit as fit
 from ipa_energy.serving.deployment import DeployedStage
+from ipa_energy.serving.local import cpu_groups as fit
 from ipa_energy.testing import fake_stages
 
 STAGES = fake_stages()

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, MeterFault, MeterStatus, Reading, min_window_for
-from ipa_energy.meters.nvml.device import is_module
+from ipa_energy.meters.nvml_device import is_module
 from ipa_energy.meters.prometheus.counters import (
     Window,
     interval_between_scrapes_s,

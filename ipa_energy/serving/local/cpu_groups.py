@@ -1,4 +1,4 @@
-"""CPUs lent to replicas, and a control group for each where the kernel lets us have some.
+"""What fits this machine; CPUs lent to replicas; a control group for each where we may have some.
 
 Whoever comes next gets the CPUs with the fewest tenants. While old and new replicas run side by
 side there may be more of them than CPUs; then they share. As soon as one goes, those who share move
@@ -22,12 +22,16 @@ groups beside it next.
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from ipa_energy.errors import ConfigError
+from ipa_energy.serving.deployment import Deployment
 
 PREFIX = "ipa-energy-"
 PERIOD_US = 100_000
@@ -50,7 +54,7 @@ class CpuGroup:
 
     def hold(self, cpus: Sequence[int]) -> None:
         """From now on these CPUs, and no more time than they have."""
-        with contextlib.suppress(OSError):  # affinity holds all the same
+        with suppress(OSError):  # affinity holds all the same
             if "cpuset" in self._controllers:
                 _write(self._folder / "cpuset.cpus", ",".join(map(str, cpus)))
             if "cpu" in self._controllers:
@@ -58,7 +62,7 @@ class CpuGroup:
 
     def add(self, pid: int) -> None:
         """A process and all its threads belong to it."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             _write(self._folder / "cgroup.procs", str(pid))
 
     def close(self) -> None:
@@ -102,7 +106,7 @@ class CpuGroups:
             return
         _sweep(self._folder)
         for controller in self._enabled:
-            with contextlib.suppress(OSError):  # another plane's groups may need it
+            with suppress(OSError):  # another plane's groups may need it
                 _write(self._folder.parent / "cgroup.subtree_control", f"-{controller}")
         self._folder = None
 
@@ -273,3 +277,83 @@ def pin_all_threads(pid: int, cpus: Iterable[int]) -> None:
             os.sched_setaffinity(thread, wanted)
         except OSError:  # it has just ended
             continue
+
+
+# ------------------------------------------------------------------ what fits
+
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+LEAST_REPLICA_BYTES = 64 * 2**20
+"""What a model server takes before it has a model; more than that nobody knows beforehand."""
+
+ROUNDING = 1e-9
+
+
+def machine_cores(root: Path = CGROUP) -> float:
+    """Cores that this process may use: the CPUs it is allowed, or its cgroup's quota if less."""
+    cores = float(len(os.sched_getaffinity(0)))
+    for folder in _own_cgroups(root):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            cores = min(cores, math.inf if quota == "max" else float(quota) / float(period))
+    return cores
+
+
+def free_bytes(root: Path = CGROUP, meminfo: Path = MEMINFO) -> float:
+    """Bytes of memory that nobody uses, or what our cgroup has left; infinity if unknown."""
+    free = math.inf
+    with suppress(OSError, ValueError, IndexError):
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = float(line.split()[1]) * 1024
+    for folder in _own_cgroups(root):
+        with suppress(OSError, ValueError):
+            limit = float((folder / "memory.max").read_text())
+            free = min(free, limit - float((folder / "memory.current").read_text()))
+    return free
+
+
+def check_fits(
+    wanted: Deployment, *, cores: float, memory_bytes: float, what: str, instead: str | None = None
+) -> None:
+    """Refuse what this machine has no room for.
+
+    Args:
+        wanted: what is to run.
+        cores: of the machine.
+        memory_bytes: that it has free.
+        what: where it comes from, for the message.
+        instead: what would fit; None if that is not known.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    needed = sum(one.replicas * one.option.cpu_cores for stage in wanted for one in stage.lanes)
+    replicas = sum(stage.replicas for stage in wanted)
+    label = " | ".join(stage.label for stage in wanted)
+    fix = "--overcommit, which lets replicas share cores"
+    if instead is not None:
+        fix = f"{instead}, which fits; or {fix}"
+    if needed > cores + ROUNDING:
+        raise ConfigError(
+            f"{label} holds {needed:g} cores, and this machine has {cores:g}", where=what, fix=fix
+        )
+    if replicas * LEAST_REPLICA_BYTES > memory_bytes:
+        raise ConfigError(
+            f"{label}: {replicas} replicas need {replicas * LEAST_REPLICA_BYTES / 2**20:.0f} MiB"
+            f" and more, and this machine has {memory_bytes / 2**20:.0f} MiB free",
+            where=what,
+            fix=fix,
+        )
+
+
+def _own_cgroups(root: Path) -> list[Path]:
+    """Our cgroup and all above it, as far as they can be seen from here."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    folder = root / own.lstrip("/")
+    return [folder, *(f for f in folder.parents if f.is_relative_to(root))]

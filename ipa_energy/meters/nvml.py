@@ -24,7 +24,7 @@ from typing import Any
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import CounterMeter, MeterFault, MeterStatus, Reading, min_window_for
-from ipa_energy.meters.nvml.device import Gpu, is_module, load_nvml, selected_gpus, translated
+from ipa_energy.meters.nvml_device import Gpu, is_module, load_nvml, selected_gpus, translated
 from ipa_energy.meters.sources import Places, Source
 from ipa_energy.meters.watching import observe
 from ipa_energy.records import Quality
@@ -205,7 +205,7 @@ class NvmlPowerMeter(CounterMeter):
     Sampling starts at the first read and ends with :meth:`close`, or with the process.
 
     Args:
-        devices: as for :class:`~ipa_energy.meters.nvml.nvml_meter.NvmlMeter`.
+        devices: as for :class:`~ipa_energy.meters.nvml.NvmlMeter`.
         sample_period_s: seconds between two power readings.
         environ: the environment; injectable for tests.
     """

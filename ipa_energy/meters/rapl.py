@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError
 from ipa_energy.meters.base import MeterFault, Reading
-from ipa_energy.meters.rapl.powercap import (
+from ipa_energy.meters.powercap import (
     METER,
     CounterFile,
     Kind,

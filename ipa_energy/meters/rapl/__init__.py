@@ -1,1 +1,0 @@
-"""RAPL counters through the powercap file system; :mod:`.meter` is the meter."""
