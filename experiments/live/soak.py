@@ -162,16 +162,16 @@ def found(
 ) -> dict[str, Any]:
     """What came of the requests and the replicas."""
     sent_s = load.sending_s(0.0, math.inf)
-    lost = table[:, 4] >= 0
-    latency_ms = (table[:, 3] - sent_s[table[:, 0].astype(int)])[~lost] * 1e3
+    lost = table[:, 3] >= 0
+    latency_ms = (table[:, 2] - sent_s[table[:, 0].astype(int)])[~lost] * 1e3
     born = {e.replica: e.at_s for e in events if e.phase == "asked"}
     whole = [change for change in changes if not math.isnan(change.gone_s)]
     repairs_s = [e.at_s - born[e.replica] for e in events if e.phase == "repaired"]
     return {
         "sent": len(sent_s),
         "answered": int((~lost).sum()),
-        "dropped": int((lost & (table[:, 5] == 0)).sum()),
-        "failed": int((table[:, 5] > 0).sum()),
+        "dropped": int((lost & (table[:, 4] == 0)).sum()),
+        "failed": int((table[:, 4] > 0).sum()),
         "unaccounted": len(sent_s) - len(table),
         "p50_ms": float(np.median(latency_ms)),
         "p99_ms": float(np.quantile(latency_ms, 0.99)),

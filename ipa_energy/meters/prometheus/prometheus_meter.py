@@ -72,18 +72,13 @@ class PrometheusMeter:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.server = server
-        self._name = name
+        self.name = name
         self._model_label = model_label
         self._given = query
         self._query: WindowQuery | None = None
         self._clock = clock
         self._sleep = sleep
         self._periods_s: tuple[float, float] | None = None
-
-    @property
-    def name(self) -> str:
-        """Name for provenance."""
-        return self._name
 
     @property
     def query(self) -> WindowQuery:

@@ -210,7 +210,7 @@ class LocalBackend:
         stages = len(self._setting.stages)
         table = collected.rows(stages)
         numbers = table[:, 0].astype(np.int64)
-        done_s, failed = table[:, 3], table[:, 5] > 0
+        done_s, failed = table[:, 2], table[:, 4] > 0
         start_s = self._collected_s
         last_s = float(done_s.max(initial=start_s))
         end_s = until_s if until_s < math.inf else max(start_s, last_s)
@@ -224,7 +224,7 @@ class LocalBackend:
             request_id=numbers + load.first_id - self._setting.next_request_id,
             sending_s=load.sending_s(0.0, math.inf)[numbers],
             done_s=done_s,
-            dropped_at=table[:, 4].astype(np.int64),
+            dropped_at=table[:, 3].astype(np.int64),
             queued_s=times_s[:, :, 0],
             started_s=times_s[:, :, 1],
             served_s=times_s[:, :, 2],
@@ -232,7 +232,7 @@ class LocalBackend:
             kind=load.kinds(numbers),
         )
         served = self._served(requests, collected, start_s, end_s)
-        return replace(served, late_s=table[:, 2] - requests.sending_s)
+        return replace(served, late_s=table[:, 1] - requests.sending_s)
 
     def close(self) -> None:
         """Stop sending, and end every process."""

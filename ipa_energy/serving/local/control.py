@@ -232,11 +232,9 @@ class Line:
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Say something that needs no answer; nothing happens if nobody listens any more."""
-        try:
+        with suppress(OSError):
             self._socket.settimeout(1.0)
             self._socket.sendall(frame(message))
-        except OSError:
-            pass
 
     def close(self) -> None:
         """Hang up."""

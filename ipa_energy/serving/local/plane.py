@@ -146,9 +146,9 @@ class Report:
         )
 
 
-COLUMNS = 6
-"""Of a :class:`Collected` table before the times: number, intended_s (NaN), sent_s, done_s,
-stopped_at, failed; then for each stage queued_s, started_s, served_s."""
+COLUMNS = 5
+"""Of a :class:`Collected` table before the times: number, sent_s, done_s, stopped_at, failed; then
+for each stage queued_s, started_s, served_s."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -424,7 +424,7 @@ def _row(line: Line, trip: Trip | None, stages: int) -> list[float]:
     stopped_at = -1 if trouble is None else max(0, trip.stopped_at) if trip else 0
     failed = trouble is not None and not (trip is not None and trip.is_dropped)
     row = [math.nan] * (COLUMNS + 3 * stages)
-    row[:COLUMNS] = [number, math.nan, sent_s, done_s, stopped_at, failed]
+    row[:COLUMNS] = [number, sent_s, done_s, stopped_at, failed]
     if trip is not None:
         times_s = zip(trip.queued_s, trip.started_s, trip.served_s, strict=True)
         known = [time_s for stage in times_s for time_s in stage]
