@@ -88,13 +88,11 @@ class Cgroup:
 
     def limit_cores(self) -> float | None:
         """Cores that the group may use at most, its parents' limits included; None for all."""
-        limits = []
-        folder = self.folder
-        while True:
-            limits.append(self._own_limit_cores(folder))
-            if folder in (self.top, folder.parent):
-                return min((one for one in limits if one is not None), default=None)
-            folder = folder.parent
+        folders = [self.folder, *self.folder.parents]
+        if self.top in folders:
+            folders = folders[: folders.index(self.top) + 1]
+        limits = [self._own_limit_cores(folder) for folder in folders]
+        return min((one for one in limits if one is not None), default=None)
 
     def _own_limit_cores(self, folder: Path) -> float | None:
         """The limit of one level; None if it has none."""

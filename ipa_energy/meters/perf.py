@@ -42,6 +42,7 @@ from pathlib import Path
 from ipa_energy.errors import ConfigError
 from ipa_energy.meters.base import Energy, MeterFault, Reading
 from ipa_energy.meters.imports.perf_log import ADDED_EVENTS, ENERGY_UNIT, PLATFORM_EVENTS
+from ipa_energy.meters.power_model import first_cpu
 from ipa_energy.meters.rapl import MAX_POWER_W
 from ipa_energy.meters.sources import CPUS, POWER_PMU, counter_source
 from ipa_energy.meters.watching import SteppingMeter
@@ -142,10 +143,9 @@ ONE_COUNTER_A_PACKAGE = ("AuthenticAMD", "HygonGenuine")
 def cpu_vendor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """E.g. ``GenuineIntel``; empty if the kernel does not say."""
     try:
-        found = re.search(r"^vendor_id\s*:\s*(\S+)", cpuinfo.read_text(), re.MULTILINE)
+        return first_cpu(cpuinfo).get("vendor_id", "")
     except OSError:
         return ""
-    return found[1] if found else ""
 
 
 def counted_packages(pmu: Path, topology: Path = CPUS, vendor: str | None = None) -> dict[str, int]:

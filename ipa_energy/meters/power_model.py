@@ -133,14 +133,20 @@ def stated_prior(cores: int) -> PowerModel:
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def machine_key(cpuinfo: Path = CPUINFO) -> str:
-    """The machine's kind as part of a file name: ``amd-epyc-25-17-1-2cpu``."""
+def first_cpu(cpuinfo: Path = CPUINFO) -> dict[str, str]:
+    """What the kernel says of the first processor; the others are like it."""
     facts: dict[str, str] = {}
     for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.strip():
-            break  # the first processor; the others are like it
+            break
         name, _, value = line.partition(":")
         facts[name.strip()] = value.strip()
+    return facts
+
+
+def machine_key(cpuinfo: Path = CPUINFO) -> str:
+    """The machine's kind as part of a file name: ``amd-epyc-25-17-1-2cpu``."""
+    facts = first_cpu(cpuinfo)
     parts = [facts.get(name, "") for name in ("model name", "cpu family", "model", "stepping")]
     kind = " ".join(part for part in parts if part) or platform.machine()
     slug = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipa_energy.meters.power_model import first_cpu
+
 SYSTEM = Path("/sys/devices/system")
 
 
@@ -213,7 +215,7 @@ PROC = Path("/proc")
 
 def describe_machine(proc: Path = PROC) -> dict[str, Any]:
     """CPU, cores, memory, kernel, and whether a hypervisor is in between."""
-    cpu = _first_cpu(proc / "cpuinfo")
+    cpu = first_cpu(proc / "cpuinfo")
     memory_kib = next(
         (
             int(line.split()[1])
@@ -233,13 +235,3 @@ def describe_machine(proc: Path = PROC) -> dict[str, Any]:
         "virtualised": "hypervisor" in cpu.get("flags", "").split(),
         "python": platform.python_version(),
     }
-
-
-def _first_cpu(cpuinfo: Path) -> dict[str, str]:
-    meta: dict[str, str] = {}
-    for line in cpuinfo.read_text().splitlines():
-        if not line.strip():
-            break
-        key, _, value = line.partition(":")
-        meta[key.strip()] = value.strip()
-    return meta

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -184,12 +184,10 @@ def profile_pipeline(
     inputs = inputs_of(module.VARIANTS, weights or {})
     topology = read_topology(cores)
     placed = placements(topology, core_ids, sorted({(e.replicas, e.cpu_cores) for e in measured}))
+    weights = weights or {}
     specs = {
-        entry: tuple(
-            replace(spec, serving=serving)
-            for spec in _specs(
-                entry, placed, gpus, pipeline=pipeline, weights=weights or {}, seed=seed
-            )
+        entry: _specs(
+            entry, placed, gpus, pipeline=pipeline, weights=weights, seed=seed, serving=serving
         )
         for entry in measured
     }
@@ -309,6 +307,7 @@ def _specs(
     pipeline: str,
     weights: Mapping[str, str],
     seed: int,
+    serving: bool,
 ) -> tuple[ReplicaSpec, ...]:
     """The entry's replicas, on cores of their own and with their share of a GPU.
 
@@ -329,6 +328,7 @@ def _specs(
             weights=weights.get(entry.variant),
             seed=seed,
             gpu=slot,
+            serving=serving,
             precision=entry.precision,
         )
         for core_ids, slot in zip(cores, slots, strict=True)
