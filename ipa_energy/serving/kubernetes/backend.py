@@ -438,13 +438,11 @@ def dry_run(setting: Setting, *, is_stub: bool) -> str:
     if api is not None:
         there = token_in(look(api, rendering))
         rendering = replace(rendering, token=there or rendering.token)
-    if api is not None:
         actions, troubles = Reconciler(api, rendering).differences(setting.start)
         lines = [action.told for action in actions] or ["nothing differs"]
         lines += [f"refused: {trouble}" for trouble in troubles]
         told = "".join(f"# {line}\n" for line in lines)
-    objects = desired(setting.start, rendering)
-    return told + as_yaml(objects)
+    return told + as_yaml(desired(setting.start, rendering))
 
 
 def _joules_of(setting: Setting, rendering: Rendering) -> PodJoules | None:

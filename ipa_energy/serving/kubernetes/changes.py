@@ -28,7 +28,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain, count
 from typing import Any, Literal
 
 from ipa_energy.errors import GiveUpError, ServingError, TryAgainError
@@ -176,20 +175,18 @@ def slots_of(live: Live, plan: Deployment) -> dict[str, tuple[int, ...]]:
     """
     found = {}
     for stage in plan:
-        there = live.workloads(stage.stage)
-        runs = {slot: _template(one)["metadata"]["labels"].get(SERVER)
-                for slot, one in there.items()}  # fmt: skip
-        slots: dict[int, int] = {}
-        for at, lane in enumerate(stage.lanes):
+        runs = {
+            slot: _template(one)["metadata"]["labels"].get(SERVER)
+            for slot, one in live.workloads(stage.stage).items()
+        }
+        slots: list[int | None] = []
+        for lane in stage.lanes:
             server = server_name(lane.option)
-            own = [slot for slot in runs if runs[slot] == server and slot not in slots.values()]
-            if own:
-                slots[at] = own[0]
-        for at in range(len(stage.lanes)):
-            if at not in slots:
-                taken = set(slots.values())
-                slots[at] = next(slot for slot in chain(runs, count()) if slot not in taken)
-        found[stage.stage] = tuple(slots[at] for at in range(len(stage.lanes)))
+            own = [slot for slot in runs if runs[slot] == server and slot not in slots]
+            slots.append(own[0] if own else None)
+        known = dict.fromkeys([*runs, *range(len(runs) + len(slots))])
+        others = (slot for slot in known if slot not in slots)
+        found[stage.stage] = tuple(next(others) if slot is None else slot for slot in slots)
     return found
 
 

@@ -127,10 +127,11 @@ class Reconciler:
                 wanted[server] += lane.replicas
             ready = sum(min(there[server], replicas) for server, replicas in wanted.items())
             workloads = list(self.live.workloads(stage.stage).values())
-            is_done = there == wanted and stage.replicas == len(pods)
-            is_done = is_done and len(workloads) == len(servers)
-            is_done = is_done and all(
-                is_rolled_out(one) for one in workloads if one["kind"] == "Deployment"
+            is_done = (
+                there == wanted
+                and stage.replicas == len(pods)
+                and len(workloads) == len(servers)
+                and all(is_rolled_out(one) for one in workloads if one["kind"] == "Deployment")
             )
             if not is_done:
                 troubles = [told for pod in pods if (told := trouble_of(pod))]

@@ -18,11 +18,7 @@ def local(setting: Setting) -> Serving:
         UnavailableError: something that this needs is not installed.
         ServingError: the replicas do not start.
     """
-    _require(setting, "--backend local")
-    from ipa_energy.serving.local.backend import served
-    from ipa_energy.serving.local.served_models import real_models
-
-    return served(setting, real_models(setting))
+    return _served(setting, "local", "real_models")
 
 
 def local_stub(setting: Setting) -> Serving:
@@ -30,14 +26,14 @@ def local_stub(setting: Setting) -> Serving:
 
     Raises: as :func:`local`.
     """
-    _require(setting, "--backend local-stub")
-    from ipa_energy.serving.local.backend import served
-    from ipa_energy.serving.local.served_models import stub_models
-
-    return served(setting, stub_models(setting))
+    return _served(setting, "local-stub", "stub_models")
 
 
-def _require(setting: Setting, what: str) -> None:
-    require("grpc", what=what, extra="serve")
+def _served(setting: Setting, backend: str, models: str) -> Serving:
+    require("grpc", what=f"--backend {backend}", extra="serve")
     if setting.live.exporter_port is not None:
         require("prometheus_client", what="--exporter", extra="serve")
+    from ipa_energy.serving.local import served_models
+    from ipa_energy.serving.local.backend import served
+
+    return served(setting, getattr(served_models, models)(setting))

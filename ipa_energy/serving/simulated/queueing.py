@@ -291,14 +291,11 @@ class RequestLog:
             started_s=self._times_s["started"][rows],
             served_s=self._times_s["served"][rows],
         )
-        self._forget(rows)
-        return requests
-
-    def _forget(self, rows: Counts) -> None:
-        """Give up the rows before the oldest request that is still inside."""
+        # Given up are the rows before the oldest request that is still inside.
         self._inside[rows] = False
         inside = self._inside[self._oldest : self._end]
         self._oldest = self._oldest + int(inside.argmax()) if inside.any() else self._end
+        return requests
 
     def _make_room(self, count: int) -> None:
         """Move the live rows to the front of a table twice as long as needed.
