@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ipa_energy.comparing.metrics import metrics
-from ipa_energy.config import load_config
+from ipa_energy.config import dump_config, load_config
 from ipa_energy.config.source import read_value
 from ipa_energy.errors import ConfigError
-from ipa_energy.experiment import load_experiment, run_experiment
+from ipa_energy.experiment import experiment_of, load_experiment, run_experiment
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.planner import load_planner
 from ipa_energy.serving.tally import LOG_RESOLUTION_S
@@ -59,6 +59,9 @@ def test_requests_count_by_the_sla_that_held_when_they_were_sent(
         load_experiment(small_pipeline, {"latency_sla_s": 3.0, **given}), tmp_path / "loose"
     )
     ours, theirs = metrics(run), metrics(loose)
+    again = experiment_of(run)  # what compare holds it against is made of the folder
+    assert again is not None
+    assert again.planner.config.latency_sla_s == STEPS
     assert ours.accuracy_mean < theirs.accuracy_mean  # the second minute takes faster models
     if detail == "requests":
         late_s = SlaSteps.of(STEPS).at(run.requests.sending_s) + LOG_RESOLUTION_S
@@ -81,7 +84,12 @@ def test_seconds_are_keys_in_a_file_and_on_the_command_line(small_pipeline: Path
     text = small_pipeline.read_text()
     kept = [line for line in text.splitlines() if not line.startswith("latency_sla_s")]
     small_pipeline.write_text("\n".join([*kept, "latency_sla_s: {0: 3.0, 60: 0.2}", ""]))
-    assert load_config(small_pipeline).latency_sla_s == STEPS
+    config = load_config(small_pipeline)
+    assert config.latency_sla_s == STEPS
+    for written in (dump_config(config), dump_config(config).replace("  0: ", "  '0': ")):
+        assert "0': " in written or "  0: 3\n" in written
+        (small_pipeline.parent / "again.yaml").write_text(written)
+        assert load_config(small_pipeline.parent / "again.yaml").latency_sla_s == STEPS
     told = read_value("{0: 3, 60: 0.2}", "--set latency_sla_s")
     assert load_config(small_pipeline, {"latency_sla_s": told}).latency_sla_s == STEPS
     with pytest.raises(ConfigError, match="a key is 0"):

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from ipa_energy.config.fields import A_NAME, QUOTED
 from ipa_energy.config.schema import WHOLE, PipelineConfig, pipeline_model
 from ipa_energy.config.source import (
+    SERIES,
     KeyPath,
     YamlSource,
     dump_yaml,
@@ -119,6 +120,9 @@ def dump_config(config: PipelineConfig) -> str:
         for key, value in dumped.items()
         if value is not None or key in config.model_fields_set or fields[key].default is not None
     }
+    for key in SERIES:
+        if isinstance(kept.get(key), dict):  # JSON has text for seconds
+            kept[key] = {int(second): value for second, value in kept[key].items()}
     if config.nodes is not None:
         kept["nodes"] = [
             {key: value for key, value in node.items() if value is not None}

@@ -244,7 +244,10 @@ class _Builder:
                 self._problem(line, f"a key is {kind}", allowed="text as key")
                 continue
             key = self._scalar(key_node)
-            if not isinstance(key, str) and not self._may_be_second(key, keys):
+            if self._is_of_seconds(keys) and isinstance(key, str) and key.isdecimal():
+                key = int(key)  # as JSON has it, and what was written from it
+            is_second = self._is_of_seconds(keys) and type(key) in (int, float)
+            if not isinstance(key, str) and not is_second:
                 self._problem(line, f"a key is {shown(key)}", allowed="text as key")
                 continue
             value = self.value(value_node, (*keys, key)) if key not in own else None
@@ -257,10 +260,9 @@ class _Builder:
             own[key] = value
         return {**merged, **own}
 
-    def _may_be_second(self, key: Any, keys: KeyPath) -> bool:
-        """True if the key may be a second of a run: ``latency_sla_s: {0: 1.0, 600: 0.5}``."""
-        is_series = (keys or str(self._source.path).split())[-1:] in (SERIES, list(SERIES))
-        return is_series and isinstance(key, int | float) and not isinstance(key, bool)
+    def _is_of_seconds(self, keys: KeyPath) -> bool:
+        """True if a mapping's keys are seconds: ``latency_sla_s: {0: 1.0, 600: 0.5}``."""
+        return (keys or str(self._source.path).split())[-1:] in (SERIES, list(SERIES))
 
     def _repeated(self, key: str, first: Any, second: Any, first_line: int, line: int) -> None:
         if type(first) is type(second) and first == second:
