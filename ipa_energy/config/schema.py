@@ -342,7 +342,7 @@ class PipelineConfig(UnusedKeys):
     reconfiguration_s: Reconfiguration | None = optional(
         None,
         "Seconds until a new replica serves, in a simulation, or a mapping from replicas, variant,"
-        " cores, clock and partition to seconds; null: the time that the profile"
+        " cores, clock (or power cap) and partition to seconds; null: the time that the profile"
         " measured for each variant, or 8, about what IPA's take, where it measured none.",
     )
     log_detail: Literal["requests", "counts"] = optional(

@@ -277,6 +277,8 @@ def log_entry(interval: Interval) -> dict[str, Any]:
         entry["terms"] = {name: or_none(value) for name, value in further.items()}
     if plan.moment.signals:
         entry["signals"] = {name: round(value, 9) for name, value in plan.moment.signals.items()}
+    if plan.cuts:
+        entry["gpus"] = plan.cut_gpus()
     if plan.amounts:
         entry["amounts"] = {name: or_none(value) for name, value in plan.amounts.items()}
     if decision and decision.trouble:

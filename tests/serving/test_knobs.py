@@ -1,11 +1,14 @@
 """``reconfiguration_s`` knob by knob: which time a change takes, and what changes in place."""
 
 import dataclasses
+import json
 
 import pytest
 from tiny_pipelines import by_id, deployed, option, run, single, stage
 
+from ipa_energy.comparing import metrics
 from ipa_energy.config.loading import load_config
+from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Allocation
 from ipa_energy.serving.deployment import is_in_place, knob_of, ready_after_s, replica_start
@@ -115,3 +118,47 @@ def test_the_yaml_takes_a_number_or_knobs(tmp_path):
     path.write_text(text + "{core: 1}\n")
     with pytest.raises(Exception, match="core"):
         load_config(path)
+
+
+SLICES = (("mig-1g.10gb", 0.5, 5, 8), ("gpu", 0.06, 8, 55))
+"""Resource, seconds, joules, idle watts: seven slices carry 14 a second, a whole GPU 16."""
+
+
+def test_a_run_tells_how_its_gpu_is_cut_and_waits_for_another_cut(tmp_path):
+    head = (
+        "stage,variant,hardware,cpu_cores,gpu_share,batch,replicas,load_rps,latency_avg_s,"
+        "latency_p99_s,throughput_rps,accuracy,dynamic_energy_j,idle_power_w,joules_per_request,"
+        "energy_ci95_j,trials,meter,quality,resource,resource_units\n"
+    )
+    rows = [
+        f"a,net,A100-80GB,0,{int(name == 'gpu')},1,1,{1 / s},{s},{s},{1 / s},0.8,{e},{w},"
+        f"{e + w * s},,3,nvml,measured,{',' if name == 'gpu' else f'{name},1'}\n"
+        for name, s, e, w in SLICES
+    ]
+    (tmp_path / "profile.csv").write_text(head + "".join(rows))
+    loads = "".join(f"{5 if second < 20 else 15}\n" for second in range(60))
+    (tmp_path / "load.csv").write_text("requests\n" + loads)
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "pipeline_name: p\nnodes: [{node_name: a}]\nalpha: 10\nbeta: 0\nenergy_weight: 1\n"
+        "prices: {gpu: 0, mig-1g.10gb: 0}\nprofile: profile.csv\nallocation_mode: variable\n"
+        "latency_sla_s: 1\ngpus: {A100-80GB: {count: 1}}\noptimization_method: highs\n"
+        "predictor_type: max\nmonitoring_duration: 1\nworkload_type: csv\n"
+        "workload_config: {path: load.csv}\n"
+    )
+    idle_j, late = {}, {}
+    for cut_s in (0, 6):
+        told = {"replicas": 1, "variant": 2, "partition": cut_s}
+        found = run_experiment(
+            load_experiment(path, {"reconfiguration_s": told}), tmp_path / str(cut_s)
+        )
+        log = json.loads((tmp_path / str(cut_s) / "adaptation_log.json").read_text())["timesteps"]
+        cuts = [entry["gpus"]["A100-80GB"] for entry in log.values()]
+        assert cuts[1] == {"7×1g.10gb": 1}
+        assert cuts[-1] == {"whole": 1}
+        (at,) = [t for t, entry in log.items() if int(t) > 10 and entry["reconfigured"]]
+        idle_j[cut_s], late[cut_s] = log[at]["idle_joules"], metrics(found).latency_p99_s
+    # The whole GPU waits for its cut and holds its watts meanwhile, beside the slices that serve.
+    small = (SLICES[0][3] + 0.0) * 3 * 6
+    assert idle_j[6] - idle_j[0] == pytest.approx(small, rel=0.05)
+    assert late[6] > late[0] + 1
