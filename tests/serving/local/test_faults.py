@@ -113,7 +113,7 @@ def test_a_disk_that_is_full_stops_the_run_with_its_reason_and_it_goes_on_later(
 
 
 def test_two_runs_at_once_both_work_and_say_that_they_share(tmp_path: Path) -> None:
-    counts = {"one": [5] * 12, "two": [5] * 6}
+    counts = {"one": [5] * 10, "two": [5] * 4}
     pipelines = {name: write_pipeline(tmp_path / name, load) for name, load in counts.items()}
     folders = {name: tmp_path / name / "run" for name in counts}
     with running(words_of(pipelines["one"], folders["one"])) as first:

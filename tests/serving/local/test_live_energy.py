@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from powercap_tree import LiveMachine, Machine
 from ipa_energy.errors import MeterUnavailableError
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.meters.power_model import power_model_for_this_machine
+from ipa_energy.runlog import RunLog, read_run
+from ipa_energy.runlog.record import Interval
 from ipa_energy.serving.base import LiveOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
@@ -53,13 +56,26 @@ def write_working_pipeline(folder: Path, seconds: int, more: dict[str, float]) -
 
 
 def test_a_stub_whose_work_differs_from_its_profile_is_rescaled_within_a_minute_and_no_other(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Work is CPU time, which a busy machine does not change; only waiting does."""
+    corrected: list[bool] = []
+    append = RunLog.append_interval
+
+    def until_counted_with(self: RunLog, interval: Interval) -> None:
+        append(self, interval)
+        corrected.append(bool(interval.corrections))
+        if any(corrected[:-2]):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunLog, "append_interval", until_counted_with)
     pipeline = write_working_pipeline(tmp_path, 36, {"find": 1.2, "name": 1.0})
     watched = LiveOptions(meter="cpu-time", stubs_work=True, overcommits=True)
-    experiment = load_experiment(pipeline)
-    run = run_experiment(experiment, backend="local-stub", live=watched)
+    with suppress(KeyboardInterrupt):
+        run_experiment(
+            load_experiment(pipeline), tmp_path / "run", backend="local-stub", live=watched
+        )
+    run = read_run(tmp_path / "run")
     seen = [step.live for step in run.steps if step.live]
     ratios = [(one.stage, round(one.ratio, 2), one.is_clean) for at in seen for one in at.joules]
     found = {one.stage: one for live in seen for one in reversed(live.corrections)}
