@@ -49,6 +49,9 @@ still one from which nothing can be left out, but a smaller other one may exist.
 _MOST_TOGETHER = 200
 """Sets of changes tried together; beyond, a smaller change that helps too may exist."""
 
+_MOST_SETS = 20_000
+"""Sets of numbers that are put in order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
@@ -388,43 +391,111 @@ def _classes(problem: Problem) -> Iterator[Relaxation]:
 def together(problem: Problem) -> list[Relaxation]:
     """Changes of several numbers that help together, the least in all; empty if nothing does.
 
-    For each larger ``scaling_cap`` and ``batching_cap`` and each set of caps to be raised, the plan
-    that uses least of these, each relative to its limit, within the other caps.
+    For each set of larger numbers, the least change first, and each set of caps to be raised, the
+    plan that uses least of these, each relative to its limit, within the other caps.
     """
-    settings = problem.settings
+    axes = [
+        _axis("scaling_cap", problem.settings.scaling_cap, _replicas_needed(problem)),
+        batching_axis(problem),
+        *(
+            _axis(_pool_name(pool), pool.gpus, range(_gpus_ever_needed(problem, pool) + 1))
+            for pool in problem.settings.gpus
+        ),
+        *replica_axes(problem),
+    ]
     best: tuple[float, list[Relaxation]] = (math.inf, [])
+    caps = [cap.name for cap in problem.caps]
     trials = 0
-    for scaling_cap, batching_cap in itertools.product(
-        _from(settings.scaling_cap, _replicas_needed(problem)),
-        _from(settings.batching_cap, _batches(problem)),
-    ):
-        changed = dataclasses.replace(settings, scaling_cap=scaling_cap, batching_cap=batching_cap)
-        larger = _rebuilt(problem, changed, problem.rules)
-        if larger.is_empty():
-            continue
-        numbers = [
-            Relaxation(name, getattr(settings, name), value, f"a {name} of at least {value}")
-            for name, value in (("scaling_cap", scaling_cap), ("batching_cap", batching_cap))
-            if value > getattr(settings, name)
-        ]
-        for names in _subsets([cap.name for cap in problem.caps]):
-            if _total_change(numbers) >= best[0] or trials == _MOST_TOGETHER:
-                break
+    for change, numbers in by_change(axes):
+        if change >= best[0] or trials >= _MOST_TOGETHER:
+            break
+        larger = with_numbers(problem, numbers)
+        for names in () if larger.is_empty() else _subsets(caps):
             trials += 1
             raised = _raised_caps(larger, names)
             if raised is not None:
                 found = [*numbers, *raised]
-                best = min(best, (_total_change(found), found), key=lambda way: way[0])
-    return best[1]
+                best = min(best, (total_change(found), found), key=lambda way: way[0])
+    return best[1] or _farthest(problem, axes)
 
 
-def _total_change(found: Iterable[Relaxation]) -> float:
+Axis = Sequence[Relaxation]
+"""What one number may be changed to."""
+
+
+def _farthest(problem: Problem, axes: Sequence[Axis]) -> list[Relaxation]:
+    """Everything as far as it goes: a way out where the near ones are too many to be tried."""
+    numbers = [axis[-1] for axis in axes if axis]
+    larger = with_numbers(problem, numbers)
+    raised = None if larger.is_empty() else _raised_caps(larger, [c.name for c in problem.caps])
+    return [] if raised is None else [*numbers, *raised]
+
+
+def by_change(axes: Sequence[Axis]) -> Iterator[tuple[float, list[Relaxation]]]:
+    """Every set of changes of some of these numbers, with its total change, the least first."""
+    axes = [axis for axis in axes if axis]
+    most = max(2, int(_MOST_SETS ** (1 / max(1, len(axes)))))
+    ways = [
+        [None, *sorted(axis, key=relative_change)[: None if len(axes) < 3 else most]]
+        for axis in axes
+    ]
+    sets = ([each for each in one if each is not None] for one in itertools.product(*ways))
+    yield from sorted(((total_change(one), one) for one in sets), key=lambda each: each[0])
+
+
+def _axis(name: str, current: int, values: Iterable[int]) -> Axis:
+    """Larger values of a number."""
+    return [number(name, current, value) for value in sorted(set(values)) if value > current]
+
+
+def batching_axis(problem: Problem) -> Axis:
+    """The larger batches that there are."""
+    return _axis("batching_cap", problem.settings.batching_cap, _batches(problem))
+
+
+def replica_axes(problem: Problem) -> Iterator[Axis]:
+    """Other numbers of replicas, of each stage where they are fixed."""
+    for index, rules in enumerate(problem.rules):
+        if rules.replicas is not None:
+            name = f"replicas:{problem.stages[index].stage.name}"
+            others = {*_numbers(problem, index)} - {rules.replicas}
+            yield [number(name, rules.replicas, other) for other in sorted(others)]
+
+
+def with_numbers(problem: Problem, numbers: Iterable[Relaxation]) -> Problem:
+    """The problem with other numbers: what :func:`number` names."""
+    settings, rules = problem.settings, list(problem.rules)
+    names = [each.stage.name for each in problem.stages]
+    for change in numbers:
+        kind, _, of = change.constraint.partition(":")
+        value = int(change.needed)
+        if kind == "replicas":
+            at = names.index(of)
+            rules[at] = dataclasses.replace(rules[at], replicas=value)
+        elif kind == "gpus":
+            pools = tuple(
+                dataclasses.replace(pool, gpus=value) if pool.name == of else pool
+                for pool in settings.gpus
+            )
+            settings = dataclasses.replace(settings, gpus=pools)
+        else:
+            settings = dataclasses.replace(settings, **{kind: value})  # type: ignore[arg-type]
+    return _rebuilt(problem, settings, rules)
+
+
+def number(name: str, current: int, needed: int) -> Relaxation:
+    """Another ``scaling_cap``, ``batching_cap``, ``gpus:<pool>`` or ``replicas:<stage>``."""
+    kind, _, of = name.partition(":")
+    text = {
+        "gpus": f"{needed} GPUs of {of} instead of {current}",
+        "replicas": f"{needed} replicas of stage {of} instead of {current}",
+    }.get(kind, f"a {name} of at least {needed}")
+    return Relaxation(name, current, needed, text)
+
+
+def total_change(found: Iterable[Relaxation]) -> float:
     """Sum of the relative changes; one from 0 on counts as a very large one."""
     return sum(min(relative_change(one), 1e3) for one in found)
-
-
-def _from(current: int, values: Iterable[int]) -> list[int]:
-    return [current, *sorted(value for value in values if value > current)]
 
 
 def _raised_caps(problem: Problem, names: Collection[str]) -> list[Relaxation] | None:
@@ -483,19 +554,15 @@ def _larger_caps(problem: Problem) -> Iterator[Relaxation]:
 
 def _more_gpus(problem: Problem) -> Iterator[Relaxation]:
     """For each pool, the fewest GPUs that help."""
-    for index, pool in enumerate(problem.settings.gpus):
+    for pool in problem.settings.gpus:
+        more = _axis(_pool_name(pool), pool.gpus, range(_gpus_ever_needed(problem, pool) + 1))
+        yield from _least_that_helps(problem, more)
 
-        def helps(gpus: int, index: int = index) -> bool:
-            pools = list(problem.settings.gpus)
-            pools[index] = dataclasses.replace(pools[index], gpus=gpus)
-            settings = dataclasses.replace(problem.settings, gpus=tuple(pools))
-            return is_feasible(dataclasses.replace(problem, settings=settings))
 
-        most = _gpus_ever_needed(problem, pool)
-        needed = least_of(range(pool.gpus + 1, most + 1), helps)
-        if needed is not None:
-            text = f"{needed} GPUs of {pool.name} instead of {pool.gpus}"
-            yield Relaxation(_pool_name(pool), pool.gpus, needed, text)
+def _least_that_helps(problem: Problem, more: Axis) -> list[Relaxation]:
+    """The least of ascending numbers that helps, where all above it do too."""
+    found = least_of(range(len(more)), lambda at: is_feasible(with_numbers(problem, [more[at]])))
+    return [] if found is None else [more[found]]
 
 
 def _gpus_ever_needed(problem: Problem, pool: GpuPool) -> int:
@@ -529,21 +596,9 @@ def _cap_text(problem: Problem, cap: Cap, needed: float) -> str:
 
 
 def _larger_settings(problem: Problem) -> Iterator[Relaxation]:
-    settings = problem.settings
-    for name, values in (
-        ("scaling_cap", _replicas_needed(problem)),
-        ("batching_cap", _batches(problem)),
-    ):
-        current = getattr(settings, name)
-
-        def helps(cap: int, name: str = name) -> bool:
-            changed = dataclasses.replace(settings, **{name: cap})  # type: ignore[arg-type]
-            return is_feasible(_rebuilt(problem, changed, problem.rules))
-
-        needed = least_of(sorted(value for value in values if value > current), helps)
-        if needed is not None:
-            text = f"a {name} of at least {needed}"
-            yield Relaxation(name, current, needed, text)
+    current = problem.settings.scaling_cap
+    yield from _least_that_helps(problem, _axis("scaling_cap", current, _replicas_needed(problem)))
+    yield from _least_that_helps(problem, batching_axis(problem))
 
 
 def least_of(values: Sequence[int], helps: Callable[[int], bool]) -> int | None:
@@ -567,28 +622,17 @@ def _replicas(problem: Problem) -> Iterator[Relaxation]:
     but for what the profile measured with more at once; fewer save joules, so every smaller number
     is tried.
     """
-    for index, rules in enumerate(problem.rules):
-        current = rules.replicas
-        if current is None:
-            continue
+    for axis in replica_axes(problem):
+        nearest = sorted(axis, key=lambda way: (abs(way.needed - way.current), -way.needed))
+        helps = (way for way in nearest if is_feasible(with_numbers(problem, [way])))
+        yield from itertools.islice(helps, 1)
 
-        def helps(count: int, index: int = index) -> bool:
-            changed = list(problem.rules)
-            changed[index] = dataclasses.replace(changed[index], replicas=count)
-            return is_feasible(_rebuilt(problem, problem.settings, changed))
 
-        most = max(option.most_measured for option in problem.stages[index].stage.options)
-        numbers = _needed_by(problem, index).union(range(1, most + 1))
-        more = sorted(n for n in numbers if n > current)
-        fewer = range(current - 1, 0, -1)
-        found = [next((n for n in side if helps(n)), None) for side in (more, fewer)]
-        nearest = min(
-            (n for n in found if n is not None), key=lambda n: abs(n - current), default=0
-        )
-        if nearest:
-            name = problem.stages[index].stage.name
-            text = f"{nearest} replicas of stage {name} instead of {current}"
-            yield Relaxation(f"replicas:{name}", current, nearest, text)
+def _numbers(problem: Problem, index: int) -> set[int]:
+    """Replicas that a stage may be given in place of a fixed number."""
+    most = max(option.most_measured for option in problem.stages[index].stage.options)
+    current = problem.rules[index].replicas or 1
+    return _needed_by(problem, index).union(range(1, max(most, current) + 1))
 
 
 def _rebuilt(problem: Problem, settings: Settings, rules: Sequence[StageRules]) -> Problem:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterator
+import math
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -17,9 +18,15 @@ from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer.conflict import (
     Conflict,
     Relaxation,
+    batching_axis,
+    by_change,
     least_of,
+    number,
     other_limit,
     relative_change,
+    replica_axes,
+    total_change,
+    with_numbers,
 )
 from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
 from ipa_energy.optimizer.highs import HighsSolver
@@ -28,9 +35,6 @@ from ipa_energy.optimizer.mixing import MixProgram
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.queue_wait import EXTRA_REPLICAS
 from ipa_energy.optimizer.stage_columns import throughputs
-
-_MOST_GPUS = 1024
-"""More of them are not looked for in a pool."""
 
 _MOST_SETS = 120
 """Sets of one and two constraints that are tried before others are left out one by one."""
@@ -53,7 +57,7 @@ def find_mix_conflict(problem: Problem, deadline: Deadline | None = None) -> Con
         constraints = tuple(search.conflict())
         single.extend(search.relaxations())
         if not single:
-            together = tuple(search.elastic([cap.name for cap in problem.caps]))
+            together = tuple(search.together())
     except OutOfTimeError:
         pass
     return Conflict(constraints, tuple(sorted(single, key=relative_change)), together)
@@ -93,50 +97,60 @@ class _Search:
 
     def relaxations(self) -> Iterator[Relaxation]:
         """Every single change that helps."""
-        problem, settings = self.problem, self.problem.settings
-        for cap in problem.caps:
-            yield from self.elastic([cap.name])
+        problem = self.problem
+        for name in self._elastic():
+            yield from self.elastic([name]) or ()
+        settings = problem.settings
         batches = {option.batch for each in problem.stages for option in each.stage.options}
-        for key, values in (("scaling_cap", _replicas(problem)), ("batching_cap", batches)):
-            current = getattr(settings, key)
-            found = least_of(sorted(v for v in values if v > current), self._helps(key))
-            if found is not None:
-                yield Relaxation(key, current, found, f"a {key} of at least {found}")
-        for index, pool in enumerate(settings.gpus):
-            found = least_of(range(pool.gpus + 1, _MOST_GPUS + 1), self._more_gpus(index))
-            if found is not None:
-                text = f"{found} GPUs of {pool.name} instead of {pool.gpus}"
-                yield Relaxation(f"gpus:{pool.name}", pool.gpus, found, text)
+        found = least_of(
+            sorted(batch for batch in batches if batch > settings.batching_cap),
+            self._batching_helps,
+        )
+        if found is not None:
+            yield number("batching_cap", settings.batching_cap, found)
         for index, rules in enumerate(problem.rules):
             yield from () if rules.replicas is None else self._fixed(index, rules.replicas)
 
-    def elastic(self, names: Collection[str]) -> list[Relaxation]:
-        """What these caps have to be, together by the least sum of shares of their limits."""
-        program = MixProgram(self.problem, elastic=tuple(names))
+    def together(self) -> list[Relaxation]:
+        """Changes of several numbers that help together, the least in all that was found."""
+        best: tuple[float, list[Relaxation]] = (math.inf, [])
+        axes = [batching_axis(self.problem), *replica_axes(self.problem)]
+        for change, numbers in itertools.islice(by_change(axes), _MOST_SETS):
+            if change >= best[0]:
+                break
+            changed = with_numbers(self.problem, numbers)
+            raised = self.elastic(self._elastic(), changed)
+            if raised is not None:
+                found = [*numbers, *raised]
+                best = min(best, (total_change(found), found), key=lambda way: way[0])
+        return best[1]
+
+    def _elastic(self) -> list[str]:
+        """Limits that a program can exceed by as little as can be."""
+        pools = (f"gpus:{pool.name}" for pool in self.problem.settings.gpus)
+        return [*(cap.name for cap in self.problem.caps), "scaling_cap", *pools]
+
+    def elastic(
+        self, names: Collection[str], problem: Problem | None = None
+    ) -> list[Relaxation] | None:
+        """What these limits have to be, by the least sum of shares of them; None: no way."""
+        problem = problem or self.problem
+        program = MixProgram(problem, elastic=tuple(names))
         values = self._values(program)
         if values is None:
-            return []
+            return None
         needed = program.exceeded(values)
-        caps = [cap for cap in self.problem.caps if cap.name in needed]
-        return [other_limit(self.problem, cap, needed[cap.name]) for cap in caps]
+        caps = {cap.name: cap for cap in problem.caps}
+        return [
+            other_limit(problem, caps[name], total)
+            if name in caps
+            else number(name, _current(problem, name), round(total))
+            for name, total in needed.items()
+        ]
 
-    def _helps(self, key: str) -> Callable[[int], bool]:
-        def helps(value: int) -> bool:
-            settings = dataclasses.replace(self.problem.settings, **{key: value})  # type: ignore[arg-type]
-            changed = dataclasses.replace(self.problem, settings=settings)
-            return self._values(MixProgram(changed)) is not None
-
-        return helps
-
-    def _more_gpus(self, index: int) -> Callable[[int], bool]:
-        def helps(gpus: int) -> bool:
-            pools = list(self.problem.settings.gpus)
-            pools[index] = dataclasses.replace(pools[index], gpus=gpus)
-            settings = dataclasses.replace(self.problem.settings, gpus=tuple(pools))
-            changed = dataclasses.replace(self.problem, settings=settings)
-            return self._values(MixProgram(changed)) is not None
-
-        return helps
+    def _batching_helps(self, value: int) -> bool:
+        changed = with_numbers(self.problem, [number("batching_cap", 0, value)])
+        return self._values(MixProgram(changed)) is not None
 
     def _fixed(self, index: int, current: int) -> Iterator[Relaxation]:
         """The nearest number of replicas of a stage that helps."""
@@ -147,8 +161,7 @@ class _Search:
             rules[index] = dataclasses.replace(rules[index], replicas=count)
             changed = dataclasses.replace(self.problem, rules=tuple(rules))
             if self._values(MixProgram(changed)) is not None:
-                text = f"{count} replicas of stage {name} instead of {current}"
-                yield Relaxation(f"replicas:{name}", current, count, text)
+                yield number(f"replicas:{name}", current, count)
                 return
 
     def _is_feasible(self, names: Collection[str]) -> bool:
@@ -174,6 +187,12 @@ class _Search:
         finally:
             solver.close()
         return None if values is None else np.asarray(values)
+
+
+def _current(problem: Problem, name: str) -> int:
+    """The limit on replicas, or the GPUs of a pool."""
+    pools = {f"gpus:{pool.name}": pool.gpus for pool in problem.settings.gpus}
+    return pools.get(name, problem.settings.scaling_cap)
 
 
 def _names(problem: Problem) -> Iterator[str]:

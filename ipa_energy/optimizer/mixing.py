@@ -73,6 +73,9 @@ CAP_ROOM = 0.2 * SHARE_RTOL
 
 _LEAST_SHARE = 1e-9
 
+_MOST_GPUS = 1024
+"""More of them are not looked for in a pool."""
+
 _LEAST_OF_SITE = 1e-7
 """A site that is to get less of the load gets none."""
 
@@ -110,7 +113,8 @@ class MixProgram:
     Args:
         problem: with ``mix`` in its settings.
         enforced: whether a limit of this name holds (as in :mod:`.conflict`); all do by default.
-        elastic: caps that may be exceeded, by as little as can be.
+        elastic: limits that may be exceeded, by as little as can be: caps, ``scaling_cap``,
+            ``gpus:<pool>``.
     """
 
     def __init__(
@@ -129,7 +133,11 @@ class MixProgram:
         self.pools = tuple(pool for pool in gpus if enforced(f"gpus:{pool.name}"))
         delays = [cap for cap in self.caps if is_latency(cap)]
         self._slas_s = {_class_of(cap): cap.limit for cap in delays}
-        self.uses = uses_of(problem, enforced, bounded=bool(delays))
+
+        def holds(name: str) -> bool:
+            return enforced(name) and name.partition(":")[0] not in self.elastic
+
+        self.uses = uses_of(problem, holds, bounded=bool(delays))
         self.shares = np.array([each.share for each in self.classes])
         self._options = self._options_by_class()
         self.serves = np.array(
@@ -385,6 +393,8 @@ class MixProgram:
         """Elastic cap → its total in a solution, of those that are exceeded."""
         over = values[Layout(self).over]
         limits = {cap.name: cap.limit for cap in self.caps}
+        limits["scaling_cap"] = self.problem.settings.scaling_cap
+        limits |= {f"gpus:{pool.name}": pool.gpus for pool in self.pools}
         return {
             name: limits[name] + share * (abs(limits[name]) or 1.0)
             for name, share in zip(self.elastic, over.tolist(), strict=True)
@@ -545,7 +555,10 @@ class _Rows:
                 self._add(at.n[mine], np.ones(len(mine)), fixed, fixed)
                 self._add(at.z[mine], np.ones(len(mine)), -np.inf, 1.0)
             elif fixed is None and enforced(f"scaling_cap:{stage.name}"):
-                self._add(at.n[mine], np.ones(len(mine)), -np.inf, settings.scaling_cap)
+                cap = settings.scaling_cap
+                column, unit = self._over("scaling_cap", cap)
+                columns, values = [*at.n[mine], *column], [*np.ones(len(mine)), *unit]
+                self._add(columns, values, -np.inf, cap)
             for index in {mix.uses[u].option_index for u in mine}:
                 same = [u for u in mine if mix.uses[u].option_index == index]
                 if len(same) > 1:
@@ -554,7 +567,7 @@ class _Rows:
     def delays(self, cap: Cap, delays_s: Floats) -> None:
         """(3'), in units of the SLA; a stage alone has nothing to add up."""
         mix, at = self._mix, self._at
-        over = self._over(cap, 1.0)
+        over = self._over(cap.name, 1.0)
         if len(mix.stages) == 1 and not over[0]:
             return  # what is late has gone
         k = [each.name for each in mix.classes].index(_class_of(cap))
@@ -623,7 +636,7 @@ class _Rows:
         columns = np.concatenate([at.n, at.x.ravel(), at.z])
         values = np.concatenate([g, np.where(self._mix.serves, f, 0.0).ravel(), c])
         largest = float(np.abs(values).max(initial=0.0)) or 1.0
-        over = self._over(cap, abs(limit) or 1.0)
+        over = self._over(cap.name, abs(limit) or 1.0)
         columns, values = np.append(columns, over[0]), np.append(values, over[1])
         room = CAP_ROOM * abs(limit)
         scale = SCALE / largest
@@ -638,13 +651,17 @@ class _Rows:
             used = [float(held(pool, name, use.option)) for use in mix.uses]
             made = [-float(part.count(name)) for part in pool.partitions]
             self._add([*at.n, *cuts], [*used, *made], -np.inf, 0.0)
-        self._add(cuts, np.ones(len(cuts)), -np.inf, float(pool.gpus))
+        column, unit = self._over(f"gpus:{pool.name}", float(pool.gpus) or 1.0)
+        if column:
+            self._upper[cuts] = _MOST_GPUS
+        values = [*np.ones(len(cuts)), *unit]
+        self._add([*cuts, *column], values, -np.inf, float(pool.gpus))
 
-    def _over(self, cap: Cap, unit: float) -> tuple[list[int], list[float]]:
+    def _over(self, name: str, unit: float) -> tuple[list[int], list[float]]:
         """Column and coefficient of what an elastic cap is exceeded by; of others nothing."""
-        if cap.name not in self._mix.elastic:
+        if name not in self._mix.elastic:
             return [], []
-        return [int(self._at.over[self._mix.elastic.index(cap.name)])], [-unit]
+        return [int(self._at.over[self._mix.elastic.index(name)])], [-unit]
 
     def program(self, objective: tuple[Floats, Floats, Floats] | None) -> LinearProgram:
         """All of them, with an objective."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from option_maker import make_option
 from scipy.optimize import linprog
 
 from ipa_energy.optimizer import mix_uses
+from ipa_energy.optimizer.conflict import Relaxation
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.queue_wait import (
     EXTRA_REPLICAS,
@@ -351,6 +352,25 @@ def _scores(stage: Stage) -> list[float]:
     ordered = sorted(stage.options, key=lambda o: (o.accuracy, o.variant))
     rank = {o.variant: i / max(1, len(ordered) - 1) for i, o in enumerate(ordered)}
     return [1.0 if len(ordered) == 1 else rank[o.variant] for o in stage.options]
+
+
+def relaxed(problem: Problem, ways: Iterable[Relaxation]) -> Problem:
+    """The problem with limits changed as told, and a millionth beyond."""
+    settings, rules = problem.settings, list(problem.rules)
+    for way in ways:
+        kind, _, of = way.constraint.partition(":")
+        if kind == "replicas":
+            at = [each.stage.name for each in problem.stages].index(of)
+            rules[at] = dataclasses.replace(rules[at], replicas=int(way.needed))
+        elif kind == "capacity":
+            capacity = {**settings.capacity, of: way.needed * (1 + 1e-6)}
+            settings = dataclasses.replace(settings, capacity=capacity)
+        else:
+            room = -1e-6 if kind == "accuracy_floor" else 1e-6
+            value = way.needed if isinstance(way.needed, int) else way.needed * (1 + room)
+            settings = dataclasses.replace(settings, **{kind: value})  # type: ignore[arg-type]
+    stages = [candidates.stage for candidates in problem.stages]
+    return Program(stages, settings, rules).at(problem.load_rps)
 
 
 def is_close(one: float, other: float) -> bool:

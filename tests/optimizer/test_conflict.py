@@ -243,6 +243,7 @@ def test_joint_ways_out_help_and_are_looked_for_only_where_no_single_one_does() 
     joint = 0
     for program, load_rps in infeasible_programs(250):
         conflict = find_conflict(program.at(load_rps))
+        assert conflict.relaxations or conflict.together, str(conflict)
         if not conflict.together:
             continue
         joint += 1

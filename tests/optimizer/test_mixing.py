@@ -8,7 +8,7 @@ import math
 
 import pytest
 from experiment_scripts import script
-from mixed_instances import WIDENINGS, is_close, mixed_problem, referee
+from mixed_instances import WIDENINGS, is_close, mixed_problem, referee, relaxed
 from option_maker import make_option
 from seeds import seeds
 
@@ -206,21 +206,32 @@ def test_a_class_that_no_option_serves() -> None:
     assert "an option of stage s that is profiled for class hard, or a share of 0" in str(conflict)
 
 
-def test_relaxations_of_mixes_help() -> None:
-    helped = 0
+@pytest.mark.parametrize("widenings", [("floor", "energy"), ("capacity", "floor"), ("queue",)])
+def test_every_infeasible_mix_has_a_way_out_that_helps(widenings: tuple[str, ...]) -> None:
+    helped = joint = 0
     for seed in seeds(40):
-        problem = mixed_problem(seed, ("floor", "energy"))
-        result = solve(problem, "highs")
-        for way in result.conflict.relaxations if result.conflict else ():
-            name = way.constraint
-            room = 1 - 1e-6 if name == "accuracy_floor" else 1 + 1e-6
-            value = way.needed if isinstance(way.needed, int) else way.needed * room
-            settings = dataclasses.replace(problem.settings, **{name: value})  # type: ignore[arg-type]
-            stages = [candidates.stage for candidates in problem.stages]
-            again = Program(stages, settings, problem.rules).at(problem.load_rps)
-            assert solve(again, "highs").plans, (seed, way)
-            helped += 1
+        problem = mixed_problem(seed, widenings)
+        conflict = solve(problem, "highs").conflict
+        if conflict is None:
+            continue
+        assert conflict.relaxations or len(conflict.together) > 1, (seed, str(conflict))
+        ways = [*([way] for way in conflict.relaxations), list(conflict.together)]
+        for way in filter(None, ways):
+            assert solve(relaxed(problem, way), "highs").plans, (seed, way)
+        helped, joint = helped + 1, joint + bool(conflict.together)
     assert helped > 5
+    assert joint > 0 or "queue" in widenings
+
+
+def test_a_mix_that_needs_a_longer_sla_and_more_replicas_is_told_of_both() -> None:
+    """30 rps take 3 replicas of 10 rps, which take 0.1 s each."""
+    conflict = solve(
+        program(FRUGAL, load_rps=30.0, scaling_cap=1, latency_sla_s=0.05), "highs"
+    ).conflict
+    assert conflict is not None
+    assert conflict.relaxations == ()
+    found = {way.constraint: way.needed for way in conflict.together}
+    assert found == {"scaling_cap": 3, "latency_sla_s": pytest.approx(FRUGAL.latency_s)}
 
 
 def single(problem: Problem) -> Plan:
