@@ -237,6 +237,7 @@ def run_experiment(
     if not resume and fixed is None and not course:
         check_feasible(experiment)
         warn_of_overload(experiment)
+        warn_of_full_replicas(experiment.planner.config)
     log: RunLog | RunInMemory
     if resume and out is not None:
         log = _resumed(experiment, out, name)
@@ -387,6 +388,16 @@ def warn_of_overload(experiment: Experiment) -> None:
             seconds,
             load_rps,
             found.conflict,
+        )
+
+
+def warn_of_full_replicas(config: PipelineConfig) -> None:
+    """Say so if mixes would fill their replicas to exactly the load that is planned for."""
+    no_room = config.throughput_margin >= 0 and config.latency_model == "service"
+    if config.mix and no_room and config.latency_sla_s is not None:
+        logger.warning(
+            "mix: true fills replicas to exactly the load planned for, so that requests come late"
+            " where it rises; latency_model: queue leaves room"
         )
 
 

@@ -77,3 +77,14 @@ def test_a_backend_that_serves_one_option_a_stage_refuses_mixes(
     experiment = load_experiment(write_small_pipeline(tmp_path), WITH_MIX)
     with pytest.raises(ConfigError, match="plain serves one option a stage"):
         run_experiment(experiment, tmp_path / "live", backend="plain")
+
+
+@pytest.mark.parametrize(
+    ("changes", "warns"),
+    [({}, True), ({"latency_model": "queue"}, False), ({"throughput_margin": -10}, False)],
+)
+def test_a_mix_that_leaves_no_room_says_so_once(
+    changes: dict[str, object], warns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_experiment(load_experiment(write_small_pipeline(tmp_path), WITH_MIX | changes))
+    assert caplog.text.count("latency_model: queue leaves room") == warns

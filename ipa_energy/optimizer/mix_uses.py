@@ -76,6 +76,11 @@ class Use:
     busiest: float = 1.0
 
 
+_Way = tuple[Use, tuple[float, float] | None]
+"""A use, and the load of its replicas and the lowest, in requests a second; None: no wait for a
+replica is planned."""
+
+
 def uses_of(problem: Problem, enforced: Callable[[str], bool], *, bounded: bool) -> list[Use]:
     """Everything that the stages may run, stage by stage.
 
@@ -87,7 +92,8 @@ def uses_of(problem: Problem, enforced: Callable[[str], bool], *, bounded: bool)
 
     def found(grid: _Grid) -> list[Use]:
         stages = range(len(problem.stages))
-        return [u for s in stages for u in _of_stage(problem, s, grid, enforced, bounded=bounded)]
+        ways = [w for s in stages for w in _of_stage(problem, s, grid, enforced, bounded=bounded)]
+        return _with_queues(ways)
 
     uses = found((FILL, BUSY))
     return uses if len(uses) <= MANY_USES else found((FEW_FILLS, FEW_BUSY))
@@ -100,7 +106,7 @@ def _of_stage(
     enforced: Callable[[str], bool],
     *,
     bounded: bool,
-) -> Iterator[Use]:
+) -> Iterator[_Way]:
     fill, busy = grid
     stage, rules = problem.stages[s].stage, problem.rules[s]
     most = problem.settings.scaling_cap if rules.replicas is None else rules.replicas
@@ -123,7 +129,7 @@ def _of_stage(
                 if queued and rules.replicas is None:
                     yield from _parts(problem, use, busy, load_rps / times)
                 elif not queued:
-                    yield use
+                    yield use, None
             if queued:
                 fill_s = (option.batch - 1) / load_rps
                 use = Use(s, index, figures, low, high, fill_s, 1.0, site)
@@ -143,7 +149,7 @@ def _allowed(problem: Problem, s: int, enforced: Callable[[str], bool]) -> Itera
         yield index
 
 
-def _parts(problem: Problem, use: Use, busy: Sequence[float], lowest_rps: float) -> Iterator[Use]:
+def _parts(problem: Problem, use: Use, busy: Sequence[float], lowest_rps: float) -> Iterator[_Way]:
     """A use for a part of the load, by how busy its replicas may be and how few they are."""
     stage = problem.stages[use.stage].stage
     whole_rps = stage.requests_per_input * problem.moment.peak_rps
@@ -152,13 +158,12 @@ def _parts(problem: Problem, use: Use, busy: Sequence[float], lowest_rps: float)
             return
         for busiest in busy:
             carried_rps = busiest * fewest * use.option.throughput_rps
-            more_s = _queue_s(use.option, fewest, carried_rps, lowest_rps)
-            yield replace(use, least=fewest, wait_s=use.wait_s + more_s, busiest=busiest)
+            yield replace(use, least=fewest, busiest=busiest), (carried_rps, lowest_rps)
         if busy[0] * fewest * use.option.throughput_rps >= whole_rps:
             return  # more replicas are idle ones
 
 
-def _alone(problem: Problem, use: Use, fixed: int | None) -> Iterator[Use]:
+def _alone(problem: Problem, use: Use, fixed: int | None) -> Iterator[_Way]:
     """A use for the whole load, on as many replicas as without mixing."""
     stage = problem.stages[use.stage].stage
     moment = problem.moment
@@ -174,14 +179,24 @@ def _alone(problem: Problem, use: Use, fixed: int | None) -> Iterator[Use]:
     for count in counts:
         carries = peak_rps <= count * use.option.throughput_rps * (1 + CONSTRAINT_RTOL)
         if use.least <= count <= use.most and carries:
-            more_s = _queue_s(use.option, count, peak_rps, lowest_rps)
-            yield replace(use, least=count, most=count, wait_s=use.wait_s + more_s)
+            yield replace(use, least=count, most=count), (peak_rps, lowest_rps)
 
 
-def _queue_s(option: Option, replicas: int, load_rps: float, lowest_rps: float) -> float:
+def _with_queues(ways: Sequence[_Way]) -> list[Use]:
+    """The uses, with what those wait for a replica of which the load is given."""
+    queued = [(use, *load) for use, load in ways if load is not None]
+    if not queued:
+        return [use for use, _ in ways]
     names = ("batch", "throughput_rps", "latency_avg_s", "latency_p99_s")
-    columns = SimpleNamespace(**{name: np.array([getattr(option, name)]) for name in names})
-    return float(wait_s(columns, np.array([float(replicas)]), load_rps, lowest_rps)[0])
+    columns = SimpleNamespace(
+        **{name: np.array([getattr(use.option, name) for use, *_ in queued]) for name in names}
+    )
+    replicas = np.array([float(use.least) for use, *_ in queued])
+    load_rps, lowest_rps = (np.array([each[at] for each in queued]) for at in (1, 2))
+    waits = iter(wait_s(columns, replicas, load_rps, lowest_rps).tolist())
+    return [
+        use if load is None else replace(use, wait_s=use.wait_s + next(waits)) for use, load in ways
+    ]
 
 
 def _bands(option: Option, most: int) -> Iterator[tuple[int, int]]:

@@ -82,7 +82,9 @@ def delay_probability(replicas: Floats, busy: Floats) -> Floats:
     return found
 
 
-def wait_s(option: Any, replicas: Floats, load_rps: float, lowest_rps: float) -> Floats:
+def wait_s(
+    option: Any, replicas: Floats, load_rps: float | Floats, lowest_rps: float | Floats
+) -> Floats:
     """What requests wait beyond the time to fill a batch, (N,) seconds, at :data:`LEVEL`.
 
     Args:
