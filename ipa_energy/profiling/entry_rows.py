@@ -197,7 +197,8 @@ def predict(measured: Iterable[ProfileRow], wanted: Sequence[Entry]) -> Predicte
         stages[law] = {name: _fit_meta(fit) for name, fit in fits.items()}
         for entry in missing:
             try:
-                found = {name: _predicted(fit, entry) for name, fit in fits.items()}
+                at = entry.variant, float(entry.cpu_cores), entry.batch
+                found = {n: fit.predict(*at) if fit else NO_IDLE_POWER for n, fit in fits.items()}
             except ConfigError as error:
                 failures[entry] = str(error)
                 continue
@@ -221,12 +222,6 @@ def _fits(rows: Sequence[ProfileRow]) -> dict[str, Surface | None]:
         stage = rows[0].stage if rows else "a stage without measured entries"
         fits[name] = fit_surface(points, f"{name} of {stage}")
     return fits
-
-
-def _predicted(fit: Surface | None, entry: Entry) -> Prediction:
-    if fit is None:
-        return NO_IDLE_POWER
-    return fit.predict(entry.variant, float(entry.cpu_cores), entry.batch)
 
 
 def _row(entry: Entry, found: dict[str, Prediction], family: Sequence[ProfileRow]) -> ProfileRow:

@@ -279,12 +279,6 @@ QUERY_FIX = "name a counter of energy, or an expression: --query 'NAME{LABEL=\"V
 QUALITY_FIX = "if a hardware counter or a power meter feeds it: --query-quality measured"
 
 
-def _server(places: Places, meter: str) -> PrometheusServer:
-    if places.prometheus_url is None:
-        raise MeterFault(meter, "absent", "no Prometheus server is named", URL_FIX)
-    return PrometheusServer(places.prometheus_url, headers=places.prometheus_headers)
-
-
 def scraped_source(
     open_scraped: Callable[[Places, PrometheusServer], PrometheusMeter],
     name: str,
@@ -299,7 +293,10 @@ def scraped_source(
     """
 
     def open_named(places: Places) -> PrometheusMeter:
-        return open_scraped(places, _server(places, name))
+        if places.prometheus_url is None:
+            raise MeterFault(name, "absent", "no Prometheus server is named", URL_FIX)
+        server = PrometheusServer(places.prometheus_url, headers=places.prometheus_headers)
+        return open_scraped(places, server)
 
     def probe(places: Places) -> MeterStatus:
         try:

@@ -186,7 +186,10 @@ class CounterQuery:
             if _only_ended(series[0]):
                 notes += _lost_unseen(name, series[0], window)
                 continue
-            if alive and not any(_there(one, window) for one in series):
+            if alive and not any(
+                one.times_s[0] <= window.end_s and one.times_s[-1] >= window.start_s
+                for one in series
+            ):
                 continue
             gain = self._gain(series, window, alive)
             notes += self._lost(name, series[0], window)
@@ -275,10 +278,6 @@ class CounterQuery:
             f"{name} ended in the window: what it drew after its last scrape, in up to "
             f"{window.interval_s:.3g} s, is lost"
         ]
-
-
-def _there(series: CounterSeries, window: Window) -> bool:
-    return series.times_s[0] <= window.end_s and series.times_s[-1] >= window.start_s
 
 
 def _only_ended(series: CounterSeries) -> bool:

@@ -278,7 +278,9 @@ def _series_changes(inner: Method) -> Method:
             return changes  # of an older format, of which IPA reads no steps
         for position, step in enumerate(steps):
             if step["config"] is None:
-                _insert_absent(changes["nodes"], position)
+                for metrics in changes["nodes"].values():
+                    for key in IPA_NODE_KEYS:
+                        metrics[key].insert(position, None)
         if not any(_has_energy(step) for step in steps):
             return changes
         for key in STEP_KEYS:
@@ -333,9 +335,3 @@ def _readable(log: Log, nodes: list[str]) -> dict[str, Any]:
             }
         steps[key] = step if config is step["config"] else {**step, "config": config}
     return {**log, "timesteps": steps}
-
-
-def _insert_absent(nodes: dict[str, dict[str, list[Any]]], position: int) -> None:
-    for metrics in nodes.values():
-        for key in IPA_NODE_KEYS:
-            metrics[key].insert(position, None)

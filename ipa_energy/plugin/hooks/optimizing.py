@@ -198,7 +198,8 @@ def _optimize(inner: Method) -> Method:
             optimal = pd.DataFrame(states)
         else:
             optimal = _checked(inner(self, *args, **kwargs), self.pipeline, energy)
-            penalty = _first_energy_objective(optimal)
+            penalties = optimal.get("energy_objective")
+            penalty = None if penalties is None else float(penalties.iloc[0])
         decision_s = time.perf_counter() - start
         energy.last_answer = LastAnswer(method, decision_s, penalty, conflict)
         return optimal
@@ -215,11 +216,6 @@ OPTIMIZER: dict[str, Callable[[Method], Method]] = {
     "optimize": _optimize,
 }
 """Methods of IPA's ``Optimizer`` → what wraps them."""
-
-
-def _first_energy_objective(optimal: pd.DataFrame) -> float | None:
-    found = optimal.get("energy_objective")
-    return None if found is None else float(found.iloc[0])
 
 
 def _checked(optimal: pd.DataFrame, pipeline: Any, energy: PipelineEnergy) -> pd.DataFrame:

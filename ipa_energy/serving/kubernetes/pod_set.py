@@ -135,7 +135,8 @@ class PodSet(ReplicaSet):
         try:
             while option is None and self._there.get(one.pod) == one and not self._is_closed:
                 name = await remote.server_name(GREETING_S)
-                option = self._option_of(name)
+                wanted = [part.option for part in self._parts if part.server == name]
+                option = wanted[0] if wanted else self._options.get(name or "")
                 if option is not None:
                     remote.model = option.variant
                     option = option if await remote.is_ready(GREETING_S) else None
@@ -167,10 +168,6 @@ class PodSet(ReplicaSet):
 
     def _server_of(self, member: Member) -> Hashable:
         return self._servers.get(member.name)
-
-    def _option_of(self, server: str | None) -> Option | None:
-        wanted = [part.option for part in self._parts if part.server == server]
-        return wanted[0] if wanted else self._options.get(server or "")
 
     def _leave(self, member: Member, why: str) -> None:
         """No more batches; away with it when the last one is answered."""
