@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if can_try_again and (is_measured or is_beside):
             item.add_marker(pytest.mark.flaky(reruns=1))
     # What takes long begins, so that one long file is not what everybody waits for in the end.
-    items.sort(key=lambda item: item.get_closest_marker("measures") is None)
+    items.sort(key=lambda item: [item.get_closest_marker(m) is None for m in ("measures", "slow")])
 
 
 @pytest.fixture(autouse=True, scope="session")

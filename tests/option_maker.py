@@ -21,6 +21,8 @@ def make_option(
     ci95_j: float = math.nan,
     meter: str = "fake",
     quality: Quality = "estimated",
+    load_s: float = math.nan,
+    load_energy_j: float = math.nan,
 ) -> Option:
     """An option on a CPU; without joules and without provenance if they are NaN."""
     return Option(
@@ -34,6 +36,8 @@ def make_option(
         accuracy=accuracy,
         dynamic_energy_j=dynamic_energy_j,
         idle_power_w=idle_power_w,
+        load_s=load_s,
+        load_energy_j=load_energy_j,
         provenance=None
         if math.isnan(dynamic_energy_j)
         else Provenance(meter, quality, trials, ci95_j),

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import math
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from stub_server import stub_server
 
 pytest.importorskip("grpc")
 
@@ -21,20 +18,6 @@ from ipa_energy.serving.local.generator import Sent
 from ipa_energy.serving.local.sender import summed
 
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
-
-
-@contextmanager
-def stub_server(seconds: float) -> Iterator[str]:
-    told = json.dumps({"name": "m", "batch_s": {"1": seconds}})
-    with subprocess.Popen(
-        [sys.executable, "-m", "ipa_energy.serving.local.stub_model", told],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            yield f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-        finally:
-            process.kill()
 
 
 def load(address: str, *words: str, model: str = "m") -> int:
@@ -47,7 +30,7 @@ def test_a_load_is_answered_and_its_latencies_reported(
     for name in ("a.jpg", "b.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"x" * 1000)
     words = ["--rps", "20", "--seconds", "3", "--mode", "equal", "--latency-sla", "5"]
-    with stub_server(0.05) as address:
+    with stub_server(0.05) as (_, address):
         assert load(address, *words, "--images", str(tmp_path), "--json") == 0
         found = json.loads(capsys.readouterr().out)
         short = ["--rps", "20", "--seconds", "1", "--latency-sla", "5"]
@@ -88,7 +71,7 @@ def test_a_trace_file_is_sent_as_far_as_the_seconds_go(
 ) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("second,requests\n0,3\n1,0\n2,4\n3,50\n")
-    with stub_server(0.0) as address:
+    with stub_server(0.0) as (_, address):
         assert load(address, "--workload", str(path), "--seconds", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out)["requests"] == 7
 
@@ -104,7 +87,7 @@ def test_nobody_listening_is_said_at_once(capsys: pytest.CaptureFixture[str]) ->
 def test_another_model_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with stub_server(0.0) as address:
+    with stub_server(0.0) as (_, address):
         assert load(address, "--rps", "1", model="other") == 4
     error = capsys.readouterr().err
     assert "does not say over gRPC that its model other is ready; fix: name the model" in error

@@ -29,7 +29,7 @@ from ipa_energy.serving.deployment import DeployedStage, Deployment
 
 
 def option(variant: str, rate_rps: float, accuracy: float, joules: float, batch: int = 1) -> Option:
-    made = make_option(
+    return make_option(
         variant,
         batch,
         latency_s=batch / rate_rps,
@@ -37,10 +37,9 @@ def option(variant: str, rate_rps: float, accuracy: float, joules: float, batch:
         accuracy=accuracy,
         dynamic_energy_j=joules,
         idle_power_w=0.5,
+        load_s=3.0,
+        load_energy_j=5.0,
     )
-    object.__setattr__(made, "load_s", 3.0)
-    object.__setattr__(made, "load_energy_j", 5.0)
-    return made
 
 
 STAGES = (

@@ -22,7 +22,7 @@ STEP_S, LOAD_S, LOAD_J = 10.0, 4.0, 20.0
 
 
 def option(variant: str, rate_rps: float, accuracy: float, joules: float, batch: int = 1) -> Option:
-    made = make_option(
+    return make_option(
         variant,
         batch,
         latency_s=batch / rate_rps,
@@ -31,12 +31,9 @@ def option(variant: str, rate_rps: float, accuracy: float, joules: float, batch:
         dynamic_energy_j=joules,
         idle_power_w=0.5,
         ci95_j=0.0,
+        load_s=LOAD_S,
+        load_energy_j=LOAD_J,
     )
-    return Option(**{  # type: ignore[arg-type]
-        **{name: getattr(made, name) for name in Option.__slots__},
-        "load_s": LOAD_S,
-        "load_energy_j": LOAD_J,
-    })  # fmt: skip
 
 
 ONE = Stage(

@@ -12,10 +12,10 @@ from ipa_energy.serving.simulated.backend import SimulatedBackend
 
 
 def option(variant: str, batch: int, idle_w: float, load_s: float, load_j: float) -> Option:
-    made = make_option(variant, batch, idle_power_w=idle_w, throughput_rps=4.0 * batch)
-    object.__setattr__(made, "load_s", load_s)
-    object.__setattr__(made, "load_energy_j", load_j)
-    return made
+    return make_option(
+        variant, batch, idle_power_w=idle_w, throughput_rps=4.0 * batch, load_s=load_s,
+        load_energy_j=load_j,
+    )  # fmt: skip
 
 
 SMALL, PAIR = option("small", 1, 2.0, 3.0, 30.0), option("small", 2, 2.0, 3.0, 30.0)

@@ -277,7 +277,11 @@ def test_replicas_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
 def loaded(two_cores, tmp_path_factory):
     """A batch of 2 takes 4 ms of CPU: 5 rps keep a core busy for a hundredth of the time."""
     out = tmp_path_factory.mktemp("loads") / "p.csv"
-    result = profile_pipeline(
+    return out, profile_at_a_load(out, two_cores)
+
+
+def profile_at_a_load(out, cores, **more):
+    return profile_pipeline(
         PIPELINE,
         out=out,
         meter=cpu_time_choice(MODEL),
@@ -285,11 +289,11 @@ def loaded(two_cores, tmp_path_factory):
         batches=(2,),
         replicas=(1, 2),
         loads_rps=(5.0,),
-        core_ids=two_cores,
+        core_ids=cores,
         trials=1,
         settings=LONG,
+        **more,
     )
-    return out, result
 
 
 def test_load_below_saturation_has_a_row_of_its_own(loaded):
@@ -330,19 +334,7 @@ def test_load_is_served_at_its_pace(two_cores):
 def test_resuming_keeps_rows_of_loads_apart(loaded, two_cores):
     out, _ = loaded
     before = out.read_bytes()
-    again = profile_pipeline(
-        PIPELINE,
-        out=out,
-        meter=cpu_time_choice(MODEL),
-        variants=["steady"],
-        batches=(2,),
-        replicas=(1, 2),
-        loads_rps=(5.0,),
-        core_ids=two_cores,
-        trials=1,
-        settings=LONG,
-        resume=True,
-    )
+    again = profile_at_a_load(out, two_cores, resume=True)
     assert (again.rows, len(again.kept)) == ((), 4)
     assert out.read_bytes() == before
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
 import time
 import urllib.parse
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from . import api_errors as errors
 from . import api_reads as reads
 from .api_discovery import discovery
 from .api_errors import ApiError, Cause
 from .api_patches import APPLY, MERGE_PATCH, STRATEGIC_PATCH
-from .api_rights import Rights, review
+from .api_rights import review
 from .api_scale import scale_of
-from .api_store import Object, Store, seen
+from .api_store import Object, seen
 from .api_types import Resource, Target
 from .api_write_rules import Request
-from .api_writes import Writes
-from .faults import FaultScript
+
+if TYPE_CHECKING:
+    from .api_server import ApiServer
 
 SERVED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 """As the server says; this one reads JSON alone."""
@@ -36,27 +36,10 @@ OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptio
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
 
 
-class Served(Protocol):
-    """What a connection needs of its server."""
-
-    store: Store
-    resources: dict[tuple[str, str, str], Resource]
-    writes: Writes
-    faults: FaultScript
-    rights: Rights
-    url: str
-    is_closing: threading.Event
-    errors: list[Exception]
-    log: list[tuple[str, str, int]]
-
-    def target(self, path: str) -> Target:
-        """What a path leads to."""
-
-
 class Connection(BaseHTTPRequestHandler):
     """One connection."""
 
-    api: Served
+    api: ApiServer
     protocol_version = "HTTP/1.1"
     wbufsize = 2**16
     disable_nagle_algorithm = True

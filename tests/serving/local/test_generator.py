@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 import pytest
+from stub_server import stub_server
 
 pytest.importorskip("grpc")
 
@@ -30,22 +28,6 @@ from ipa_energy.serving.local.protocol import MESSAGES
 from ipa_energy.serving.local.sender import Sender, generator_job, send_all, sent_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
-
-
-@contextmanager
-def stub_server(seconds: float) -> Iterator[tuple[int, str]]:
-    """A stub model's process id and address."""
-    told = json.dumps({"name": "m", "batch_s": {"1": seconds}})
-    with subprocess.Popen(
-        [sys.executable, "-m", "ipa_energy.serving.local.stub_model", told],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            port = json.loads(process.stdout.readline())["port"]
-            yield process.pid, f"127.0.0.1:{port}"
-        finally:
-            process.kill()
 
 
 def equally(*counts: int) -> Floats:
