@@ -8,6 +8,9 @@ from collections.abc import Sequence
 CONFIDENCE_ONE_SIDED = 0.975
 """What lies below the upper end of a two-sided 95 % interval."""
 
+SAME_RTOL = 1e-12
+"""Values this close, as a share of them, are equal but for the rounding of sums."""
+
 
 def t_quantile_95(degrees_of_freedom: float) -> float:
     """Standard errors from the middle of a 95 % interval to its end: 4.30 for 2, 1.96 for many."""
@@ -22,5 +25,7 @@ def half_width_95(values: Sequence[float]) -> float:
         return math.nan
     import numpy as np
 
+    if float(np.ptp(values)) <= SAME_RTOL * max(map(abs, values)):
+        return 0.0
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return t_quantile_95(len(values) - 1) * error

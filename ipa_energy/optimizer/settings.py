@@ -117,6 +117,7 @@ class Cap:
         unit: of the quantity.
         noun: how a sentence calls it: ``a latency SLA``.
         floor: of what it is the cap of a loss; None if it is simply a cap.
+        signal: what of a moment is its limit then, where the moment has it; "" for nothing.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Cap:
     unit: str
     noun: str
     floor: AccuracyFloor | None = None
+    signal: str = ""
 
     def shown(self, total: float) -> float:
         """A total of its quantity as its key names it."""
@@ -183,7 +185,8 @@ def caps_of(settings: Settings, stages: int = 1) -> tuple[Cap, ...]:
     found = []
     if settings.latency_sla_s is not None and not settings.request_classes:
         sla_s = settings.latency_sla_s
-        found.append(Cap("latency_sla_s", sla_s, "latency_s", "s", "a latency SLA"))
+        noun = "a latency SLA"
+        found.append(Cap("latency_sla_s", sla_s, "latency_s", "s", noun, signal=LATENCY_SLA))
     found += _latency_of_classes(settings)
     if settings.energy_sla_joules is not None:
         sla_j = settings.energy_sla_joules
@@ -209,17 +212,17 @@ def _latency_of_classes(settings: Settings) -> Iterator[Cap]:
         sla_s = settings.latency_sla_s if own is None else own
         if sla_s is not None and each.share > 0:
             quantity, noun = LATENCY_OF + name, f"a latency SLA for class {name}"
-            yield Cap(f"latency_sla_s:{name}", sla_s, quantity, "s", noun)
+            signal = LATENCY_SLA if own is None else ""
+            yield Cap(f"latency_sla_s:{name}", sla_s, quantity, "s", noun, signal=signal)
 
 
 def caps_at(caps: tuple[Cap, ...], moment: Moment) -> tuple[Cap, ...]:
     """The caps at a moment: that of joules holds at the low end of its load.
 
-    A latency SLA that changes along a run is that of the moment.
+    A latency SLA that changes along a run is that of the moment, for classes without one, too.
     """
-    now_s = moment.signals.get(LATENCY_SLA)
-    if now_s is not None:
-        caps = tuple(replace(cap, limit=now_s) if cap.name == LATENCY_SLA else cap for cap in caps)
+    if any(cap.signal in moment.signals for cap in caps):
+        caps = tuple(replace(cap, limit=moment.signals.get(cap.signal, cap.limit)) for cap in caps)
     if moment.energy_cap_rps == moment.mean_rps:
         return caps
     return tuple(replace(cap, quantity=AT_LOW_END.get(cap.quantity, cap.quantity)) for cap in caps)

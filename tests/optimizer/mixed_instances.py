@@ -25,7 +25,7 @@ from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Allocation, Option, RequestClass, Stage
 
-WIDENINGS = ("classes", "capacity", "floor", "energy")
+WIDENINGS = ("classes", "capacity", "floor", "energy", "knobs")
 
 
 def random_option(rng: np.random.Generator, name: str, batch: int) -> Option:
@@ -65,6 +65,20 @@ def with_classes(rng: np.random.Generator, option: Option, names: list[str]) -> 
     )
 
 
+def at_a_lower_clock(option: Option) -> Option:
+    """The same model, slower and with fewer joules."""
+    kept = [(name, at_a_lower_clock(each)) for name, each in option.by_class]
+    labels = tuple(sorted((*option.allocation.labels, ("clock_mhz", 900.0))))
+    return dataclasses.replace(
+        option,
+        allocation=dataclasses.replace(option.allocation, labels=labels),
+        latency_s=1.5 * option.latency_s,
+        throughput_rps=option.throughput_rps / 1.5,
+        dynamic_energy_j=0.6 * option.dynamic_energy_j,
+        by_class=tuple(kept),
+    )
+
+
 def mixed_problem(seed: int, widenings: tuple[str, ...]) -> Problem:
     """A program with these widenings; limits lie where they often bind and sometimes exclude."""
     rng = np.random.default_rng([seed, *map(len, widenings)])
@@ -75,7 +89,11 @@ def mixed_problem(seed: int, widenings: tuple[str, ...]) -> Problem:
         for variant in range(int(rng.integers(2, 4))):
             batch = int(rng.choice([1, 1, 2, 4]))
             option = random_option(rng, f"s{number}v{variant}", batch)
-            options.append(with_classes(rng, option, names) if names else option)
+            if names:
+                option = with_classes(rng, option, names)
+            options.append(option)
+            if "knobs" in widenings and variant == 0:
+                options.append(at_a_lower_clock(option))
         share = float(rng.choice([1.0, 1.0, 0.5]))
         stages.append(Stage(f"s{number}", f"n{number}", tuple(options), share))
     first = float(rng.uniform(0.2, 0.8))
@@ -349,8 +367,8 @@ def _linear(problem, stages, classes, columns, *, late, idle_j, of_stage, watts,
 
 
 def _scores(stage: Stage) -> list[float]:
-    ordered = sorted(stage.options, key=lambda o: (o.accuracy, o.variant))
-    rank = {o.variant: i / max(1, len(ordered) - 1) for i, o in enumerate(ordered)}
+    ordered = sorted({(o.accuracy, o.variant) for o in stage.options})
+    rank = {variant: i / max(1, len(ordered) - 1) for i, (_, variant) in enumerate(ordered)}
     return [1.0 if len(ordered) == 1 else rank[o.variant] for o in stage.options]
 
 
