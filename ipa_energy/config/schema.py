@@ -302,7 +302,8 @@ class PipelineConfig(UnusedKeys):
         None,
         "Quantiles of the forecast that are planned with, ascending, as [0.1, 0.5, 0.9]: the energy"
         " SLA holds at the first, joules are counted at the second, replicas carry the third. null:"
-        " one number for all, as IPA; controller: horizon then takes 0.5 and 0.98.",
+        " one number for all, as IPA; controller: horizon, which weighs what is late up to the"
+        " third, then takes 0.5 and 0.98.",
     )
     adaptation_interval: PositiveInteger = optional(
         10, "Seconds between decisions; IPA's 10 leave room for an 8 s reconfiguration."
@@ -336,7 +337,7 @@ class PipelineConfig(UnusedKeys):
     early_decisions: bool | None = optional(
         None,
         "true: a run decides at once, and not at the interval's end, when more arrives than the"
-        " plan in force carries (controller: horizon: than nine tenths of what it was made for);"
+        " plan in force carries (controller: horizon: than it was made for);"
         " the next decision is a whole interval later. null: with controller: horizon only.",
     )
     reconfiguration_s: Reconfiguration | None = optional(

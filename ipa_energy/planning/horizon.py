@@ -5,8 +5,8 @@ r"""The best course of plans over the next minute, every change paid for: a dyna
     what runs ──change──> plan 0 ──change──> plan 1 ── … ──> plan H − 1
                           load 0             load 1          load H − 1
 
-With f_t the objective (6) of :mod:`ipa_energy.optimizer.problem` at step *t* and :math:`c_t` what a
-change weighs, the course maximises
+With f_t the objective (6) of :mod:`ipa_energy.optimizer.problem` at step *t*, less what weighs
+what is expected to be late of it, and :math:`c_t` what a change weighs, the course maximises
 
 .. math::  Σ_t f_t(plan_t) − price·Σ_t c_t(plan_{t-1}, plan_t)
 
@@ -16,6 +16,12 @@ step *t*, of T seconds with λ requests each, weighs in the objective's unit::
     joules     w·(loading + held)/(λ·T)          w: what one more joule a request weighs
     cores …    what replicas hold that wait for their successors, for that share of the step
     lateness   lateness·(seconds in which requests would be late)/T
+
+A step has several loads, each as likely as it is (:class:`.lateness.Loads`). Replicas carry the
+middle one; of each of the others what would be late weighs, with a plan as it stands
+(:func:`.lateness.late_share`) and while a change is under way (:func:`.lateness.late_seconds`). So
+a plan stays that is a little too small for a load that hardly ever comes, and a start that takes
+long is begun for a load that is likely enough.
 
 A run's objective has the mean accuracy and cores over *time* and the joules over all *requests*. So
 what counts by request, and lateness, weighs by the requests that a step has beside a usual one: a
@@ -55,10 +61,14 @@ from ipa_energy.optimizer.problem import (
 )
 from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
 from ipa_energy.optimizer.solve import DEFAULT_METHOD, decide
+from ipa_energy.planning.lateness import Loads, carrying_rps, late_seconds, late_share
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.deployment import DeployedStage, StageState, Told, ready_after_s
 from ipa_energy.serving.simulated.replicas import server_of
+
+LATE = 0.02
+"""Most late arrivals at a load that replicas are meant for; what is late weighs besides."""
 
 MOST_PLANS = 200_000
 """Plans of a step that are looked at one by one."""
@@ -137,6 +147,7 @@ def best_course(
     start: Start,
     prices: Prices,
     *,
+    loads: Sequence[Loads] = (),
     method: str = DEFAULT_METHOD,
     limit_s: float | None = None,
 ) -> Course | None:
@@ -147,28 +158,39 @@ def best_course(
         moments: one a step, each with the mean load that joules are counted at and the peak that
             has to be carried.
         start: what is there.
-        prices: of changes.
+        prices: of changes, and of lateness.
+        loads: one a step, the mean loads that it may have: the moment's mean has to be carried, and
+            what is late of the others weighs. Empty: the moments are certain.
         method: finds the best plans of single steps, where there are too many plans.
         limit_s: for all of these; None: as long as it takes.
     """
-    needed = _moments(moments, start, prices.interval_s)
+    needed = _moments(moments, start, prices, loads)
     picks = _candidates(program, needed, start)
     if math.prod(len(stage) for stage in picks) > MOST_PLANS:
         picks = _of_best_plans(program, needed, start, method, limit_s)
     if not all(picks):
         return None
-    steps = _Steps(program, moments, start, prices, picks)
+    steps = _Steps(program, moments, start, prices, picks, loads=loads)
     if not steps.values:
         return None
     return steps.kept(steps.contenders()).course()
 
 
-def _moments(moments: Sequence[Moment], start: Start, interval_s: float) -> list[Moment]:
-    """What replicas are needed for, in one step or another."""
+def _moments(
+    moments: Sequence[Moment], start: Start, prices: Prices, loads: Sequence[Loads]
+) -> list[Moment]:
+    """What replicas may be needed for, in one step or another."""
+    first = moments[0]
     ahead = list({moment.peak_rps: moment for moment in moments}.values())
+    if loads:  # each load of the first step, and the largest of all steps
+        rps = np.array([each.rps for each in loads])
+        wanted = np.unique(np.concatenate([rps[0], rps.max(axis=0)]))
+        peaks_rps = [carrying_rps(float(each), prices.patience_s, LATE) for each in wanted]
+        ahead = [replace(first, peak_rps=max(first.mean_rps, peak_rps)) for peak_rps in peaks_rps]
     if start.waiting:  # what also works off the queue, in an interval or in half of one
-        more_rps = [start.waiting / seconds for seconds in (interval_s, interval_s / 2)]
-        first = moments[0]
+        more_rps = [
+            start.waiting / seconds for seconds in (prices.interval_s, prices.interval_s / 2)
+        ]
         ahead += [replace(first, peak_rps=first.peak_rps + more) for more in more_rps]
     return ahead
 
@@ -254,8 +276,10 @@ class _Steps:
         start: Start,
         prices: Prices,
         picks: Sequence[Picks],
+        *,
+        loads: Sequence[Loads],
     ) -> None:
-        self._program, self._start, self._prices = program, start, prices
+        self._program, self._start, self._prices, self._loads = program, start, prices, loads
         self._between: dict[tuple[int, bool], _Between] = {}
         self._costs: dict[int, list[_Change]] = {}
         self.picks = list(picks)
@@ -267,24 +291,25 @@ class _Steps:
         at = program.with_replicas([(options, counts) for options, counts in arrays])
         self.problems: list[Problem] = []
         self.values: list[Floats] = []
-        for moment in moments:
+        for step, moment in enumerate(moments):
             problem = at(moment)
-            values = self._values_of(problem)
+            values = self._values_of(problem, step)
             if not np.isfinite(values).any():
                 break
             self.problems.append(problem)
             self.values.append(values)
 
-    def _values_of(self, problem: Problem) -> Floats:
+    def _values_of(self, problem: Problem, step: int) -> Floats:
         settings = problem.settings
         combine = np.multiply if settings.accuracy_method == "multiply" else np.add
         accuracy = reduce(combine.outer, [each.accuracy for each in problem.stages])
         if settings.accuracy_method == "average":
             accuracy = accuracy / len(problem.stages)
-        penalties = [
-            np.where(carries, self._penalty(problem, candidates), np.inf)
-            for candidates, carries in zip(problem.stages, self._carrying(problem), strict=True)
-        ]
+        penalties = []
+        for at, candidates in enumerate(problem.stages):
+            carries, late = self._served(problem.moment, step, at)
+            penalty = self._penalty(problem, candidates) + late
+            penalties.append(np.where(carries, penalty, np.inf))
         values: Floats = settings.alpha * accuracy - reduce(np.add.outer, penalties)
         for cap in problem.caps:
             total = reduce(np.add.outer, problem.columns(cap.quantity))
@@ -308,14 +333,19 @@ class _Steps:
         usual_rps = self._start.usual_rps
         return 1.0 if usual_rps is None else moment.mean_rps / usual_rps
 
-    def _carrying(self, problem: Problem) -> list[Mask]:
-        """Of each stage which candidates carry the load of a step."""
-        found = []
-        for stage, mine in zip(self._program.stages, self._mine, strict=True):
-            capacity_rps = np.array([n.replicas * n.option.throughput_rps for n in mine])
-            load_rps = stage.requests_per_input * problem.moment.peak_rps
-            found.append(load_rps <= capacity_rps * (1 + CONSTRAINT_RTOL))
-        return found
+    def _served(self, moment: Moment, step: int, at: int) -> tuple[Mask, Floats | float]:
+        """Which candidates of a stage carry a step's load, and what weighs what is late of it."""
+        share, prices = self._program.stages[at].requests_per_input, self._prices
+        capacity_rps = np.array([n.replicas * n.option.throughput_rps for n in self._mine[at]])
+        least_rps = share * (moment.mean_rps if self._loads else moment.peak_rps)
+        carries = least_rps <= capacity_rps * (1 + CONSTRAINT_RTOL)
+        if not self._loads:
+            return carries, 0.0
+        loads = Loads(share * self._loads[step].rps, self._loads[step].weights)
+        late = late_share(
+            loads, capacity_rps, patience_s=prices.patience_s, step_s=prices.interval_s
+        )
+        return carries, self._requests(moment) * prices.lateness * late
 
     def kept(self, index: Sequence[Ints]) -> _Steps:
         """The same steps with some of the candidates."""
@@ -401,18 +431,9 @@ class _Steps:
         return self._costs[step]
 
     def _changes_of(self, step: int, at: int) -> _Change:
-        stage, prices, problem = self._program.stages[at], self._prices, self.problems[step]
+        prices, problem = self._prices, self.problems[step]
         between = self._between_of(at, is_start=not step)
-        share, moment = stage.requests_per_input, problem.moment
-        late_s = late_seconds(
-            share * moment.peak_rps,
-            between.meanwhile_rps,
-            between.capacity_rps,
-            between.ready_s,
-            waiting=0.0 if step else share * self._start.waiting,
-            patience_s=prices.patience_s,
-            most_s=prices.interval_s * (len(self.problems) - step),
-        )
+        moment, late_s = problem.moment, self._late_s(step, at, between)
         requests = self._requests(moment)
         joule = weight_of_a_joule(problem, at) / (moment.mean_rps * prices.interval_s)
         weighs = (
@@ -425,6 +446,31 @@ class _Steps:
         else:
             priced = prices.switching * weighs
         return _Change(between.loading_j, between.held_j, late_s, priced)
+
+    def _late_s(self, step: int, at: int, between: _Between) -> Floats:
+        """Seconds of requests that changes make late, beside what is late without any."""
+        share, prices = self._program.stages[at].requests_per_input, self._prices
+        waiting = 0.0 if step else share * self._start.waiting
+        most_s = prices.interval_s * (len(self.problems) - step)
+        shape = (between.meanwhile_rps, between.capacity_rps, between.ready_s)
+        if not self._loads:
+            peak_rps = share * self.problems[step].moment.peak_rps
+            return late_seconds(
+                peak_rps, *shape, waiting=waiting, patience_s=prices.patience_s, most_s=most_s
+            )
+        loads = self._loads[step]
+        load_rps = share * loads.rps[:, None, None]
+        at_once = (between.capacity_rps[None], between.capacity_rps, np.zeros((1, 1)))
+        changed_s, unchanged_s = (
+            late_seconds(
+                load_rps, *given, waiting=queue, patience_s=prices.patience_s, most_s=most_s
+            )
+            for given, queue in ((shape, waiting), (at_once, 0.0))
+        )
+        found: Floats = np.tensordot(
+            loads.weights, np.maximum(0.0, changed_s - unchanged_s), axes=1
+        )
+        return found
 
     def _held(self, step: int, at: int) -> Floats:
         """What cores and other resources weigh of those that run before a change, a whole step."""
@@ -583,45 +629,3 @@ def weight_of_a_joule(problem: Problem, at: int) -> float:
         with_it, without = (amount(o, 1, stage, problem.moment) for o in (more, option))
         found += term.weight * (with_it - without) / stage.requests_per_input
     return float(found)
-
-
-def late_seconds(
-    load_rps: float,
-    meanwhile_rps: Floats,
-    capacity_rps: Floats,
-    ready_s: Floats,
-    *,
-    waiting: float,
-    patience_s: float,
-    most_s: float,
-) -> Floats:
-    """For how long arriving requests wait longer than they have patience.
-
-    A queue of ``waiting`` requests, with ``load_rps`` arriving, is served by ``meanwhile_rps`` for
-    ``ready_s`` and by ``capacity_rps`` from then on; it is looked at as a fluid.
-
-    Args:
-        load_rps: what arrives.
-        meanwhile_rps: (B, A).
-        capacity_rps: (A,).
-        ready_s: (B, A).
-        waiting: requests in the queue at first.
-        patience_s: wait that makes no request late.
-        most_s: how far to look ahead.
-    """
-    grows_rps = load_rps - meanwhile_rps
-    queue = np.maximum(0.0, waiting + grows_rps * ready_s)
-    first_s = _above(waiting, grows_rps, meanwhile_rps * patience_s, ready_s)
-    left_s = np.maximum(0.0, most_s - ready_s)
-    then_s = _above(queue, load_rps - capacity_rps, capacity_rps * patience_s, left_s)
-    return np.minimum(most_s, first_s + then_s)
-
-
-def _above(queue: Floats | float, grows_rps: Floats, limit: Floats, seconds: Floats) -> Floats:
-    """For how much of some seconds a queue that grows or shrinks steadily is above a limit."""
-    room = limit - queue
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crosses = (room * grows_rps > 0) | ((room == 0) & (grows_rps > 0))
-        crossing_s = np.where(crosses, room / grows_rps, np.inf)
-    before_s = np.minimum(crossing_s, seconds)
-    return np.where(room < 0, before_s, seconds - before_s)

@@ -6,13 +6,9 @@
     replicas, requests under way ──────────────────────────────>│ best course ──> its first plan
 
 Each step of the horizon is an adaptation interval. Joules, caps and waits are those of its mean
-load, the middle quantile. What its replicas have to carry is less than its busiest second, as long
-as nobody waits longer than *patience*, half the latency SLA; it is the larger of two loads:
-
-* of bursts (:func:`needed_share`): the upper quantile of the mean load, and so much of what the
-  busiest second has beyond it as had to be carried in the load that came; all of it while the load
-  rises (:func:`rising`), since a start then meets a higher load than the one that it was begun at;
-* of chance (:func:`carrying_rps`): the mean load with the room that random arrivals need.
+load, the middle quantile, which has to be carried; the quantiles from there to the upper one are
+the loads that it may have, and what would be late of them weighs (:mod:`.horizon`). Nobody is late
+who waits no longer than *patience*, half the latency SLA.
 
 A silence that says nothing of the load, as when those who send are cut off for a while, is left out
 of what is forecast from (:func:`without_cut`): what comes after it is mostly what came before it.
@@ -24,47 +20,33 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
-from ipa_energy.adaptation.forecast import STEP_S, Forecast
+from ipa_energy.adaptation.forecast import LEVELS, STEP_S, Forecast
 from ipa_energy.adaptation.loop import NOT_OBSERVED, Adapter, Observed
 from ipa_energy.adaptation.predictor import Predictor
-from ipa_energy.arrays import Counts
+from ipa_energy.arrays import Counts, Floats
 from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer.problem import Program, combine_accuracy
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.optimizer.settings import Settings
-from ipa_energy.planning.horizon import Prices, Start, best_course
+from ipa_energy.planning.horizon import LATE, Prices, Start, best_course
+from ipa_energy.planning.lateness import Loads, carrying_rps
 from ipa_energy.planning.planner import Planner
 from ipa_energy.registries import CONTROLLERS, named
 from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment, StageState, Switching
 
 UPPER = 0.98
-"""Level of the quantiles, of the mean load and of the busiest second, that replicas carry."""
+"""Level of the highest quantile of the mean load that is looked at."""
 
 MIDDLE = 0.5
-"""Level of the quantile of the mean load that joules are counted at."""
-
-LATE = 0.02
-"""Most of the arrivals that would wait longer than they have patience if they were random.
-
-Counts of seconds in IPA's trace vary less than random ones, so that fewer do.
-"""
-
-EARLY_AT = 0.9
-"""Share of the load that a plan was made for; more is not waited out, since starts take time."""
+"""Level of the lowest: joules are counted at it, and it is carried in any case."""
 
 EARLY_AFTER_S = 2
 """Earliest of such decisions after the last one; what is beyond all replicas is met at once."""
-
-RISE_S, BEFORE_S = 5, 60
-"""Seconds whose mean load says whether it rises, beside the busiest ten of those before them."""
-
-RISES = (1.1, 1.3)
-"""Times that load, from which on it may rise and from which on it does; chance seldom does as much:
-six of IPA's counts a second, say, stray by one."""
 
 Signals = Callable[[float, float], Mapping[str, float]]
 
@@ -121,6 +103,8 @@ class HorizonAdapter(Adapter):
         self.monitoring_s = int(config.monitoring_duration * 60)
         if config.forecast_levels is not None:
             _, self.middle, self.upper = config.forecast_levels
+        between = [level for level in LEVELS if self.middle < level < self.upper]
+        self.levels_met = (self.middle, *between, self.upper)
         self.margin = 1 + config.predictor_margin / 100
         self.steps = max(1, round(config.horizon_s / config.adaptation_interval))
         self.prices = prices_of(config, planner.program, planner.planned.latency_sla_s)
@@ -143,9 +127,8 @@ class HorizonAdapter(Adapter):
         seen = received_rps[-self.monitoring_s :]
         received_rps = without_cut(received_rps, 1 - self.upper)
         forecast = self.predictor.forecast(received_rps, now_s, horizon_s)
-        share = needed_share(received_rps, self.prices.patience_s)
-        share += (1 - share) * rising(received_rps)
-        moments = [self._moment(forecast, step, share, now_s, seen) for step in range(self.steps)]
+        loads = [self._loads(forecast, step) for step in range(self.steps)]
+        moments = [self._moment(each, step, now_s, seen) for step, each in enumerate(loads)]
         states = [
             _states_of(stage.stage, observed.states) or (_as_state(stage),) for stage in running
         ]
@@ -156,6 +139,7 @@ class HorizonAdapter(Adapter):
             moments,
             start,
             self.prices,
+            loads=loads,
             method=self.method,
             limit_s=None if self.limit_s is None else self.limit_s / 2,
         )
@@ -181,21 +165,22 @@ class HorizonAdapter(Adapter):
         """
         if not planned_rps or since_s < EARLY_AFTER_S:
             return super().most_rps(planned_rps, carried_rps, since_s)
-        return EARLY_AT * planned_rps
+        return planned_rps
 
-    def _moment(
-        self, forecast: Forecast, step: int, share: float, now_s: int, seen: Counts
-    ) -> Moment:
-        """Of one step: its mean load, and what its replicas have to carry."""
+    def _loads(self, forecast: Forecast, step: int) -> Loads:
+        """The mean loads that a step may have, from the middle on."""
         begin_s, end_s = step * self.interval_s, (step + 1) * self.interval_s
-        mean = forecast.mean(self.middle, begin_s, end_s)
-        busiest = forecast.peak(self.upper, begin_s, end_s)
-        steady = min(busiest, forecast.mean(self.upper, begin_s, end_s))
-        bursts = steady + share * (busiest - steady)
-        peak = self.margin * max(bursts, carrying_rps(mean, self.prices.patience_s))
-        peak_rps, mean_rps = (planned_load_rps(rps, self.interval_s) for rps in (peak, mean))
-        mean_rps = min(mean_rps, peak_rps)
-        signals = self.signals(now_s + begin_s, mean_rps)
+        means = [self.margin * forecast.mean(level, begin_s, end_s) for level in self.levels_met]
+        return Loads(
+            np.array([planned_load_rps(rps, self.interval_s) for rps in means]),
+            weights_of(self.levels_met),
+        )
+
+    def _moment(self, loads: Loads, step: int, now_s: int, seen: Counts) -> Moment:
+        """Of one step: its mean load, and what its replicas are meant for."""
+        mean_rps = float(loads.rps[0]) / self.margin
+        peak_rps = max(mean_rps, carrying_rps(float(loads.rps[-1]), self.prices.patience_s, LATE))
+        signals = self.signals(now_s + step * self.interval_s, mean_rps)
         return Moment(mean_rps, mean_rps, peak_rps, signals, self._low_end_rps(seen, mean_rps))
 
     def _usual_rps(self, received_rps: Counts, moments: Sequence[Moment]) -> float | None:
@@ -239,6 +224,13 @@ def prices_of(config: PipelineConfig, program: Program, sla_s: float) -> Prices:
     )
 
 
+def weights_of(levels: Sequence[float]) -> Floats:
+    """How likely what is nearest to each of some quantiles is; the outermost stand for the rest."""
+    edges = [(one + other) / 2 for one, other in pairwise(levels)]
+    found: Floats = np.diff([0.0, *edges, 1.0])
+    return found
+
+
 def without_cut(counts: Counts, level: float) -> Counts:
     """The load, with what came before the longest silence in its place, if that was no lull.
 
@@ -265,63 +257,6 @@ def without_cut(counts: Counts, level: float) -> Counts:
     found = counts.copy()
     found[begin : begin + length] = np.resize(counts[:begin][-length:], length)
     return found
-
-
-def needed_share(counts: Counts, patience_s: float) -> float:
-    """What has to be carried of what the busiest second of a step has beyond the step's mean.
-
-    A queue that begins empty makes nobody wait longer than ``patience_s`` as long as of every k
-    seconds in a row so much is served as comes in them in k and the patience. What comes in a whole
-    step is served in it: the next one has its own.
-
-    Args:
-        counts: requests of each second.
-        patience_s: longest wait that makes no request late.
-    """
-    steps = counts[len(counts) % STEP_S :].reshape(-1, STEP_S)
-    beyond = float((steps.max(axis=1) - steps.mean(axis=1)).sum()) if len(steps) else 0.0
-    if not beyond:
-        return 1.0
-    sums = np.cumsum(np.pad(steps, ((0, 0), (1, 0))), axis=1)
-    needed = [
-        (sums[:, length:] - sums[:, :-length]).max(axis=1)
-        / (length + (patience_s if length < STEP_S else 0.0))
-        for length in range(1, STEP_S + 1)
-    ]
-    return float((np.max(needed, axis=0) - steps.mean(axis=1)).sum()) / beyond
-
-
-def rising(counts: Counts) -> float:
-    """Whether a load rises beyond what it was, from 0, as chance may have it, to 1 (:data:`RISES`).
-
-    Args:
-        counts: requests of each second.
-    """
-    before = counts[-RISE_S - BEFORE_S : -RISE_S]
-    steps = before[len(before) % STEP_S :].reshape(-1, STEP_S)
-    now_rps = float(counts[-RISE_S:].mean())
-    if not len(steps) or not now_rps:
-        return 0.0
-    least, most = (times * float(steps.mean(axis=1).max()) for times in RISES)
-    return min(1.0, max(0.0, (now_rps - least) / (most - least))) if most else 1.0
-
-
-def carrying_rps(mean_rps: float, patience_s: float) -> float:
-    """What a stage has to sustain for random arrivals to wait no longer, but for :data:`LATE`.
-
-    A wait is longer than t with a probability of exp(−θ·t) at most, for the θ at which a service
-    time less the time between two arrivals has E exp(θ·(S − A)) = 1 (Kingman 1970, "Inequalities in
-    the theory of queues"). With a Poisson process and steady services that is
-    exp(θ/c) = 1 + θ/λ for a capacity of c.
-
-    Args:
-        mean_rps: λ.
-        patience_s: t.
-    """
-    if mean_rps <= 0:
-        return 0.0
-    theta = math.log(1 / LATE) / patience_s
-    return theta / math.log1p(theta / mean_rps)
 
 
 def _as_state(stage: DeployedStage) -> StageState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide
-from ipa_energy.planning.horizon import Prices, Start, best_course, late_seconds
+from ipa_energy.planning.horizon import LATE, Prices, Start, best_course
+from ipa_energy.planning.lateness import Loads, carrying_rps, late_seconds, late_share
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.deployment import StageState
 
@@ -84,6 +86,7 @@ def change(
     *,
     given: Settings,
     at: Moment,
+    may_be: Loads | None,
     share: float,
     waiting: float,
     left_s: float,
@@ -95,24 +98,42 @@ def change(
     ready_s = LOAD_S if starting else 0.0
     joules = LOAD_J * starting + (0.0 if same else n * old.idle_power_w * ready_s)
     meanwhile = min(n, m) * new.throughput_rps if same else n * old.throughput_rps
-    late_s = late_seconds(
-        at.peak_rps * share,
-        np.array([[meanwhile]]),
-        np.array([m * new.throughput_rps]),
-        np.array([[ready_s]]),
-        waiting=waiting * share,
-        patience_s=0.5,
-        most_s=left_s,
-    ).item()
+
+    def late(load_rps: float, first_rps: float, for_s: float, queue: float) -> float:
+        return late_seconds(
+            load_rps * share,
+            np.array([[first_rps]]),
+            np.array([m * new.throughput_rps]),
+            np.array([[for_s]]),
+            waiting=queue * share,
+            patience_s=0.5,
+            most_s=left_s,
+        ).item()
+
+    if may_be is None:
+        late_s = late(at.peak_rps, meanwhile, ready_s, waiting)
+    else:
+        late_s = sum(
+            weight * max(0.0, late(load, meanwhile, ready_s, waiting) - late(load, 1.0, 0.0, 0.0))
+            for load, weight in zip(may_be.rps, may_be.weights, strict=True)
+        )
     overlap = 0.0 if same else given.beta * n * ready_s / STEP_S
     return given.energy_weight * joules / (at.mean_rps * STEP_S) + overlap + 10.0 * late_s / STEP_S
 
 
 def best_by_hand(
-    built: Program, moments: list[Moment], running: list[list[StageState]], waiting: float
+    built: Program,
+    moments: list[Moment],
+    running: list[list[StageState]],
+    waiting: float,
+    loads: list[Loads],
 ) -> float:
     """The best worth of all courses, one after the other."""
     given = built.settings
+    peaks = [each.peak_rps for each in moments]
+    if loads:
+        rps = {*loads[0].rps, *np.max([each.rps for each in loads], axis=0)}
+        peaks = [max(moments[0].mean_rps, carrying_rps(float(one), 0.5, LATE)) for one in rps]
     sides = []
     for stage, states in zip(built.stages, running, strict=True):
         there = (states[0].option, states[0].ready)
@@ -127,7 +148,7 @@ def best_by_hand(
             )
             for index, o in enumerate(stage.options)
             for load in [
-                *(each.peak_rps for each in moments),
+                *peaks,
                 *([moments[0].peak_rps + waiting / s for s in (10, 5)] if waiting else []),
             ]
         }
@@ -137,37 +158,57 @@ def best_by_hand(
             if o.variant == there[0].variant
         }
         sides.append([(stage.options[index], n) for index, n in counts])
+    worths: dict[Any, float] = {}
+    costs: dict[Any, float] = {}
+
+    def worth_at(index: int, plan: tuple[Picked, ...]) -> float:
+        key = (index, *((o.variant, o.batch, n) for o, n in plan))
+        if key not in worths:
+            worths[key] = worth(built, plan, moments[index], loads[index] if loads else None)
+        return worths[key]
+
+    def cost(index: int, stage: Stage, old: Picked, new: Picked) -> float:
+        key = (index, stage.name, *((o.variant, o.batch, n) for o, n in (old, new)))
+        if key not in costs:
+            costs[key] = change(
+                old,
+                new,
+                given=given,
+                at=moments[index],
+                may_be=loads[index] if loads else None,
+                share=stage.requests_per_input,
+                waiting=0.0 if index else waiting,
+                left_s=STEP_S * (len(moments) - index),
+            )
+        return costs[key]
+
     best = -math.inf
     start = tuple((states[0].option, states[0].ready) for states in running)
     for course in itertools.product(list(itertools.product(*sides)), repeat=len(moments)):
         total, before = 0.0, start
-        for index, (plan, at) in enumerate(zip(course, moments, strict=True)):
-            total += worth(built, plan, at)
-            left_s = STEP_S * (len(moments) - index)
-            for stage, old, new in zip(built.stages, before, plan, strict=True):
-                queue = 0.0 if index else waiting
-                total -= change(
-                    old,
-                    new,
-                    given=given,
-                    at=at,
-                    share=stage.requests_per_input,
-                    waiting=queue,
-                    left_s=left_s,
-                )
+        for index, plan in enumerate(course):
+            total += worth_at(index, plan)
             if total == -math.inf:
                 break
+            for stage, old, new in zip(built.stages, before, plan, strict=True):
+                total -= cost(index, stage, old, new)
             before = plan
         best = max(best, total)
     return best
 
 
-def worth(built: Program, plan: tuple[Picked, ...], at: Moment) -> float:
+def worth(
+    built: Program, plan: tuple[Picked, ...], at: Moment, may_be: Loads | None = None
+) -> float:
     given, total, latency_s = built.settings, 0.0, 0.0
     for stage, (o, n) in zip(built.stages, plan, strict=True):
-        share = stage.requests_per_input
-        if n * o.throughput_rps * (1 + 1e-9) < share * at.peak_rps:
+        share, rate_rps = stage.requests_per_input, n * o.throughput_rps
+        if rate_rps * (1 + 1e-9) < share * (at.peak_rps if may_be is None else at.mean_rps):
             return -math.inf
+        if may_be is not None:
+            met = Loads(share * may_be.rps, may_be.weights)
+            late = late_share(met, np.array([rate_rps]), patience_s=0.5, step_s=STEP_S)
+            total -= 10.0 * late.item()
         latency_s += o.latency_s + (o.batch - 1) / (share * at.mean_rps)
         joules = share * o.dynamic_energy_j + n * o.idle_power_w / at.mean_rps
         total += given.alpha * o.accuracy - given.beta * n - given.gamma * o.batch
@@ -187,9 +228,69 @@ def test_course_is_the_best_of_all(seed: int) -> None:
         *((stage, int(random.integers(2)), int(random.integers(1, 4))) for stage in stages)
     )
     waiting = float(random.choice([0.0, 25.0]))
-    found = best_course(built, moments, Start(running, waiting), prices())
-    assert found is not None
-    assert found.value == pytest.approx(best_by_hand(built, moments, running, waiting), rel=1e-9)
+    spread = np.sort(random.uniform(1, 2, (len(moments), 2)), axis=1)
+    weights = np.array([0.7, 0.2, 0.1])
+    uncertain = [
+        Loads(at.mean_rps * np.array([1.0, *beyond]), weights)
+        for at, beyond in zip(moments, spread, strict=True)
+    ]
+    for met in ([], uncertain):
+        found = best_course(built, moments, Start(running, waiting), prices(), loads=met)
+        assert found is not None
+        best = best_by_hand(built, moments, running, waiting, met)
+        assert found.value == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("capacity_rps", [4.0, 5.2, 6.0, 8.0])
+def test_late_share_is_that_of_random_arrivals_in_a_queue_that_is_empty_at_first(
+    capacity_rps: float,
+) -> None:
+    """5 a second for 10 s, served steadily; a Brownian motion has no jumps, so only about."""
+    random = np.random.default_rng(2)
+    dt, runs_ = 0.05, 4000
+    arrive = random.poisson(5.0 * dt, (int(STEP_S / dt), runs_))
+    queue, late = np.zeros(runs_), 0.0
+    for came in arrive:
+        late += float((came * (queue > capacity_rps)).sum())
+        queue = np.maximum(0.0, queue + came - capacity_rps * dt)
+    loads = Loads(np.array([5.0]), np.array([1.0]))
+    found = late_share(loads, np.array([capacity_rps]), patience_s=1.0, step_s=STEP_S).item()
+    assert found == pytest.approx(late / arrive.sum(), rel=0.2, abs=0.01)
+
+
+def test_late_share_has_no_overflow_and_falls_with_the_capacity() -> None:
+    loads = Loads(np.array([1e-3, 1.0, 50.0, 5e4]), np.array([0.4, 0.3, 0.2, 0.1]))
+    found = late_share(loads, np.geomspace(1e-4, 1e6, 200), patience_s=1.0, step_s=60.0)
+    assert np.isfinite(found).all()
+    assert found[0] == pytest.approx(1.0, abs=0.1)
+    assert found[-1] == pytest.approx(0.0, abs=1e-9)
+    assert (np.diff(found) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("load_rps", [5.0, 28.0])
+def test_random_arrivals_seldom_wait_longer_than_they_have_patience(load_rps: float) -> None:
+    """One server of steady services, by Lindley's recursion."""
+    random = np.random.default_rng(3)
+    service_s = 1 / carrying_rps(load_rps, 1.0, LATE)
+    gaps_s = random.exponential(1 / load_rps, 200_000)
+    walk = np.cumsum(np.concatenate([[0.0], service_s - gaps_s]))
+    waits_s = walk - np.minimum.accumulate(walk)
+    assert 0.005 < (waits_s > 1.0).mean() < 1.6 * LATE
+
+
+def test_what_hardly_ever_comes_is_not_started_for_and_what_often_comes_is() -> None:
+    """What serves 4 a second well serves nearly nothing of 12 a second in time."""
+    built = program(ONE, beta=0.5, energy_weight=0.01)
+    moments, start = [moment(4.0)] * 2, Start(runs((ONE, 1, 3)))
+    capacities_rps = []
+    for weight in (1e-4, 0.02, 0.3):
+        loads = [Loads(np.array([4.0, 12.0]), np.array([1 - weight, weight]))] * 2
+        found = best_course(built, moments, start, prices(lateness=40.0), loads=loads)
+        assert found is not None
+        stage = found.plans[0].stages[0]
+        capacities_rps.append(stage.replicas * stage.option.throughput_rps)
+    assert capacities_rps[0] < 12.0 <= capacities_rps[2]
+    assert capacities_rps == sorted(capacities_rps)
 
 
 def test_late_seconds_are_those_of_a_queue_step_by_step() -> None:

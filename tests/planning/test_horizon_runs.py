@@ -14,12 +14,7 @@ from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth
 from ipa_energy.planning import horizon_adapter
-from ipa_energy.planning.horizon_adapter import (
-    carrying_rps,
-    needed_share,
-    rising,
-    without_cut,
-)
+from ipa_energy.planning.horizon_adapter import weights_of, without_cut
 from ipa_energy.runlog import Run, RunLog
 
 VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
@@ -152,60 +147,9 @@ def test_no_early_run_exceeds_its_bound(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("second", "share"),
-    [
-        ([6] * 10, 1.0),  # nothing is beyond the mean
-        ([10] + [0] * 9, 4 / 9),  # one second is served in two: 5, of 10, at a mean of 1
-        ([10] * 4 + [0] * 6, 4 / 6),  # four in five: 8, of 10, at a mean of 4
-        ([16] + [6] * 9, 1 / 9),  # 8, of 16, at a mean of 7
-        ([0] * 10, 1.0),
-    ],
-)
-def test_what_the_patience_bridges_is_not_carried(second: list[int], share: float) -> None:
-    assert needed_share(np.array(second * 3), 1.0) == pytest.approx(share)
-
-
-def test_a_load_rises_beyond_its_busiest_stretch_or_not_at_all() -> None:
-    """6 a second for a minute, or 3 and then 6; then five seconds of their own."""
-    steady, doubled = [6] * 60, [3] * 30 + [6] * 30
-    for before in (steady, doubled, [*[30] * 90, *steady]):
-        found = [rising(np.array([*before, *[now] * 5])) for now in (5, 6, 7, 8)]
-        assert found == pytest.approx([0.0, 0.0, (7 - 6.6) / 1.2, 1.0])
-    assert rising(np.array([*[30] * 20, *steady[:40], *[8] * 5])) == 0.0  # it was there before
-    assert rising(np.array([0] * 20 + [1] * 5)) == 1.0  # out of a silence
-    assert rising(np.array([0] * 25)) == rising(np.array([5] * 12)) == 0.0
-
-
-def test_what_a_queue_could_bridge_is_carried_while_the_load_rises(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From 5 requests a second to 20 within half a minute."""
-    counts = [5] * 120 + [5 + second // 2 for second in range(30)] + [20] * 30
-    rows = [f"{second},{count}\n" for second, count in enumerate(counts)]
-    settings = alternating(tmp_path) | {"predictor_type": "lstm", "early_decisions": False}
-    Path(settings["workload_config"]["path"]).write_text("second,requests\n" + "".join(rows))
-
-    def planned_rps() -> dict[float, float]:
-        found = run_experiment(load_experiment(VIDEO, settings))
-        return {step.start_s: step.planned_load_rps for step in found.steps}
-
-    met = planned_rps()
-    monkeypatch.setattr(horizon_adapter, "rising", lambda _: 0.0)
-    bridged = planned_rps()
-    assert met[120] == bridged[120]
-    assert all(met[second] > 1.02 * bridged[second] for second in (140, 150))
-
-
-@pytest.mark.parametrize("load_rps", [1.0, 5.0, 28.0])
-def test_random_arrivals_seldom_wait_longer_than_they_have_patience(load_rps: float) -> None:
-    """One server of steady services, by Lindley's recursion."""
-    random = np.random.default_rng(3)
-    service_s = 1 / carrying_rps(load_rps, 1.0)
-    gaps_s = random.exponential(1 / load_rps, 200_000)
-    walk = np.cumsum(np.concatenate([[0.0], service_s - gaps_s]))
-    waits_s = walk - np.minimum.accumulate(walk)
-    assert 0.005 < (waits_s > 1.0).mean() < 0.02
+def test_quantiles_stand_for_what_is_nearest_to_them() -> None:
+    assert weights_of([0.5]).tolist() == [1.0]
+    assert weights_of([0.5, 0.9, 0.98]) == pytest.approx([0.7, 0.24, 0.06])
 
 
 def test_a_cut_is_filled_with_what_came_before_it_and_a_lull_is_not() -> None:

@@ -1,0 +1,111 @@
+"""How many requests will be late: of a load that is uncertain, and until a queue is gone.
+
+What a stage serves steadily, at c, of arrivals that vary as random ones of mean λ do has a queue
+that is a reflected Brownian motion, of drift λ − c and variance λ a second. Empty at first, it is
+above x after a time t with a probability of (Harrison 1985, "Brownian motion and stochastic flow
+systems", section 3.6)::
+
+    Φ((μ·t − x)/(σ·√t)) + exp(2·μ·x/σ²)·Φ((−μ·t − x)/(σ·√t))         μ = λ − c, σ² = λ
+
+A request is late that finds more in the queue than is served while it has patience:
+x = c·patience. In the long run, if c > λ, that is exp(−2·(c − λ)·c·patience/λ) of all. IPA's counts
+of seconds vary less than random ones, which leaves room for what is not counted: services that
+vary, batches that fill.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa_energy.arrays import Floats
+
+TIMES = np.array([0.125, 0.375, 0.625, 0.875])
+"""Shares of a step at which its queue is looked at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loads:
+    """The mean loads that a step may have.
+
+    Attributes:
+        rps: (Q,) requests per second, above 0, rising.
+        weights: (Q,) how likely each is; they add up to 1.
+    """
+
+    rps: Floats
+    weights: Floats
+
+
+def late_share(loads: Loads, capacity_rps: Floats, *, patience_s: float, step_s: float) -> Floats:
+    """Share of a step's requests that wait longer than they have patience, (A,).
+
+    Args:
+        loads: of the stage.
+        capacity_rps: (A,) what it serves, above 0.
+        patience_s: wait that makes no request late.
+        step_s: length of the step, whose queue is empty at first.
+    """
+    from scipy.special import erfcx, ndtr
+
+    load_rps, times_s = loads.rps[:, None, None], step_s * TIMES[:, None]
+    grows_rps, limit = load_rps - capacity_rps, capacity_rps * patience_s
+    spread = np.sqrt(load_rps * times_s)
+    # exp(a)·Φ(−z·√2) without overflow where a is large: erfcx(z) = exp(z²)·erfc(z)
+    z = (limit + grows_rps * times_s) / spread / math.sqrt(2)
+    steady = 2 * grows_rps * limit / load_rps
+    near = erfcx(np.maximum(z, 0.0)) * np.exp(np.minimum(steady - z * z, 0.0)) / 2
+    far = np.exp(np.minimum(steady, 0.0)) * ndtr(-z * math.sqrt(2))
+    share = ndtr((grows_rps * times_s - limit) / spread) + np.where(z > 0, near, far)
+    found: Floats = loads.weights @ np.minimum(share, 1.0).mean(axis=1)
+    return found
+
+
+def carrying_rps(mean_rps: float, patience_s: float, late: float) -> float:
+    """What a stage has to sustain for no more than a share of random arrivals to be late."""
+    room = 2 * mean_rps * math.log(1 / late) / patience_s
+    return (mean_rps + math.sqrt(mean_rps**2 + room)) / 2
+
+
+def late_seconds(
+    load_rps: Floats | float,
+    meanwhile_rps: Floats,
+    capacity_rps: Floats,
+    ready_s: Floats,
+    *,
+    waiting: float,
+    patience_s: float,
+    most_s: float,
+) -> Floats:
+    """For how long arriving requests wait longer than they have patience.
+
+    A queue of ``waiting`` requests, with ``load_rps`` arriving, is served by ``meanwhile_rps`` for
+    ``ready_s`` and by ``capacity_rps`` from then on; it is looked at as a fluid.
+
+    Args:
+        load_rps: what arrives; an array of loads gives one of results, each (B, A).
+        meanwhile_rps: (B, A).
+        capacity_rps: (A,).
+        ready_s: (B, A).
+        waiting: requests in the queue at first.
+        patience_s: wait that makes no request late.
+        most_s: how far to look ahead.
+    """
+    grows_rps = load_rps - meanwhile_rps
+    queue = np.maximum(0.0, waiting + grows_rps * ready_s)
+    first_s = _above(waiting, grows_rps, meanwhile_rps * patience_s, ready_s)
+    left_s = np.maximum(0.0, most_s - ready_s)
+    then_s = _above(queue, load_rps - capacity_rps, capacity_rps * patience_s, left_s)
+    return np.minimum(most_s, first_s + then_s)
+
+
+def _above(queue: Floats | float, grows_rps: Floats, limit: Floats, seconds: Floats) -> Floats:
+    """For how much of some seconds a queue that grows or shrinks steadily is above a limit."""
+    room = limit - queue
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crosses = (room * grows_rps > 0) | ((room == 0) & (grows_rps > 0))
+        crossing_s = np.where(crosses, room / grows_rps, np.inf)
+    before_s = np.minimum(crossing_s, seconds)
+    return np.where(room < 0, before_s, seconds - before_s)
