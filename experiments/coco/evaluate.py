@@ -24,7 +24,7 @@ from coco_data import Detection, Truth, read_detections, read_truth
 from coco_detector import Settings, detect, find_images
 from coco_scores import Scores, score
 
-from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.options import print_json, text_table
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 from ipa_energy.pipeline_models import find_variant, load_pipeline
 

@@ -36,7 +36,7 @@ from ipa_energy.adaptation.predictor import (
 )
 from ipa_energy.adaptation.seasonal import MEMORY_S
 from ipa_energy.arrays import Counts
-from ipa_energy.config.workload import TwitterWindow
+from ipa_energy.config.sections import TwitterWindow
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.workloads import SHAPES, named_workload, twitter_workload
 

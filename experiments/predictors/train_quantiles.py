@@ -28,7 +28,7 @@ from fitting import drawn_loads, trained
 from ipa_energy.adaptation import lstm
 from ipa_energy.adaptation.forecast import LEVELS, STEP_S
 from ipa_energy.arrays import Counts, Floats, Ints
-from ipa_energy.config.workload import TwitterWindow
+from ipa_energy.config.sections import TwitterWindow
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.workloads import SHAPES, twitter_workload
 

@@ -63,7 +63,7 @@ class IntensitySeries:
     is_synthetic: bool = False
 
     @classmethod
-    def constant(cls, g_per_kwh: float, source: str = "a number in the YAML") -> IntensitySeries:
+    def constant(cls, g_per_kwh: float) -> IntensitySeries:
         """One value at all times.
 
         Raises:
@@ -79,7 +79,7 @@ class IntensitySeries:
             time_s=np.array([-math.inf]),
             g_per_kwh=np.array([float(g_per_kwh)]),
             end_s=math.inf,
-            source=source,
+            source="a number in the YAML",
         )
 
     def __len__(self) -> int:

@@ -39,8 +39,7 @@ from ipa_energy.cli import (
     schema,
     tradeoff,
 )
-from ipa_energy.cli.options import Arguments, Verbs
-from ipa_energy.cli.output import LastingStream, print_json
+from ipa_energy.cli.options import Arguments, LastingStream, Verbs, print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_DONE, IpaEnergyError
 
 EXIT_INTERRUPTED = 130

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipa_energy.cli.meters import add_powercap_option
-from ipa_energy.cli.options import Verbs, check, named_path
-from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.options import Verbs, check, named_path, print_json, text_table
 from ipa_energy.errors import EXIT_DONE
 from ipa_energy.files import check_output
 

@@ -9,8 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.options import Verbs, named_path
-from ipa_energy.cli.output import print_json, say_where, terminal_width, write_beside
+from ipa_energy.cli.options import (
+    Verbs,
+    named_path,
+    print_json,
+    say_where,
+    terminal_width,
+    write_beside,
+)
 from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa_energy.cli.options import Arguments, Verbs, check, named_path, option_of
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.options import Arguments, Verbs, check, named_path, option_of, print_json
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import argparse
 import re
 from dataclasses import asdict
 
-from ipa_energy.cli.options import Arguments, Verbs, named_path, named_server
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.options import Arguments, Verbs, named_path, named_server, print_json
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, require
 
 MARKS = {"ok": "ok     ", "missing": "MISSING", "optional": "without", "unknown": "unknown"}

@@ -14,8 +14,6 @@ from ipa_energy.cli.options import (
     inputs_of,
     ipa_home,
     named_path,
-)
-from ipa_energy.cli.output import (
     print_json,
     say_where,
     terminal_width,

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.options import Arguments, Verbs, named_path, option_of
-from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.options import Arguments, Verbs, named_path, option_of, print_json, text_table
 from ipa_energy.errors import EXIT_DONE, ConfigError
 from ipa_energy.files import check_output
 

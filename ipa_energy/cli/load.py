@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.cli.options import Verbs, named_path
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.options import Verbs, named_path, print_json
 from ipa_energy.cli.run import NOT_NAMED_ALONE
 from ipa_energy.errors import EXIT_DONE, ConfigError, require
 from ipa_energy.registries import WORKLOADS

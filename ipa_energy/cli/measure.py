@@ -21,8 +21,7 @@ from ipa_energy.cli.meters import (
     places_of,
     require_used,
 )
-from ipa_energy.cli.options import Verbs, named_path
-from ipa_energy.cli.output import print_json
+from ipa_energy.cli.options import Verbs, named_path, print_json
 from ipa_energy.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE
 from ipa_energy.files import check_output, whole_file
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.options import Arguments, Verbs, named_path, option_of
-from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.options import Arguments, Verbs, named_path, option_of, print_json, text_table
 from ipa_energy.errors import EXIT_DONE, ConfigError, in_words
 from ipa_energy.records import joined_meters, meters_in
 from ipa_energy.registries import METERS

@@ -19,8 +19,10 @@ from ipa_energy.cli.options import (
     add_planning_options,
     check,
     chosen_overrides,
+    filtered,
+    print_json,
+    text_table,
 )
-from ipa_energy.cli.output import filtered, print_json, text_table
 from ipa_energy.errors import EXIT_DONE, EXIT_INFEASIBLE, ConfigError
 from ipa_energy.records import EVERY_CLASS, NOTATION
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.as_json import as_json
-from ipa_energy.cli.options import Verbs, named_path
-from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.options import Verbs, named_path, print_json, text_table
 from ipa_energy.errors import EXIT_DONE, ConfigError, IpaEnergyError
 
 if TYPE_CHECKING:

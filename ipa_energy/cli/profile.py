@@ -15,8 +15,8 @@ from ipa_energy.cli.options import (
     add_weights,
     chosen_weights,
     named_path,
+    print_json,
 )
-from ipa_energy.cli.output import print_json
 from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError
 from ipa_energy.registries import METERS
 

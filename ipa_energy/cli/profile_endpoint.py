@@ -16,8 +16,7 @@ from ipa_energy.cli.meters import (
     places_of,
     require_used,
 )
-from ipa_energy.cli.options import Verbs, check, named_path, option_of
-from ipa_energy.cli.output import print_json, text_table
+from ipa_energy.cli.options import Verbs, check, named_path, option_of, print_json, text_table
 from ipa_energy.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from ipa_energy.cli.options import (
     add_planning_options,
     add_weights,
     chosen_overrides,
+    filtered,
     ipa_home,
     named_path,
     named_server,
+    print_json,
 )
-from ipa_energy.cli.output import filtered, print_json
 from ipa_energy.errors import EXIT_DONE, ConfigError, require
 from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import BACKENDS, PREDICTORS, WORKLOADS

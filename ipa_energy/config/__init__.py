@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from ipa_energy.config.loading import dump_config, json_schema, load_config, schema_text
 from ipa_energy.config.schema import PipelineConfig
-from ipa_energy.config.sections import NodeConfig, StageConfig
-from ipa_energy.config.workload import (
+from ipa_energy.config.sections import (
     SHAPES,
     CsvWorkload,
+    NodeConfig,
     ShapeWorkload,
+    StageConfig,
     StaticWorkload,
     TwitterWindow,
 )

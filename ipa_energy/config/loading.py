@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from ipa_energy.config.fields import A_NAME, QUOTED
 from ipa_energy.config.schema import WHOLE, PipelineConfig, pipeline_model
+from ipa_energy.config.sections import MODELS, CsvWorkload
 from ipa_energy.config.source import (
     SERIES,
     KeyPath,
@@ -29,7 +30,6 @@ from ipa_energy.config.source import (
     read_yaml,
     shown,
 )
-from ipa_energy.config.workload import MODELS, CsvWorkload
 from ipa_energy.errors import ConfigError
 from ipa_energy.registries import PREDICTORS, SOLVERS, WORKLOADS, energy_metrics
 

@@ -46,11 +46,13 @@ from ipa_energy.config.sections import (
     ReconfigurationConfig,
     RequestClassConfig,
     StageConfig,
+    TwitterWindow,
+    WorkloadConfig,
     classes_of,
+    parse_workload,
     wrong_shares,
 )
 from ipa_energy.config.source import KeyPath
-from ipa_energy.config.workload import TwitterWindow, WorkloadConfig, parse_workload
 from ipa_energy.gpu_partitions import KINDS, GpuPool
 from ipa_energy.records import EnergyRisk, RequestClass
 from ipa_energy.registries import (

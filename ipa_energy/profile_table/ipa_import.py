@@ -48,8 +48,6 @@ from ipa_energy.profile_table.profile_row import ProfileRow, rounded
 logger = logging.getLogger(__name__)
 
 Statistic = Literal["max", "p99", "avg"]
-STATISTICS: tuple[Statistic, ...] = ("max", "p99", "avg")
-"""What ``reference_throughput`` may be."""
 
 KEEPS_UP = 0.95
 """A replica whose throughput is this share of its load was not at its limit."""

@@ -139,16 +139,6 @@ class Estimate:
     trials: int
     reason: str | None = None
 
-    @property
-    def low(self) -> float:
-        """Lower end of the interval; NaN without one."""
-        return self.value - self.ci95
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval; NaN without one."""
-        return self.value + self.ci95
-
     @classmethod
     def of(cls, values: Sequence[float], *, absent: str = "not logged") -> Estimate:
         """Mean and Student's t interval of independent trials.
