@@ -43,8 +43,8 @@ PROFILES = {
 HEAD = """\
 # What mixing saves, and what it takes
 
-`python experiments/benchmarks/mixing.py`: least joules under {floors} accuracy floors, one option a
-stage against a mix; CPU seconds of a decision (method `{method}`).
+`python experiments/benchmarks/mixing.py --method {method}`: least joules under {floors}
+accuracy floors, one option a stage against a mix; CPU seconds of a decision.
 
 | profile | programs | saved, mean | median | most | s, median | most |
 |---|---|---|---|---|---|---|
