@@ -115,6 +115,7 @@ def test_profile_measures_a_pipelines_models_into_a_table(
         ie.profile(small_pipeline, tmp_path / "third.csv", meter=FakeMeter())
 
 
+@pytest.mark.slow
 def test_study_says_what_energy_adds(small_pipeline: Path) -> None:
     found = ie.study(small_pipeline, 5, duration_s=20, configurations=3, trials=1)
     (case,) = found.cases

@@ -221,6 +221,7 @@ run_experiment(load_experiment(Path(sys.argv[1])), Path(sys.argv[2]), name="a")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("intervals", [1, 5, 12])
 def test_killed_run_keeps_its_intervals_and_resumes_to_the_same_end(
     small_pipeline: Path, tmp_path: Path, intervals: int

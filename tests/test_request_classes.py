@@ -199,6 +199,7 @@ def run_of(folder: Path, name: str, **overrides: object) -> Run:
     return run_experiment(load_experiment(pipeline(folder), overrides), folder / name)
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_classes_apart_in_log_comparison_and_page(tmp_path: Path) -> None:
     mixed = run_of(tmp_path, "mixed")
     alone = run_of(tmp_path, "alone", mix=False)

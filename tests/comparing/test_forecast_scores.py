@@ -107,6 +107,7 @@ def test_the_loss_is_least_at_the_quantiles_themselves() -> None:
     assert smape(np.array([0.0, 3.0]), np.array([0.0, 1.0])) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", ["forecast_levels: [0.1, 0.5, 0.9]\n", "controller: horizon\n"])
 def test_compare_says_how_good_the_forecasts_of_a_run_were(
     small_pipeline: Path, tmp_path: Path, keys: str, capsys: pytest.CaptureFixture[str]

@@ -221,6 +221,7 @@ def test_the_mean_is_blind_to_intervals() -> None:
             assert np.array_equal(one.penalty, other.penalty)
 
 
+@pytest.mark.slow
 @EVERY
 def test_solvers_agree_with_brute_force_over_upper_ends(method: str) -> None:
     solved = capped = 0
