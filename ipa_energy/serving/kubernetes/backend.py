@@ -48,6 +48,7 @@ from ipa_energy.serving.kubernetes.manifests import (
     as_yaml,
     desired,
     dns_name,
+    further_resources,
     server_name,
     service_name,
 )
@@ -73,12 +74,21 @@ LONGEST_ROUND, LEAST_ROUND_S = 0.25, 1.0
 
 MOST_DRAIN_S = 60.0
 PACKAGE = "ipa_energy.serving.kubernetes.model_pod"
+GPUS = ("nvidia.com/", "amd.com/")
+"""Resources of a pod whose model computes on a GPU."""
+
 WEIGHTS_AT = Path("/srv/weights")
 """Where images carry the files that ``weights`` of the YAML names."""
 
 
 def served(setting: Setting, *, is_stub: bool) -> Serving:
     """See :func:`ipa_energy.serving.kubernetes.kubernetes`."""
+    if isinstance(setting.live.prometheus, Path):
+        raise ConfigError(
+            "a Prometheus on this machine does not reach pods",
+            where="--prometheus",
+            allowed="the URL of one in the cluster",
+        )
     clock = RunClock(setting.resumed_at_s)
     api = connected(setting)
     require_reachable(api)
@@ -227,12 +237,7 @@ class KubernetesBackend(LocalBackend):
 
     def watch_by(self, prometheus: Path | str | None) -> None:
         """Say where the figures are."""
-        if isinstance(prometheus, Path):
-            raise ConfigError(
-                "a Prometheus on this machine does not reach pods",
-                where="--prometheus",
-                allowed="the URL of one in the cluster",
-            )
+        del prometheus  # asked for joules, not for figures
         name = service_name(self._rendering.pipeline, "router")
         logger.warning("figures for Prometheus: port %d of service %s", EXPORTER, name)
 
@@ -405,7 +410,7 @@ def rendered(
     config, backend = setting.config, "kubernetes-stub" if is_stub else "kubernetes"
     _check_fan_out(setting, backend)
     settings = config.kubernetes or KubernetesConfig()
-    make = _stub_of(setting) if is_stub else _model_of(setting)
+    make = _stub_of(setting) if is_stub else _model_of(setting, settings)
     served = None
     if not is_stub:
         served = served_pipeline(load_pipeline(reference_of(config)), where="--backend kubernetes")
@@ -478,21 +483,20 @@ def _stub_of(setting: Setting) -> Callable[[str, Option], Model]:
     return make
 
 
-def _model_of(setting: Setting) -> Callable[[str, Option], Model]:
+def _model_of(setting: Setting, settings: KubernetesConfig) -> Callable[[str, Option], Model]:
     config = setting.config
     name = config.pipeline_folder_name or config.pipeline_name
 
     def make(stage: str, option: Option) -> Model:
         weights = (config.weights or {}).get(option.variant)
-        held = option.allocation.resources
-        has_gpu = any(resource == "gpu" or resource.startswith("mig-") for resource, _ in held)
+        held = further_resources(option.allocation, settings)
         spec = ModelSpec(
             name,
             stage,
             option.variant,
             weights=None if weights is None else str(WEIGHTS_AT / weights.name),
             threads=max(1, round(option.cpu_cores)),
-            device=GPU_DEVICE if has_gpu else "cpu",
+            device=GPU_DEVICE if any(name.startswith(GPUS) for name in held) else "cpu",
         )
         return Model(f"{PACKAGE}.PodModel", asdict(spec))
 

@@ -34,7 +34,7 @@ from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.local.cpu_ledger import Sample
 from ipa_energy.serving.local.machine_meter import ESTIMATE
 from ipa_energy.serving.local.plane import COLUMNS, Collected, Job, Lease, Plane, Sending
-from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_at
+from ipa_energy.serving.local.prometheus_process import PrometheusProcess, look_at, path_of
 from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.sender import EVERYTHING_S, PAYLOADS, generator_job
 from ipa_energy.serving.local.served_models import ServedModels, stages_apart
@@ -65,6 +65,8 @@ class RunClock(WallClock):
 
 def served(setting: Setting, models: ServedModels) -> Serving:
     """See :func:`ipa_energy.serving.local.local`."""
+    if isinstance(setting.live.prometheus, Path):
+        path_of()  # told before anything starts
     clock = RunClock(setting.resumed_at_s)
     return serving_of(LocalBackend(setting, models, clock), setting, models, clock)
 

@@ -57,6 +57,21 @@ def rule_files() -> list[Path]:
     return sorted((shipped_folder("configs") / "monitoring").glob("*.rules.yml"))
 
 
+def path_of(program: str = PROGRAM) -> str:
+    """Where the program is.
+
+    Raises:
+        UnavailableError: there is no such program.
+    """
+    found = shutil.which(program)
+    if found is None:
+        raise UnavailableError(
+            f"--prometheus: there is no {program} on the path; fix: install it (Debian: apt-get"
+            " install prometheus), or leave it out and let your own scrape --exporter PORT"
+        )
+    return found
+
+
 class PrometheusProcess:
     """A Prometheus of a run.
 
@@ -77,12 +92,7 @@ class PrometheusProcess:
     def __init__(
         self, folder: Path, *, exporter: str, pipeline: str, program: str = PROGRAM
     ) -> None:
-        found = shutil.which(program)
-        if found is None:
-            raise UnavailableError(
-                f"--prometheus: there is no {program} on the path; fix: install it (Debian: apt-get"
-                " install prometheus), or leave it out and let your own scrape --exporter PORT"
-            )
+        found = path_of(program)
         folder.mkdir(parents=True, exist_ok=True)
         copies = [Path(shutil.copy(rules, folder)) for rules in rule_files()]
         config = folder / "prometheus.yml"

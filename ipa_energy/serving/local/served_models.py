@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ipa_energy.config import PipelineConfig
 from ipa_energy.errors import ConfigError, UnavailableError, in_words, require
+from ipa_energy.gpu_partitions import SLICE
 from ipa_energy.pipeline_models import (
     GPU_DEVICE,
     OPENMP,
@@ -83,6 +84,7 @@ def real_models(setting: Setting) -> ServedModels:
     require("mlserver", what="--backend local", extra="serve", instead="--backend local-stub")
     yields = yields_of(setting, "local")
     _check_whole_cores(setting)
+    _check_whole_gpus(setting)
     config = setting.config
     reference = reference_of(config)
     pipeline = load_pipeline(reference)
@@ -192,6 +194,20 @@ def _check_whole_cores(setting: Setting) -> None:
                     where="--backend local",
                     allowed="whole numbers of cores",
                     fix="profile whole cores, or --backend local-stub",
+                )
+
+
+def _check_whole_gpus(setting: Setting) -> None:
+    """Nobody leads a replica to its slice here; a cluster's device plugin does."""
+    for stage in setting.stages:
+        for option in stage.options:
+            if any(name.startswith(SLICE) for name, _ in option.allocation.resources):
+                raise ConfigError(
+                    f"stage {stage.name} has {option.label} in its profile, and no replica is put"
+                    " on a slice of a GPU here",
+                    where="--backend local",
+                    allowed="CPUs and whole GPUs",
+                    fix="--backend kubernetes, or local-stub",
                 )
 
 

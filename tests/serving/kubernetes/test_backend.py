@@ -18,9 +18,10 @@ from standin_cluster.faults import Fault
 from standin_cluster.world import World
 
 from ipa_energy.cli import main
+from ipa_energy.config.sections import KubernetesConfig
 from ipa_energy.errors import ConfigError, GiveUpError, TryAgainError
 from ipa_energy.experiment import load_experiment, setting_of
-from ipa_energy.records import EVERY_CLASS, Part
+from ipa_energy.records import EVERY_CLASS, Allocation, Part
 from ipa_energy.serving.base import LiveOptions
 from ipa_energy.serving.kubernetes import backend as tested
 from ipa_energy.serving.kubernetes.cluster_api import RefusedError
@@ -236,6 +237,33 @@ def test_a_refusal_is_told_in_the_clusters_words(tmp_path, cluster):
     rendering, _ = tested.rendered(setting, "nowhere", is_stub=True)
     with pytest.raises(GiveUpError, match='namespaces "nowhere" not found'):
         Reconciler(api, rendering).step(setting.start)
+
+
+def test_a_prometheus_of_this_machine_is_refused_before_the_cluster_is_asked(tmp_path, monkeypatch):
+    experiment = load_experiment(write_pipeline(tmp_path / "small", [4]))
+    setting = setting_of(experiment, None, 0.0, LiveOptions(prometheus=tmp_path / "prometheus"))
+    monkeypatch.setattr(tested, "connected", lambda _: pytest.fail("the cluster was asked"))
+    with pytest.raises(ConfigError, match=r"--prometheus.*allowed: the URL of one in the cluster"):
+        tested.served(setting, is_stub=True)
+
+
+@pytest.mark.parametrize(
+    ("resources", "device"),
+    [
+        ({}, "cpu"),
+        ({"gpu": 1}, "cuda"),
+        ({"mig-1g.10gb": 1}, "cuda"),
+        ({"a100": 1}, "cuda"),
+        ({"board": 1}, "cpu"),
+    ],
+)
+def test_a_model_computes_on_the_gpu_that_its_pod_holds(tmp_path, resources, device):
+    experiment = load_experiment(write_pipeline(tmp_path / "small", [4]))
+    setting = setting_of(experiment, None, 0.0, LiveOptions())
+    named = KubernetesConfig(resources={"a100": "nvidia.com/gpu", "board": "vendor.com/board"})
+    option = replace(setting.stages[0].options[0], allocation=Allocation.of(1, resources=resources))
+    model = tested._model_of(setting, named)(setting.stages[0].name, option)
+    assert model.extra["device"] == device
 
 
 @pytest.mark.parametrize("url", ["host:9090", "//host", "ftp://host", "http://", "http://h/?q=1"])

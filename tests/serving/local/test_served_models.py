@@ -17,6 +17,8 @@ from test_local_backend import write_pipeline
 
 from ipa_energy.cli import main
 from ipa_energy.runlog import read_run
+from ipa_energy.serving.local import prometheus_process
+from ipa_energy.serving.local.plane import Plane
 
 require_installed("mlserver")
 pytestmark = [pytest.mark.slow, pytest.mark.measures]
@@ -125,6 +127,29 @@ def test_shares_of_a_core_are_refused_where_replicas_are_pinned(run: Run, tmp_pa
     assert status == 2
     assert "stage first has other 1.5c b1 in its profile" in said
     assert "allowed: whole numbers of cores; fix: profile whole cores" in said
+
+
+def test_slices_of_a_gpu_are_refused_on_one_machine(run: Run, tmp_path: Path) -> None:
+    path = served_pipeline(tmp_path, [1])
+    profile = tmp_path / "profile.csv"
+    head, *rows = profile.read_text().splitlines()
+    rows = [row + (",mig-1g.10gb,1" if ",other," in row else ",,") for row in rows]
+    profile.write_text("\n".join([f"{head},resource,resource_units", *rows]) + "\n")
+    status, said = run(path)
+    assert status == 2
+    assert "no replica is put on a slice of a GPU here" in said
+    assert "allowed: CPUs and whole GPUs; fix: --backend kubernetes" in said
+
+
+def test_a_prometheus_that_is_not_there_is_told_before_anything_starts(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = served_pipeline(tmp_path, [1])
+    monkeypatch.setattr(prometheus_process.shutil, "which", lambda _: None)
+    monkeypatch.setattr(Plane, "__init__", lambda *_, **__: pytest.fail("a plane was started"))
+    status, said = run(path, "--prometheus")
+    assert status == 4
+    assert "there is no prometheus on the path; fix: install it" in said
 
 
 def test_weights_that_do_not_load_are_told_before_anything_starts(run: Run, tmp_path: Path) -> None:
