@@ -143,7 +143,7 @@ def _mixing_lines(result: Result, planner: Planner) -> list[str]:
         return []
     problem = planner.program.at(result.best.moment)
     lines = [what_mixing_does(problem, result.best)]
-    if result.method == "highs" and result.decision_s > SLOW_MIX_S:
+    if result.method == "highs" and result.decision_s > SLOW_MIX_S and len(planner.stages) > 1:
         lines.append(
             "highs alone takes seconds for mixes of several stages; optimization_method: auto takes"
             " a fraction of it where gurobipy is installed"

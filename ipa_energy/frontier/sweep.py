@@ -278,7 +278,12 @@ class SavingStudy:
         count = len(self.seeds)
         settings = len(without_energy(self.experiment.planner))
         settings += sum(len(group) for group in self.rivals.values())
-        return count - 1 + count * settings
+        return count - self._is_simulated + count * settings
+
+    @property
+    def _is_simulated(self) -> bool:
+        """Whether the run's own joules are those that simulations of others have, too."""
+        return self.figures.backend == "simulate"
 
     @property
     def requests(self) -> int:
@@ -305,6 +310,9 @@ class SavingStudy:
     ) -> Saving:
         """Hold the run against the sweep without energy, and so simulations of it with other seeds.
 
+        Of a run that was served live all are simulations of it: joules of its meter and joules of
+        the profile differ by what the two meters do.
+
         Args:
             cache: folder of the sweeps' cache; None: the user's.
             workers: processes; default one a core.
@@ -319,7 +327,14 @@ class SavingStudy:
             )
 
         first, *others = self.seeds
-        mine = [_outcome(self.figures, own, first), *swept([own], others)]
+        if self._is_simulated:
+            mine = [_outcome(self.figures, own, first), *swept([own], others)]
+        else:
+            told = (
+                "%s was served live: what energy saves is told by simulations of it and of others"
+            )
+            logger.warning(told, self.figures.name)
+            mine = swept([own], self.seeds)
         without = swept(without_energy(planner), self.seeds)
         least = least_accuracy(self.experiment)
         saving = saving_of(mine, without, least_accuracy=least)

@@ -61,6 +61,28 @@ def test_energy_that_adds_thirty_percent_is_said_to(
     assert "30.0 % fewer joules" in saving.sentence()
 
 
+def test_a_live_run_is_told_by_simulations_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own joules are another meter's: a tenth of the profile's saves nothing by itself."""
+    experiment = pipeline(tmp_path, THIRTY_PERCENT, initial="small")
+    path = experiment.planner.profile_path.parent / "made-up.yaml"
+    experiment = load_experiment(path, {"alpha": 1, "energy_weight": 0.5, "capacity": {"core": 40}})
+    simulated = metrics(run_experiment(experiment))
+    live = replace(
+        simulated, backend="local-stub", joules_per_request=simulated.joules_per_request / 10
+    )
+    found = []
+    for figures in (simulated, live):
+        study = saving_study(experiment, figures, seeds=1)
+        assert study is not None
+        found.append(study.conduct(cache=tmp_path / "cache", workers=1))
+        assert study.runs - len(without_energy(experiment.planner)) == (figures is live)
+    assert found[1] == found[0]
+    assert found[0].mean == pytest.approx(0.3)
+    assert "served live" in caplog.text
+
+
 def test_a_frontier_shows_the_thirty_percent(tmp_path: Path) -> None:
     found = frontier(pipeline(tmp_path, THIRTY_PERCENT), tmp_path / "cache")
     assert found.accuracies()[0] == 0.5
