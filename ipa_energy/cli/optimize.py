@@ -137,7 +137,7 @@ SLOW_MIX_S = 0.3
 
 def _mixing_lines(result: Result, planner: Planner) -> list[str]:
     """What ``mix: true`` is worth at this load."""
-    from ipa_energy.optimizer.mixing import what_mixing_does
+    from ipa_energy.optimizer.mix_solving import what_mixing_does
 
     if not (planner.config.mix and result.plans):
         return []

@@ -259,22 +259,12 @@ def linear_program(problem: Problem) -> tuple[LinearProgram, Table] | None:
     integers = matrix.width
     if fitting.factor is not None:
         cost.append(matrix.add_product(fitting.factor, stage) * fitting.scale)
-    objective = np.concatenate(cost)
-    largest = float(np.abs(objective).max())
-    scale = SCALE / largest if largest > 0 else 1.0
-    program = LinearProgram(
-        cost=objective * scale,
-        rows=np.concatenate(matrix.rows),
-        columns=np.concatenate(matrix.columns),
-        values=np.concatenate(matrix.values),
-        row_low=np.array(matrix.low),
-        row_high=np.array(matrix.high),
+    program = matrix.program(
+        np.concatenate(cost),
+        np.concatenate([*matrix.upper, np.ones(sum(map(len, cost)) - integers)]),
         binaries=sum(sizes),
         integers=integers,
-        upper=np.concatenate([*matrix.upper, np.ones(len(objective) - integers)]),
-        stage=stage,
-        candidate=np.concatenate(fitting.index),
-        scale=scale,
+        choices=(stage, np.concatenate(fitting.index)),
         constant=sum(float(gain.max()) for gain in fitting.gain),
     )
     return program, table
@@ -298,34 +288,78 @@ def _room(resource: Resource) -> float:
     return resource.loose_limit - least + 1e-14 * (abs(resource.limit) + abs(least))
 
 
-class _Matrix:
+class Rows:
     """Rows under construction."""
 
+    def __init__(self) -> None:
+        self._rows: list[Ints] = []
+        self._columns: list[Ints] = []
+        self._values: list[Floats] = []
+        self._low: list[float] = []
+        self._high: list[float] = []
+
+    def add(self, columns: npt.ArrayLike, values: npt.ArrayLike, low: float, high: float) -> None:
+        """A row: between two limits, the sum of these values times these columns."""
+        columns = np.asarray(columns, dtype=np.intp)
+        self._rows.append(np.full(len(columns), len(self._low)))
+        self._columns.append(columns)
+        self._values.append(np.asarray(values, dtype=np.float64))
+        self._low.append(low)
+        self._high.append(high)
+
+    def program(
+        self,
+        objective: Floats,
+        upper: Floats,
+        *,
+        binaries: int,
+        integers: int,
+        choices: tuple[Ints, Ints] | None = None,
+        constant: float = 0.0,
+    ) -> LinearProgram:
+        """All of them, with an objective; ``choices`` are stage and candidate of each binary."""
+        largest = float(np.abs(objective).max())
+        scale = SCALE / largest if largest > 0 else 1.0
+        none = np.zeros(0, dtype=np.intp)
+        stage, candidate = choices or (none, none)
+        return LinearProgram(
+            cost=objective * scale,
+            rows=np.concatenate(self._rows),
+            columns=np.concatenate(self._columns),
+            values=np.concatenate(self._values),
+            row_low=np.array(self._low),
+            row_high=np.array(self._high),
+            binaries=binaries,
+            integers=integers,
+            upper=upper,
+            stage=stage,
+            candidate=candidate,
+            scale=scale,
+            constant=constant,
+        )
+
+
+class _Matrix(Rows):
+    """Those of the choices of one candidate a stage."""
+
     def __init__(self, binaries: int) -> None:
-        self.rows: list[Ints] = []
-        self.columns: list[Ints] = []
-        self.values: list[Floats] = []
-        self.low: list[float] = []
-        self.high: list[float] = []
+        super().__init__()
         self.upper = [np.ones(binaries)]
         self.width = binaries
         self._binaries = np.arange(binaries)
 
     def add_stages(self, stage: Ints) -> None:
         """Equation (1): one candidate a stage."""
-        self.rows.append(stage)
-        self.columns.append(self._binaries)
-        self.values.append(np.ones(len(stage)))
-        count = int(stage[-1]) + 1
-        self.low += [1.0] * count
-        self.high += [1.0] * count
+        for number in range(int(stage[-1]) + 1):
+            mine = self._binaries[stage == number]
+            self.add(mine, np.ones(len(mine)), 1.0, 1.0)
 
     def add_resource(self, resource: Resource) -> None:
         """Equation (4) or (5), above the least use."""
         excess = np.concatenate([use - use.min() for use in resource.use])
         scale = SCALE / float(excess.max()) if excess.any() else 1.0
         coefficients = np.where(excess * scale < SLACK, 0.0, excess * scale)
-        self._add(self._binaries, coefficients, -np.inf, scale * _room(resource) + SLACK)
+        self.add(self._binaries, coefficients, -np.inf, scale * _room(resource) + SLACK)
 
     def add_pool(self, slices: SliceUse) -> None:
         """Constraint (6') of :mod:`.pools`, with its y; before any variable that is not whole."""
@@ -336,8 +370,8 @@ class _Matrix:
         for name, columns in zip(pool.slices, slices.use, strict=True):
             made = np.array([-float(part.count(name)) for part in pool.partitions])
             values = np.concatenate([*columns, made])
-            self._add(np.append(self._binaries, cuts), values, -np.inf, 0.0)
-        self._add(cuts, np.ones(len(cuts)), -np.inf, float(pool.gpus))
+            self.add(np.append(self._binaries, cuts), values, -np.inf, 0.0)
+        self.add(cuts, np.ones(len(cuts)), -np.inf, float(pool.gpus))
 
     def add_product(self, factors: tuple[Floats, ...], stage: Ints) -> Floats:
         """The z variables and their rows; returns their objective, for a scale of 1."""
@@ -350,25 +384,18 @@ class _Matrix:
             z = self.width + np.arange(len(level))
             self.width += len(level)
             if before is None:
-                self._add(z, np.ones(len(z)), 1.0, 1.0)
+                self.add(z, np.ones(len(z)), 1.0, 1.0)
             else:
                 columns, values = before
-                self._add(np.append(z, columns), np.append(np.ones(len(z)), -values), 0.0, 0.0)
+                self.add(np.append(z, columns), np.append(np.ones(len(z)), -values), 0.0, 0.0)
             x = self._binaries[stage == number]
             for position in range(len(level)):
                 group = x[which == position]
                 columns = np.append(z[position], group)
-                self._add(columns, np.append(1.0, np.full(len(group), -1.0)), -np.inf, 0.0)
-                self._add(columns, np.append(1.0, np.full(len(group), -least)), 0.0, np.inf)
+                self.add(columns, np.append(1.0, np.full(len(group), -1.0)), -np.inf, 0.0)
+                self.add(columns, np.append(1.0, np.full(len(group), -least)), 0.0, np.inf)
             before = (z, level)
             least *= float(level[0])
             last = number == len(factors) - 1
             cost.append(weight * level if last else np.zeros(len(level)))
         return np.concatenate(cost)
-
-    def _add(self, columns: Ints, values: Floats, low: float, high: float) -> None:
-        self.rows.append(np.full(len(columns), len(self.low)))
-        self.columns.append(columns)
-        self.values.append(values)
-        self.low.append(low)
-        self.high.append(high)

@@ -30,8 +30,10 @@ from ipa_energy.optimizer.conflict import (
 )
 from ipa_energy.optimizer.deadline import Deadline, OutOfTimeError
 from ipa_energy.optimizer.highs import HighsSolver
+from ipa_energy.optimizer.mix_rows import Layout, linear_mix
 from ipa_energy.optimizer.mix_uses import BUSY
 from ipa_energy.optimizer.mixing import MixProgram
+from ipa_energy.optimizer.plan import SHARE_RTOL
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.queue_wait import EXTRA_REPLICAS
 from ipa_energy.optimizer.stage_columns import throughputs
@@ -139,7 +141,7 @@ class _Search:
         values = self._values(program)
         if values is None:
             return None
-        needed = program.exceeded(values)
+        needed = _exceeded(program, values)
         caps = {cap.name: cap for cap in problem.caps}
         return [
             other_limit(problem, caps[name], total)
@@ -172,7 +174,7 @@ class _Search:
         """Of a program that asks for feasibility, or for the least excess of its elastic caps."""
         if self.deadline is not None:
             self.deadline.check()
-        made = program.linear()
+        made = linear_mix(program)
         if made is None:
             return None
         solver = HighsSolver(made)
@@ -187,6 +189,18 @@ class _Search:
         finally:
             solver.close()
         return None if values is None else np.asarray(values)
+
+
+def _exceeded(mix: MixProgram, values: Floats) -> dict[str, float]:
+    """Elastic limit → its total in a solution, of those that are exceeded."""
+    over = values[Layout(mix).over]
+    limits = {cap.name: cap.limit for cap in mix.caps}
+    limits |= {name: _current(mix.problem, name) for name in mix.elastic if name not in limits}
+    return {
+        name: limits[name] + share * (abs(limits[name]) or 1.0)
+        for name, share in zip(mix.elastic, over.tolist(), strict=True)
+        if share > SHARE_RTOL
+    }
 
 
 def _current(problem: Problem, name: str) -> int:

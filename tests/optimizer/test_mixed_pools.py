@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from seeds import seeds
 
 from ipa_energy.gpu_partitions import GpuPool, Partition, partitions_of
-from ipa_energy.optimizer.mixing import what_mixing_does
+from ipa_energy.optimizer.mix_solving import what_mixing_does
 from ipa_energy.optimizer.pools import cut
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings

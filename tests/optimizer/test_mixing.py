@@ -14,7 +14,7 @@ from seeds import seeds
 
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import mix_uses
-from ipa_energy.optimizer.mixing import what_mixing_does
+from ipa_energy.optimizer.mix_solving import what_mixing_does
 from ipa_energy.optimizer.plan import Plan
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
