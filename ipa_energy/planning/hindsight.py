@@ -352,6 +352,9 @@ def course_of(
     steps = steps_of(counts_rps, interval_s, ready_s, (sla_s or 1.0) / 2)
     deployments = [start, *besides, *open_plans(program, steps, margin)]
     plans = plans_of(program, deployments)
+    # What the run begins with may break a limit: it carries nothing from the first decision on.
+    keep = [keeps_limits(program, each) for each in deployments]
+    plans = replace(plans, capacity_rps=np.where(keep, plans.capacity_rps, -1.0))
     told = {"reconfiguration_s": reconfiguration_s, "drain_s": drain_s}
     changes = switches(program.stages, deployments, deployments, **told)  # type: ignore[arg-type]
     chosen = best_course(

@@ -84,9 +84,12 @@ def test_yardsticks_keep_the_floor_and_the_capacity(small_pipeline: Path) -> Non
     assert found is not None
     hindsight = best_in_hindsight(judge, found)
     first = initial_configuration(experiment.planner)
+    assert sum(run.option.accuracy for run in first) < least + 0.05
+    (_, begins), (decided_s, _), *_ = hindsight.course.deployments
+    assert (begins, decided_s) == (first, experiment.planner.config.adaptation_interval)
     for one in (found, hindsight):
-        for _, runs in one.course.deployments:
-            if runs != first:
+        for second, runs in one.course.deployments:
+            if one is found or second > 0:
                 assert sum(run.option.accuracy for run in runs) >= least + 0.05
                 assert sum(run.replicas * run.option.cpu_cores for run in runs) <= held + 1
 

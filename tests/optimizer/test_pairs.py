@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from mixed_instances import is_close, mixed_problem
 from option_maker import make_option
 from seeds import seeds
 
@@ -217,3 +218,26 @@ def test_every_solver_equals_enumeration(widenings: tuple[str, ...]) -> None:
             assert plan.certificate.holds, (seed, method)
     assert feasible > 5
     assert excluded > 0
+
+
+MIXES = ((), ("classes",), ("queue",), ("floor",), ("capacity", "classes"))
+
+
+@pytest.mark.parametrize("widenings", MIXES, ids="+".join)
+def test_mixes_keep_the_sla_of_a_moment_as_that_of_a_yaml(widenings: tuple[str, ...]) -> None:
+    feasible = 0
+    for seed in seeds(10):
+        problem = mixed_problem(seed, widenings)
+        sla_s = problem.settings.latency_sla_s
+        if sla_s is None:
+            continue
+        other = dataclasses.replace(problem.settings, latency_sla_s=sla_s * (0.9, 1.5)[seed % 2])
+        stages = [candidates.stage for candidates in problem.stages]
+        moment = problem.moment.knowing({LATENCY_SLA: sla_s})
+        stepped = Program(stages, other, problem.rules).at(moment)
+        told, found = (solve(each, "highs", limit_s=30) for each in (problem, stepped))
+        assert bool(told.plans) == bool(found.plans), seed
+        if told.plans:
+            assert is_close(told.best.objective, found.best.objective), seed
+            feasible += 1
+    assert feasible
