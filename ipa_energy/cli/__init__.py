@@ -1,4 +1,4 @@
-"""The command line: ``ipa-energy VERB …``, one module a verb.
+"""The command line: ``ipa-energy VERB …``, a module for a verb or a few.
 
 Exit status: 0 done, 2 bad input, 3 infeasible, 4 a required meter, server or licence is missing,
 130 interrupted, 143 terminated; ``measure`` passes on the exit status of its command. Results go to
@@ -22,7 +22,6 @@ from typing import Any, TextIO, cast
 
 import ipa_energy
 from ipa_energy.cli import (
-    calibrate,
     compare,
     convert,
     doctor,
@@ -34,9 +33,7 @@ from ipa_energy.cli import (
     optimize,
     patch,
     profile,
-    profile_endpoint,
     run,
-    schema,
     tradeoff,
 )
 from ipa_energy.cli.options import Arguments, LastingStream, Verbs, print_json
@@ -85,21 +82,44 @@ def build_parser() -> argparse.ArgumentParser:
     add.flag("--quiet", "no warnings and no progress bar")
     add.flag("--verbose", "say what is going on")
     verbs = Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True), common)
-    measured = (meters, measure, calibrate, profile, profile_endpoint, convert, importing)
-    for verb in (
-        *measured,
-        optimize,
-        run,
-        load,
-        compare,
-        frontier,
-        tradeoff,
-        patch,
-        doctor,
-        schema,
+    for add_to in (
+        meters.add_to,
+        measure.add_to,
+        meters.add_calibrate_to,
+        profile.add_to,
+        profile.add_endpoint_to,
+        convert.add_to,
+        importing.add_to,
+        optimize.add_to,
+        run.add_to,
+        load.add_to,
+        compare.add_to,
+        frontier.add_to,
+        tradeoff.add_to,
+        patch.add_to,
+        doctor.add_to,
+        _add_schema_to,
     ):
-        verb.add_to(verbs)
+        add_to(verbs)
     return parser
+
+
+def _add_schema_to(verbs: Verbs) -> None:
+    verbs.add(
+        "schema",
+        _schema,
+        help="every key of a pipeline YAML, as a JSON schema",
+        description="Print the JSON schema of a pipeline YAML: every key with its type, default "
+        "and meaning. Editors complete and check keys by it.",
+    )
+
+
+def _schema(args: argparse.Namespace) -> int:
+    """Print it; with and without ``--json`` it is one JSON object."""
+    from ipa_energy.config import schema_text
+
+    sys.stdout.write(schema_text())
+    return EXIT_DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -67,7 +67,7 @@ def add_to(verbs: Verbs) -> None:
 def compare(args: argparse.Namespace) -> int:
     """Read the folders, simulate the yardsticks, print and write the comparison."""
     from ipa_energy.comparing import comparison_table, headline, metrics, numbered
-    from ipa_energy.comparing.carbon_table import by_site, equivalences
+    from ipa_energy.comparing.saving_tables import by_site, equivalences
     from ipa_energy.experiment import experiment_of
     from ipa_energy.frontier.sweep import saving_study
     from ipa_energy.frontier.yardsticks import held_against, yardsticks

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from ipa_energy.comparing.carbon_table import IN_CARBON_TABLE, carbon_table
 from ipa_energy.comparing.class_metrics import ClassMetrics
 from ipa_energy.comparing.comparison import Comparison, relative
 from ipa_energy.comparing.forecast_scores import forecast_table
 from ipa_energy.comparing.metrics import RunMetrics
-from ipa_energy.comparing.saving_tables import grams_yardstick_table, share_table, yardstick_table
+from ipa_energy.comparing.saving_tables import (
+    IN_CARBON_TABLE,
+    carbon_table,
+    grams_yardstick_table,
+    share_table,
+    yardstick_table,
+)
 from ipa_energy.records import NOTATION, notice_of
 from ipa_energy.registries import QUANTITIES
 from ipa_energy.tables import (

@@ -31,11 +31,10 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.optimizer.deadline import Bounded, Deadline
-from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.pools import SliceUse
 from ipa_energy.optimizer.problem import Problem
-from ipa_energy.optimizer.table import Resource, Table
+from ipa_energy.optimizer.table import Exchange, Resource, Table
 
 SCALE = 1000.0
 """Largest coefficient of an SLA row and of the objective: a tolerance of 1e-9 is 1e-12 of it."""

@@ -36,12 +36,11 @@ from ipa_energy.optimizer.bounds import (
     best_prices,
 )
 from ipa_energy.optimizer.deadline import Bounded, Deadline, OutOfTimeError, stops_in_time
-from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.pools import require_no_pools
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.search import MOST_UNCOMPARED, Search, TooManyTiesError, Wanted
-from ipa_energy.optimizer.table import Table, grid_step
+from ipa_energy.optimizer.table import Exchange, Table, grid_step
 
 SMALL_COMBINATIONS = 100_000
 """Up to this many combinations bounds cost more than they save."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ipa_energy.comparing import Comparison, headline
-from ipa_energy.comparing.carbon_table import carbon_of_run, pues_of_sites
 from ipa_energy.comparing.run_table import hindsight_tables, tables_of
+from ipa_energy.comparing.saving_tables import carbon_of_run, pues_of_sites
 from ipa_energy.energy import JOULES_PER_KWH
 from ipa_energy.errors import ConfigError
 from ipa_energy.report.figure import Axis, Figure, Mark

@@ -14,7 +14,7 @@ from option_maker import make_option
 from test_run_carbon import CONFIG
 
 from ipa_energy.comparing import RunMetrics, compare, comparison_table, metrics
-from ipa_energy.comparing.carbon_table import carbon_table
+from ipa_energy.comparing.saving_tables import carbon_table
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.runlog import Run
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, held

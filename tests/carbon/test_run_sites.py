@@ -14,7 +14,7 @@ from seeds import seeds
 from small_pipeline import write_small_pipeline
 
 from ipa_energy.comparing import compare, metrics
-from ipa_energy.comparing.carbon_table import by_site, carbon_table
+from ipa_energy.comparing.saving_tables import by_site, carbon_table
 from ipa_energy.config.carbon import SiteConfig
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.comparing import RunMetrics, compare, comparison_table, metrics
-from ipa_energy.comparing.carbon_table import carbon_table, equivalences
+from ipa_energy.comparing.saving_tables import carbon_table, equivalences
 from ipa_energy.experiment import load_experiment, run_experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "video.yaml"

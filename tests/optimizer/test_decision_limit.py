@@ -16,11 +16,10 @@ from seeds import seeds
 
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto, portfolio, search
 from ipa_energy.optimizer.deadline import Bounded, Deadline, InTime, gap_of
-from ipa_energy.optimizer.exchange import Exchange
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.solve import checked_plans, decide, solve
-from ipa_energy.optimizer.table import Table, grid_step
+from ipa_energy.optimizer.table import Exchange, Table, grid_step
 
 families, realistic = script("benchmarks/hard_families"), script("benchmarks/realistic")
 FAMILIES, LOAD_RPS = families.FAMILIES, families.LOAD_RPS
