@@ -25,7 +25,7 @@ from decision_time import machine, version
 from realistic import realistic_program
 
 from ipa_energy.optimizer.dominance import pareto_points
-from ipa_energy.optimizer.front import EQUAL_RTOL, pareto_front, reserved_cores
+from ipa_energy.optimizer.front import EQUAL_RTOL, pareto_front
 from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.supported import supported
 
@@ -161,7 +161,7 @@ def front_of_all_plans(problem: Problem) -> np.ndarray:
         along[stage] = shape[stage]
         parts = (
             -candidates.accuracy,
-            reserved_cores(candidates),
+            candidates.amounts["cost"],
             candidates.delay_s,
             candidates.energy_j,
         )

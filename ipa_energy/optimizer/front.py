@@ -211,11 +211,6 @@ def farthest_points(
     return found
 
 
-def reserved_cores(candidates: Candidates) -> Floats:
-    """n·c of each candidate of a stage."""
-    return candidates.amounts["cost"]
-
-
 @dataclass(frozen=True, slots=True)
 class _Partial:
     """Plans of the first stages, one entry each, in the order of their choices.
@@ -274,7 +269,7 @@ class _Growth:
             _Partial(
                 accuracy=candidates.accuracy,
                 used=np.stack([columns[name][number] for name in counted]),
-                batch=_batches(candidates),
+                batch=batches(candidates),
                 parent=np.arange(0),
                 option=np.arange(len(candidates)),
             )
@@ -345,7 +340,8 @@ def _known(columns: Sequence[Floats]) -> Sequence[Floats]:
     return columns
 
 
-def _batches(candidates: Candidates) -> Floats:
+def batches(candidates: Candidates) -> Floats:
+    """Batch size of each candidate of a stage."""
     options = candidates.stage.options
     return np.array([options[index].batch for index in candidates.option_index], dtype=np.float64)
 

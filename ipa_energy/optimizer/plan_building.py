@@ -132,7 +132,8 @@ def _plan(
         amounts=amounts,
         certificate=Certificate(
             (
-                *_certificate(stages, settings, rules, caps, totals).checks,
+                *_stage_checks(stages, settings, rules),
+                *_cap_checks(caps, totals, wide=any(stage.is_wide for stage in stages)),
                 *_pool_checks(settings, running, cuts),
                 *_site_checks(stages),
             )
@@ -284,34 +285,31 @@ def _stage_plan(
     )
 
 
-def _certificate(
-    stages: tuple[StagePlan, ...],
-    settings: Settings,
-    rules: Sequence[StageRules],
-    caps: Sequence[Cap],
-    totals: Mapping[str, float],
-) -> Certificate:
-    checks = []
+def _stage_checks(
+    stages: Sequence[StagePlan], settings: Settings, rules: Sequence[StageRules]
+) -> Iterator[Check]:
     for plan, rule in zip(stages, rules, strict=True):
         capacity = plan.capacity_rps
-        batch = max(part.option.batch for part in plan.parts)
         name, load_rps = plan.stage, plan.load_rps
-        most = settings.scaling_cap if rule.replicas is None else rule.replicas
         carries = _holds(load_rps, capacity, wide=plan.is_wide)
-        checks.append(Check(f"throughput:{name}", capacity, load_rps, carries))
+        yield Check(f"throughput:{name}", capacity, load_rps, carries)
         if len(plan.parts) > 1:
             share = sum(part.share for part in plan.parts)
-            checks.append(Check(f"shares:{name}", share, 1.0, abs(share - 1) <= SHARE_RTOL))
-        few = 1 <= plan.replicas <= most
-        checks.append(Check(f"scaling_cap:{name}", plan.replicas, most, few))
-        largest = settings.batching_cap
-        checks.append(Check(f"batching_cap:{name}", batch, largest, batch <= largest))
-    wide = any(plan.is_wide for plan in stages)
-    shown = {cap.name: cap for cap in caps}
+            yield Check(f"shares:{name}", share, 1.0, abs(share - 1) <= SHARE_RTOL)
+        most = settings.scaling_cap if rule.replicas is None else rule.replicas
+        yield Check(f"scaling_cap:{name}", plan.replicas, most, 1 <= plan.replicas <= most)
+        batch, largest = max(part.option.batch for part in plan.parts), settings.batching_cap
+        yield Check(f"batching_cap:{name}", batch, largest, batch <= largest)
+
+
+def _cap_checks(caps: Sequence[Cap], totals: Mapping[str, float], *, wide: bool) -> Iterator[Check]:
+    """The two SLAs, with no limit too, then the other caps."""
+    left = {cap.name: cap for cap in caps}
     for name, quantity in (("latency_sla_s", "latency_s"), ("energy_sla_joules", _JOULES)):
-        if name not in shown:  # both are shown with no limit, too
-            checks.append(Check(name, totals[quantity], None, holds=True))
+        cap = left.pop(name, None)
+        if cap is None:
+            yield Check(name, totals[quantity], None, holds=True)
         else:
-            checks.append(_kept(shown.pop(name), totals, wide=wide))
-    checks += [_kept(cap, totals, wide=wide) for cap in shown.values()]
-    return Certificate(tuple(checks))
+            yield _kept(cap, totals, wide=wide)
+    for cap in left.values():
+        yield _kept(cap, totals, wide=wide)

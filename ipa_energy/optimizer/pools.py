@@ -164,10 +164,7 @@ def cuts_of(
     """
     found = {}
     for pool in pools:
-        counts = {
-            name: sum(held(pool, name, option) * replicas for option, replicas in running)
-            for name in pool.slices
-        }
+        counts = _slices(pool, running)
         found[pool.name] = cut(pool, counts, before.get(pool.name, {}))
     return found
 
@@ -176,11 +173,18 @@ def gpus_used(pool: GpuPool, running: Sequence[tuple[Option, int]], cut: Cut | N
     """How many GPUs a cut takes, if it has every slice that runs on it; infinity if it has not."""
     if cut is None:
         return math.inf
-    for name in pool.slices:
-        needed = sum(held(pool, name, option) * replicas for option, replicas in running)
+    for name, needed in _slices(pool, running).items():
         if sum(part.count(name) * gpus for part, gpus in cut.items()) < needed:
             return math.inf
     return float(sum(cut.values()))
+
+
+def _slices(pool: GpuPool, running: Sequence[tuple[Option, int]]) -> dict[str, int]:
+    """Kind of slice → how many of it (option, replicas) hold."""
+    return {
+        name: sum(held(pool, name, option) * replicas for option, replicas in running)
+        for name in pool.slices
+    }
 
 
 @lru_cache(maxsize=65536)

@@ -28,7 +28,7 @@ import numpy as np
 
 from ipa_energy.arrays import Floats, Ints, Mask
 from ipa_energy.optimizer import pareto
-from ipa_energy.optimizer.front import farthest_points, reserved_cores
+from ipa_energy.optimizer.front import batches, farthest_points
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.plan_building import build_plan
 from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem, total_of
@@ -115,8 +115,8 @@ def space_of(problem: Problem, seed: int = 0) -> Space:
         ends = np.array(_ends(problem), dtype=np.intp).reshape(-1, len(shape))
         kept = np.unique(np.concatenate([kept, ends]), axis=0)
         feasible = max(feasible, len(kept))
-    cores = [reserved_cores(candidates) for candidates in problem.stages]
-    batches = [np.log2(_batches(candidates)) for candidates in problem.stages]
+    cores = problem.columns("cost")
+    doublings = [np.log2(batches(candidates)) for candidates in problem.stages]
     return Space(
         problem=problem,
         choices=kept,
@@ -125,7 +125,7 @@ def space_of(problem: Problem, seed: int = 0) -> Space:
         cost_cores=_total(cores, kept),
         latency_s=_total([stage.delay_s for stage in problem.stages], kept),
         joules_per_request=_total([stage.energy_j for stage in problem.stages], kept),
-        batch=2.0 ** (_total(batches, kept) / max(1, len(shape))),
+        batch=2.0 ** (_total(doublings, kept) / max(1, len(shape))),
         combinations=combinations,
         is_complete=is_complete,
         feasible=feasible,
@@ -187,15 +187,10 @@ def _combined(columns: list[Floats], problem: Problem, choices: Ints) -> Floats:
     return total / len(columns) if method == "average" else total
 
 
-def _batches(candidates: Candidates) -> Floats:
-    options = candidates.stage.options
-    return np.array([options[index].batch for index in candidates.option_index], dtype=np.float64)
-
-
 def _ends(problem: Problem) -> list[Choice]:
     """The best plan in each objective alone, exactly."""
-    wanted: list[list[Floats]] = [
-        [reserved_cores(candidates) for candidates in problem.stages],
+    wanted: list[Sequence[Floats]] = [
+        problem.columns("cost"),
         [candidates.delay_s for candidates in problem.stages],
     ]
     joules = [candidates.energy_j for candidates in problem.stages]
@@ -256,7 +251,7 @@ def figures_of(problem: Problem, choice: Choice) -> PlanFigures:
     return PlanFigures(
         label=plan.label,
         accuracy=plan.accuracy_raw,
-        cost_cores=total_of([reserved_cores(stage) for stage in problem.stages], choice),
+        cost_cores=total_of(problem.columns("cost"), choice),
         latency_s=amount(problem, choice, "latency_s"),
         joules_per_request=joules(problem, choice),
         objective=problem.worth(choice),
