@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ipa_energy.as_json import as_json
 from ipa_energy.cli.options import (
     Verbs,
+    check_asked,
     named_path,
     print_json,
     say_where,
     terminal_width,
     write_beside,
 )
-from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 
 if TYPE_CHECKING:
@@ -73,9 +73,11 @@ def compare(args: argparse.Namespace) -> int:
     from ipa_energy.frontier.yardsticks import held_against, yardsticks
     from ipa_energy.report import require_packages, write_figures, write_html
     from ipa_energy.runlog import read_run
+    from ipa_energy.runlog.folder import RUN_FILES
     from ipa_energy.tables import wrapped
 
-    _check_places(args)
+    inputs = [folder / name for folder in args.run_dirs for name in RUN_FILES]
+    check_asked(args, inputs, folders=args.run_dirs, makes_folder=True)
     require_packages(html=args.html, png=args.png)
     runs = numbered([read_run(path) for path in args.run_dirs])
     figures = [metrics(run) for run in runs]
@@ -156,15 +158,3 @@ def _bar(name: str, unit: str, *, shown: bool, total: int | None = None) -> Any:
 
     hidden = not (shown and sys.stderr.isatty())
     return tqdm(total=total, desc=name, unit=f" {unit}", leave=False, disable=hidden)
-
-
-def _check_places(args: argparse.Namespace) -> None:
-    from ipa_energy.runlog.folder import RUN_FILES
-
-    inputs = [folder / name for folder in args.run_dirs for name in RUN_FILES]
-    if args.html is not None:
-        check_output(
-            args.html, where="--html", inputs=inputs, begins=PAGE_BEGINS, makes_folder=True
-        )
-    if args.png is not None:
-        check_output_folder(args.png, where="--png", inputs=args.run_dirs)

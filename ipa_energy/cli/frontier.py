@@ -10,6 +10,7 @@ from ipa_energy.cli.options import (
     add_pipeline,
     add_planning_options,
     check,
+    check_asked,
     chosen_overrides,
     inputs_of,
     ipa_home,
@@ -60,7 +61,7 @@ def frontier(args: argparse.Namespace) -> int:
 
     from ipa_energy.as_json import as_json
     from ipa_energy.experiment import load_experiment
-    from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder, whole_file
+    from ipa_energy.files import whole_file
     from ipa_energy.frontier.frontier import (
         OUTCOME_COLUMNS,
         frontier_of,
@@ -78,16 +79,8 @@ def frontier(args: argparse.Namespace) -> int:
     overrides, home = chosen_overrides(args), ipa_home(args)
     experiment = load_experiment(args.pipeline, overrides, policy=args.policy, ipa_home=home)
     inputs = inputs_of(args.pipeline, [experiment.planner])
-    for option, path, begins in (
-        ("--csv", args.csv, ",".join(OUTCOME_COLUMNS[:4])),
-        ("--html", args.html, PAGE_BEGINS),
-    ):
-        if path is not None:
-            check_output(
-                path, where=option, inputs=inputs, begins=begins, makes_folder=option == "--html"
-            )
-    if args.png is not None:
-        check_output_folder(args.png, where="--png")
+    csv_begins = ",".join(OUTCOME_COLUMNS[:4])
+    check_asked(args, inputs, csv_begins=csv_begins, makes_folder=True)
     first = experiment.planner.config.seed
     seeds = range(first, first + args.seeds)
     total = runs_of_frontier(experiment, seeds)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import EnergyRisk
 from ipa_energy.registries import POLICIES, SOLVERS, Named, energy_metrics
 from ipa_energy.shipped import find_config
@@ -347,6 +348,31 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     from ipa_energy.tables import columns, table_text
 
     return table_text(columns(header, rows), width=terminal_width())
+
+
+def check_asked(
+    args: argparse.Namespace,
+    inputs: Sequence[Path],
+    *,
+    folders: Sequence[Path] = (),
+    csv_begins: str | None = None,
+    makes_folder: bool = False,
+) -> None:
+    """Refuse places of ``--html``, ``--csv`` and ``--png`` that will not do, before work is done.
+
+    ``inputs`` and ``folders`` are read; ``csv_begins`` is how tables of a verb with ``--csv`` do.
+    """
+    if args.html is not None:
+        check_output(
+            args.html, where="--html", inputs=inputs, begins=PAGE_BEGINS, makes_folder=makes_folder
+        )
+    if csv_begins is not None and args.csv is not None:
+        check_output(args.csv, where="--csv", inputs=inputs, begins=csv_begins)
+        if args.html and os.path.realpath(args.html) == os.path.realpath(args.csv):
+            what = f"{args.csv}: both go there"
+            raise ConfigError(what, where="--html, --csv", allowed="two files")
+    if args.png is not None:
+        check_output_folder(args.png, where="--png", inputs=folders)
 
 
 def write_as_asked(page: Page, args: argparse.Namespace) -> None:

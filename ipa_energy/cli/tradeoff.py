@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from ipa_energy.cli.options import (
     add_pipeline,
     add_planning_options,
     check,
+    check_asked,
     chosen_overrides,
     inputs_of,
     ipa_home,
@@ -26,7 +26,6 @@ from ipa_energy.cli.options import (
     write_beside,
 )
 from ipa_energy.errors import ConfigError
-from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import NOTATION
 from ipa_energy.registries import BACKENDS
 
@@ -175,17 +174,8 @@ def _check_places(args: argparse.Namespace, planners: Sequence[Planner]) -> None
     inputs += [args.list] if args.list is not None else []
     if args.from_run is not None:
         inputs += [args.from_run / name for name in RUN_FILES]
-    for option, path, begins in (
-        ("--html", args.html, PAGE_BEGINS),
-        ("--csv", args.csv, ",".join(CSV_COLUMNS[:3])),
-    ):
-        if path is not None:
-            check_output(path, where=option, inputs=inputs, begins=begins)
-    if args.html and args.csv and os.path.realpath(args.html) == os.path.realpath(args.csv):
-        raise ConfigError(f"{args.csv}: both go there", where="--html, --csv", allowed="two files")
-    if args.png is not None:
-        folders = [] if args.from_run is None else [args.from_run]
-        check_output_folder(args.png, where="--png", inputs=folders)
+    folders = [] if args.from_run is None else [args.from_run]
+    check_asked(args, inputs, folders=folders, csv_begins=",".join(CSV_COLUMNS[:3]))
 
 
 def _planners(args: argparse.Namespace) -> list[Planner]:

@@ -118,11 +118,12 @@ def test_tradeoff_refuses_places_before_it_begins(
     assert contents(Path()) == before
 
 
+@pytest.mark.parametrize(("verb", "more"), [("tradeoff", ("--load", "6")), ("frontier", ())])
 def test_two_outputs_of_a_study_are_two_files(
-    small_pipeline: Path, tmp_path: Path, capsys: Capture
+    small_pipeline: Path, tmp_path: Path, capsys: Capture, verb: str, more: tuple[str, ...]
 ) -> None:
     words = ("--csv", tmp_path / "one", "--html", tmp_path / "small" / ".." / "one")
-    status, _, err = call(capsys, "tradeoff", small_pipeline, "--load", "6", *words)
+    status, _, err = call(capsys, verb, small_pipeline, *more, *words)
     assert (status, "--html, --csv: " in err) == (2, True)
     assert not (tmp_path / "one").exists()
 
