@@ -35,7 +35,7 @@ def test_the_interval_is_students() -> None:
     found = Estimate.of([1.0, 2.0, 4.5])
     low, high = stats.t.interval(0.95, 2, loc=2.5, scale=stats.sem([1.0, 2.0, 4.5]))
     assert found.value == pytest.approx(2.5)
-    assert (found.low, found.high) == pytest.approx((low, high))
+    assert (found.value - found.ci95, found.value + found.ci95) == pytest.approx((low, high))
 
 
 def test_equal_trials_have_an_interval_of_nothing() -> None:
