@@ -159,13 +159,13 @@ class HorizonAdapter(Adapter):
         return replace(decision, plan=course.plans[0], switching=paid)
 
     def most_rps(self, planned_rps: float, carried_rps: float, since_s: float) -> float:
-        """See :meth:`Adapter.most_rps`: that replicas happen to carry more says nothing of a load.
+        """See :meth:`Adapter.most_rps`: what was forecast is outrun, or what a lean plan carries.
 
-        What was forecast is outrun all the same, and what has to start takes its time.
+        That replicas happen to carry more says nothing of a load; what has to start takes its time.
         """
         if not planned_rps or since_s < EARLY_AFTER_S:
             return super().most_rps(planned_rps, carried_rps, since_s)
-        return planned_rps
+        return min(planned_rps, carried_rps)
 
     def _loads(self, forecast: Forecast, step: int) -> Loads:
         """The mean loads that a step may have, from the middle on."""
