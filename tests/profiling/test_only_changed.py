@@ -37,7 +37,6 @@ class Changed:
 
 
 STEADY = Variant("work", "steady", 0.5, "made up", (2,))
-SLEEPY = Variant("work", "slower", 0.5, "made up", (2,))
 
 
 @pytest.fixture
