@@ -92,6 +92,24 @@ def test_two_solvers_agree_on_mixes_of_four_stages(seed: int) -> None:
     assert found[1] == pytest.approx(found[0], rel=1e-7)
 
 
+@pytest.mark.parametrize("seed", range(13, 19))
+def test_two_solvers_agree_on_mixes_under_a_capacity(seed: int) -> None:
+    """A tenth less of the cores than the best mix would take, and waits for a replica at times."""
+    known = realistic.realistic_program(seed, 4, 4, 4, energy_sla=seed % 2 == 1)
+    settings = dataclasses.replace(
+        known.settings, mix=True, latency_model="queue" if seed % 3 == 0 else "service"
+    )
+    free = solve(Program(known.stages, settings).at(20.0), "gurobi").best
+    cores = sum(p.option.cpu_cores * p.replicas for stage in free.stages for p in stage.parts)
+    settings = dataclasses.replace(settings, capacity={"core": 0.9 * cores})
+    problem = Program(known.stages, settings).at(20.0)
+    found = [solve(problem, method) for method in ("gurobi", "highs")]
+    assert bool(found[0].plans) == bool(found[1].plans)
+    if found[0].plans:
+        assert found[1].best.objective == pytest.approx(found[0].best.objective, rel=1e-7)
+        assert found[1].best.certificate.holds
+
+
 def without_queues(problem: Problem) -> Problem:
     settings = dataclasses.replace(problem.settings, latency_model="service")
     stages = [candidates.stage for candidates in problem.stages]
