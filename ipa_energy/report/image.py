@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -44,6 +45,9 @@ _STYLES: dict[str, Any] = {
     "longdash": (0, (10, 3)),
 }
 _SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*", "cross": "P"}
+_SVG_ID = re.compile(rb"(?<=[\"#])[mp][0-9a-f]{10}\b")
+"""As matplotlib names markers and clips."""
+
 _FROM_3D = {"elev": 18.0, "azim": -125.0}
 
 
@@ -127,7 +131,14 @@ def _encoded(canvas: Canvas, kind: str, key: str, *, dpi: int = DPI) -> bytes:
         # A name in a script that the font lacks is drawn as boxes; that is seen without a word.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.savefig(out, format=kind, dpi=dpi, facecolor="white", metadata=metadata)
-    return out.getvalue()
+    return out.getvalue() if kind != "svg" else _numbered(out.getvalue())
+
+
+def _numbered(svg: bytes) -> bytes:
+    """With ids by order: matplotlib hashes places, whose last digit its layout leaves open."""
+    found = dict.fromkeys(_SVG_ID.findall(svg))
+    names = {name: b"%c%d" % (name[:1], at) for at, name in enumerate(found)}
+    return _SVG_ID.sub(lambda match: names[match[0]], svg)
 
 
 def _axes(canvas: Canvas, figure: Figure) -> list[Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from ipa_energy.report.figure import (
     key_of,
     label_positions,
 )
-from ipa_energy.report.image import draw, write_images
+from ipa_energy.report.image import _encoded, draw, write_images
 from ipa_energy.report.page import Page, Section, write_page
 from ipa_energy.report.palette import (
     RUNS_LIGHT,
@@ -277,6 +278,22 @@ def test_figure_without_points_is_left_out_everywhere(tmp_path: Path) -> None:
 def test_a_name_that_the_font_lacks_is_drawn_without_a_warning(tmp_path: Path) -> None:
     figure = figure_of(Line(name="视频", x=[0, 1], y=[1, 2]), x=Axis("视频"))
     assert len(write_images([figure], tmp_path)) == 3
+
+
+def test_ids_of_an_svg_do_not_hang_on_the_last_digit_of_a_place() -> None:
+    """The constrained layout leaves it open, and matplotlib's ids are hashes of places."""
+    lines = [Line(name=name, x=[0, 1, 2], y=[1, 3, 2]) for name in "ab"]
+    canvas = draw(figure_of(*lines))
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")
+    once = _encoded(canvas, "svg", "k")
+    axes = canvas.axes[0]
+    x0, y0, width, height = axes.get_position().bounds
+    axes.set_position((x0, y0, width * (1 + 1e-12), height))
+    assert _encoded(canvas, "svg", "k") == once
+    ids = re.findall(rb' id="([^"]*)"', once)
+    assert len(set(ids)) == len(ids)
+    assert set(re.findall(rb'(?:href="|url\()#([^")]*)', once)) <= set(ids)
 
 
 def test_cells_show_what_is_known() -> None:
