@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import builtins
 import importlib.util
 import io
 import os
@@ -122,6 +124,38 @@ def test_files_that_are_named_are_there(page: str) -> None:
         name for name in named if not ((ROOT / name).is_file() or (PACKAGE / name).is_file())
     ]
     assert len(named) > 10 and missing == []
+
+
+def test_what_docstrings_refer_to_is_there() -> None:
+    """A reference is a whole name, or the end of one."""
+    ends, missing = set(), []
+    texts = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    for path, text in texts.items():
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for name in (module, *(f"{module}.{name}" for name in _top_names(ast.parse(text)))):
+            words = name.split(".")
+            ends |= {".".join(words[at:]) for at in range(len(words))}
+    for path, text in texts.items():
+        for role, name in re.findall(r":(mod|class|func|data):`~?([^`]+)`", text):
+            is_ours = name.startswith((".", "ipa_energy")) or "." not in name
+            if is_ours and name.lstrip(".") not in ends and not hasattr(builtins, name):
+                missing.append(f"{path.relative_to(ROOT)}: {role} {name}")
+    assert missing == []
+
+
+def _top_names(tree: ast.Module) -> set[str]:
+    """What a module defines, or has under its own name."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = [part for target in targets for part in ast.walk(target)]
+            found |= {part.id for part in parts if isinstance(part, ast.Name)}
+        if isinstance(node, ast.ImportFrom):
+            found |= {name.asname or name.name for name in node.names}
+    return found
 
 
 def test_commands_of_the_pages_have_options_that_exist(hooks: ModuleType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from ipa_energy.cli.options import (
     ipa_home,
     named_path,
     named_server,
+    option_of,
     print_json,
 )
 from ipa_energy.errors import EXIT_DONE, ConfigError, require
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from ipa_energy.experiment import Experiment
     from ipa_energy.runlog import Run
     from ipa_energy.serving.base import LiveOptions
+
+logger = logging.getLogger(__name__)
 
 NOT_NAMED_ALONE = ("static", "twitter", "csv")
 """Workloads that need a ``workload_config``."""
@@ -138,6 +142,27 @@ def _live_options(args: argparse.Namespace) -> LiveOptions:
     )
 
 
+LIVE_OPTIONS = (
+    *("meter", "powercap", "lease", "exporter", "prometheus", "overcommit", "no_drift_correction"),
+    *("kubeconfig", "context", "namespace"),
+)
+"""Options that a simulation has no use for."""
+
+
+def _warn_of_unused(args: argparse.Namespace) -> None:
+    from ipa_energy.serving.base import LiveOptions
+
+    def is_given(name: str) -> bool:
+        value = getattr(args, name)
+        usual = getattr(LiveOptions(), name, None)
+        return value is not None and value is not False and value != usual
+
+    unused = [option_of(name) for name in LIVE_OPTIONS if is_given(name)]
+    if args.backend == "simulate" and unused:
+        told = "--backend simulate serves nothing, so that it has no use for %s"
+        logger.warning(told, ", ".join(unused))
+
+
 def run(args: argparse.Namespace) -> int:
     """Run, then print what it came to."""
     from ipa_energy.as_json import as_json
@@ -147,6 +172,7 @@ def run(args: argparse.Namespace) -> int:
     overrides, home = chosen_overrides(args), ipa_home(args)
     experiment = load_experiment(args.pipeline, overrides, policy=args.policy, ipa_home=home)
     experiment.planner.warn_of_excluded()
+    _warn_of_unused(args)
     if args.dry_run:
         print(_dry_run(experiment, args), end="")
         return EXIT_DONE

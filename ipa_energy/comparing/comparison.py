@@ -287,7 +287,7 @@ def _grams_sentence(saving: Saving, *, with_rivals: bool = True) -> str:
     told = []
     for name, one in saving.rivals.items() if with_rivals else ():
         if not math.isnan(one.mean):
-            told.append(f"{share(abs(one.mean))} {'more' if one.mean < 0 else 'fewer'} than {name}")
+            told.append(f"{one.change} than {name}")
     rest = f"; {', '.join(told)}" if told else ""
     return saving.sentence(*IN_GRAMS) + rest
 

@@ -203,6 +203,13 @@ class Saving:
         """Of the seeds that have a figure."""
         return max(self._known, default=math.nan)
 
+    @property
+    def change(self) -> str:
+        """``1.7 % fewer``; what prints as nothing is not called more."""
+        saved = share(abs(self.mean))
+        more = self.mean < 0 and saved != share(0.0)
+        return f"{saved} {'more' if more else 'fewer'}"
+
     def sentence(
         self, what: str = "joules", rivals: str = "IPA with its best other weights"
     ) -> str:
@@ -217,7 +224,6 @@ class Saving:
             return (
                 f"no {others} reach this accuracy, so there is nothing to hold its {what} against"
             )
-        more = "more" if self.mean < 0 else "fewer"
         seeds = len(self._known)
         spread = (
             f" (one seed: {self.outcomes[0].seed})"
@@ -233,7 +239,7 @@ class Saving:
         if relaxed:
             equal = "accuracy"
             late = f", which answer only {share(min(relaxed))} of the requests in time"
-        saved = f"{share(abs(self.mean))} {more} {what}"
+        saved = f"{self.change} {what}"
         return f"at the same {equal}, {saved} than {rivals}{spread}{late}"
 
 

@@ -397,7 +397,7 @@ def saving_study(
 
 
 def kept_in_cache(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
-    """What :func:`make` gave at an earlier call with this name, or gives now; plain JSON.
+    """What ``make`` gave at an earlier call with this name, or gives now; plain JSON.
 
     Made anew if there is no such file or it was damaged since; not kept where it cannot be written.
 

@@ -2,7 +2,7 @@
 
 IPA's modes end here as :class:`~ipa_energy.optimizer.stage_columns.StageRules`::
 
-    allocation_mode  base      each variant on its base allocation (:mod:`.allocation`)
+    allocation_mode  base      each variant on its base allocation (:mod:`.base_allocation`)
                      variable  every profiled allocation is open
                      fix       every variant on the stage's initial allocation
     baseline_mode    scale     the stage's initial variant for good; replicas and batch are free
@@ -108,8 +108,7 @@ def program_for(
 
     Args:
         config: the pipeline.
-        stages: its stages in the config's order, from :func:`~ipa_energy.profile_table.profile_csv
-            .stages_from_rows`.
+        stages: its stages in the config's order, from :func:`.stages_from_rows`.
         signals: what is known beside the load where a moment does not say it.
 
     Raises:

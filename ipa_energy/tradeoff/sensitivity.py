@@ -1,9 +1,9 @@
 """How the chosen plan depends on what was asked for and on what was measured.
 
 Four analyses of one load, each exact for the profile it is given: the Pareto front of accuracy,
-cores, latency and joules; what giving up some of the first three saves (:mod:`.exchange`); what the
-SLAs cost (:mod:`.shadow_price`); and whether the plan survives the uncertainty of the profile's
-joules (:mod:`.robustness`).
+cores, latency and joules; what giving up some of the first three saves
+(:func:`.exchanges_of`); what the SLAs cost (:func:`.shadow_price`); and whether the plan survives
+the uncertainty of the profile's joules (:mod:`.robustness`).
 """
 
 from __future__ import annotations

@@ -356,6 +356,20 @@ def test_run_prints_where_and_what(
     }  # fmt: skip
 
 
+def test_a_simulated_run_says_which_options_it_has_no_use_for(
+    small_pipeline: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = ["run", small_pipeline, "--workload", "steady-low", "--out"]
+    live = ["--exporter", "0", "--lease", "6", "--no-drift-correction", "--meter", "auto"]
+    assert call(capsys, *words, tmp_path / "plain")[0] == 0
+    assert "no use" not in caplog.text
+    assert call(capsys, *words, tmp_path / "live", *live)[0] == 0
+    assert caplog.text.endswith("no use for --exporter, --no-drift-correction\n")
+
+
 def test_run_json_is_the_metrics(
     small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

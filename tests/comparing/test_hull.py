@@ -58,6 +58,11 @@ def test_thirty_percent_is_thirty_percent_and_nothing_is_nothing() -> None:
     assert "30.0 % fewer joules than IPA with its best other weights" in saving.sentence()
 
 
+def test_what_prints_as_nothing_is_not_called_more() -> None:
+    assert saving_of([outcome(0.8, 3.5 * 1.0004)], WITHOUT).change == "0.0 % fewer"
+    assert saving_of([outcome(0.8, 3.5 * 1.0006)], WITHOUT).change == "0.1 % more"
+
+
 def test_the_grams_of_least_joules_are_those_of_their_mixture() -> None:
     """Half of (0.5, 1 J, 2 g) and half of (0.7, 2 J, 1 g); (0.6, 1.9 J) emits less, unasked."""
     grams = {0.5: 2.0, 0.7: 1.0, 0.6: 0.1, 0.9: 9.0}

@@ -114,7 +114,7 @@ class ClusterApi:
         try:
             self.namespace = _load(settings, kubeconfig, context)
         except (ConfigException, OSError) as error:
-            why = str(error).removeprefix("Invalid kube-config file. ")
+            why = str(error).removeprefix("Invalid kube-config file. ").rstrip(".")
             if kubeconfig is not None and not kubeconfig.exists():
                 why = f"{kubeconfig}: there is no such file"
             raise ConfigError(

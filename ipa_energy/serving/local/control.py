@@ -6,9 +6,10 @@
             ◀──{"answer": …} or {"error": …}──
 
 One question at a time, one answer each. What a question takes and gives is declared in
-:data:`ASKS`; whatever comes in is checked against that and nothing in it is evaluated, so that a
-socket which others found a way to write to is no way into either process. The socket lies in the
-run folder, ours alone to use: an adapter that was killed finds the pipeline there when it is back.
+:data:`.plane.ASKS`; whatever comes in is checked against that and nothing in it is evaluated, so
+that a socket which others found a way to write to is no way into either process. The socket lies in
+the run folder, ours alone to use: an adapter that was killed finds the pipeline there when it is
+back.
 """
 
 from __future__ import annotations

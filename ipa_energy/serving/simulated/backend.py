@@ -73,7 +73,7 @@ class SimulatedBackend:
         seed: of service times and of the rounding of a fractional ``requests_per_input``.
         drop_limit_s: requests older than this are dropped when their batch is formed; None: never.
         reconfiguration_s: time from :meth:`deploy` until new replicas are ready; None: what the
-            profile measured, or IPA's 8 s (:func:`.base.ready_after_s`).
+            profile measured, or IPA's 8 s (:func:`.deployment.ready_after_s`).
         batch_timeout_s: one a stage: longest time the oldest request waits for its batch to fill
             while a replica is free; None: the wait that the running plan counts with. Default 1 s
             everywhere.

@@ -68,7 +68,7 @@ class _StageLedger:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """One window's energy and cores; the fields are those of :class:`.base.Served`."""
+    """One window's energy and cores; the fields are those of :class:`.served.Served`."""
 
     idle_j: Floats
     dynamic_j: Floats

@@ -285,7 +285,7 @@ class Station:
 
 
 class Simulation:
-    """The moving parts of :class:`.simulated.SimulatedBackend`; arguments are checked there.
+    """The moving parts of :class:`.backend.SimulatedBackend`; arguments are checked there.
 
     Attributes:
         log: times of the requests.
