@@ -26,7 +26,7 @@ from ipa_energy.optimizer.mixing import mixes
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
 
-_OPTIONS: dict[str, bool | int | float] = {
+_OPTIONS: dict[str, bool | int | float | str] = {
     "output_flag": False,
     "threads": 1,
     "mip_rel_gap": 0.0,
@@ -36,6 +36,11 @@ _OPTIONS: dict[str, bool | int | float] = {
     "dual_feasibility_tolerance": 1e-10,
 }
 
+_DELICATE: dict[str, bool | int | float | str] = {
+    "presolve": "off",
+    "mip_feasibility_tolerance": 1e-9,
+}
+"""With either as above HiGHS 1.16 calls one mix of classes in 300 the best that is not."""
 
 _SAME_RTOL = 1e-6
 """By which the worth of a solution may differ from the objective that HiGHS names with it."""
@@ -78,7 +83,8 @@ class HighsSolver:
         self._highspy = _highspy()
         with _silent():
             self._highs = self._highspy.Highs()
-            for name, value in _OPTIONS.items():
+            options = _OPTIONS | (_DELICATE if program.is_delicate else {})
+            for name, value in options.items():
                 self._highs.setOptionValue(name, value)
         self._highs.passModel(_model(self._highspy, program))
         if len(program.cost) != program.integers:  # restarts pay where all is binary alone

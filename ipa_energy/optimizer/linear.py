@@ -70,6 +70,7 @@ class LinearProgram:
         scale: what the objective was multiplied by, so that its largest entry is :data:`SCALE`.
         constant: what was left out, unscaled.
         start: values to begin with; None: none are known.
+        is_delicate: HiGHS's presolve and least tolerance miss optima of programs like it.
     """
 
     cost: Floats
@@ -86,6 +87,7 @@ class LinearProgram:
     scale: float
     constant: float
     start: Floats | None = None
+    is_delicate: bool = False
 
     def worth(self, value: float) -> float:
         """The objective that a value of ``cost·v`` stands for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,11 +44,14 @@ def linear_mix(
             rows.cap(cap, mix.amounts(cap.quantity))
     for index, pool in enumerate(mix.pools):
         rows.pool(index, pool)
-    return rows.worth(objective)
+    return replace(rows.worth(objective), is_delicate=len(mix.classes) > 1)
 
 
 class Layout:
     """Where the variables of a program are: z (U,), n (U,), x (U, K).
+
+    Of a class x is here the share of the requests of that class, so that all classes are of one
+    size: HiGHS 1.16 missed optima, without a word, where one class had few of the requests.
 
     ``levels`` choose the delay of a stage and class, ``cutoffs`` how two stages divide an SLA
     between them, and ``parts`` a site's share of the load by cutoff; ``cuts`` are how the GPUs of a
@@ -94,27 +98,26 @@ class _MixRows(Rows):
         self._upper = np.ones(self._at.width)
         self._upper[self._at.n] = [use.most for use in mix.uses]
         self._upper[self._at.over] = np.inf
-        self._upper[self._at.x] = np.where(mix.serves, mix.shares, 0.0)
+        self._upper[self._at.x] = np.where(mix.serves, 1.0, 0.0)
 
     def split(self) -> None:
         """(1'), and the least shares of (3')."""
         mix, at = self._mix, self._at
         for s in range(len(mix.stages)):
             mine = np.flatnonzero(mix.stage_of == s)
-            for k, share in enumerate(mix.shares):
-                self.add(at.x[mine, k], np.ones(len(mine)), share, share)
+            for k in range(len(mix.classes)):
+                self.add(at.x[mine, k], np.ones(len(mine)), 1.0, 1.0)
         for u, use in enumerate(mix.uses):
             if use.least_share == 1.0:  # all or nothing
                 self._upper[at.z[u]] = float(mix.serves[u].all())
-                for k, share in enumerate(mix.shares):
-                    self.add([at.x[u, k], at.z[u]], [1.0, -share], 0.0, 0.0)
+                for k in range(len(mix.classes)):
+                    self.add([at.x[u, k], at.z[u]], [1.0, -1.0], 0.0, 0.0)
             for k in np.flatnonzero(mix.serves[u]).tolist():
-                self.add([at.x[u, k], at.z[u]], [1.0, -mix.shares[k]], -np.inf, 0.0)
+                self.add([at.x[u, k], at.z[u]], [1.0, -1.0], -np.inf, 0.0)
             if 0 < use.least_share < 1:
-                ones = [1.0] * len(mix.classes)
                 # A right side of -1e-9 instead made HiGHS 1.16 miss optima without a word.
                 least = use.least_share * (1 - SHARE_RTOL)
-                self.add([*at.x[u], at.z[u]], [*ones, -least], 0.0, np.inf)
+                self.add([*at.x[u], at.z[u]], [*mix.shares, -least], 0.0, np.inf)
 
     def replicas(self, enforced: Callable[[str], bool]) -> None:
         """(2'), with one use an option."""
@@ -123,7 +126,7 @@ class _MixRows(Rows):
         for u, use in enumerate(mix.uses):
             # The fewest replicas that carry a load are whole but for rounding.
             need = mix.per_share(u) * (1 - ROUNDING_RTOL)
-            self.add([*at.x[u], at.n[u]], [*need, -1.0], -np.inf, 0.0)
+            self.add([*at.x[u], at.n[u]], [*(need * mix.shares), -1.0], -np.inf, 0.0)
             fixed = mix.problem.rules[use.stage].replicas
             enough = use.most if fixed else max(use.least, int(np.ceil(need.max())))
             most = float(min(use.most, enough))
@@ -166,7 +169,7 @@ class _MixRows(Rows):
                 mine = np.flatnonzero(there)
                 for j, level_s in enumerate(levels_s[:-1], start=1):
                     slower = at.x[mine[delays_s[mine, k] > level_s], k]
-                    values = [1.0] * len(slower) + [-mix.shares[k]] * (len(chosen) - j)
+                    values = [1.0] * len(slower) + [-1.0] * (len(chosen) - j)
                     self.add([*slower, *chosen[j:]], values, -np.inf, 0.0)
                 total[0].extend(chosen.tolist())
                 total[1].extend((levels_s / cap.limit).tolist())
@@ -180,15 +183,14 @@ class _MixRows(Rows):
         """
         mix, at = self._mix, self._at
         k, site = mix.paths[p]
-        chosen, share = at.cutoffs[p], mix.shares[k]
+        chosen = at.cutoffs[p]
         there = mix.serves[:, k] & mix.at_site(site)
         first, second = (np.flatnonzero(there & (mix.stage_of == s)) for s in (0, 1))
         self.add(chosen, np.ones(len(chosen)), 1.0, 1.0)
-        load, unit = chosen, -share
+        load = at.parts.get(p, chosen)
         if p in at.parts:
-            load, unit = at.parts[p], -1.0
             for part, one in zip(load, chosen, strict=True):
-                self.add([part, one], [1.0, -share], -np.inf, 0.0)
+                self.add([part, one], [1.0, -1.0], -np.inf, 0.0)
             values = [1.0] * len(load) + [-1.0] * len(first)
             self.add([*load, *at.x[first, k]], values, 0.0, 0.0)
         for j, limits_s in enumerate(mix.limits_s(p)):
@@ -196,7 +198,7 @@ class _MixRows(Rows):
             for mine, longest_s, others in zip((first, second), limits_s, rest, strict=True):
                 slower = at.x[mine[delays_s[mine, k] > longest_s], k]
                 if len(slower):
-                    values = [1.0] * len(slower) + [unit] * len(others)
+                    values = [1.0] * len(slower) + [-1.0] * len(others)
                     self.add([*slower, *others], values, -np.inf, 0.0)
 
     def places(self) -> None:
@@ -216,7 +218,8 @@ class _MixRows(Rows):
         at, limit = self._at, cap.limit
         g, f, c = amounts
         columns = np.concatenate([at.n, at.x.ravel(), at.z])
-        values = np.concatenate([g, np.where(self._mix.serves, f, 0.0).ravel(), c])
+        by_class = np.where(self._mix.serves, f, 0.0) * self._mix.shares
+        values = np.concatenate([g, by_class.ravel(), c])
         largest = float(np.abs(values).max(initial=0.0)) or 1.0
         over = self._over(cap.name, abs(limit) or 1.0)
         columns, values = np.append(columns, over[0]), np.append(values, over[1])
@@ -252,5 +255,6 @@ class _MixRows(Rows):
         if objective is None:
             cost[at.over] = -1.0
         else:
-            cost[at.n], cost[at.x], cost[at.z] = objective
+            replica, share, use = objective
+            cost[at.n], cost[at.x], cost[at.z] = replica, share * self._mix.shares, use
         return self.program(cost, self._upper, binaries=at.binaries, integers=at.integers)

@@ -142,7 +142,7 @@ def _values(mix: MixProgram, parts: Sequence[Stretch], path: int) -> Floats:
 def _parts(mix: MixProgram, values: Floats) -> tuple[tuple[Part, ...], ...]:
     """What the stages run by a solution, with shares that add up."""
     layout = Layout(mix)
-    x = np.where(mix.serves, values[layout.x], 0.0)
+    x = np.where(mix.serves, values[layout.x], 0.0) * mix.shares
     x[x < _LEAST_SHARE * mix.shares] = 0.0
     n = np.round(values[layout.n]).astype(int)
     found = []

@@ -110,6 +110,44 @@ def test_two_solvers_agree_on_mixes_under_a_capacity(seed: int) -> None:
         assert found[1].best.certificate.holds
 
 
+RARE = [  # two stages; an option: batch, boards, idle W, and (throughput, joules) of a and of b
+    [(1, 2.0, 1.0, (6.93, 0.882), (5.24, 1.05)), (8, 1.0, 1.0, (23.8, 0.596), (24.7, 0.613))],
+    [
+        (8, 2.0, 1.0, (20.4, 1.06), (54.7, 1.43)),
+        (8, 1.0, 1.0, (42.6, 2.46), None),
+        (1, 1.0, 0.0, (1.51, 1.15), (3.0, 1.17)),
+        (2, 2.0, 0.0, (4.8, 0.514), (4.32, 0.848)),
+        (1, 1.0, 1.0, (5.84, 2.63), (4.43, 1.25)),
+    ],
+]
+
+
+def test_the_best_mix_is_found_where_one_class_is_rare() -> None:
+    """HiGHS once called another the best, and said nothing of it."""
+    stages = []
+    for s, rows in enumerate(RARE):
+        options = []
+        for v, (batch, boards, idle_w, *figures) in enumerate(rows):
+            one = make_option(f"s{s}v{v}", batch, idle_power_w=idle_w)
+            one = dataclasses.replace(
+                one, allocation=Allocation.of(1.0, resources={"board": boards})
+            )
+            by_class = [
+                (name, dataclasses.replace(one, throughput_rps=rps, dynamic_energy_j=joules))
+                for name, (rps, joules) in zip("ab", filter(None, figures), strict=False)
+            ]
+            options.append(dataclasses.replace(one, by_class=tuple(by_class)))
+        stages.append(Stage(f"s{s}", f"n{s}", tuple(options), (0.5, 1.0)[s]))
+    settings = Settings(
+        alpha=0.0, beta=0.0, gamma=0.0, energy_weight=0.1, energy_metric="watts", mix=True,
+        scaling_cap=8, batching_cap=8, capacity={"board": 8.0},
+        request_classes=(RequestClass("a", 0.99), RequestClass("b", 0.01, 4.26)),
+    )  # fmt: skip
+    problem = Program(stages, settings).at(20.0)
+    found = [solve(problem, method).best.objective for method in ("gurobi", "highs")]
+    assert found[1] == pytest.approx(found[0], rel=1e-7)
+
+
 def without_queues(problem: Problem) -> Problem:
     settings = dataclasses.replace(problem.settings, latency_model="service")
     stages = [candidates.stage for candidates in problem.stages]
