@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -34,8 +34,19 @@ HORIZON_S = 60
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 """Levels of the quantiles; others are interpolated, none is beyond them."""
 
+MEDIAN = 0.5
+
 ALIKE = 2 / 3
 """K steps stray as K to this power independent ones; see the module."""
+
+RISES_S = (8, 12, 18, 27)
+"""Last seconds in which a rise is looked for; it is taken to last twice as long."""
+
+SURE = 3.5
+"""Standard errors that the slope of a rise is above 0 at least."""
+
+LEAST_SPREAD = 0.5
+"""Of what arrives in a second, in standard deviations of random arrivals."""
 
 
 def windows_of(counts: Sequence[int] | Counts) -> tuple[Floats, Floats]:
@@ -122,6 +133,30 @@ class Forecast:
         weights = self._seconds(begin_s, end_s)
         return float(np.average(self._at(self.mean_rps, level), weights=weights))
 
+    def with_rise(self, received_rps: Counts) -> Forecast:
+        """Where the load rises, the upper half of the quantiles is at least on the rise's line.
+
+        Predictors take a steep rise for smaller than it is until it is over, since few are in any
+        history. What is certain, or does not rise, stays as it is.
+
+        Args:
+            received_rps: requests of each second up to now.
+        """
+        rise = _rise(received_rps)
+        if rise is None or bool((self.mean_rps[:, :1] == self.mean_rps[:, -1:]).all()):
+            return self
+        now_rps, slope_rps, until_s = rise
+        seconds = np.minimum(1.0 + np.arange(self.horizon_s), until_s).reshape(-1, self.step_s)
+        line_rps = now_rps + slope_rps * seconds
+        is_upper = np.array(self.levels) >= MEDIAN
+        peak_rps = np.maximum(self.peak_rps, line_rps.max(axis=1)[:, None])
+        mean_rps = np.maximum(self.mean_rps, line_rps.mean(axis=1)[:, None])
+        return replace(
+            self,
+            peak_rps=np.where(is_upper, peak_rps, self.peak_rps),
+            mean_rps=np.where(is_upper, mean_rps, self.mean_rps),
+        )
+
     def told(self, until_s: float) -> dict[str, tuple[float, ...]]:
         """The quantiles of the time until then, for a log."""
         told_of = {"peak_rps": self.peak, "mean_rps": self.mean}
@@ -147,6 +182,28 @@ class Forecast:
     def _at(self, quantiles_rps: Floats, level: float) -> Floats:
         """(T,) one level of every step."""
         return np.array([np.interp(level, self.levels, row) for row in quantiles_rps])
+
+
+def _rise(received_rps: Counts) -> tuple[float, float, float] | None:
+    """Load of now, its slope per second, and how long it goes on; None if nothing is sure to rise.
+
+    Of the windows it is the one whose slope is surest, by least squares.
+    """
+    surest, found = SURE, None
+    for window_s in RISES_S:
+        if len(received_rps) < window_s:
+            break
+        counts = np.asarray(received_rps[-window_s:], dtype=np.float64)
+        times_s = np.arange(1.0 - window_s, 1.0)
+        apart_s = times_s - times_s.mean()
+        slope = float(apart_s @ counts / (apart_s @ apart_s))
+        left = counts - counts.mean() - slope * apart_s
+        spread = max(left @ left / (window_s - 2), LEAST_SPREAD**2 * counts.mean())
+        sure = slope * math.sqrt(apart_s @ apart_s / spread) if spread > 0 else 0.0
+        if sure > surest:
+            now_rps = float(counts.mean()) - slope * float(times_s.mean())
+            surest, found = sure, (now_rps, slope, 2.0 * window_s)
+    return found
 
 
 QuantileForecast = Callable[[Counts, int], Forecast]

@@ -127,6 +127,7 @@ class HorizonAdapter(Adapter):
         seen = received_rps[-self.monitoring_s :]
         received_rps = without_cut(received_rps, 1 - self.upper)
         forecast = self.predictor.forecast(received_rps, now_s, horizon_s)
+        forecast = forecast.with_rise(received_rps)
         loads = [self._loads(forecast, step) for step in range(self.steps)]
         moments = [self._moment(each, step, now_s, seen) for step, each in enumerate(loads)]
         states = [

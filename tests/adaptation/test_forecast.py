@@ -141,3 +141,41 @@ def test_noise_and_a_single_burst_have_no_period() -> None:
     burst[50:70] = 25
     assert period_of(burst) is None
     assert period_of(np.full(120, 5.0)) is None
+
+
+def _wide(load_rps: float = 5.0) -> Forecast:
+    rows = np.tile(load_rps * np.linspace(0.8, 1.5, len(LEVELS)), (6, 1))
+    return Forecast(rows * 1.2, rows)
+
+
+def test_a_rise_goes_on_along_its_line_for_twice_as_long_as_it_was_seen() -> None:
+    counts = np.array([5] * 40 + list(range(6, 33)))  # 27 s, a request a second each
+    found, was = _wide().with_rise(counts), _wide()
+    line = (32.0 + np.minimum(np.arange(1, 61), 54)).reshape(6, 10)
+    for rows, before, least in (
+        (found.mean_rps, was.mean_rps, line.mean(axis=1)),
+        (found.peak_rps, was.peak_rps, line.max(axis=1)),
+    ):
+        np.testing.assert_allclose(rows[:, 3:], np.tile(least[:, None], 5))
+        np.testing.assert_array_equal(rows[:, :3], before[:, :3])
+        assert (np.diff(rows, axis=1) >= 0).all()
+
+
+def test_what_does_not_rise_for_sure_is_forecast_as_before() -> None:
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(400):
+        forecast = _wide(9.0)
+        told += forecast.with_rise(rng.poisson(9.0, 60)) is not forecast
+    assert 0 < told <= 12  # four windows at 3.5 standard errors
+    for counts in ([], [3], [0] * 60, list(range(60, 0, -1))):
+        forecast = _wide()
+        assert forecast.with_rise(np.array(counts, dtype=np.int64)) is forecast
+    # At least 8 of 10: a steep rise with random arrivals is found in its 12 seconds.
+    loads = np.concatenate([np.full(48, 6.0), 6.0 + 1.2 * np.arange(12)])
+    seen = sum(_wide().with_rise(rng.poisson(loads)).mean(0.5) > 12 for _ in range(100))
+    assert seen >= 80
+
+
+def test_a_load_that_is_known_is_not_made_to_rise() -> None:
+    known = Forecast.flat(5.0)
+    assert known.with_rise(np.arange(60)) is known
