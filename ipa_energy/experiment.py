@@ -59,6 +59,12 @@ OBJECTIVE_SETTINGS = (
 SETTINGS_LOGGED = (*OBJECTIVE_SETTINGS, "optimization_method", "predictor_type")
 """Keys of the config in ``run.json``."""
 
+LOGGED_WHERE_SET = (
+    *("controller", "mix", "accuracy_floor", "capacity", "gpus", "prices", "latency_model"),
+    *("latency_margin", "throughput_margin", "predictor_margin", "forecast_levels"),
+)
+"""Further ones that decide, where they are not what they are by default."""
+
 HORIZON_SETTINGS = (
     *("controller", "horizon_s", "switching_price", "lateness_weight", "early_decisions"),
 )
@@ -535,6 +541,7 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
         hardware=planner.hardware,
         settings={
             **settings_of(config, SETTINGS_LOGGED),
+            **config.model_dump(mode="json", include={*LOGGED_WHERE_SET}, exclude_defaults=True),
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
             **({"latency_sla_s": config.sla_steps.to_json()} if config.sla_steps else {}),
             **({"log_detail": "counts"} if config.log_detail == "counts" else {}),

@@ -444,6 +444,25 @@ def test_log_has_the_load_of_every_second_up_to_the_last_decision(
     assert log["metadata"]["recieved_load"] == experiment.workload.counts[:110].tolist()
 
 
+def test_a_run_says_what_it_was_decided_by_where_that_is_not_the_default(
+    small_pipeline: Path, tmp_path: Path
+) -> None:
+    plain = run(small_pipeline, tmp_path / "plain").info.settings
+    told = {
+        "mix": True,
+        "latency_model": "queue",
+        "throughput_margin": -10,
+        "capacity": {"core": 99},
+    }
+    overrides = {**told, "accuracy_floor": 0.2, "optimization_method": "highs"}
+    further = run(small_pipeline, tmp_path / "further", **overrides).info.settings
+    assert not {*told, "accuracy_floor", "controller"} & {*plain}
+    assert {key: further[key] for key in told} == told
+    assert further["accuracy_floor"] == 0.2
+    horizon = run(small_pipeline, tmp_path / "horizon", controller="horizon").info.settings
+    assert horizon["controller"] == "horizon"
+
+
 def test_a_quantity_from_outside_goes_through_a_whole_run(
     small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
