@@ -87,6 +87,7 @@ def test_runs_with_and_without_a_folder_are_one(small_pipeline: Path, tmp_path: 
     assert set(found.hindsight) == {"a (2)", "b"}  # as the rows are called
 
 
+@pytest.mark.slow
 def test_profile_measures_a_pipelines_models_into_a_table(
     small_pipeline: Path, tmp_path: Path
 ) -> None:

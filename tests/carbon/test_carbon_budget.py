@@ -139,6 +139,7 @@ def test_a_day_beyond_its_budget_is_told() -> None:
     assert budget.told() == ["day 1: 12 g were emitted, 20 % more than its budget of 10 g"]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_share_of_a_budget(tmp_path: Path) -> None:
     hours = "".join(f"2023-04-17T0{h}:00Z,{ci}\n" for h, ci in enumerate((500, 100, 300, 300)))
     (tmp_path / "ci.csv").write_text("time,g\n" + hours)

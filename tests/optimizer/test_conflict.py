@@ -58,6 +58,7 @@ def feasible_under(problem: Problem, names: tuple[str, ...]) -> bool:
     return bool(exhaustive.solve(StageLimits(problem).enforced(names)))
 
 
+@pytest.mark.slow
 def test_relaxations_help_and_nothing_less_does() -> None:
     kinds = set()
     for program, load_rps in infeasible_programs(250):
@@ -71,6 +72,7 @@ def test_relaxations_help_and_nothing_less_does() -> None:
     assert kinds == {*SLAS, "scaling_cap", "batching_cap", "replicas"}
 
 
+@pytest.mark.slow
 def test_conflicts_are_conflicts_and_none_is_smaller() -> None:
     for program, load_rps in infeasible_programs(80):
         problem = program.at(load_rps)

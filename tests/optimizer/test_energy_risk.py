@@ -258,6 +258,7 @@ def test_solvers_agree_with_brute_force_over_upper_ends(method: str) -> None:
     assert capped > 30
 
 
+@pytest.mark.slow
 def test_relaxations_under_upper_ends_are_just_enough() -> None:
     hopeless = (
         (risky(found, np.random.default_rng(seed)), load_rps)

@@ -293,6 +293,7 @@ def test_what_hardly_ever_comes_is_not_started_for_and_what_often_comes_is() -> 
     assert capacities_rps == sorted(capacities_rps)
 
 
+@pytest.mark.slow
 def test_late_seconds_are_those_of_a_queue_step_by_step() -> None:
     random = np.random.default_rng(0)
     for _ in range(40):
