@@ -65,9 +65,7 @@ LOGGED_WHERE_SET = (
 )
 """Further ones that decide, where they are not what they are by default."""
 
-HORIZON_SETTINGS = (
-    *("controller", "horizon_s", "switching_price", "lateness_weight", "early_decisions"),
-)
+HORIZON_SETTINGS = ("horizon_s", "switching_price", "lateness_weight", "early_decisions")
 """Further ones of a run that looks ahead."""
 
 NOT_LIVE = LiveOptions()

@@ -35,6 +35,7 @@ LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 """Levels of the quantiles; others are interpolated, none is beyond them."""
 
 MEDIAN = 0.5
+"""Level that a load is as likely above as below."""
 
 ALIKE = 2 / 3
 """K steps stray as K to this power independent ones; see the module."""

@@ -24,7 +24,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ipa_energy.adaptation.forecast import LEVELS, STEP_S, Forecast
+from ipa_energy.adaptation.forecast import LEVELS, MEDIAN, STEP_S, Forecast
 from ipa_energy.adaptation.loop import NOT_OBSERVED, Adapter, Observed
 from ipa_energy.adaptation.predictor import Predictor
 from ipa_energy.arrays import Counts, Floats
@@ -41,9 +41,6 @@ from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment, S
 
 UPPER = 0.98
 """Level of the highest quantile of the mean load that is looked at."""
-
-MIDDLE = 0.5
-"""Level of the lowest: joules are counted at it, and it is carried in any case."""
 
 EARLY_AFTER_S = 2
 """Earliest of such decisions after the last one; what is beyond all replicas is met at once."""
@@ -99,7 +96,7 @@ class HorizonAdapter(Adapter):
             limit_s=config.limit_in_runs_s,
             signals=signals,
         )
-        self.middle, self.upper = MIDDLE, UPPER
+        self.middle, self.upper = MEDIAN, UPPER
         self.monitoring_s = int(config.monitoring_duration * 60)
         if config.forecast_levels is not None:
             _, self.middle, self.upper = config.forecast_levels
