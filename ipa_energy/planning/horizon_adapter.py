@@ -125,8 +125,9 @@ class HorizonAdapter(Adapter):
         received_rps = without_cut(received_rps, 1 - self.upper)
         forecast = self.predictor.forecast(received_rps, now_s, horizon_s)
         forecast = forecast.with_rise(received_rps)
-        loads = [self._loads(forecast, step) for step in range(self.steps)]
-        moments = [self._moment(each, step, now_s, seen) for step, each in enumerate(loads)]
+        means_rps = [self._means_rps(forecast, step) for step in range(self.steps)]
+        moments = [self._moment(each, step, now_s, seen) for step, each in enumerate(means_rps)]
+        weights = weights_of(self.levels_met)
         states = [
             _states_of(stage.stage, observed.states) or (_as_state(stage),) for stage in running
         ]
@@ -137,7 +138,7 @@ class HorizonAdapter(Adapter):
             moments,
             start,
             self.prices,
-            loads=loads,
+            loads=[Loads(self.margin * each, weights) for each in means_rps],
             method=self.method,
             limit_s=None if self.limit_s is None else self.limit_s / 2,
         )
@@ -165,19 +166,16 @@ class HorizonAdapter(Adapter):
             return super().most_rps(planned_rps, carried_rps, since_s)
         return min(planned_rps, carried_rps)
 
-    def _loads(self, forecast: Forecast, step: int) -> Loads:
-        """The mean loads that a step may have, from the middle on."""
+    def _means_rps(self, forecast: Forecast, step: int) -> Floats:
+        """The mean loads that a step may have, from the middle on, (Q,); without the margin."""
         begin_s, end_s = step * self.interval_s, (step + 1) * self.interval_s
-        means = [self.margin * forecast.mean(level, begin_s, end_s) for level in self.levels_met]
-        return Loads(
-            np.array([planned_load_rps(rps, self.interval_s) for rps in means]),
-            weights_of(self.levels_met),
-        )
+        means = [forecast.mean(level, begin_s, end_s) for level in self.levels_met]
+        return np.array([planned_load_rps(rps, self.interval_s) for rps in means])
 
-    def _moment(self, loads: Loads, step: int, now_s: int, seen: Counts) -> Moment:
-        """Of one step: its mean load, and what its replicas are meant for."""
-        mean_rps = float(loads.rps[0]) / self.margin
-        peak_rps = max(mean_rps, carrying_rps(float(loads.rps[-1]), self.prices.patience_s, LATE))
+    def _moment(self, means_rps: Floats, step: int, now_s: int, seen: Counts) -> Moment:
+        """Of one step: its mean load, and what its replicas are meant for, the margin on top."""
+        mean_rps, most_rps = float(means_rps[0]), self.margin * float(means_rps[-1])
+        peak_rps = max(mean_rps, carrying_rps(most_rps, self.prices.patience_s, LATE))
         signals = self.signals(now_s + step * self.interval_s, mean_rps)
         return Moment(mean_rps, mean_rps, peak_rps, signals, self._low_end_rps(seen, mean_rps))
 

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ipa_energy.adaptation.predictor import make_predictor
 from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.frontier.worth import bound_of, course_of_run, outturn_of_run, worth
 from ipa_energy.planning import horizon_adapter
-from ipa_energy.planning.horizon_adapter import weights_of, without_cut
+from ipa_energy.planning.horizon_adapter import adapter_for, weights_of, without_cut
+from ipa_energy.planning.planner import load_planner
 from ipa_energy.runlog import Run, RunLog
+from ipa_energy.runner import initial_configuration
 
 VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
 
@@ -145,6 +148,26 @@ def test_no_early_run_exceeds_its_bound(tmp_path: Path) -> None:
     assert worth(experiment, course_of_run(experiment, found), outturn) <= bound_of(
         experiment, outturn
     )
+
+
+def test_the_margin_is_on_what_has_to_be_carried_and_not_on_the_mean_load() -> None:
+    def planned(margin: int, load_rps: int) -> tuple[set[float], float]:
+        planner = load_planner(VIDEO, {"predictor_margin": margin, "controller": "horizon"})
+        means_rps: set[float] = set()
+
+        def signals(_: float, mean_rps: float) -> dict[str, float]:
+            means_rps.add(mean_rps)
+            return {}
+
+        trace = np.full(600, load_rps)
+        oracle = make_predictor("oracle", trace=trace)
+        adapter = adapter_for(planner, oracle, signals, 20)
+        decision = adapter.decide(100, trace[:100], initial_configuration(planner))
+        return means_rps, decision.planned_load_rps
+
+    assert planned(50, 0)[0] == planned(0, 0)[0] == {0.1}  # one request an interval
+    assert planned(50, 3)[0] == planned(0, 3)[0] == {3.0}
+    assert planned(50, 3)[1] > 1.3 * planned(0, 3)[1]
 
 
 def test_quantiles_stand_for_what_is_nearest_to_them() -> None:
