@@ -38,7 +38,7 @@ def whole_file(path: Path, *, sync: bool = True) -> Iterator[TextIO]:
     """A new text file to write to, which is put at ``path`` at the end; nothing is left on failure.
 
     Args:
-        path: where the file goes; its folder must exist.
+        path: where the file goes; its folder is made.
         sync: force it to disk first, so that a power cut cannot leave an empty file either.
 
     Raises:
@@ -55,7 +55,7 @@ def whole_file(path: Path, *, sync: bool = True) -> Iterator[TextIO]:
 
 
 def whole_bytes(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path``; nothing is left on failure.
+    """Put ``data`` at ``path``, its folder is made; nothing is left on failure.
 
     Raises:
         OSError: it cannot be written, or ``path`` is a folder.
@@ -108,7 +108,6 @@ def check_output(
     where: str,
     inputs: Iterable[Path] = (),
     begins: str | None = None,
-    makes_folder: bool = False,
 ) -> None:
     """Refuse a place for a file while nothing is done yet that would be lost.
 
@@ -118,30 +117,23 @@ def check_output(
         inputs: files that the same call reads.
         begins: how a file of this kind begins, white space aside, if only such a one may be
             replaced.
-        makes_folder: the folder will be made if there is none.
 
     Raises:
-        ConfigError: its folder is missing, it is a folder, it may not be written, it is an input,
-            or it is a file of another kind.
+        ConfigError: its folder cannot be made, it is a folder, it may not be written, it is an
+            input, or it is a file of another kind.
     """
 
     def refuse(what: str, allowed: str = "a new file, or one to be written anew") -> ConfigError:
         return ConfigError(f"{path}: {what}", where=where, allowed=allowed)
 
-    if not path.absolute().parent.is_dir():
-        if makes_folder and not path.parent.exists():
-            return
-        raise ConfigError(
-            f"there is no folder {path.parent} to write {path.name} to",
-            where=where,
-            fix="create it",
-        )
+    check_can_be_made(path.parent, where=where)
     if path.is_dir():
         raise refuse("is a folder", "a file")
     if _own_descriptor(path) is not None:
         return
     if not path.exists():
-        if not os.access(Path(os.path.realpath(path)).parent, os.W_OK):
+        folder = Path(os.path.realpath(path)).parent
+        if folder.is_dir() and not os.access(folder, os.W_OK):
             raise refuse("its folder may not be written to", "a folder that you may write to")
         return
     if not path.is_file():
@@ -168,10 +160,11 @@ def check_output_folder(path: Path, *, where: str, inputs: Iterable[Path] = ()) 
         inputs: folders that the same call reads.
 
     Raises:
-        ConfigError: it is a file, may not be written to, or is an input.
+        ConfigError: it is a file, cannot be made, may not be written to, or is an input.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path}: is a file", where=where, allowed="a folder, new or not")
+    check_can_be_made(path, where=where)
     if path.is_dir() and not os.access(path, os.W_OK):
         raise ConfigError(
             f"{path}: may not be written to", where=where, allowed="a folder that you may write to"
@@ -180,6 +173,40 @@ def check_output_folder(path: Path, *, where: str, inputs: Iterable[Path] = ()) 
         raise ConfigError(
             f"{path}: is read by this very call", where=where, allowed="a folder of its own"
         )
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folder of a file that will be written, with its parents, if it is not there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        number = errno.ENOTDIR
+        raise NotADirectoryError(number, os.strerror(number), str(path.parent)) from error
+
+
+def check_can_be_made(folder: Path, *, where: str | Path) -> None:
+    """Refuse a folder that is not there and cannot be made, while nothing is done yet.
+
+    Args:
+        folder: that will be made with its parents, if it is not there.
+        where: what named it.
+
+    Raises:
+        ConfigError: something on the way to it is no folder, or may not be written to.
+    """
+    nearest = folder.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        what = f"{folder}: {nearest} is no folder"
+        raise ConfigError(what, where=where, allowed="a folder, new or not")
+    if not (folder.is_dir() or os.access(nearest, os.W_OK | os.X_OK)):
+        what = f"{folder}: cannot be made, {nearest} may not be written to"
+        raise ConfigError(what, where=where, allowed="a folder that you may write to")
 
 
 @contextmanager
@@ -191,6 +218,7 @@ def _whole(path: Path, *, sync: bool) -> Iterator[BinaryIO]:
         return
     target = Path(os.path.realpath(path))
     before = _as_it_is(target)
+    make_folder_of(target)
     partial, file = _open_partial(target)
     with file:  # its lock goes with it, after the renaming
         try:

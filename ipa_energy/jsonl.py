@@ -22,6 +22,7 @@ from typing import Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError, IpaEnergyError, in_words
+from ipa_energy.files import make_folder_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +84,13 @@ class Seals:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, on disk when this returns, or not at all.
+    """Add a line to a file, whose folder is made, on disk when this returns, or not at all.
 
     Raises:
         IpaEnergyError: it cannot be written; what was in the file stays.
     """
     try:
+        make_folder_of(path)
         with path.open("ab") as file:
             end = file.seek(0, os.SEEK_END)
             try:

@@ -251,13 +251,18 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
         check_output(path, where="--html", begins="<!doctype html>")
 
 
-def test_pipes_and_devices_are_fine_and_missing_folders_are_not(tmp_path: Path) -> None:
+def test_pipes_devices_and_folders_that_can_be_made_are_fine(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     check_output(tmp_path / "pipe", where="--out", begins="{")
     check_output(Path("/dev/stdout"), where="--out", begins="{")
-    with pytest.raises(ConfigError, match="there is no folder"):
-        check_output(tmp_path / "no" / "file", where="--out")
-    check_output(tmp_path / "no" / "file", where="--out", makes_folder=True)
+    check_output(tmp_path / "no" / "such" / "file", where="--out")
+    whole_bytes(tmp_path / "no" / "such" / "file", b"here")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in ("pipe", "link", "no/such/file"):
+        with pytest.raises(ConfigError, match=f"--out: .*{name} is no folder"):
+            check_output(tmp_path / name / "new" / "file", where="--out")
+        with pytest.raises(ConfigError, match=f"--png: .*{name} is no folder"):
+            check_output_folder(tmp_path / name / "new", where="--png")
 
 
 def test_a_folder_of_outputs_is_no_file_and_no_input(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def compare(args: argparse.Namespace) -> int:
     from ipa_energy.tables import wrapped
 
     inputs = [folder / name for folder in args.run_dirs for name in RUN_FILES]
-    check_asked(args, inputs, folders=args.run_dirs, makes_folder=True)
+    check_asked(args, inputs, folders=args.run_dirs)
     require_packages(html=args.html, png=args.png)
     runs = numbered([read_run(path) for path in args.run_dirs])
     figures = [metrics(run) for run in runs]

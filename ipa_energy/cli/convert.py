@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipa_energy.cli.options import Arguments, Verbs, check, named_path, option_of, print_json
 from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.files import check_output
 
 if TYPE_CHECKING:
     from ipa_energy.meters.power_model import PowerModel
@@ -121,6 +122,7 @@ def _from_ipa(args: argparse.Namespace) -> int:
         hardware=args.hardware or "cpu",
         power_model=_power_model(args),
     )
+    check_output(args.out, where="--out")
     found = import_profile(args.from_ipa, args.stage, choice, args.out)
     if args.json:
         print_json({"profile": str(args.out), "series": [series.to_json() for series in found]})

@@ -80,7 +80,7 @@ def frontier(args: argparse.Namespace) -> int:
     experiment = load_experiment(args.pipeline, overrides, policy=args.policy, ipa_home=home)
     inputs = inputs_of(args.pipeline, [experiment.planner])
     csv_begins = ",".join(OUTCOME_COLUMNS[:4])
-    check_asked(args, inputs, csv_begins=csv_begins, makes_folder=True)
+    check_asked(args, inputs, csv_begins=csv_begins)
     first = experiment.planner.config.seed
     seeds = range(first, first + args.seeds)
     total = runs_of_frontier(experiment, seeds)

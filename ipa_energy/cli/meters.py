@@ -333,7 +333,7 @@ def calibrate(args: argparse.Namespace) -> int:
     check(0 < args.window < math.inf, f"{args.window:g} s", "--window", "more than 0")
     check(args.rounds >= 1, str(args.rounds), "--rounds", "1 or more")
     if args.out is not None:
-        check_output(args.out, where="--out", begins="{", makes_folder=True)
+        check_output(args.out, where="--out", begins="{")
         is_file = args.out.is_file() or not args.out.exists()
         allowed = "a file: its evidence goes beside"
         check(is_file, f"{args.out}: is no file", "--out", allowed)

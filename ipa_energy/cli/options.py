@@ -356,23 +356,25 @@ def check_asked(
     *,
     folders: Sequence[Path] = (),
     csv_begins: str | None = None,
-    makes_folder: bool = False,
 ) -> None:
     """Refuse places of ``--html``, ``--csv`` and ``--png`` that will not do, before work is done.
 
     ``inputs`` and ``folders`` are read; ``csv_begins`` is how tables of a verb with ``--csv`` do.
     """
     if args.html is not None:
-        check_output(
-            args.html, where="--html", inputs=inputs, begins=PAGE_BEGINS, makes_folder=makes_folder
-        )
+        check_output(args.html, where="--html", inputs=inputs, begins=PAGE_BEGINS)
     if csv_begins is not None and args.csv is not None:
         check_output(args.csv, where="--csv", inputs=inputs, begins=csv_begins)
-        if args.html and os.path.realpath(args.html) == os.path.realpath(args.csv):
-            what = f"{args.csv}: both go there"
-            raise ConfigError(what, where="--html, --csv", allowed="two files")
     if args.png is not None:
         check_output_folder(args.png, where="--png", inputs=folders)
+    taken: dict[str, str] = {}
+    for option in ("html", "csv", "png"):
+        place = getattr(args, option, None)
+        if place is not None:
+            first = taken.setdefault(os.path.realpath(place), option_of(option))
+            what, where = f"{place}: both go there", f"{first}, {option_of(option)}"
+            if first != option_of(option):
+                raise ConfigError(what, where=where, allowed="a place for each")
 
 
 def write_as_asked(page: Page, args: argparse.Namespace) -> None:

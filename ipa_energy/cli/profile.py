@@ -347,9 +347,11 @@ def _empty_row(args: argparse.Namespace, at_once: int) -> ProfileRow:
 
 
 def _require_new(args: argparse.Namespace, rows: list[ProfileRow]) -> None:
-    """Refuse to measure what the profile has already."""
+    """Refuse to measure what the profile has already, or for a place that will not do."""
+    from ipa_energy.files import check_output
     from ipa_energy.profile_table.profile_csv import read_profile
 
+    check_output(args.out, where="--out")
     if not args.out.exists():
         return
     known = {row.option_key for row in read_profile(args.out, partial=True)}

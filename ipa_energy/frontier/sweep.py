@@ -418,7 +418,6 @@ def kept_in_cache(folder: Path | None, name: str, make: Callable[[], Any]) -> An
         logger.info("%s: computed anew: %s", path, in_words(error))
     found = as_json(make())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"outcomes": found, "sha256": _digest(found)})
     except (OSError, IpaEnergyError) as error:
         logger.info("%s: not kept: %s", path, error)

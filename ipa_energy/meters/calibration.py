@@ -168,7 +168,6 @@ def store_calibration(calibration: Calibration, path: Path) -> Path:
     """
     evidence = path.with_suffix(".calibration.json")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _replace(evidence, calibration.to_json())
         _replace(path, calibration.model.to_json())
     except OSError as error:

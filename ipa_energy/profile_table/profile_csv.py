@@ -19,7 +19,7 @@ from pathlib import Path
 from ipa_energy.config.source import raise_all, read_text
 from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
-from ipa_energy.files import whole_file
+from ipa_energy.files import make_folder_of, whole_file
 from ipa_energy.profile_table.profile_row import (
     COLUMNS,
     OPTIONAL_COLUMNS,
@@ -97,7 +97,8 @@ def write_profile(path: str | Path, rows: Iterable[ProfileRow]) -> None:
 def append_rows(path: str | Path, rows: Sequence[ProfileRow]) -> None:
     """Add rows at the end, header first if the file is new, on the disk when this returns.
 
-    Optional columns are those of the rows in a new file, and must be the file's in an old one.
+    The folder of a new file is made. Optional columns are those of the rows in a new file, and must
+    be the file's in an old one.
 
     Raises:
         ConfigError: the file has another header or cannot be written, or a row would be refused
@@ -107,6 +108,7 @@ def append_rows(path: str | Path, rows: Sequence[ProfileRow]) -> None:
     columns = columns_of(rows)
     body = _csv_text(_checked(rows, columns, path))
     try:
+        make_folder_of(path)
         with path.open("a+b") as file:
             end = _end_of_whole_lines(file, columns, path)
             content = body if end else _csv_text([columns]) + body
@@ -307,7 +309,6 @@ def _end_without_torn_line(
 
 def _cannot_write(path: Path, error: OSError) -> ConfigError:
     fixes = {
-        errno.ENOENT: f"create the folder {path.parent}",
         errno.ENOSPC: "free some space",
         errno.EACCES: "choose a place you may write to",
         errno.EROFS: "choose a place you may write to",

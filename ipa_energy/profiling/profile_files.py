@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.errors import ConfigError, MeterUnavailableError, ServingError, in_words
-from ipa_energy.files import write_json
+from ipa_energy.files import check_can_be_made, write_json
 from ipa_energy.profile_table.profile_csv import append_rows, meta_path, read_profile, write_profile
 from ipa_energy.profile_table.profile_row import ProfileRow, columns_of
 from ipa_energy.profiling.entry_rows import Predicted, at_load, is_predicted, profile_row
@@ -51,7 +51,7 @@ class ProfileFiles:
         resume: go on with existing files.
 
     Raises:
-        ConfigError: the profile exists and is not to be resumed, or its folder does not exist, or
+        ConfigError: the profile exists and is not to be resumed, or its folder cannot be made, or
             its files hold something else.
     """
 
@@ -61,8 +61,7 @@ class ProfileFiles:
         self.table = table
         self.meta = meta_path(table)
         journal = table.with_suffix(".trials.jsonl")
-        if not table.parent.is_dir():
-            raise ConfigError("its folder does not exist", where=table, fix="create the folder")
+        check_can_be_made(table.parent, where=table)
         if not resume and (table.exists() or journal.exists()):
             raise ConfigError(
                 "the profile exists already" if table.exists() else "trials of it exist already",

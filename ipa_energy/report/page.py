@@ -44,7 +44,7 @@ from ipa_energy.records import notice_of
 from ipa_energy.report.figure import Figure
 from ipa_energy.report.palette import named_colors, paper_color, run_dash
 from ipa_energy.report.plotly_json import plotly_json
-from ipa_energy.runlog.folder import write_atomically, writing
+from ipa_energy.runlog.folder import write_atomically
 from ipa_energy.tables import Table, cell_of
 
 
@@ -165,8 +165,6 @@ def write_page(page: Page, path: Path) -> Path:
         ConfigError: it cannot be written, or two figures have one key.
     """
     text = render(page)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(text))
     return path
 

@@ -8,10 +8,12 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from test_cli import call
+from test_cli_import import PERF
 
 from ipa_energy.cli import main
 from ipa_energy.meters.power_model import PowerModel
@@ -119,19 +121,62 @@ def test_tradeoff_refuses_places_before_it_begins(
 
 
 @pytest.mark.parametrize(("verb", "more"), [("tradeoff", ("--load", "6")), ("frontier", ())])
-def test_two_outputs_of_a_study_are_two_files(
-    small_pipeline: Path, tmp_path: Path, capsys: Capture, verb: str, more: tuple[str, ...]
+@pytest.mark.parametrize("options", [("--html", "--csv"), ("--csv", "--png"), ("--html", "--png")])
+def test_two_outputs_of_a_study_are_in_two_places(
+    *,
+    small_pipeline: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    verb: str,
+    more: tuple[str, ...],
+    options: tuple[str, str],
 ) -> None:
-    words = ("--csv", tmp_path / "one", "--html", tmp_path / "small" / ".." / "one")
+    one, other = options
+    words = (one, tmp_path / "one", other, tmp_path / "small" / ".." / "one")
     status, _, err = call(capsys, verb, small_pipeline, *more, *words)
-    assert (status, "--html, --csv: " in err) == (2, True)
+    assert (status, f"{one}, {other}: " in err) == (2, True)
     assert not (tmp_path / "one").exists()
+
+
+def test_folders_of_outputs_are_made_and_none_through_a_file(
+    small_pipeline: Path, measuring: list[str | Path], tmp_path: Path, capsys: Capture
+) -> None:
+    log, nodes, profile = tmp_path / "log", tmp_path / "n", small_pipeline.parent / "profile.csv"
+    log.write_text(PERF.format(50.0))
+    assert call(capsys, "convert", "--profile", profile, "--to-ipa", nodes)[0] == 0
+    study = (small_pipeline, "--load", "6", "--configurations", "2", "--trials", "1")
+    of_ipa = ("--from-ipa", nodes / "series" / "1", "--stage", "find")
+    of_ipa += ("--accuracies", nodes / "accuracies.yaml")
+
+    def outputs_in(folder: Path) -> Iterator[tuple[Path, int, str]]:
+        for number, words in enumerate(
+            (
+                ("tradeoff", *study, "--html", folder / "o/p", "--csv", folder / "q/r", "--out"),
+                ("import", log, "--out"),
+                ("convert", *of_ipa, "--out"),
+                ("convert", "--profile", profile, "--to-ipa"),
+                ("run", small_pipeline, "--quiet", "--out"),
+                (*measuring, "--out"),
+            )
+        ):
+            out = folder / f"{number}" / "new" / "out"
+            status, _, err = call(capsys, *words, out, *(SLEEP if words[0] == "measure" else ()))
+            yield out, status, err
+
+    for out, status, err in outputs_in(tmp_path / "new"):
+        assert (status, out.exists()) == (0, True), err
+    assert (tmp_path / "new/o/p").is_file()
+    assert (tmp_path / "new/q/r").is_file()
+    (tmp_path / "file").touch()
+    for _, status, err in outputs_in(tmp_path / "file"):
+        assert status == 2
+        assert "is no folder" in err or "not a directory" in err.lower()
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [("log", "is read by this very call"), ("old.csv", "there is a file already"),
-     (".", "is a folder"), ("no/table.csv", "there is no folder")],
+     (".", "is a folder"), ("old.csv/no/table.csv", "old.csv is no folder")],
 )  # fmt: skip
 def test_import_refuses_places_before_it_reads(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str, says: str

@@ -291,7 +291,8 @@ def test_the_verb_prints_both_hulls_and_writes_every_run(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pipeline(tmp_path, THIRTY_PERCENT)
-    call = ["frontier", str(tmp_path / "made-up.yaml"), "--csv", str(tmp_path / "runs.csv")]
+    runs = tmp_path / "new" / "runs.csv"
+    call = ["frontier", str(tmp_path / "made-up.yaml"), "--csv", str(runs)]
     assert main(call) == 0
     text = capsys.readouterr().out
     assert "energy in the objective saves" in text
@@ -299,7 +300,7 @@ def test_the_verb_prints_both_hulls_and_writes_every_run(
     assert main([*call, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["by_accuracy"][0]["savings"] == pytest.approx([0.3])
-    lines = (tmp_path / "runs.csv").read_text().splitlines()
+    lines = runs.read_text().splitlines()
     assert len(lines) == 1 + len(found["without_energy"]) + len(found["with_energy"])
 
 

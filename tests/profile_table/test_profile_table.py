@@ -254,12 +254,14 @@ def test_failed_append_leaves_the_old_lines(
     assert path.read_text() == f"{HEADER}\n{LINE}\n"
 
 
-def test_writing_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    for write in (write_profile, append_rows):
-        with pytest.raises(
-            ConfigError, match=r"cannot be written: No such file.*create the folder"
-        ):
-            write(tmp_path / "none" / "out.csv", [ROW])
+@pytest.mark.parametrize("write", [write_profile, append_rows])
+def test_the_folder_of_a_profile_is_made(tmp_path: Path, write: Callable[..., None]) -> None:
+    write(tmp_path / "none" / "such" / "out.csv", [ROW])
+    assert read_profile(tmp_path / "none" / "such" / "out.csv") == [ROW]
+    (tmp_path / "file").touch()
+    for name in ("file/out.csv", "file/new/out.csv"):
+        with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+            write(tmp_path / name, [ROW])
 
 
 @pytest.mark.parametrize("write", [write_profile, append_rows])

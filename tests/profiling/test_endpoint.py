@@ -132,7 +132,7 @@ def run(stub: Stub, path, *more: str) -> int:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_row_has_the_joules_of_its_tokens(stub, tmp_path, capsys, stream):
-    out = tmp_path / "llm.csv"
+    out = tmp_path / "new" / "llm.csv"
     how = ["--stream"] if stream else []
     assert run(stub, out, "--at-once", "1,4", "--json", *how) == EXIT_DONE
     told = json.loads(capsys.readouterr().out)["entries"]

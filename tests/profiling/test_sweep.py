@@ -50,7 +50,7 @@ def sweep(out, **changes):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("finished") / "p.csv"
+    out = tmp_path_factory.mktemp("finished") / "new" / "p.csv"
     return out, sweep(out)
 
 
@@ -269,9 +269,10 @@ def test_impossible_requests_are_refused_before_anything_is_written(tmp_path, ch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="folder does not exist"):
-        sweep(tmp_path / "none" / "p.csv")
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is no folder"):
+        sweep(tmp_path / "file" / "none" / "p.csv")
 
 
 @pytest.mark.parametrize("reference", ["none/such", "no_such_module", "json"])
