@@ -141,12 +141,19 @@ class Serves(Named):
             here is neither started nor planned.
         mixes: True if a stage may run several options at once on it.
         by_class: True if it tells classes of requests apart.
+        takes: options of ``run`` that bear on it, of those that do not bear on all; None: all.
     """
 
     on_this_machine: bool = False
     mixes: bool = False
     by_class: bool = False
+    takes: tuple[str, ...] | None = None
 
+
+_OF_LIVE_RUNS = ("images", "lease", "exporter", "prometheus", "no_drift_correction")
+_OF_THIS_MACHINE = ("meter", "powercap", "overcommit")
+_OF_A_CLUSTER = ("kubeconfig", "context", "namespace")
+_OF_MODELS = ("weights",)
 
 BACKENDS: dict[str, Named] = {
     "simulate": Serves(
@@ -154,6 +161,7 @@ BACKENDS: dict[str, Named] = {
         "ipa_energy.serving.simulated.backend:simulated",
         mixes=True,
         by_class=True,
+        takes=(),
     ),
     "local": Serves(
         "its models on this machine, in real time",
@@ -161,6 +169,7 @@ BACKENDS: dict[str, Named] = {
         on_this_machine=True,
         mixes=True,
         by_class=True,
+        takes=(*_OF_LIVE_RUNS, *_OF_THIS_MACHINE, *_OF_MODELS),
     ),
     "local-stub": Serves(
         "the same with stubs that take the profile's times",
@@ -168,18 +177,21 @@ BACKENDS: dict[str, Named] = {
         on_this_machine=True,
         mixes=True,
         by_class=True,
+        takes=(*_OF_LIVE_RUNS, *_OF_THIS_MACHINE),
     ),
     "kubernetes": Serves(
         "its models on a cluster",
         "ipa_energy.serving.kubernetes:kubernetes",
         mixes=True,
         by_class=True,
+        takes=(*_OF_LIVE_RUNS, *_OF_A_CLUSTER, *_OF_MODELS),
     ),
     "kubernetes-stub": Serves(
         "the same with stubs",
         "ipa_energy.serving.kubernetes:kubernetes_stub",
         mixes=True,
         by_class=True,
+        takes=(*_OF_LIVE_RUNS, *_OF_A_CLUSTER),
     ),
 }
 """``make(setting) -> Serving``: from a :class:`ipa_energy.serving.base.Setting` to the backend and

@@ -143,10 +143,11 @@ def _live_options(args: argparse.Namespace) -> LiveOptions:
 
 
 LIVE_OPTIONS = (
+    *("images", "weights"),
     *("meter", "powercap", "lease", "exporter", "prometheus", "overcommit", "no_drift_correction"),
     *("kubeconfig", "context", "namespace"),
 )
-"""Options that a simulation has no use for."""
+"""Options that not every backend has a use for, as the help has them."""
 
 
 def _warn_of_unused(args: argparse.Namespace) -> None:
@@ -155,12 +156,15 @@ def _warn_of_unused(args: argparse.Namespace) -> None:
     def is_given(name: str) -> bool:
         value = getattr(args, name)
         usual = getattr(LiveOptions(), name, None)
-        return value is not None and value is not False and value != usual
+        return value is not None and value is not False and value not in (usual, [])
 
-    unused = [option_of(name) for name in LIVE_OPTIONS if is_given(name)]
-    if args.backend == "simulate" and unused:
-        told = "--backend simulate serves nothing, so that it has no use for %s"
-        logger.warning(told, ", ".join(unused))
+    takes = getattr(BACKENDS[args.backend], "takes", None)
+    if takes is None:
+        return
+    unused = [option_of(name) for name in LIVE_OPTIONS if name not in takes and is_given(name)]
+    if unused:
+        serves = " serves nothing, so that it" if args.backend == "simulate" else ""
+        logger.warning("--backend %s%s has no use for %s", args.backend, serves, ", ".join(unused))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -370,6 +370,39 @@ def test_a_simulated_run_says_which_options_it_has_no_use_for(
     assert caplog.text.endswith("no use for --exporter, --no-drift-correction\n")
 
 
+@pytest.mark.parametrize(
+    ("backend", "unused"),
+    [
+        (
+            "simulate",
+            "--images, --weights, --meter, --lease, --overcommit, --kubeconfig, --namespace",
+        ),
+        ("local", "--kubeconfig, --namespace"),
+        ("local-stub", "--weights, --kubeconfig, --namespace"),
+        ("kubernetes", "--meter, --overcommit"),
+        ("kubernetes-stub", "--weights, --meter, --overcommit"),
+    ],
+)
+def test_a_run_says_which_options_its_backend_has_no_use_for(
+    *,
+    small_pipeline: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    backend: str,
+    unused: str,
+) -> None:
+    weights = f"a={small_pipeline}"
+    config = tmp_path / "no such config"  # with which no cluster is reached, nor with --dry-run any
+    words = ["--kubeconfig", config, "--namespace", "there", "--meter", "perf", "--lease", "3"]
+    words += ["--overcommit", "--images", tmp_path, "--weights", weights, "--dry-run"]
+    out = tmp_path / "run"
+    assert call(capsys, "run", small_pipeline, "--out", out, "--backend", backend, *words)[0] == 2
+    told = [line.partition("no use for ")[2] for line in caplog.messages if "no use" in line]
+    assert told == [unused]
+    assert not out.exists()
+
+
 def test_run_json_is_the_metrics(
     small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
