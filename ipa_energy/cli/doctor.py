@@ -6,8 +6,15 @@ import argparse
 import re
 from dataclasses import asdict
 
-from ipa_energy.cli.options import Arguments, Verbs, named_path, named_server, print_json
-from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, require
+from ipa_energy.cli.options import (
+    Arguments,
+    Verbs,
+    named_path,
+    named_pipeline,
+    named_server,
+    print_json,
+)
+from ipa_energy.errors import EXIT_DONE, EXIT_UNAVAILABLE, ConfigError, require
 
 MARKS = {"ok": "ok     ", "missing": "MISSING", "optional": "without", "unknown": "unknown"}
 
@@ -19,13 +26,16 @@ def add_to(verbs: Verbs) -> None:
         run,
         help="whether a cluster has what run --backend kubernetes needs",
         description="Ask a cluster for everything that run --backend kubernetes needs, and say for"
-        " each thing that is missing what to do. Exit status 0: a run can begin; 4: it cannot."
-        " Nothing is changed.",
+        " each thing that is missing what to do, and what nobody could be asked for. Nothing is"
+        " changed.",
+        epilog="exit status: 0 a run can begin, 2 bad input, as a kubeconfig that is none, 4 a run"
+        " cannot begin, or no cluster is named",
     )
     add(
         "pipeline",
-        "pipeline YAML, for its key kubernetes and its initial configuration",
-        named_path,
+        "a pipeline YAML, or the name of one that comes with the program, for its key kubernetes"
+        " and its initial configuration",
+        named_pipeline,
         nargs="?",
         metavar="PIPELINE",
     )
@@ -56,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from ipa_energy.runner import initial_configuration
     from ipa_energy.serving.deployment import Deployment
     from ipa_energy.serving.kubernetes.cluster_api import ClusterApi
-    from ipa_energy.serving.kubernetes.doctor import checks, is_fit
+    from ipa_energy.serving.kubernetes.doctor import checks, is_fit, without_cluster
 
     settings = KubernetesConfig()
     start: Deployment = ()
@@ -64,9 +74,16 @@ def run(args: argparse.Namespace) -> int:
         planner = load_planner(args.pipeline)
         settings = planner.config.kubernetes or settings
         start = initial_configuration(planner)
-    api = ClusterApi(args.kubeconfig, args.context)
-    namespace = args.namespace or settings.namespace or api.namespace
-    found = list(checks(api, settings, namespace, start=start, prometheus_url=args.prometheus))
+    try:
+        api = ClusterApi(args.kubeconfig, args.context)
+    except ConfigError as error:
+        if args.kubeconfig or args.context:  # what was named is not there
+            raise
+        fix = error.fix or ""
+        found = list(without_cluster(error.what, fix, settings, prometheus_url=args.prometheus))
+    else:
+        namespace = args.namespace or settings.namespace or api.namespace
+        found = list(checks(api, settings, namespace, start=start, prometheus_url=args.prometheus))
     if args.json:
         print_json({"is_fit": is_fit(found), "checks": [asdict(check) for check in found]})
     else:

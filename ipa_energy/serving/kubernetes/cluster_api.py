@@ -32,8 +32,15 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
+from yaml import YAMLError
 
-from ipa_energy.errors import ConfigError, GiveUpError, TryAgainError, UnavailableError
+from ipa_energy.errors import (
+    ConfigError,
+    GiveUpError,
+    TryAgainError,
+    UnavailableError,
+    in_words,
+)
 
 Object = dict[str, Any]
 Query = Mapping[str, Any]
@@ -48,6 +55,8 @@ APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 GONE = 410
+OF_OTHER_KINDS = (OSError, ValueError, TypeError, LookupError, AttributeError)
+"""What the client raises of a kubeconfig that cannot be read, or that holds something else."""
 
 PLURALS = {
     "Deployment": "deployments",
@@ -99,7 +108,7 @@ class ClusterApi:
         writes: that were answered since the beginning.
 
     Raises:
-        ConfigError: there is no such file or context.
+        ConfigError: there is no such file or context, or it is no kubeconfig.
     """
 
     def __init__(
@@ -113,12 +122,9 @@ class ClusterApi:
         settings = client.Configuration()
         try:
             self.namespace = _load(settings, kubeconfig, context)
-        except (ConfigException, OSError) as error:
-            why = str(error).removeprefix("Invalid kube-config file. ").rstrip(".")
-            if kubeconfig is not None and not kubeconfig.exists():
-                why = f"{kubeconfig}: there is no such file"
+        except (ConfigException, YAMLError, *OF_OTHER_KINDS) as error:
             raise ConfigError(
-                f"no cluster is named: {why}",
+                f"no cluster is named: {_why(error, kubeconfig)}",
                 where="--kubeconfig",
                 fix="--kubeconfig FILE, or KUBECONFIG, or run in a pod",
             ) from error
@@ -333,6 +339,16 @@ def path_to(found: Object) -> str:
     metadata = found["metadata"]
     kind = (found["apiVersion"], found["kind"])
     return f"{path_of(kind, metadata['namespace'])}/{metadata['name']}"
+
+
+def _why(error: Exception, kubeconfig: Path | None) -> str:
+    """What a kubeconfig lacks; the client lets through what its parsers and its own code raise."""
+    if kubeconfig is not None and not kubeconfig.exists():
+        return f"{kubeconfig}: there is no such file"
+    why = " ".join(in_words(error).split())
+    if isinstance(error, ConfigException):
+        return why.removeprefix("Invalid kube-config file. ").rstrip(".")
+    return f"{kubeconfig or 'the kubeconfig'}: {why}"
 
 
 def _load(settings: Any, kubeconfig: Path | None, context: str | None) -> str:

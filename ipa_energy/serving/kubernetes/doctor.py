@@ -30,6 +30,7 @@ RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "pods", ("list",)),
 )
 SELDON = "machinelearning.seldon.io"
+IN_PLACE, SELDON_OBJECTS, QUOTAS = "cores in place", "SeldonDeployments", "quotas"
 SELDON_RIGHTS = (SELDON, "seldondeployments", ("get", "list", "create", "update", "delete"))
 
 
@@ -72,12 +73,31 @@ def checks(
         version = require_reachable(api)
     except IpaEnergyError as error:
         fix = "--kubeconfig FILE, --context NAME; is the API server up?"
-        yield Check("API server", "missing", str(error), fix)
+        yield from without_cluster(str(error), fix, settings, prometheus_url=prometheus_url)
         return
     yield _version(api.host, str(version.get("major", "")), str(version.get("minor", "")))
     for each in (_namespace, _rights, _account, _resize, _seldon):
         yield from _asked(each.__name__.strip("_"), each(api, settings, namespace))
-    yield from _asked("quota", _quotas(api, namespace, start))
+    yield from _asked(QUOTAS, _quotas(api, namespace, start))
+    yield from _meters(prometheus_url or settings.prometheus_url)
+
+
+def without_cluster(
+    reason: str, fix: str, settings: KubernetesConfig, *, prometheus_url: str | None = None
+) -> Iterator[Check]:
+    """What can be looked for where no API server answers, and what cannot.
+
+    Args:
+        reason: why none does.
+        fix: what to do about it.
+        settings: of the YAML, or the defaults.
+        prometheus_url: as of :func:`checks`.
+    """
+    yield Check("API server", "missing", reason, fix)
+    rights = (f"rights on {resource}" for _, resource, _ in _rights_needed(settings))
+    account = f"service account {SERVICE_ACCOUNT}"
+    for name in ("namespace", *rights, account, IN_PLACE, SELDON_OBJECTS, QUOTAS):
+        yield Check(name, "unknown", "not looked for: the API server knows")
     yield from _meters(prometheus_url or settings.prometheus_url)
 
 
@@ -120,8 +140,7 @@ def _namespace(api: ClusterApi, _: KubernetesConfig, namespace: str) -> Iterator
 
 
 def _rights(api: ClusterApi, settings: KubernetesConfig, namespace: str) -> Iterator[Check]:
-    needed = [*RIGHTS, SELDON_RIGHTS] if settings.rendering == "seldon" else RIGHTS
-    for group, resource, verbs in needed:
+    for group, resource, verbs in _rights_needed(settings):
         denied = [verb for verb in verbs if not api.may(verb, group, resource, namespace)]
         name = f"rights on {resource}"
         if denied:
@@ -129,6 +148,10 @@ def _rights(api: ClusterApi, settings: KubernetesConfig, namespace: str) -> Iter
             yield Check(name, "missing", told, f"{CHART}, and use its service account")
         else:
             yield Check(name, "ok", ", ".join(verbs))
+
+
+def _rights_needed(settings: KubernetesConfig) -> Sequence[tuple[str, str, tuple[str, ...]]]:
+    return [*RIGHTS, SELDON_RIGHTS] if settings.rendering == "seldon" else RIGHTS
 
 
 def _account(api: ClusterApi, _: KubernetesConfig, namespace: str) -> Iterator[Check]:
@@ -145,14 +168,13 @@ def _account(api: ClusterApi, _: KubernetesConfig, namespace: str) -> Iterator[C
 
 def _resize(api: ClusterApi, _: KubernetesConfig, namespace: str) -> Iterator[Check]:
     served = api.get("/api/v1").get("resources", ())
-    name = "cores in place"
     if not any(one.get("name") == RESIZE for one in served):
         told = f"the server has no {RESIZE}: another number of cores is another pod"
-        yield Check(name, "optional", told, "Kubernetes 1.33, or the feature gate")
+        yield Check(IN_PLACE, "optional", told, "Kubernetes 1.33, or the feature gate")
     elif not api.may("patch", "", RESIZE, namespace):
-        yield Check(name, "optional", f"not allowed: patch {RESIZE}", CHART)
+        yield Check(IN_PLACE, "optional", f"not allowed: patch {RESIZE}", CHART)
     else:
-        yield Check(name, "ok", f"{RESIZE} is served and allowed")
+        yield Check(IN_PLACE, "ok", f"{RESIZE} is served and allowed")
 
 
 def _seldon(api: ClusterApi, settings: KubernetesConfig, namespace: str) -> Iterator[Check]:
@@ -163,21 +185,21 @@ def _seldon(api: ClusterApi, settings: KubernetesConfig, namespace: str) -> Iter
     except GiveUpError:
         served = ()
     if any(one.get("name") == "seldondeployments" for one in served):
-        yield Check("SeldonDeployments", "ok", "served")
+        yield Check(SELDON_OBJECTS, "ok", "served")
     else:
         told = "the cluster does not know them; kubernetes.rendering: deployments needs none"
-        yield Check("SeldonDeployments", state, told, "install Seldon Core v1")
+        yield Check(SELDON_OBJECTS, state, told, "install Seldon Core v1")
 
 
 def _quotas(api: ClusterApi, namespace: str, start: Deployment) -> Iterator[Check]:
     try:
         found = api.get(f"/api/v1/namespaces/{namespace}/resourcequotas").get("items", ())
     except RefusedError:
-        yield Check("quotas", "unknown", "one may not look")
+        yield Check(QUOTAS, "unknown", "one may not look")
         return
     needed = sum((Decimal(str(s.option.cpu_cores)) * s.replicas for s in start), Decimal(0))
     if not found:
-        yield Check("quotas", "ok", f"none in namespace {namespace}")
+        yield Check(QUOTAS, "ok", f"none in namespace {namespace}")
     for one in found:
         status = one.get("status", {})
         for name in ("requests.cpu", "limits.cpu", "cpu"):
@@ -187,9 +209,9 @@ def _quotas(api: ClusterApi, namespace: str, start: Deployment) -> Iterator[Chec
                 told = f"{one['metadata']['name']}: {name} {used} of {hard} used"
                 if left < 2 * needed:
                     fix = f"raise it: twice the {needed} cores that a run begins with, for rollouts"
-                    yield Check("quotas", "missing" if left < needed else "optional", told, fix)
+                    yield Check(QUOTAS, "missing" if left < needed else "optional", told, fix)
                 else:
-                    yield Check("quotas", "ok", told)
+                    yield Check(QUOTAS, "ok", told)
 
 
 def _meters(url: str | None) -> Iterator[Check]:

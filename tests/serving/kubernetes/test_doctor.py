@@ -91,16 +91,55 @@ def test_the_command_says_it_and_its_status_too(tmp_path, capsys):
         assert prometheus["state"] == "optional" and url in prometheus["found"]
 
 
-def test_a_cluster_that_is_away_is_the_one_thing_told(tmp_path, capsys):
+def _states(out):
+    found = json.loads(out)
+    assert not found["is_fit"]
+    return {check["name"]: check["state"] for check in found["checks"]}
+
+
+def test_without_a_cluster_it_is_told_what_could_be_looked_for_and_what_not(
+    tmp_path, monkeypatch, capsys
+):
     with ApiServer() as server:
         path = server.kubeconfig(tmp_path / "k")
-    assert main(["doctor", "--kubeconfig", str(path)]) == 4
+        whole = {check.name for check in checks(ClusterApi(path), KubernetesConfig(), "default")}
+    words = ["--prometheus", "http://127.0.0.1:9"]
+    assert main(["doctor", "video", "--kubeconfig", str(path), *words, "--json"]) == 4
+    away = _states(capsys.readouterr().out)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert main(["doctor", *words, "--json"]) == 4
+    states = _states(capsys.readouterr().out)
+    assert states == away
+    assert states.keys() == whole
+    assert (states.pop("API server"), states.pop("Prometheus")) == ("missing", "optional")
+    assert set(states.values()) == {"unknown"}
+    assert main(["doctor"]) == 4
     out = capsys.readouterr().out
-    assert "MISSING  API server" in out and "fix:" in out
+    assert "MISSING  API server" in out and "no cluster is named" in out
+    assert "fix: --kubeconfig FILE, or KUBECONFIG, or run in a pod" in out
+    assert "unknown  namespace" in out
 
 
-def test_no_kubeconfig_is_bad_input(tmp_path, monkeypatch):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("KUBECONFIG", raising=False)
-        assert main(["doctor", "--kubeconfig", str(tmp_path / "none")]) == 2
-    del monkeypatch
+NO_KUBECONFIGS = {
+    "none": None,
+    "folder": "",
+    "empty": b"",
+    "list": b"[1]",
+    "kinds": b"contexts: 1\ncurrent-context: a\nclusters: 2\nusers: 3\n",
+    "torn": b"a: [",
+    "latin-1": b"a: \xff\xfe",
+    "without-context": b"a: 1",
+}
+
+
+@pytest.mark.parametrize("name", NO_KUBECONFIGS)
+def test_a_file_that_is_no_kubeconfig_is_bad_input(tmp_path, capsys, name):
+    path, content = tmp_path / name, NO_KUBECONFIGS[name]
+    if content == "":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    assert main(["doctor", "--kubeconfig", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ipa-energy: error: --kubeconfig: no cluster is named: ")
+    assert err.count("\n") == 1 and str(path) in err and "fix: --kubeconfig FILE" in err
