@@ -16,7 +16,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -258,6 +258,39 @@ class Figure:
     def drawable(self) -> bool:
         """True if any mark has a point to show."""
         return any(_has_point(mark) for mark in self.marks)
+
+
+def with_ends(figure: Figure) -> Figure:
+    """The figure, where all values of an axis are one value, with ends that are near it.
+
+    Plotly puts a lone value in the middle of two units, so that half a joule has −0.5 beside it.
+    """
+    panels = [
+        _near(axis, "y", [mark for mark in figure.marks if mark.panel == panel])
+        for panel, axis in enumerate(figure.panels)
+    ]
+    z = None if figure.z is None else _near(figure.z, "z", figure.marks)
+    x = _near(figure.x, "x", figure.marks)
+    return replace(figure, x=x, y=tuple(panels) if len(panels) > 1 else panels[0], z=z)
+
+
+def _near(axis: Axis, letter: str, marks: Sequence[Mark]) -> Axis:
+    is_set = axis.from_zero or axis.log or axis.linear_below is not None or axis.low is not None
+    if is_set or axis.categories or axis.ticks or axis.counts:
+        return axis
+    values: set[float] = set()
+    for mark in marks:
+        if isinstance(mark, Bars) or (isinstance(mark, Line) and mark.fill):
+            return axis  # it begins at zero
+        values |= set(filter(math.isfinite, _floats(getattr(mark, letter))))
+        error = getattr(mark, f"{letter}_error", None)
+        if error is not None and any(half > 0 for half in _floats(error)):
+            return axis
+    if len(values) != 1:
+        return axis
+    (value,) = values
+    ends = sorted((0.95 * value, 1.05 * value)) if value else (0.0, 1.0)
+    return replace(axis, low=ends[0], high=ends[1])
 
 
 def key_of(*parts: str) -> str:

@@ -23,6 +23,7 @@ from ipa_energy.report.figure import (
     Points,
     csv_of,
     label_positions,
+    with_ends,
 )
 from ipa_energy.report.palette import paper_color, scale_stops, value_stops
 from ipa_energy.runlog.folder import write_atomically, writing
@@ -101,6 +102,7 @@ def draw(figure: Figure) -> Canvas:
     """``figure`` on white paper."""
     from matplotlib.figure import Figure as Canvas
 
+    figure = with_ends(figure)
     entries = sum(mark.legend for mark in figure.marks)
     rows = -(-entries // _columns(figure)) if entries > 1 else 0
     rows += bool(figure.footnote)

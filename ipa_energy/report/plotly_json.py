@@ -29,6 +29,7 @@ from ipa_energy.report.figure import (
     columns_of,
     label_positions,
     spans,
+    with_ends,
 )
 from ipa_energy.report.palette import scale_stops
 
@@ -42,6 +43,7 @@ _SYMBOLS_3D = {"star": "diamond", "cross": "cross", "circle": "circle"}
 
 def plotly_json(figure: Figure) -> Json:
     """``key``, ``name``, ``data`` and ``layout`` of a figure."""
+    figure = with_ends(figure)
     columns: list[list[Column]] = columns_of(figure)
     data = [
         _trace(figure, mark, positions)

@@ -120,15 +120,20 @@ def trade_figure(comparison: Comparison) -> Figure:
             marks.append(_point(run, places.get(name), 11, symbol=symbol, numbered=several))
         if baselines:
             marks.append(_key(kind, symbol))
+    told = (
+        "diamonds are the best plan that never changes",
+        "stars the best course of plans that knew the load",
+    )
+    shown = [words for words, (baselines, _, _) in zip(told, kinds, strict=True) if baselines]
+    others = f"; of the same colour, {', '.join(shown)}" if shown else ""
     numbers = " Numbers are the runs' places in the legend." if several else ""
     summed = " (sum of the stages)" if any(run.is_summed for run in comparison.runs) else ""
     return Figure(
         key="trade",
         title="What was traded",
         caption="Mean accuracy against joules per request: up and to the left is better. Circles"
-        " are the runs; of the same colour, diamonds are the best plan that never changes, stars"
-        " the best course of plans that knew the load. Hollow marks are estimated joules, filled"
-        f" ones measured or imported.{numbers}",
+        f" are the runs{others}. Hollow marks are estimated joules, filled ones measured or"
+        f" imported.{numbers}",
         marks=marks,
         x=Axis("energy (J/request)"),
         y=Axis(f"mean accuracy{summed}"),

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,31 @@ def figure_of(*marks: Mark, **further: object) -> Figure:
 
 def rows_of(figure: Figure) -> list[list[str]]:
     return list(csv.reader(io.StringIO(csv_of(figure))))
+
+
+@pytest.mark.parametrize(
+    ("value", "ends"), [(0.5, [0.475, 0.525]), (0.0, [0.0, 1.0]), (-2.0, [-2.1, -1.9])]
+)
+def test_an_axis_with_one_value_ends_near_it_in_both_drawings(
+    value: float, ends: list[float]
+) -> None:
+    one, none = Points(name="a", x=[value], y=[7.0]), Points(name="key", x=[math.nan], y=[math.nan])
+    figure = figure_of(one, none)
+    assert plotly_json(figure)["layout"]["xaxis"]["range"] == ends
+    assert draw(figure).axes[0].get_xlim() == pytest.approx(ends)
+    for other in (
+        Points(name="b", x=[value + 1], y=[7.0]),
+        Points(name="b", x=[value], y=[7.0], x_error=[0.1]),
+    ):
+        assert "range" not in plotly_json(figure_of(one, other))["layout"]["xaxis"]
+    axis = plotly_json(figure_of(one, x=Axis("energy (J)", from_zero=True)))["layout"]["xaxis"]
+    assert (axis.get("range"), axis["rangemode"]) == (None, "tozero")
+
+
+def test_a_constant_line_is_on_an_axis_near_it_and_a_filled_one_from_zero() -> None:
+    line = Line(name="a", x=[0.0, 1.0], y=[0.5, 0.5])
+    assert plotly_json(figure_of(line))["layout"]["yaxis"]["range"] == [0.475, 0.525]
+    assert "range" not in plotly_json(figure_of(replace(line, fill=True)))["layout"]["yaxis"]
 
 
 def test_digits_are_significant_and_what_is_not_finite_is_null() -> None:
