@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument(
         "--pretend", action="store_true", help="start nothing: pods are said to run"
     )
-    parser.add_argument("--mlserver", metavar="FILE.py", help="what pods run in its place")
+    parser.add_argument(
+        "--mlserver", metavar="FILE.py", type=_program, help="what pods run in its place"
+    )
     args = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,6 +70,14 @@ def main() -> None:
             stack.enter_context(NodeAgent(client, NODE, program, environment=environment))
         print(f"{server.url} KUBECONFIG={path}", flush=True)
         stop.wait()
+
+
+def _program(text: str) -> str:
+    """A file as pods find it, whose working folders are their own."""
+    path = Path(text).resolve()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return str(path)
 
 
 if __name__ == "__main__":

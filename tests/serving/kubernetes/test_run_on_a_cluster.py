@@ -34,8 +34,8 @@ with local_tests():
 pytestmark = [pytest.mark.slow, pytest.mark.measures, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[3]
-STUBS = ("--mlserver", str(Path(__file__).parent / "pod_stub.py"))
-"""A cluster that has light stubs in the place of MLServer."""
+STUBS = ("--mlserver", str(Path(__file__).with_name("pod_stub.py").relative_to(ROOT)))
+"""Light stubs in the place of MLServer, for a cluster that begins in ROOT; its pods do not."""
 
 COUNTS = [4, 4, 12, 12, 12, 12]
 """Requests of each second: at the first interval's end more replicas are needed."""
@@ -103,6 +103,15 @@ def test_a_run_serves_every_request_changes_on_the_way_and_leaves_nothing_behind
         out = run(pipeline, kubeconfig, "kubernetes-stub")
         until(lambda: not pods_of(kubeconfig))
     assert_all_served(out, "kubernetes-stub", COUNTS)
+
+
+def test_a_program_that_is_not_there_is_refused_at_the_door(tmp_path: Path) -> None:
+    words = ("--kubeconfig", str(tmp_path / "k"), "--mlserver", "no/such.py")
+    module = (sys.executable, "-m", "tests.standin_cluster")
+    done = subprocess.run((*module, *words), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--mlserver: no/such.py: no such file" in done.stderr
+    assert not (tmp_path / "k").exists()
 
 
 @pytest.mark.skipif(not os.environ.get(LONG_RUN), reason=f"takes a minute: needs {LONG_RUN}")
