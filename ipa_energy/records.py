@@ -7,7 +7,7 @@ All quantities are SI and end in their unit (``latency_s``, ``power_w``, ``load_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -54,10 +54,11 @@ def joules_from(quality: Quality | None, meter: str | None) -> str:
     return f"{quality} by {meter}{f' ({notice})' if notice else ''}"
 
 
-def weakest_quality(qualities: list[Quality]) -> Quality | None:
+def weakest_quality(qualities: Collection[Quality | None]) -> Quality | None:
     """The quality of a sum: that of its weakest part; None for a sum of nothing.
 
-    ``estimated`` is weaker than ``imported``, which is weaker than ``measured``.
+    A part without any has no say. ``estimated`` is weaker than ``imported``, which is weaker than
+    ``measured``.
     """
     for quality in ("estimated", "imported", "measured"):
         if quality in qualities:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ipa_energy.as_json import as_json
 from ipa_energy.cli.options import (
     Verbs,
     add_pipeline,
@@ -90,7 +91,7 @@ def optimize(args: argparse.Namespace) -> int:
     limit_s = planner.config.decision_limit_s
     result = planner.decide(load_rps, top_k=args.top, limit_s=limit_s)
     if args.json:
-        print_json(_document(result, planner, load_rps))
+        print_json(as_json(_document(result, planner, load_rps)))
     else:
         print(_text(result, planner, load_rps))
     return EXIT_DONE if result.plans else EXIT_INFEASIBLE
@@ -105,7 +106,7 @@ def _document(result: Result, planner: Planner, load_rps: float) -> dict[str, An
         "latency_sla_s": planner.planned.latency_sla_s,
         "energy_sla_joules": planner.config.energy_sla_joules,
         "energy_risk": planner.config.energy_risk,
-        "excluded": {stage: dict(why) for stage, why in planner.planned.excluded.items()},
+        "excluded": planner.planned.excluded,
     }
 
 
@@ -276,7 +277,7 @@ def _optimize_together(args: argparse.Namespace) -> int:
     names = [planner.config.pipeline_name for planner in planners]
     found = plan_together(problems, gpus, capacity, args.method or "highs", names=names)
     if args.json:
-        print_json(_document_together(found, planners, loads, gpus, capacity))
+        print_json(as_json(_document_together(found, planners, loads, gpus, capacity)))
     else:
         print(_text_together(found, planners, loads))
     return EXIT_DONE
@@ -360,7 +361,7 @@ def _document_together(
                 "pipeline": planner.config.pipeline_name,
                 "load_rps": load,
                 "latency_sla_s": planner.planned.latency_sla_s,
-                "plan": plan.to_json(),
+                "plan": plan,
             }
             for planner, load, plan in zip(planners, loads, found.plans, strict=True)
         ],

@@ -183,7 +183,6 @@ def metrics(run: Run) -> RunMetrics:
     energy_j = _sum(step.energy_j for step in run.steps)
     grams = _sum(step.grams for step in run.steps)
     decision_s = _known([step.decision_s for step in run.decisions])
-    qualities = [step.quality for step in run.steps if step.quality is not None]
     return RunMetrics(
         name=run.name,
         requests=total,
@@ -214,7 +213,7 @@ def metrics(run: Run) -> RunMetrics:
         decision_s_median=_percentile(decision_s, 50),
         decision_s_p99=_percentile(decision_s, 99),
         meter=joined_meters(sorted({step.meter for step in run.steps if step.meter})) or None,
-        quality=weakest_quality(qualities),
+        quality=weakest_quality([step.quality for step in run.steps]),
         backend=run.info.backend,
         workload=run.workload_digest or run.info.workload,
         not_copied=tuple(

@@ -18,11 +18,10 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ipa_energy.arrays import Mask
+from ipa_energy.arrays import Floats, Mask
 from ipa_energy.energy import replicas_needed
 from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer import highs, pareto
@@ -34,6 +33,7 @@ from ipa_energy.optimizer.problem import (
     Candidates,
     Problem,
     Program,
+    total_of,
     within,
 )
 from ipa_energy.optimizer.quantities import CAPPED_JOULES
@@ -69,15 +69,6 @@ class Relaxation:
     needed: float
     text: str
 
-    def to_json(self) -> dict[str, Any]:
-        """The relaxation as ``optimize --json`` shows it."""
-        return {
-            "constraint": self.constraint,
-            "current": self.current,
-            "needed": self.needed,
-            "text": self.text,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
@@ -102,14 +93,6 @@ class Conflict:
         if self.together:
             ways = " and ".join(relaxation.text for relaxation in self.together) + ", together"
         return f"{text}; needs {ways}" if ways else text
-
-    def to_json(self) -> dict[str, Any]:
-        """The conflict as ``optimize --json`` shows it."""
-        return {
-            "constraints": list(self.constraints),
-            "relaxations": [relaxation.to_json() for relaxation in self.relaxations],
-            "together": [relaxation.to_json() for relaxation in self.together],
-        }
 
 
 def _in_words(constraint: str) -> str:
@@ -162,38 +145,26 @@ def _best(problem: Problem) -> list[Choice]:
 
 def is_feasible(problem: Problem) -> bool:
     """True if some plan meets every constraint."""
-    if problem.is_empty():
-        return False
-    stages = [
-        dataclasses.replace(candidates, penalty=np.zeros(len(candidates)))
-        for candidates in problem.stages
-    ]
-    return bool(_best(_without_accuracy(problem, stages, problem.caps)))
+    nothing = [np.zeros(len(candidates)) for candidates in problem.stages]
+    return _least(problem, nothing) is not None
 
 
 def least_total(problem: Problem, cap: Cap) -> float | None:
     """The least total of a cap that the other constraints allow; None if nothing does."""
+    column = problem.columns(cap.quantity)
+    choice = _least(problem, column, without=[cap.name])
+    return None if choice is None else total_of(column, choice)
+
+
+def _least(
+    problem: Problem, column: Sequence[Floats], without: Collection[str] = ()
+) -> Choice | None:
+    """The choice with the least total of a column, whatever its accuracy, without some caps."""
     if problem.is_empty():
         return None
-    stages = [
-        dataclasses.replace(candidates, penalty=column)
-        for candidates, column in zip(problem.stages, problem.columns(cap.quantity), strict=True)
-    ]
-    others = [other for other in problem.caps if other.name != cap.name]
-    choices = _best(_without_accuracy(problem, stages, others))
-    if not choices:
-        return None
-    return sum(
-        float(candidates.penalty[index])
-        for candidates, index in zip(stages, choices[0], strict=True)
-    )
-
-
-def _without_accuracy(
-    problem: Problem, stages: Sequence[Candidates], caps: Iterable[Cap]
-) -> Problem:
-    settings = dataclasses.replace(problem.settings, alpha=0.0)
-    return dataclasses.replace(problem, stages=tuple(stages), settings=settings, caps=tuple(caps))
+    caps = tuple(cap for cap in problem.caps if cap.name not in without)
+    changed = dataclasses.replace(problem.with_penalty(column, alpha=0.0), caps=caps)
+    return next(iter(_best(changed)), None)
 
 
 class StageLimits:
@@ -426,8 +397,7 @@ Axis = Sequence[Relaxation]
 def _farthest(problem: Problem, axes: Sequence[Axis]) -> list[Relaxation]:
     """Everything as far as it goes: a way out where the near ones are too many to be tried."""
     numbers = [axis[-1] for axis in axes if axis]
-    larger = with_numbers(problem, numbers)
-    raised = None if larger.is_empty() else _raised_caps(larger, [c.name for c in problem.caps])
+    raised = _raised_caps(with_numbers(problem, numbers), [cap.name for cap in problem.caps])
     return [] if raised is None else [*numbers, *raised]
 
 
@@ -502,24 +472,17 @@ def _raised_caps(problem: Problem, names: Collection[str]) -> list[Relaxation] |
     """What these caps have to be, the others kept; None if that is not enough."""
     raised = [cap for cap in problem.caps if cap.name in names]
     columns = {cap.name: problem.columns(cap.quantity) for cap in raised}
-    stages = [
-        dataclasses.replace(
-            candidates,
-            penalty=sum(
-                (columns[cap.name][stage] / (cap.limit or 1.0) for cap in raised),
-                start=np.zeros(len(candidates)),
-            ),
+    shares = [
+        sum(
+            (columns[cap.name][stage] / (cap.limit or 1.0) for cap in raised),
+            start=np.zeros(len(candidates)),
         )
         for stage, candidates in enumerate(problem.stages)
     ]
-    others = [cap for cap in problem.caps if cap.name not in names]
-    choices = _best(_without_accuracy(problem, stages, others))
-    if not choices:
+    choice = _least(problem, shares, without=names)
+    if choice is None:
         return None
-    totals = [
-        (cap, sum(float(c[at]) for c, at in zip(columns[cap.name], choices[0], strict=True)))
-        for cap in raised
-    ]
+    totals = [(cap, total_of(columns[cap.name], choice)) for cap in raised]
     return [
         other_limit(problem, cap, total) for cap, total in totals if not within(total, cap.limit)
     ]
@@ -547,9 +510,8 @@ def rounded_up(value: float, digits: int = 4) -> str:
 def _larger_caps(problem: Problem) -> Iterator[Relaxation]:
     for cap in problem.caps:
         needed = least_total(problem, cap)
-        if needed is None:
-            continue
-        yield other_limit(problem, cap, needed)
+        if needed is not None:
+            yield other_limit(problem, cap, needed)
 
 
 def _more_gpus(problem: Problem) -> Iterator[Relaxation]:

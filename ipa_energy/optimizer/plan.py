@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ipa_energy.as_json import or_none
 from ipa_energy.optimizer.pools import Cut
 from ipa_energy.optimizer.quantities import (
     Moment,
@@ -129,8 +128,7 @@ class StagePlan:
     def quality(self) -> Quality | None:
         """Quality of the joules, None without energy in the profile."""
         found = [part.option.provenance for part in self.parts]
-        known = [each.quality for each in found if each]
-        return weakest_quality(known) if len(known) == len(found) else None
+        return weakest_quality([each.quality for each in found if each]) if all(found) else None
 
     @property
     def meter(self) -> str | None:
@@ -155,11 +153,11 @@ class StagePlan:
             **({} if self.queue_s is None else {"queue_s": self.queue_s}),
             "throughput_rps": option.throughput_rps,
             "accuracy": self.accuracy,
-            "joules_per_request": or_none(self.joules_per_request),
-            "planned_joules_per_request": or_none(self.planned_joules_per_request),
+            "joules_per_request": self.joules_per_request,
+            "planned_joules_per_request": self.planned_joules_per_request,
             "requests_per_input": self.requests_per_input,
-            "joules_per_pipeline_request": or_none(self.joules_per_pipeline_request),
-            "power_w": or_none(self.power_w),
+            "joules_per_pipeline_request": self.joules_per_pipeline_request,
+            "power_w": self.power_w,
             "energy_quality": self.quality,
             "energy_meter": self.meter,
             **({"parts": [part_json(part) for part in self.parts]} if self.is_wide else {}),
@@ -222,15 +220,6 @@ class Check:
     limit: float | None
     holds: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """The check as ``optimize --json`` shows it."""
-        return {
-            "constraint": self.constraint,
-            "value": or_none(self.value),
-            "limit": self.limit,
-            "holds": self.holds,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -245,7 +234,7 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as ``optimize --json`` shows it."""
-        return {"holds": self.holds, "checks": [check.to_json() for check in self.checks]}
+        return {"holds": self.holds, "checks": self.checks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,8 +320,7 @@ class Plan:
     def quality(self) -> Quality | None:
         """Weakest quality of the stages' joules; None if any stage has none."""
         found = [stage.quality for stage in self.stages]
-        known = [quality for quality in found if quality is not None]
-        return weakest_quality(known) if len(known) == len(found) else None
+        return weakest_quality(found) if all(found) else None
 
     @property
     def label(self) -> str:
@@ -342,26 +330,26 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as ``optimize --json`` shows it."""
         return {
-            "stages": [stage.to_json() for stage in self.stages],
+            "stages": self.stages,
             "accuracy": self.accuracy,
             "accuracy_raw": self.accuracy_raw,
             "cost_cores": self.cost_cores,
             "latency_s": self.latency_s,
-            "joules_per_request": or_none(self.joules_per_request),
-            "planned_joules_per_request": or_none(self.planned_joules_per_request),
+            "joules_per_request": self.joules_per_request,
+            "planned_joules_per_request": self.planned_joules_per_request,
             **(
                 {}
                 if math.isnan(self.joules_per_token)
                 else {"joules_per_token": self.joules_per_token}
             ),
             "energy_risk": self.energy_risk,
-            "power_w": or_none(self.power_w),
+            "power_w": self.power_w,
             "energy_quality": self.quality,
             "objective": self.objective,
-            "terms": dict(self.terms),
-            **({"amounts": dict(self.amounts)} if self.amounts else {}),
+            "terms": self.terms,
+            **({"amounts": self.amounts} if self.amounts else {}),
             **({"gpus": self.cut_gpus()} if self.cuts else {}),
-            "certificate": self.certificate.to_json(),
+            "certificate": self.certificate,
         }
 
     def cut_gpus(self) -> dict[str, dict[str, int]]:

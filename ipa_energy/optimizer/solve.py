@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ipa_energy.as_json import or_none
 from ipa_energy.errors import ConfigError, InfeasibleError, IpaEnergyError
 from ipa_energy.optimizer.conflict import Conflict, find_conflict
 from ipa_energy.optimizer.deadline import Bounded, Deadline, gap_of
@@ -92,16 +91,15 @@ class Result:
         """The answer as ``optimize --json`` shows it."""
         limited: dict[str, Any] = {}
         if self.limit_s is not None:
-            bound, gap = or_none(self.bound), or_none(self.gap)
-            limited = {"decision_limit_s": self.limit_s, "bound": bound, "gap": gap}
+            limited = {"decision_limit_s": self.limit_s, "bound": self.bound, "gap": self.gap}
         return {
             "status": self.status,
             "method": self.method,
             "load_rps": self.load_rps,
             "decision_s": self.decision_s,
             **limited,
-            "plans": [plan.to_json() for plan in self.plans],
-            "conflict": self.conflict.to_json() if self.conflict else None,
+            "plans": self.plans,
+            "conflict": self.conflict,
         }
 
 

@@ -247,7 +247,7 @@ def _weights(rows: Sequence[ProfileRow]) -> list[float]:
 def _provenance(rows: Sequence[ProfileRow]) -> Provenance | None:
     """Where the mean comes from; its interval is that of a weighted mean of independent parts."""
     rows = [row for row, weight in zip(rows, _weights(rows), strict=True) if weight > 0]
-    quality = weakest_quality([row.quality for row in rows if row.quality is not None])
+    quality = weakest_quality([row.quality for row in rows])
     if quality is None:
         return None
     weights = _weights(rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -354,7 +354,9 @@ def with_window(entry: dict[str, Any], served: Served) -> dict[str, Any]:
         "energy": energy,
         **totals,
         "energy_joules": energy_j,
-        "energy_quality": _weakest(entry.get("energy_quality"), served.quality),
+        "energy_quality": weakest_quality(
+            [as_quality(entry.get("energy_quality")), served.quality]
+        ),
         "energy_meter": served.meter or entry.get("energy_meter"),
         "in_flight": served.in_flight,
     }
@@ -389,11 +391,6 @@ def _held(sla: Mapping[str, Any], served: Served, energy_j: float | None) -> dic
         "joules_per_request": joules,
         "inside": None if joules is None else within(joules, sla["joules"]),
     }
-
-
-def _weakest(before: object, now: Quality | None) -> Quality | None:
-    """Quality of joules from two windows; a window without any has no say."""
-    return weakest_quality([q for q in (as_quality(before), now) if q is not None])
 
 
 def _ipa_config(stage: StagePlan) -> dict[str, Any]:
@@ -539,16 +536,5 @@ def _parse_stage(node: str, config: Mapping[str, Any], energy: Mapping[str, Any]
 
 def _parse_part(node: str, part: Mapping[str, Any]) -> StageStep:
     classes = part.get("request_classes") or {EVERY_CLASS: part.get("share")}
-    return StageStep(
-        node_name=node,
-        variant=str(part.get("variant")),
-        cpu_cores=number(part.get("cpu_cores")),
-        gpu_share=float(part.get("gpu_share", 0.0)),
-        allocation=part.get("allocation"),
-        batch=int(part.get("batch", 1)),
-        replicas=int(part.get("replicas", 1)),
-        latency_s=NAN,
-        throughput_rps=NAN,
-        accuracy=NAN,
-        shares=tuple((str(name), number(share)) for name, share in classes.items()),
-    )
+    stage = _parse_stage(node, {**part, "cpu": part.get("cpu_cores")}, {})
+    return replace(stage, shares=tuple((str(name), number(each)) for name, each in classes.items()))

@@ -14,6 +14,7 @@ from experiment_scripts import script
 from instances import objective, random_problem
 from seeds import seeds
 
+from ipa_energy.as_json import as_json
 from ipa_energy.optimizer import exhaustive, gurobi, highs, pareto, portfolio, search
 from ipa_energy.optimizer.deadline import Bounded, Deadline, InTime, gap_of
 from ipa_energy.optimizer.plan import Choice
@@ -187,16 +188,16 @@ def test_a_result_says_how_far_it_may_be_from_the_best(monkeypatch: pytest.Monke
     assert result.gap == pytest.approx(
         (best.objective - result.best.objective) / abs(result.best.objective)
     )
-    shown = result.to_json()
+    shown = as_json(result)
     assert (shown["status"], shown["decision_limit_s"]) == ("feasible", 1.0)
     assert (shown["gap"], shown["bound"]) == (result.gap, best.objective)
     short = Bounded([], math.inf)
     result = solve(problem, limit_s=1.0)
     assert (result.status, result.plans, result.conflict) == ("unknown", (), None)
-    assert result.to_json()["gap"] is None
+    assert as_json(result)["gap"] is None
     short = Bounded([], -math.inf)
     assert solve(problem, limit_s=1.0).status == "infeasible"
-    assert "gap" not in solve(problem).to_json()
+    assert "gap" not in as_json(solve(problem))
 
 
 def test_grids_of_gains_are_seen() -> None:

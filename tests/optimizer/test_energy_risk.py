@@ -12,6 +12,7 @@ from instances import objective, random_program
 from option_maker import make_option as option
 from seeds import seeds
 
+from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import find_conflict
@@ -151,7 +152,7 @@ def test_a_conflict_and_its_way_out_speak_of_upper_ends() -> None:
 
 
 def test_the_plan_shows_both_joules() -> None:
-    plan = decide(program(SURE, energy_weight=1.0, energy_risk="upper"), 25.0).best.to_json()
+    plan = as_json(decide(program(SURE, energy_weight=1.0, energy_risk="upper"), 25.0).best)
     assert plan["energy_risk"] == "upper"
     assert plan["joules_per_request"] == pytest.approx(2.24)
     assert plan["planned_joules_per_request"] == pytest.approx(2.34)

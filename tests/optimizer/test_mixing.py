@@ -12,6 +12,7 @@ from mixed_instances import WIDENINGS, is_close, mixed_problem, referee, relaxed
 from option_maker import make_option
 from seeds import seeds
 
+from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import mix_uses
 from ipa_energy.optimizer.mix_solving import what_mixing_does
@@ -175,7 +176,7 @@ def test_a_floor_between_two_options_is_met_by_shares_of_both() -> None:
         "frugal": 1, "exact": 1,
     }  # fmt: skip
     assert plan.label == "frugal 1c b1 x1 66.7% + exact 1c b1 x1 33.3%"
-    shown = plan.to_json()["stages"][0]["parts"]
+    shown = as_json(plan)["stages"][0]["parts"]
     assert [(part["variant"], part["replicas"]) for part in shown] == [("frugal", 1), ("exact", 1)]
 
 

@@ -14,6 +14,7 @@ import pytest
 from instances import objective, random_program
 from seeds import seeds
 
+from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError
 from ipa_energy.gpu_partitions import KINDS, GpuPool, Partition, partitions_of
 from ipa_energy.optimizer.conflict import find_conflict
@@ -194,7 +195,7 @@ def test_too_few_gpus_are_a_conflict_with_the_number_that_is_enough() -> None:
         assert "gpus:cut" in conflict.constraints, seed
         way = next(one for one in conflict.relaxations if one.constraint == "gpus:cut")
         assert (way.current, way.needed) == (pool.gpus, helps.gpus), seed
-        assert json.dumps(conflict.to_json())
+        assert json.dumps(as_json(conflict))
         found += 1
     assert found > 3
 

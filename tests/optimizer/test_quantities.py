@@ -14,6 +14,7 @@ from instances import objective, random_program
 from option_maker import make_option
 
 from ipa_energy import registries
+from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive
 from ipa_energy.optimizer.conflict import StageLimits, find_conflict
@@ -185,12 +186,12 @@ def test_a_quantity_from_outside_is_in_terms_amounts_and_certificate() -> None:
     check = plan.certificate.checks[-1]
     assert (check.constraint, check.limit, check.holds) == ("money_cap", 0.02, True)
     assert check.value == pytest.approx(euro, rel=1e-12)
-    told = plan.to_json()
+    told = as_json(plan)
     assert set(told["terms"]) == {"accuracy", "cost", "batch", "energy", "money"}
 
 
 def test_a_plain_plan_says_nothing_of_it() -> None:
-    told = decide(Program(STAGES, PLAIN), 5.0).best.to_json()
+    told = as_json(decide(Program(STAGES, PLAIN), 5.0).best)
     assert "amounts" not in told
     assert list(told["terms"]) == ["accuracy", "cost", "batch", "energy"]
     assert told["certificate"]["checks"][-1]["constraint"] == "energy_sla_joules"

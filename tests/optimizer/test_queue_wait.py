@@ -13,6 +13,7 @@ import pytest
 from instances import objective, random_program
 from option_maker import make_option
 
+from ipa_energy.as_json import as_json
 from ipa_energy.cli import main
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import exhaustive, mix_uses
@@ -120,7 +121,7 @@ def test_every_solver_finds_the_best_plan_that_keeps_the_sla_with_its_queue(meth
         assert plan.certificate.holds
         assert plan.objective == pytest.approx(objective(problem, best[0]), rel=1e-9, abs=1e-9)
         assert all(stage.queue_s is not None for stage in plan.stages)
-        assert "queue_s" in plan.to_json()["stages"][0]
+        assert "queue_s" in as_json(plan)["stages"][0]
     assert found > 40
     assert infeasible > 10
 
@@ -153,7 +154,7 @@ def test_a_conflict_says_how_many_replicas_the_queue_needs() -> None:
 def test_without_it_nothing_of_a_queue_is_told() -> None:
     program, load_rps = random_program(0)
     plan = solve(program.at(load_rps), method="pareto").best
-    assert "queue_s" not in plan.to_json()["stages"][0]
+    assert "queue_s" not in as_json(plan)["stages"][0]
 
 
 def test_classes_of_requests_have_no_queue_of_their_own() -> None:
