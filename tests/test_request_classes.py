@@ -14,7 +14,7 @@ from option_maker import make_option
 from ipa_energy.comparing import compare, comparison_table, metrics
 from ipa_energy.errors import ConfigError
 from ipa_energy.experiment import load_experiment, run_experiment
-from ipa_energy.planning.class_options import mixture
+from ipa_energy.planning.stages import mixture
 from ipa_energy.records import Option, Part, RequestClass, Stage
 from ipa_energy.registries import BACKENDS
 from ipa_energy.runlog.reader import Run, read_run

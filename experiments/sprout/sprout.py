@@ -29,7 +29,7 @@ from ipa_energy.energy import JOULES_PER_KWH, grams
 from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import solve
-from ipa_energy.planning.class_options import mixture
+from ipa_energy.planning.stages import mixture
 from ipa_energy.records import Allocation, Option, Provenance, RequestClass, Stage
 
 HERE = Path(__file__).resolve().parent

@@ -106,10 +106,6 @@ def _saved(spent: float, needed: float) -> float:
     return 1.0 - spent / needed
 
 
-def _between(one: Outcome, other: Outcome, accuracy: float) -> float:
-    return _mixture(one, other, accuracy).joules_per_request
-
-
 def _mixture(one: Outcome, other: Outcome, accuracy: float) -> Outcome:
     width = other.accuracy - one.accuracy
     if accuracy <= one.accuracy or width <= 0:
@@ -149,7 +145,7 @@ def hull_of(outcomes: Iterable[Outcome], attainment: float) -> Hull:
 
 def _is_below(left: Outcome, middle: Outcome, right: Outcome) -> bool:
     """True if the middle one needs less than the mixture of the others with its accuracy."""
-    return middle.joules_per_request < _between(left, right, middle.accuracy)
+    return middle.joules_per_request < _mixture(left, right, middle.accuracy).joules_per_request
 
 
 def common_reach(hulls: Iterable[Hull]) -> tuple[float, float]:

@@ -142,7 +142,8 @@ def tables_of(comparison: Comparison) -> list[Table]:
         *(run_table(comparison), class_table(comparison)),
         *(yardstick_table(comparison), grams_yardstick_table(comparison)),
         *hindsight_tables(comparison),
-        *(carbon_table(comparison), _forecasts(comparison)),
+        carbon_table(comparison),
+        forecast_table({run.name: run.forecasts for run in comparison.runs}),
     ]
     return [table for table in found if table is not None]
 
@@ -295,11 +296,6 @@ def _hindsight_table(comparison: Comparison) -> Table | None:
         notes_as="  vs the run",
         together=TOGETHER,
     )
-
-
-def _forecasts(comparison: Comparison) -> Table | None:
-    """How good the runs' forecasts were; None if none of them logged any."""
-    return forecast_table({run.name: run.forecasts for run in comparison.runs})
 
 
 def _accuracy_note(comparison: Comparison) -> str:

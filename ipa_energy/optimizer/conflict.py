@@ -420,7 +420,8 @@ def _axis(name: str, current: int, values: Iterable[int]) -> Axis:
 
 def batching_axis(problem: Problem) -> Axis:
     """The larger batches that there are."""
-    return _axis("batching_cap", problem.settings.batching_cap, _batches(problem))
+    batches = {option.batch for each in problem.stages for option in each.stage.options}
+    return _axis("batching_cap", problem.settings.batching_cap, batches)
 
 
 def replica_axes(problem: Problem) -> Iterator[Axis]:
@@ -618,7 +619,3 @@ def _replicas_needed(problem: Problem) -> set[int]:
     return set().union(
         *(_needed_by(problem, index) for index in stages if problem.rules[index].replicas is None)
     )
-
-
-def _batches(problem: Problem) -> set[int]:
-    return {option.batch for candidates in problem.stages for option in candidates.stage.options}

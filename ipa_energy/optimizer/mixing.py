@@ -58,7 +58,7 @@ from ipa_energy.optimizer.quantities import (
 )
 from ipa_energy.optimizer.settings import Cap
 from ipa_energy.optimizer.stage_columns import StageColumns, StageRules, accuracy_scores
-from ipa_energy.records import EVERY_CLASS, Option, RequestClass, Stage
+from ipa_energy.records import EVERY_CLASS, RequestClass, Stage
 from ipa_energy.registries import SOLVERS
 
 Solve = TypeVar("Solve", bound=Callable[..., Any])
@@ -127,7 +127,9 @@ class MixProgram:
 
         self.uses = uses_of(problem, holds, bounded=bool(delays))
         self.shares = np.array([each.share for each in self.classes])
-        self._options = self._options_by_class()
+        self._options = [
+            [use.option.of_class(each.name) for each in self.classes] for use in self.uses
+        ]
         self.serves = np.array(
             [[option is not None for option in row] for row in self._options], dtype=bool
         ).reshape(len(self.uses), len(self.classes))
@@ -218,9 +220,6 @@ class MixProgram:
                 for use, row in zip(self.uses, self._options, strict=True)
             ]
         ).reshape(len(self.uses), len(self.classes))
-
-    def _options_by_class(self) -> list[list[Option | None]]:
-        return [[use.option.of_class(each.name) for each in self.classes] for use in self.uses]
 
     def _paths(self) -> list[tuple[int, str]]:
         """(class, site): what requests have a latency of their own."""

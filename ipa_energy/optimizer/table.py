@@ -19,7 +19,7 @@ from ipa_energy.optimizer.deadline import Deadline
 from ipa_energy.optimizer.dominance import undominated
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.pools import SliceUse
-from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Candidates, Problem
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Problem
 
 _CLEARLY = 4.0
 """How many times the tolerance of an SLA a bound must be beyond it before it excludes anything:
@@ -120,7 +120,7 @@ class Table:
             resources=tuple(
                 Resource.of(problem.columns(cap.quantity), cap.limit) for cap in problem.caps
             ),
-            index=tuple(_positions(stages)),
+            index=tuple(np.arange(len(candidates)) for candidates in stages),
             pools=tuple(SliceUse.of(pool, stages) for pool in settings.gpus),
         )
 
@@ -247,10 +247,6 @@ def grid_step(table: Table) -> float:
 
 
 _DECIMALS = 6
-
-
-def _positions(stages: Sequence[Candidates]) -> list[Ints]:
-    return [np.arange(len(candidates)) for candidates in stages]
 
 
 _MOST_MENDED = 200

@@ -99,6 +99,7 @@ def base_allocation(
     Raises:
         ConfigError: no variant of the stage has one.
     """
+    price = by_price(prices)
     kinds = list(dict.fromkeys(option.allocation.labels for option in stage.options))
     found: dict[str, list[Allocation]] = {}
     reasons: dict[str, dict[Labels, str]] = {}
@@ -108,8 +109,10 @@ def base_allocation(
             of_kind = [option for option in options if option.allocation.labels == kind]
             if not of_kind:
                 continue
-            counts = _sustained(of_kind, threshold_rps, sla_s, by_price(prices))
-            open_ = _from(floor, counts, by_price(prices))
+            counts = _sustained(of_kind, threshold_rps, sla_s, price)
+            open_ = [
+                item for item in counts.items() if floor is None or price(item[0]) >= price(floor)
+            ]
             settled = _climb(open_, may_rise=floor is not None)
             if settled is None:
                 reason = _reason(of_kind, counts, threshold_rps, sla_s, floor)
@@ -132,12 +135,6 @@ def base_allocation(
         {variant: tuple(found[variant]) for variant in ranked if variant in found},
         dict(_excluded(reasons, found)),
     )
-
-
-def _from(
-    floor: Allocation | None, counts: Mapping[Allocation, int], key: Callable[[Allocation], Any]
-) -> list[tuple[Allocation, int]]:
-    return [item for item in counts.items() if floor is None or key(item[0]) >= key(floor)]
 
 
 def _excluded(

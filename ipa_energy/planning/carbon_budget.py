@@ -194,7 +194,7 @@ class CarbonBudget:
             load_rps: the load that is planned for, where nothing else is known of the day.
         """
         self._begin_day(now_s)
-        day_end_s = self._day_end_s(now_s)
+        day_end_s = min((math.floor(now_s / DAY_S) + 1) * DAY_S, self.duration_s)
         is_last_hour = day_end_s - now_s <= HOUR_S
         if is_last_hour or now_s - self._planned_at_s >= HOUR_S:
             self._replan(now_s, day_end_s, load_rps)
@@ -236,9 +236,6 @@ class CarbonBudget:
         if self._day >= 0:
             self.overshoots.append((self._day, self.spent, self.budget_g))
         self._day, self.spent, self._planned_at_s, self._planned = day, 0.0, -math.inf, 0.0
-
-    def _day_end_s(self, now_s: float) -> float:
-        return min((math.floor(now_s / DAY_S) + 1) * DAY_S, self.duration_s)
 
     def _replan(self, now_s: float, day_end_s: float, load_rps: float) -> None:
         slots = self._slots(now_s, day_end_s, load_rps)

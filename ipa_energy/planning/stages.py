@@ -7,12 +7,17 @@ what holds between and beyond them). Times of a number come from its row at the 
 no queue is in the latency. Joules come from all its rows: dynamic joules and idle watts hardly
 depend on the load, so more rows mean a better mean, weighted by trials. What loading a replica
 takes is a property of variant and allocation: the median over all their rows, whatever the batch.
+
+Rows with a ``request_class`` hold for requests of that class; rows without one hold for every class
+that has none of its own. An option that serves all classes alone has means over them, with
+:math:`w_k` the share of class *k*: latency the longest, throughput :math:`1 / Σ w_k/h_k` (what one
+replica sustains of the mixture), accuracy, joules and tokens :math:`Σ w_k·a_k` and the like.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -20,7 +25,6 @@ from statistics import median
 from ipa_energy.config import PipelineConfig, StageConfig
 from ipa_energy.config.source import raise_all
 from ipa_energy.errors import ConfigError
-from ipa_energy.planning.class_options import by_class
 from ipa_energy.profile_table.profile_row import ProfileRow
 from ipa_energy.records import (
     Allocation,
@@ -134,9 +138,17 @@ def _options(groups: Sequence[Sequence[ProfileRow]], config: PipelineConfig) -> 
 
 
 def _option_of(group: Sequence[ProfileRow], config: PipelineConfig) -> Option:
-    if not config.classes:
-        return _option(group, config)
-    return by_class(group, config.classes, lambda rows: _option(rows, config))
+    """The option of rows that differ in class, replicas or load alone.
+
+    Rows of classes that the YAML does not name are left out.
+    """
+    common = [row for row in group if not row.request_class]
+    found: dict[str, Option] = {}
+    for each in config.classes:
+        mine = [row for row in group if row.request_class == each.name] or common
+        if mine:
+            found[each.name] = _option(mine, config)
+    return mixture(found, config.classes) if found else _option(group, config)
 
 
 def _median(values: Iterable[float]) -> float:
@@ -258,6 +270,49 @@ def _provenance(rows: Sequence[ProfileRow]) -> Provenance | None:
         ci95_j=math.hypot(
             *(row.energy_ci95_j * weight for row, weight in zip(rows, weights, strict=True))
         ),
+    )
+
+
+def mixture(found: Mapping[str, Option], classes: Sequence[RequestClass]) -> Option:
+    """The option as all of its requests together find it, with the figures by class."""
+    weights = {each.name: each.share for each in classes if each.name in found and each.share > 0}
+    weights = weights or dict.fromkeys(found, 1.0)
+    total = sum(weights.values())
+    parts = [(found[name], share / total) for name, share in weights.items()]
+    numbers = sorted({figures.replicas for option, _ in parts for figures in option.at_once})
+    first = parts[0][0]
+    base = _mixed_figures(1, parts)
+    return replace(
+        first,
+        **{name: getattr(base, name) for name in _AVERAGED},
+        accuracy=sum(share * option.accuracy for option, share in parts),
+        tokens_per_request=sum(share * option.tokens_per_request for option, share in parts),
+        at_once=tuple(_mixed_figures(n, [(o.at(n), share) for o, share in parts]) for n in numbers),
+        by_class=tuple(found.items()),
+    )
+
+
+_AVERAGED = (
+    "latency_s",
+    "latency_avg_s",
+    "latency_p99_s",
+    "throughput_rps",
+    "dynamic_energy_j",
+    "idle_power_w",
+    "provenance",
+)
+
+
+def _mixed_figures(replicas: int, parts: Sequence[tuple[Option, float]]) -> ReplicaFigures:
+    return ReplicaFigures(
+        replicas=replicas,
+        latency_s=max(option.latency_s for option, _ in parts),
+        latency_avg_s=sum(share * option.latency_avg_s for option, share in parts),
+        latency_p99_s=max(option.latency_p99_s for option, _ in parts),
+        throughput_rps=1 / sum(share / option.throughput_rps for option, share in parts),
+        dynamic_energy_j=sum(share * option.dynamic_energy_j for option, share in parts),
+        idle_power_w=max(option.idle_power_w for option, _ in parts),
+        provenance=parts[0][0].provenance,
     )
 
 

@@ -129,7 +129,7 @@ def profile_rows(
     grouped: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for entry in entries:
         if entry["task"] == choice.task:
-            grouped.setdefault(_key(entry), []).append(entry)
+            grouped.setdefault(tuple(entry[name] for name in _KEY), []).append(entry)
     rows: list[ProfileRow] = []
     left_out: dict[str, None] = {}
     for trials in grouped.values():
@@ -145,10 +145,6 @@ def profile_rows(
             fix="give accuracies (--accuracies FILE) and idle watts (--idle-watts GPU=W)",
         )
     return rows, list(left_out)
-
-
-def _key(entry: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(entry[name] for name in _KEY)
 
 
 def _left_out(entry: Mapping[str, str], choice: MlEnergyChoice) -> str:

@@ -91,7 +91,8 @@ def _sensitivity(case: Case, study: Study, suffix: str) -> list[Section]:
     analysis = study.sensitivity.get(case.name)
     if analysis is None:
         return []
-    figure, table = _front(analysis, case, study, suffix), exchange_table(analysis)
+    joules = joules_from(study.quality, study.meter)
+    figure, table = front_figure(analysis, case.name, suffix, joules), exchange_table(analysis)
     return [
         Section(
             title=f"Sensitivity at {case.name}",
@@ -100,10 +101,6 @@ def _sensitivity(case: Case, study: Study, suffix: str) -> list[Section]:
             figures=[figure] if figure else (),
         )
     ]
-
-
-def _front(found: Sensitivity, case: Case, study: Study, suffix: str) -> Figure | None:
-    return front_figure(found, case.name, suffix, joules_from(study.quality, study.meter))
 
 
 def _map_sections(study: Study) -> list[Section]:

@@ -24,7 +24,7 @@ from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import LATENCY_SLA, Moment
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import solve
-from ipa_energy.planning.class_options import mixture
+from ipa_energy.planning.stages import mixture
 from ipa_energy.records import Allocation, Option, RequestClass, Stage
 
 WIDENINGS = ("classes", "floor", "capacity", "knobs", "partitions", "sla steps")

@@ -11,7 +11,7 @@ from option_maker import make_option
 from ipa_energy.cli import main
 from ipa_energy.config import load_config
 from ipa_energy.errors import ConfigError
-from ipa_energy.planning.class_options import mixture
+from ipa_energy.planning.stages import mixture
 from ipa_energy.records import RequestClass
 
 EASY = make_option(latency_s=0.1, throughput_rps=10.0, accuracy=0.9, dynamic_energy_j=1.0)
