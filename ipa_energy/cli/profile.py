@@ -283,6 +283,7 @@ def profile_endpoint(args: argparse.Namespace) -> int:
         require_counter(meter)
         with closing(Client(endpoint)) as client:
             client.ask(0)  # loads what is loaded with the first request
+            endpoint = client.endpoint  # with what was learned of it
         settings = TrialSettings(idle_s=args.idle)
         for row in empty:
             windows = [

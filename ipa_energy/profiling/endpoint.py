@@ -11,8 +11,9 @@ server's affair. Idle watts are those before and after with the model loaded. Th
 served by what the meter measures, and by nothing else that works meanwhile.
 
 Lengths are forced by ``max_tokens``, with ``min_tokens`` and ``ignore_eos`` as vLLM has them; an
-endpoint without those stops where the model does, and the tokens that came are what is told. A
-generation directive is the system message.
+endpoint without those stops where the model does, and the tokens that came are what is told. An
+endpoint that knows ``max_completion_tokens`` only is asked again by that name, once. A generation
+directive is the system message.
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ FORCING = ("min_tokens", "ignore_eos")
 """What asks for exactly so many tokens; not every endpoint knows it."""
 
 
+LONGEST, RENAMED = "max_tokens", "max_completion_tokens"
+"""What bounds an answer; OpenAI gave it the other name, and its newer models know no other."""
+
+REFUSES_A_KEY = (http.client.BAD_REQUEST, http.client.UNPROCESSABLE_ENTITY)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where requests go and what they say.
@@ -66,6 +73,7 @@ class Endpoint:
         stream: True to have tokens one by one, which shows the time to the first.
         key: bearer token; "" for none.
         timeout_s: longest silence.
+        longest: by which name it knows ``max_tokens``.
     """
 
     url: str
@@ -77,6 +85,7 @@ class Endpoint:
     stream: bool = False
     key: str = ""
     timeout_s: float = 300.0
+    longest: str = LONGEST
 
     def body(self, number: int) -> dict[str, Any]:
         """The request of a number."""
@@ -88,7 +97,7 @@ class Endpoint:
         return {
             "model": self.model,
             "messages": [*system, {"role": "user", "content": text}],
-            "max_tokens": self.max_tokens,
+            self.longest: self.max_tokens,
             **forced,
             **(streamed if self.stream else {}),
         }
@@ -116,6 +125,9 @@ class Client:
     Args:
         endpoint: whom to ask.
 
+    Attributes:
+        endpoint: the same, with what was learned of it by asking.
+
     Raises:
         ConfigError: its URL is none.
     """
@@ -130,7 +142,7 @@ class Client:
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=endpoint.timeout_s)
         self._base = parts.path.rstrip("/")
-        self._endpoint = endpoint
+        self.endpoint = endpoint
 
     def ask(self, number: int) -> Answer:
         """Send one request and wait for all of its answer.
@@ -138,28 +150,40 @@ class Client:
         Raises:
             ServingError: no answer, or one that says an error or no count of tokens.
         """
-        body, path = json.dumps(self._endpoint.body(number)), f"{self._base}/chat/completions"
+        try:
+            return self._ask(number)
+        except _RenamedError:
+            self.endpoint = replace(self.endpoint, longest=RENAMED)
+            return self._ask(number)
+
+    def _ask(self, number: int) -> Answer:
+        body, path = json.dumps(self.endpoint.body(number)), f"{self._base}/chat/completions"
         start_s = time.perf_counter()
         try:
             self._connection.request("POST", path, body, self._headers())
             response = self._connection.getresponse()
             if response.status != http.client.OK:
-                said = _message(response.read(2000))
-                raise ServingError(
-                    f"{self._endpoint.url} answers {response.status}: {said}"
+                said = _message(response.read())
+                is_renamed = (
+                    response.status in REFUSES_A_KEY
+                    and RENAMED in said
+                    and self.endpoint.longest != RENAMED
+                )
+                raise (_RenamedError if is_renamed else ServingError)(
+                    f"{self.endpoint.url} answers {response.status}: {said}"
                     + self._way_out(response.status, said)
                 )
             first_s, usage = self._read(response)
         except TimeoutError as error:
             self._connection.close()
             raise ServingError(
-                f"{self._endpoint.url} said nothing for {self._endpoint.timeout_s:g} s;"
+                f"{self.endpoint.url} said nothing for {self.endpoint.timeout_s:g} s;"
                 " fix: shorter answers (--tokens), or fewer requests at once (--at-once)"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise ServingError(
-                f"{self._endpoint.url} does not answer: {error}; fix: start it, and name the URL of"
+                f"{self.endpoint.url} does not answer: {error}; fix: start it, and name the URL of"
                 " its API, such as http://127.0.0.1:8000/v1"
             ) from error
         end_s = time.perf_counter()
@@ -167,14 +191,14 @@ class Client:
             counts = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ServingError(
-                f"{self._endpoint.url} does not say how many tokens its answers have (usage);"
-                f" fix: {'leave out --stream, or ' if self._endpoint.stream else ''}an endpoint"
+                f"{self.endpoint.url} does not say how many tokens its answers have (usage);"
+                f" fix: {'leave out --stream, or ' if self.endpoint.stream else ''}an endpoint"
                 " that counts them, as vLLM does"
             ) from error
         return Answer(end_s - start_s, first_s - start_s, *counts)
 
     def _headers(self) -> dict[str, str]:
-        key = self._endpoint.key
+        key = self.endpoint.key
         bearer = {"Authorization": f"Bearer {key}"} if key else {}
         return {"Content-Type": "application/json", **bearer}
 
@@ -194,7 +218,7 @@ class Client:
             names = self.models()
             known = f"--model {' | '.join(names)}" if names else "the URL of its API, ending in /v1"
             return f"; fix: {known}"
-        if self._endpoint.forced and any(name in said for name in FORCING):
+        if self.endpoint.forced and any(name in said for name in FORCING):
             return "; fix: --natural-length, which asks for no exact number of tokens"
         if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
             return "; fix: its bearer token (profile-endpoint --help says where it is read)"
@@ -207,7 +231,7 @@ class Client:
 
     def _read(self, response: http.client.HTTPResponse) -> tuple[float, Any]:
         """When the first token came (NaN if nobody can say), and the count of tokens."""
-        if not self._endpoint.stream:
+        if not self.endpoint.stream:
             return math.nan, self._object(response.read()).get("usage")
         first_s, usage = math.nan, None
         for line in response:
@@ -216,7 +240,7 @@ class Client:
                 continue
             event = self._object(data)
             if event.get("error"):
-                raise ServingError(f"{self._endpoint.url} breaks off its answer: {_message(data)}")
+                raise ServingError(f"{self.endpoint.url} breaks off its answer: {_message(data)}")
             if math.isnan(first_s) and _has_token(event):
                 first_s = time.perf_counter()
             usage = event.get("usage") or usage
@@ -230,7 +254,7 @@ class Client:
             found = None
         if not isinstance(found, dict):
             raise ServingError(
-                f"{self._endpoint.url}: an answer is no JSON object: {text[:80]!r};"
+                f"{self.endpoint.url}: an answer is no JSON object: {text[:80]!r};"
                 " fix: the URL of an OpenAI-compatible API, ending in /v1"
             )
         return found
@@ -238,6 +262,10 @@ class Client:
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
+
+
+class _RenamedError(ServingError):
+    """An endpoint refuses ``max_tokens`` and names the other name."""
 
 
 def _has_token(event: Mapping[str, Any]) -> bool:

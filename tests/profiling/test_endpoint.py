@@ -35,6 +35,10 @@ REFUSALS = {
 """Model → how the stub refuses it."""
 
 
+SAID = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+RENAMED = json.dumps({"error": {"message": SAID, "param": "max_tokens"}}).encode()
+
+
 class Stub(http.server.ThreadingHTTPServer):
     """Answers like vLLM, a token each two milliseconds; counts what it made."""
 
@@ -63,13 +67,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        count = body["max_tokens"] if body.get("ignore_eos") else 3
+        longest = "max_completion_tokens" if body["model"] == "reasoner" else "max_tokens"
+        count = body.get(longest, 3) if body.get("ignore_eos") else 3
         self.server.asked += 1
         if self.server.asked > self.server.most:
             return self.answer(*REFUSALS["busy"])
         if body["model"] in REFUSALS:
             return self.answer(*REFUSALS[body["model"]])
-        if body["model"] != "tiny":
+        if longest not in body:
+            return self.answer(400, RENAMED)
+        if body["model"] not in ("tiny", "reasoner"):
             return self.answer(404, b'{"error": "no such model"}')
         words = sum(len(each["content"].split()) for each in body["messages"])
         usage = {"prompt_tokens": words, "completion_tokens": count}
@@ -162,6 +169,25 @@ def test_a_directive_is_a_variant_of_its_own_and_lengths_may_be_natural(stub, tm
     assert stub.bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
     assert run(stub, out, "--variant", "tiny L1") == EXIT_BAD_INPUT  # it is there already
     assert len(read_profile(out)) == 2
+
+
+def test_an_endpoint_that_knows_the_longest_answer_by_another_name_is_asked_by_it(stub, tmp_path):
+    """Once it is refused, before the first window; then every request is answered."""
+    assert run(stub, tmp_path / "llm.csv", "--model", "reasoner", "--at-once", "1,4") == EXIT_DONE
+    assert stub.asked == 2 + 2 * 2 * 8
+    assert len(stub.bodies) == stub.asked - 1
+    assert {body["max_completion_tokens"] for body in stub.bodies} == {10}
+    assert read_profile(tmp_path / "llm.csv")[0].tokens_per_request == 10
+
+
+def test_a_refusal_of_both_names_is_no_endless_question(stub, monkeypatch):
+    monkeypatch.setitem(REFUSALS, "neither", (400, RENAMED))
+    with (
+        closing(Client(Endpoint(stub.url, "neither"))) as client,
+        pytest.raises(ServingError, match="answers 400: 'max_tokens' is not supported"),
+    ):
+        client.ask(0)
+    assert stub.asked == 2
 
 
 def test_what_is_wrong_with_an_endpoint_is_said(stub):
