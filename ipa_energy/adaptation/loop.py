@@ -31,7 +31,8 @@ from ipa_energy.optimizer.quantities import (
     lowest_load_rps,
     planned_load_rps,
 )
-from ipa_energy.optimizer.solve import Result, decide
+from ipa_energy.optimizer.solve import Result, decide, prepared
+from ipa_energy.registries import SOLVERS
 from ipa_energy.serving.deployment import (
     Decision,
     Deployment,
@@ -111,6 +112,8 @@ class Adapter:
         self.program = program
         self.predictor = predictor
         self.method = method
+        if method in SOLVERS:
+            prepared(method, program.settings)
         self.interval_s = interval_s
         self.limit_s = limit_s
         self.signals = signals

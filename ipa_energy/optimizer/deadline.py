@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice
 from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.settings import Settings
 
 Solve = TypeVar("Solve", bound=Callable[..., Any])
 
@@ -67,6 +68,16 @@ def stops_in_time(within: InTime) -> Callable[[Solve], Solve]:
 
     def marked(solve: Solve) -> Solve:
         solve.within = within  # type: ignore[attr-defined]
+        return solve
+
+    return marked
+
+
+def prepared_by(prepare: Callable[[Settings], None]) -> Callable[[Solve], Solve]:
+    """Mark a solver as one that has something to import or to start before it is timed."""
+
+    def marked(solve: Solve) -> Solve:
+        solve.prepare = prepare  # type: ignore[attr-defined]
         return solve
 
     return marked

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Ints
 from ipa_energy.errors import LicenceError, UnavailableError, require
-from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
+from ipa_energy.optimizer.deadline import Bounded, Deadline, prepared_by, stops_in_time
 from ipa_energy.optimizer.linear import (
     LinearProgram,
     TimedAnswer,
@@ -23,6 +23,7 @@ from ipa_energy.optimizer.linear import (
 from ipa_energy.optimizer.mixing import mixes
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.settings import Settings
 
 _NO_LICENCE = 10009
 _TOO_LARGE = 10010
@@ -80,7 +81,7 @@ class GurobiSolver:
         from scipy.sparse import csr_array
 
         self._program, self._gurobi = program, gurobi
-        model = self._model = gurobi.Model(env=_environment(gurobi, program))
+        model = self._model = gurobi.Model(env=_environment(gurobi))
         width = len(program.cost)
         kinds = np.full(width, gurobi.GRB.CONTINUOUS)
         kinds[: program.integers] = gurobi.GRB.INTEGER
@@ -151,19 +152,19 @@ def _gurobipy() -> Any:
     return gurobipy
 
 
-def _environment(gurobi: Any, program: LinearProgram) -> Any:
+def _environment(gurobi: Any) -> Any:
     """One silent environment for the process: starting it checks the licence, which takes time."""
     if not _environments:
         try:
             environment = gurobi.Env(params=_PARAMETERS)
         except gurobi.GurobiError as error:
-            raise _explained(error, program) from error
+            raise _explained(error) from error
         _environments.append(environment)
     return _environments[0]
 
 
-def _explained(error: Any, program: LinearProgram) -> Exception:
-    size = f"{len(program.cost)} variables and {len(program.row_low)} constraints"
+def _explained(error: Any, program: LinearProgram | None = None) -> Exception:
+    size = "" if program is None else _size_of(program)
     if error.errno == _TOO_LARGE:
         return LicenceError(
             f"this program has {size}, more than the Gurobi licence found here allows (the one"
@@ -171,10 +172,27 @@ def _explained(error: Any, program: LinearProgram) -> Exception:
         )
     if error.errno == _NO_LICENCE:
         return LicenceError(
-            f"no valid Gurobi licence ({error}) for {size}; fix: install one, or {_OTHERS}"
+            f"no valid Gurobi licence ({error}){size and f' for {size}'}; fix: install one,"
+            f" or {_OTHERS}"
         )
     return UnavailableError(f"gurobi failed: {error}; {_OTHERS}")
 
 
+def _size_of(program: LinearProgram) -> str:
+    return f"{len(program.cost)} variables and {len(program.row_low)} constraints"
+
+
+def prepare(_: Settings) -> None:
+    """Import what a decision needs, and start Gurobi, which checks the licence.
+
+    Raises:
+        UnavailableError: gurobipy is not installed.
+        LicenceError: there is no licence.
+    """
+    _environment(_gurobipy())
+    import scipy.sparse  # noqa: F401
+
+
 stops_in_time(within)(solve)
+prepared_by(prepare)(solve)
 mixes(GurobiSolver)(solve)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ipa_energy.arrays import Floats, Ints
 from ipa_energy.errors import UnavailableError
-from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
+from ipa_energy.optimizer.deadline import Bounded, Deadline, prepared_by, stops_in_time
 from ipa_energy.optimizer.linear import (
     LinearProgram,
     TimedAnswer,
@@ -25,6 +25,7 @@ from ipa_energy.optimizer.linear import (
 from ipa_energy.optimizer.mixing import mixes
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.settings import Settings
 
 _OPTIONS: dict[str, bool | int | float | str] = {
     "output_flag": False,
@@ -217,5 +218,16 @@ def _model(highspy: Any, program: LinearProgram) -> Any:
     return lp
 
 
+def prepare(_: Settings) -> None:
+    """Import what a decision needs.
+
+    Raises:
+        UnavailableError: highspy is not installed.
+    """
+    _highspy()
+    import scipy.sparse  # noqa: F401
+
+
 stops_in_time(within)(solve)
+prepared_by(prepare)(solve)
 mixes(HighsSolver)(solve)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy.typing as npt
@@ -16,11 +17,12 @@ import numpy.typing as npt
 from ipa_energy.arrays import Ints
 from ipa_energy.errors import IpaEnergyError
 from ipa_energy.optimizer import gurobi, highs, pareto
-from ipa_energy.optimizer.deadline import Bounded, Deadline, stops_in_time
+from ipa_energy.optimizer.deadline import Bounded, Deadline, prepared_by, stops_in_time
 from ipa_energy.optimizer.linear import LinearProgram, Solver, TimedAnswer
 from ipa_energy.optimizer.mixing import mixes
 from ipa_energy.optimizer.plan import Choice
 from ipa_energy.optimizer.problem import Problem
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.ties import ordered
 
 Answer = TypeVar("Answer")
@@ -108,5 +110,16 @@ class _Either:
         return ask(self._solver)
 
 
+def prepare(settings: Settings) -> None:
+    """Get the solver ready that mixes and cut GPUs go to at once; others do without one mostly."""
+    if not (settings.mix or settings.gpus):
+        return
+    for solver in (gurobi, highs):
+        with suppress(IpaEnergyError):
+            solver.prepare(settings)
+            return
+
+
 stops_in_time(within)(solve)
+prepared_by(prepare)(solve)
 mixes(_Either)(solve)

@@ -18,6 +18,7 @@ from ipa_energy.optimizer.plan import EQUAL_OBJECTIVE_RTOL, Choice, Plan
 from ipa_energy.optimizer.plan_building import build_mix, build_plan
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.quantities import Moment
+from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.ties import Solver, ordered, settled, with_ties
 from ipa_energy.registries import SOLVERS, named
 
@@ -120,7 +121,7 @@ def solve(
         UnavailableError: the method's library is missing.
         LicenceError: the method's licence is missing or too small.
     """
-    solver = _solver(method)
+    solver = prepared(method, problem.settings)
     start = time.perf_counter()
     return _timed(problem, solver, method, top_k, limit_s=limit_s, start=start)
 
@@ -141,15 +142,29 @@ def decide(
     Raises:
         ConfigError: as :func:`solve`, or a load that is not a positive finite number.
     """
-    solver = _solver(method)  # its import is no part of a decision
+    solver = prepared(method, program.settings)
     start = time.perf_counter()
     problem = program.at(load_rps)
     asked = (method, top_k, only_equal)
     return _timed(problem, solver, *asked, limit_s=limit_s, start=start)
 
 
-def _solver(method: str) -> Solver:
+def prepared(method: str, settings: Settings) -> Solver:
+    """The solver of a name, with all imported that its first decision needs.
+
+    Imports are no part of a decision: whoever times one calls this before.
+
+    Raises:
+        ConfigError: unknown method.
+        UnavailableError: its library is missing.
+        LicenceError: its licence is missing.
+    """
     solver: Solver = named(SOLVERS, method, kind="method", where="method")
+    prepare = getattr(solver, "prepare", None)
+    if prepare is not None:
+        prepare(settings)
+    if settings.gpus:  # which :mod:`.pools` cuts by scipy
+        import scipy.optimize  # noqa: F401
     return solver
 
 

@@ -87,6 +87,8 @@ class HorizonAdapter(Adapter):
 
     def __init__(self, planner: Planner, predictor: Predictor, signals: Signals) -> None:
         _refuse_what_cannot_look_ahead(planner.program.settings)
+        import scipy.special  # noqa: F401  (which lateness needs: no part of the first decision)
+
         config = planner.config
         super().__init__(
             planner.program,

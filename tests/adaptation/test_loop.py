@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +222,39 @@ def test_levels_that_do_not_rise_are_refused(small_pipeline: Path) -> None:
     small_pipeline.write_text(small_pipeline.read_text() + "forecast_levels: [0.5, 0.1, 0.9]\n")
     with pytest.raises(ConfigError, match=r"0\.5, 0\.1, 0\.9; allowed: three, ascending"):
         load_planner(small_pipeline)
+
+
+FIRST_DECISION = """
+import json, sys
+import numpy as np
+from ipa_energy.adaptation.predictor import make_predictor
+from ipa_energy.planning.horizon_adapter import adapter_for
+from ipa_energy.planning.planner import load_planner
+from ipa_energy.runner import initial_configuration
+
+planner = load_planner(sys.argv[1], json.loads(sys.argv[2]))
+adapter = adapter_for(planner, make_predictor("reactive"), lambda *_: {}, 20)
+before = set(sys.modules)
+decision = adapter.decide(60, np.full(60, 6), initial_configuration(planner))
+assert decision.plan is not None
+print({name.partition(".")[0] for name in set(sys.modules) - before} or "nothing")
+"""
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"optimization_method": "highs"},
+        {"optimization_method": "gurobi"},
+        {"optimization_method": "auto", "mix": True},
+        {"controller": "horizon"},
+    ],
+)
+def test_the_first_decision_imports_nothing_while_it_is_timed(
+    small_pipeline: Path, keys: dict[str, object]
+) -> None:
+    if keys.get("optimization_method") == "gurobi":
+        pytest.importorskip("gurobipy")
+    words = [sys.executable, "-c", FIRST_DECISION, str(small_pipeline), json.dumps(keys)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "nothing"
