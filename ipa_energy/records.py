@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 Quality = Literal["measured", "estimated", "imported"]
 """How a joule figure came to be. Nothing else may be written in a ``quality`` column."""
@@ -296,10 +296,12 @@ class Option:
         """
         if not self.at_once:
             return self
-        found = _figures_at(self.at_once, replicas)
-        figures = {name: getattr(found, name) for name in _FIGURES}
         classes = tuple((name, option.at(replicas)) for name, option in self.by_class)
-        return replace(self, **figures, by_class=classes)
+        return self.with_figures(_figures_at(self.at_once, replicas), by_class=classes)
+
+    def with_figures(self, figures: ReplicaFigures, **further: Any) -> Option:
+        """Itself with other figures, of whatever number of replicas, and other further fields."""
+        return replace(self, **{name: getattr(figures, name) for name in _FIGURES}, **further)
 
     @property
     def most_measured(self) -> int:

@@ -119,14 +119,14 @@ def backup_predictors() -> tuple[str, ...]:
 
 
 WORKLOADS: dict[str, Named] = {
-    "static": Named("a constant load", "ipa_energy.workloads.choice:static_of"),
-    "twitter": Named("IPA's trace, in a checkout", "ipa_energy.workloads.choice:twitter_of"),
-    "bursty": Named("a burst every 20 minutes", "ipa_energy.workloads.choice:shape_of"),
-    "steady-low": Named("about 5 requests a second", "ipa_energy.workloads.choice:shape_of"),
-    "steady-high": Named("about 29 requests a second", "ipa_energy.workloads.choice:shape_of"),
-    "fluctuating": Named("a rise every 10 minutes", "ipa_energy.workloads.choice:shape_of"),
-    "diurnal": Named("days, most at 20 o'clock", "ipa_energy.workloads.choice:shape_of"),
-    "csv": Named("a CSV of requests per second", "ipa_energy.workloads.choice:csv_of"),
+    "static": Named("a constant load", "ipa_energy.workloads:static_of"),
+    "twitter": Named("IPA's trace, in a checkout", "ipa_energy.workloads:twitter_of"),
+    "bursty": Named("a burst every 20 minutes", "ipa_energy.workloads:shape_of"),
+    "steady-low": Named("about 5 requests a second", "ipa_energy.workloads:shape_of"),
+    "steady-high": Named("about 29 requests a second", "ipa_energy.workloads:shape_of"),
+    "fluctuating": Named("a rise every 10 minutes", "ipa_energy.workloads:shape_of"),
+    "diurnal": Named("days, most at 20 o'clock", "ipa_energy.workloads:shape_of"),
+    "csv": Named("a CSV of requests per second", "ipa_energy.workloads:csv_of"),
 }
 """``make(config, ipa_home) -> Workload``; its parameters are ``config.workload_config``, its seed
 ``config.seed``."""

@@ -280,27 +280,13 @@ def mixture(found: Mapping[str, Option], classes: Sequence[RequestClass]) -> Opt
     total = sum(weights.values())
     parts = [(found[name], share / total) for name, share in weights.items()]
     numbers = sorted({figures.replicas for option, _ in parts for figures in option.at_once})
-    first = parts[0][0]
-    base = _mixed_figures(1, parts)
-    return replace(
-        first,
-        **{name: getattr(base, name) for name in _AVERAGED},
+    return parts[0][0].with_figures(
+        _mixed_figures(1, parts),
         accuracy=sum(share * option.accuracy for option, share in parts),
         tokens_per_request=sum(share * option.tokens_per_request for option, share in parts),
         at_once=tuple(_mixed_figures(n, [(o.at(n), share) for o, share in parts]) for n in numbers),
         by_class=tuple(found.items()),
     )
-
-
-_AVERAGED = (
-    "latency_s",
-    "latency_avg_s",
-    "latency_p99_s",
-    "throughput_rps",
-    "dynamic_energy_j",
-    "idle_power_w",
-    "provenance",
-)
 
 
 def _mixed_figures(replicas: int, parts: Sequence[tuple[Option, float]]) -> ReplicaFigures:
