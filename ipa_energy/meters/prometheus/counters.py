@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -174,20 +175,24 @@ def _rates(one: CounterSeries) -> list[float]:
 
 
 def counter_of(
-    labels: Mapping[str, str], identity: Sequence[str], telling: Sequence[str] = ()
+    labels: Mapping[str, str], identity: Sequence[str] = (), telling: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """What is the same for two series of one counter.
+    """What is the same for two series of one counter: its metric, and the labels that tell it.
 
     Args:
         labels: of a series.
-        identity: labels that tell one counter from another; empty if nobody knows them: then all
-            do but those of who scraped, of which the instance is taken for the machine's name.
+        identity: labels that tell one counter from another; empty for those that are known of the
+            metric. If nobody knows them, all do but those of who scraped, of which the instance is
+            taken for the machine's name.
         telling: labels of those that tell counters apart all the same.
     """
+    metric = labels.get("__name__", "")
+    identity = identity or known_identity(labels)
     if identity:
-        return tuple(labels.get(name, "") for name in identity)
+        return (metric, *(labels.get(name, "") for name in identity))
     passed = set(SCRAPE_LABELS) - {"instance", *telling}
-    return tuple(f"{name}={value}" for name, value in sorted(labels.items()) if name not in passed)
+    told = [f"{name}={value}" for name, value in sorted(labels.items()) if name not in passed]
+    return (metric, *told)
 
 
 def known_identity(labels: Mapping[str, str]) -> tuple[str, ...]:
@@ -197,14 +202,8 @@ def known_identity(labels: Mapping[str, str]) -> tuple[str, ...]:
 
 def doubles(found: Sequence[CounterSeries]) -> tuple[str, ...]:
     """What would be counted twice if all series were added, in words."""
-    names: dict[tuple[str, ...], str] = {}
-    repeated: set[str] = set()
-    for one in found:
-        name = one.labels.get("__name__", "")
-        key = (name, *counter_of(own_labels(one.labels), known_identity(one.labels)))
-        if key in names:
-            repeated.add(name)
-        names[key] = name
+    counters = Counter(counter_of(own_labels(one.labels)) for one in found)
+    repeated = {metric for (metric, *_), series in counters.items() if series > 1}
     notes = [
         f"{name} has one counter in several series (exporters, slices): added, they count it twice"
         for name in sorted(repeated)

@@ -218,9 +218,8 @@ class CounterQuery:
         """The series of each counter, those of several exporters together."""
         groups: dict[tuple[str, ...], list[CounterSeries]] = {}
         for one in found:
-            identity = self.identity or known_identity(one.labels)
-            key = counter_of(one.labels, identity, self.domain_labels)
-            groups.setdefault((one.labels.get("__name__", ""), *key), []).append(one)
+            key = counter_of(one.labels, self.identity, self.domain_labels)
+            groups.setdefault(key, []).append(one)
         return list(groups.values())
 
     def _gain(
