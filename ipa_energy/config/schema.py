@@ -360,6 +360,12 @@ class PipelineConfig(UnusedKeys):
         " waits at one replica, each in turn, and stopped pods stay 30 s; ipa-random: the same at"
         " a random replica. IPA's arrivals are mode: ipa.",
     )
+    queue_order: Literal["fifo", "in-time-first"] | None = optional(
+        None,
+        "Who is served first in a stage's queue. fifo: who came first, as IPA; in-time-first: who"
+        " came first of those that can still be in time, and the others where there is room for"
+        " them. null: in-time-first with controller: horizon, else fifo.",
+    )
     drop_limit: Positive | None = optional(
         10, "A request older than this many seconds is dropped; null: never."
     )
@@ -412,6 +418,12 @@ class PipelineConfig(UnusedKeys):
         """True if a load beyond the plan in force is not waited out."""
         said = self.early_decisions
         return self.controller == "horizon" if said is None else said
+
+    @property
+    def order(self) -> Literal["fifo", "in-time-first"]:
+        """``queue_order``, or what it is by default."""
+        is_ours = self.controller == "horizon" and self.serving == "central"
+        return self.queue_order or ("in-time-first" if is_ours else "fifo")
 
     @property
     def classes(self) -> tuple[RequestClass, ...]:
@@ -534,6 +546,7 @@ def contradictions(config: PipelineConfig) -> list[InitErrorDetails]:
         *_sla(config),
         *_mix(config),
         *_levels(config),
+        *_order(config),
     ]
 
 
@@ -542,6 +555,15 @@ def _problem(
 ) -> InitErrorDetails:
     context = {"what": what, "allowed": allowed, "fix": fix}
     return InitErrorDetails(type=PydanticCustomError(WHOLE, "{what}", context), loc=keys, input="")
+
+
+def _order(config: PipelineConfig) -> Iterator[InitErrorDetails]:
+    if config.queue_order == "in-time-first" and config.serving != "central":
+        yield _problem(
+            ("queue_order",),
+            f"queue_order: in-time-first with serving: {config.serving}, whose queues are fifo",
+            allowed="fifo, or serving: central",
+        )
 
 
 def _levels(config: PipelineConfig) -> Iterator[InitErrorDetails]:

@@ -268,7 +268,8 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
     stages = tuple(_only_used(stage, course) for stage in planner.stages)
     classes = classes_of(config, experiment.workload)
     start = course.deployments[0][1]
-    setting = Setting(config, stages, start, load, classes=classes)
+    sla_s = planner.planned.latency_sla_s
+    setting = Setting(config, stages, start, load, latency_sla_s=sla_s, classes=classes)
     backend = SimulatedBackend.of(setting, moments=False)
     ends_s = [second for second, _ in course.deployments[1:]] + [len(counts)]
     windows, closed_s = [], 0
@@ -292,10 +293,10 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
     )
     latency_s = done_s - sent_s
     steps = planner.config.sla_steps
-    sla_s = planner.planned.latency_sla_s if steps is None else steps.at(sent_s)
+    common_s = sla_s if steps is None else steps.at(sent_s)
     own = {kind: each.latency_sla_s for kind, each in enumerate(planner.config.classes)}
     kinds = [one.requests.kind[ok] for one, ok in zip(windows, answered, strict=True)]
-    late_s = limits_s(sla_s, np.concatenate(kinds), own) + LOG_RESOLUTION_S
+    late_s = limits_s(common_s, np.concatenate(kinds), own) + LOG_RESOLUTION_S
     return Outturn(
         energy_j=math.fsum(float(one.idle_j.sum() + one.dynamic_j.sum()) for one in windows),
         core_s=math.fsum(_core_seconds(one) for one in windows),

@@ -41,6 +41,7 @@ from ipa_energy.planning.policies import initial_deployment
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment
 from ipa_energy.serving.load import TraceLoad
+from ipa_energy.serving.queue_order import slas_of
 from ipa_energy.serving.simulated.backend import SimulatedBackend
 from ipa_energy.workloads import workload_from
 
@@ -373,6 +374,7 @@ def _keeps_sla(planner: Planner, plan: Deployment, sample: Counts) -> bool:
         seed=config.seed,
         drop_limit_s=config.drop_limit,
         batch_timeout_s=[stage.batch_timeout_s for stage in config.stages],
+        slas_s=slas_of(config, planner.planned.latency_sla_s),
     )
     windows = [backend.collect(float(len(sample))), backend.collect(math.inf)]
     sla_s = planner.planned.latency_sla_s

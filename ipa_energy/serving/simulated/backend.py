@@ -42,6 +42,7 @@ from ipa_energy.records import Stage, joined_meters
 from ipa_energy.serving.base import LoadSource, Resumes, Serving, Setting, VirtualClock
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState, Told, replica_start
 from ipa_energy.serving.load import ClassesOfRequests
+from ipa_energy.serving.queue_order import slas_of
 from ipa_energy.serving.served import Served, SiteSpent
 from ipa_energy.serving.simulated.energy_ledger import in_all
 from ipa_energy.serving.simulated.ipa_dispatch import IpaSimulation
@@ -81,6 +82,8 @@ class SimulatedBackend:
         classes: of the requests of ``load``; None where nobody tells them apart.
         delays_s: site → what the network adds to a request that goes there; there and back, all
             of it on the way.
+        slas_s: latency SLA of each class, one for all without classes: then requests that can still
+            be in time are served first (:mod:`.queue_order`); empty: first come, first served.
         clock: the run's, which may be ahead of the last window; None: nobody looks ahead of it.
         moments: False to leave out when requests came to the stages, began and were served there.
 
@@ -105,6 +108,7 @@ class SimulatedBackend:
         serving: ServingMode = "central",
         classes: ClassesOfRequests | None = None,
         delays_s: Mapping[str, float] | None = None,
+        slas_s: Sequence[float] = (),
         clock: VirtualClock | None = None,
         moments: bool = True,
     ) -> None:
@@ -127,6 +131,7 @@ class SimulatedBackend:
             batch_timeout_s=timeouts,
             classes=classes,
             delays_s=delays_s,
+            slas_s=slas_s,
             moments=moments,
         )
 
@@ -147,6 +152,7 @@ class SimulatedBackend:
             serving=config.serving,
             classes=setting.classes,
             delays_s={name: site.network_delay_s for name, site in config.sites.items()},
+            slas_s=slas_of(config, setting.latency_sla_s),
             clock=clock,
             moments=moments,
         )

@@ -126,7 +126,7 @@ class IpaSimulation(Simulation):
             if now_s - min(sent_s) > limit_s:
                 self._drop(station, queue.expel(batch, now_s, limit_s), now_s)
                 continue
-            queue.pop(len(ids))
+            queue.pop(len(ids), now_s)
             line = self._next_line(station, fleet)
             line.waiting.append((ids, sent_s))
             if not line.busy:

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -90,8 +92,16 @@ class StageQueue:
             end = bisect_right(self._entered_s, now_s, head, end)
         return self._ids[head:end], self._sent_s[head:end]
 
-    def pop(self, count: int) -> None:
-        """Take the oldest ``count`` requests out."""
+    def pop(self, count: int, now_s: float) -> None:
+        """Take what :meth:`peek` found, ``count`` requests, out."""
+        del now_s
+        self._advance(count)
+
+    def oldest_sent_s(self, batch_sent_s: Sequence[float]) -> float:
+        """When the oldest was sent of who is looked at for a batch sent at these times."""
+        return min(batch_sent_s)
+
+    def _advance(self, count: int) -> None:
         self._head += count
         head = self._head
         if head >= COMPACT_AT and 2 * head >= len(self._ids):
@@ -120,8 +130,75 @@ class StageQueue:
         self._ids[gap] = [self._ids[index] for index in kept]
         self._entered_s[gap] = [self._entered_s[index] for index in kept]
         self._sent_s[gap] = [self._sent_s[index] for index in kept]
-        self.pop(len(expelled))
+        self._advance(len(expelled))
         return expelled
+
+
+class InTimeFirst(StageQueue):
+    """The same, but who can no longer be in time is passed by the others.
+
+    What is late already fills up the batches of the others, and is served when nobody else waits;
+    a batch that has room for it waits no longer to fill.
+    """
+
+    __slots__ = ("_late",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._late: deque[tuple[float, int, float]] = deque()
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._late)
+
+    def take(self) -> list[tuple[float, int, float]]:
+        """Everything that waits, out of the queue, as :meth:`StageQueue.take`."""
+        late, self._late = self._late, deque()
+        return [*late, *super().take()]
+
+    def set_aside(self, batch: int, now_s: float, least_sent_s: Callable[[int], float]) -> None:
+        """Let who can no longer be in time be passed, as far as the next batch looks.
+
+        Args:
+            batch: of who serves next.
+            now_s: its start.
+            least_sent_s: of a request's id, the latest sending time that is too early.
+        """
+        at, kept = self._head, 0
+        while at < len(self._ids) and kept < batch and self._entered_s[at] <= now_s:
+            if self._sent_s[at] >= least_sent_s(self._ids[at]):
+                at, kept = at + 1, kept + 1
+                continue
+            self._late.append((self._entered_s[at], self._ids[at], self._sent_s[at]))
+            for column in (self._ids, self._entered_s, self._sent_s):
+                del column[at]
+
+    def next_batch_s(self, batch: int, timeout_s: float) -> float:
+        """When the next batch may start, given a free replica: at once if anybody is late."""
+        return -math.inf if self._late else super().next_batch_s(batch, timeout_s)
+
+    def peek(self, batch: int, now_s: float) -> tuple[list[int], list[float]]:
+        """(ids, sending times) of the next batch: who may be in time, then who is late."""
+        ids, sent_s = super().peek(batch, now_s)
+        late = list(islice(self._late, batch - len(ids)))
+        return [*ids, *(one for _, one, _ in late)], [*sent_s, *(sent for _, _, sent in late)]
+
+    def pop(self, count: int, now_s: float) -> None:
+        """Take what :meth:`peek` found, ``count`` requests, out."""
+        in_time = len(super().peek(count, now_s)[0])
+        self._advance(in_time)
+        for _ in range(count - in_time):
+            self._late.popleft()
+
+    def oldest_sent_s(self, batch_sent_s: Sequence[float]) -> float:
+        """When the oldest was sent of these and of who has been late longest."""
+        return min([*batch_sent_s, *(sent_s for _, _, sent_s in islice(self._late, 1))])
+
+    def expel(self, batch: int, now_s: float, limit_s: float) -> list[int]:
+        """Take out requests sent more than ``limit_s`` ago; of those that are late, all."""
+        old = [one for _, one, sent_s in self._late if now_s - sent_s > limit_s]
+        if old:
+            self._late = deque(each for each in self._late if now_s - each[2] <= limit_s)
+        return [*old, *super().expel(batch, now_s, limit_s)]
 
 
 class FanOut:

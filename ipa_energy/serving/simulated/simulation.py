@@ -23,8 +23,9 @@ from ipa_energy.records import EVERY_CLASS, Option, Stage
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState, Told, is_in_place
 from ipa_energy.serving.load import ClassesOfRequests, next_of
 from ipa_energy.serving.observed import ClassWork
+from ipa_energy.serving.queue_order import until_answered_s
 from ipa_energy.serving.simulated.energy_ledger import EnergyLedger, Held, held
-from ipa_energy.serving.simulated.queueing import FanOut, RequestLog, StageQueue
+from ipa_energy.serving.simulated.queueing import FanOut, InTimeFirst, RequestLog, StageQueue
 from ipa_energy.serving.simulated.replicas import (
     BatchProfiles,
     Cohort,
@@ -58,8 +59,15 @@ class Lane:
 
     __slots__ = ("credits", "delay_s", "queue", "replicas", "shares", "site", "wake_s")
 
-    def __init__(self, replicas: Replicas, shares: Sequence[float], delay_s: float = 0.0) -> None:
-        self.queue = StageQueue()
+    def __init__(
+        self,
+        replicas: Replicas,
+        shares: Sequence[float],
+        delay_s: float = 0.0,
+        *,
+        in_time_first: bool = False,
+    ) -> None:
+        self.queue = InTimeFirst() if in_time_first else StageQueue()
         self.replicas, self.shares = replicas, shares
         self.site, self.delay_s = replicas.serving.site, delay_s
         self.credits, self.wake_s = [0.0] * len(shares), math.inf
@@ -105,10 +113,12 @@ class Station:
         seed: of the whole simulation.
         classes: of the requests; None where nobody tells them apart.
         delays_s: site → seconds on the network until a request is there.
+        in_time_first: True if who is late already is passed by the others.
     """
 
     __slots__ = (
         "_delays_s",
+        "_in_time_first",
         "_kinds",
         "_later",
         "_profiles",
@@ -133,7 +143,9 @@ class Station:
         seed: int,
         classes: ClassesOfRequests | None = None,
         delays_s: Mapping[str, float] | None = None,
+        in_time_first: bool = False,
     ) -> None:
+        self._in_time_first = in_time_first
         # All of a site's delay is in front of the first stage.
         self._delays_s = {} if index or delays_s is None else delays_s
         times, parts = np.random.SeedSequence([seed, index]).spawn(2)
@@ -173,8 +185,7 @@ class Station:
             self.lanes[0].queue.extend(ids, entered_s, sent_s)
             return
         for request, entered, sent in zip(ids, entered_s, sent_s, strict=True):
-            kind = self._kinds[request] if self._kinds else 0
-            lane = self._next_lane(kind, site)
+            lane = self._next_lane(self.kind_of(request), site)
             lane.queue.extend([request], [entered + lane.delay_s], [sent])
 
     def _next_lane(self, kind: int, site: str) -> Lane:
@@ -183,6 +194,10 @@ class Station:
             if there:  # else it serves no longer, and what is left of it goes elsewhere
                 return next_of(there, kind, sum(lane.shares[kind] for lane in there))
         return next_of(self.lanes, kind)
+
+    def kind_of(self, request: int) -> int:
+        """Position of its class; 0 where nobody tells them apart."""
+        return self._kinds[request] if self._kinds else 0
 
     def by_class(self, ids: Sequence[int]) -> dict[int, int]:
         """Class → how many of these requests are of it; empty where nobody tells them apart."""
@@ -264,7 +279,8 @@ class Station:
         return self.lanes[-1]
 
     def _lane(self, replicas: Replicas, shares: Sequence[float]) -> Lane:
-        return Lane(replicas, shares, self._delays_s.get(replicas.serving.site, 0.0))
+        delay_s = self._delays_s.get(replicas.serving.site, 0.0)
+        return Lane(replicas, shares, delay_s, in_time_first=self._in_time_first)
 
     def _deal_anew(self) -> None:
         """Everything that waits, by the new shares; lanes that are empty and over go."""
@@ -303,9 +319,11 @@ class Simulation:
         batch_timeout_s: Sequence[float | None],
         classes: ClassesOfRequests | None = None,
         delays_s: Mapping[str, float] | None = None,
+        slas_s: Sequence[float] = (),
         moments: bool = True,
     ) -> None:
         self._drop_limit_s = drop_limit_s
+        self._slas_s = slas_s
         self._events: list[Event] = []
         self._event_count = 0
         self._stations = tuple(
@@ -318,6 +336,7 @@ class Simulation:
                 seed=seed,
                 classes=classes,
                 delays_s=delays_s,
+                in_time_first=bool(slas_s),
             )
             for index, (stage, deployed, timeout_s) in enumerate(
                 zip(stages, deployment, batch_timeout_s, strict=True)
@@ -425,20 +444,31 @@ class Simulation:
         timeout_s = fleet.wait_s if station.timeout_s is None else station.timeout_s
         limit_s = self._drop_limit_s
         while fleet.free:
+            if isinstance(queue, InTimeFirst):
+                queue.set_aside(batch, now_s, self._too_early(station, fleet, now_s))
             start_s = queue.next_batch_s(batch, timeout_s)
             if start_s > now_s:
                 self._wake(station, lane, start_s)
                 return
             ids, sent_s = queue.peek(batch, now_s)
-            if now_s - min(sent_s) > limit_s:
+            if now_s - queue.oldest_sent_s(sent_s) > limit_s:
                 self._drop(station, queue.expel(batch, now_s, limit_s), now_s)
                 continue
-            queue.pop(len(ids))
+            queue.pop(len(ids), now_s)
             fleet.free -= 1
             fleet.busy += 1
             end_s = self._begin(station, fleet, ids, now_s)
             done = partial(self._complete, station, lane, fleet, (ids, sent_s))
             self._at(end_s, COMPLETE, station, done)
+
+    def _too_early(self, station: Station, fleet: Fleet, now_s: float) -> Callable[[int], float]:
+        """Of a request: sent before that, it is late if its batch begins now."""
+        later = [
+            [lane.replicas.serving.option for lane in other.lanes]
+            for other in self._stations[station.index + 1 :]
+        ]
+        answered_s = now_s + until_answered_s(fleet.option, later)
+        return lambda request: answered_s - self._slas_s[station.kind_of(request)]
 
     def _begin(self, station: Station, fleet: Fleet, ids: list[int], now_s: float) -> float:
         """A batch begins, is noted and charged; when it will be done."""
