@@ -25,6 +25,7 @@ from ipa_energy.comparing.hull import Outcome
 from ipa_energy.errors import ConfigError, InfeasibleError
 from ipa_energy.experiment import Experiment, check_feasible, classes_of
 from ipa_energy.frontier.weightings import Weighting, reweighted
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL
 from ipa_energy.optimizer.solve import Result
 from ipa_energy.planning.planner import Planner
 from ipa_energy.records import Option, Stage
@@ -228,6 +229,7 @@ class Outturn:
         answered: not dropped.
         in_time: answered within the latency SLA.
         latency_p99_s: of the answered; NaN without any.
+        over: intervals beyond a cap on joules.
     """
 
     energy_j: float
@@ -237,6 +239,7 @@ class Outturn:
     answered: int
     in_time: int
     latency_p99_s: float
+    over: int = 0
 
     @property
     def joules_per_request(self) -> float:
@@ -257,10 +260,18 @@ def served(experiment: Experiment, course: Course, seed: int) -> tuple[float, fl
     return found.joules_per_request, found.attainment, grams
 
 
-def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
+def outturn(
+    experiment: Experiment, course: Course, seed: int, most_j: Floats | None = None
+) -> Outturn:
     """What serving a course over the trace comes to.
 
     The definitions are those of :mod:`ipa_energy.comparing.metrics`.
+
+    Args:
+        experiment: pipeline and trace.
+        course: what runs.
+        seed: of the simulation.
+        most_j: joules that a request may take, interval by interval; None: as many as it likes.
     """
     planner, counts = experiment.planner, experiment.workload.counts
     config = planner.config.model_copy(update={"seed": seed})
@@ -271,15 +282,17 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
     sla_s = planner.planned.latency_sla_s
     setting = Setting(config, stages, start, load, latency_sla_s=sla_s, classes=classes)
     backend = SimulatedBackend.of(setting, moments=False)
-    ends_s = [second for second, _ in course.deployments[1:]] + [len(counts)]
+    changes = dict(course.deployments[1:])
+    interval_s = config.adaptation_interval
+    intervals_s = range(interval_s, len(counts), interval_s) if most_j is not None else ()
     windows, closed_s = [], 0
-    for index, ((_, deployment), end_s) in enumerate(zip(course.deployments, ends_s, strict=True)):
-        if index:
-            backend.deploy(deployment)
+    for end_s in sorted({*changes, *intervals_s, len(counts)}):
         backend.advance(float(end_s))
-        if end_s - closed_s >= WINDOW_S:
+        if end_s in intervals_s or end_s - closed_s >= WINDOW_S:
             windows.append(backend.collect(float(end_s)))
             closed_s = end_s
+        if end_s in changes:
+            backend.deploy(changes[end_s])
     windows.append(backend.collect(math.inf))
     answered = [one.requests.dropped_at < 0 for one in windows]
     sent_s, done_s = (
@@ -305,7 +318,21 @@ def outturn(experiment: Experiment, course: Course, seed: int) -> Outturn:
         answered=len(latency_s),
         in_time=int((latency_s <= late_s).sum()),
         latency_p99_s=float(np.percentile(latency_s, 99)) if len(latency_s) else math.nan,
+        over=0 if most_j is None else _over(windows, most_j, interval_s),
     )
+
+
+def _over(windows: Sequence[Served], most_j: Floats, interval_s: int) -> int:
+    """Intervals whose joules are more than the requests that left in them may take.
+
+    What is served after the last one is part of it; one without a request may take those of one.
+    """
+    joules, left = np.zeros(len(most_j)), np.zeros(len(most_j))
+    for window in windows:
+        at = min(int(window.start_s) // interval_s, len(most_j) - 1)
+        joules[at] += window.idle_j.sum() + window.dynamic_j.sum()
+        left[at] += len(window.requests)
+    return int((joules > most_j * np.maximum(1.0, left) * (1 + CONSTRAINT_RTOL)).sum())
 
 
 def _core_seconds(window: Served) -> float:

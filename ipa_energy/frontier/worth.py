@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa_energy import energy
+from ipa_energy.arrays import Floats
+from ipa_energy.carbon.run_carbon import RunCarbon
 from ipa_energy.comparing import RunMetrics
 from ipa_energy.experiment import Experiment
 from ipa_energy.frontier.courses import Course, Outturn
@@ -116,9 +118,15 @@ def outturn_of_run(figures: RunMetrics) -> Outturn:
 
 @dataclass(frozen=True, slots=True)
 class CourseWeights:
-    """The weights of an objective over the steps of a trace, for :func:`.hindsight.course_of`."""
+    """The weights of an objective over the steps of a trace, for :func:`.hindsight.course_of`.
+
+    Attributes:
+        experiment: pipeline and trace.
+        cap_share: of its caps on joules and grams, that are kept; infinity: none are.
+    """
 
     experiment: Experiment
+    cap_share: float = 1.0
 
     def __call__(self, steps: Steps) -> Weights:
         """Of each step."""
@@ -126,15 +134,24 @@ class CourseWeights:
         seconds = float(steps.lengths_s.sum())
         requests = max(1.0, float(steps.requests.sum()))
         joule = np.full(len(steps.starts_s), joule_weight(settings, requests, seconds))
-        gram = gram_weight(settings, requests)
-        if gram and planner.carbon is not None:
-            ends_s = steps.starts_s + steps.lengths_s
-            joule += [
-                gram
-                * energy.grams(1.0, planner.carbon.mean_g_per_kwh(start, end), planner.carbon.pue)
-                for start, end in zip(steps.starts_s.tolist(), ends_s.tolist(), strict=True)
-            ]
-        return Weights(joule, settings.beta / seconds, 1.0 / seconds)
+        gram, most_g = gram_weight(settings, requests), settings.caps.get(GRAMS)
+        most_j = np.full(len(joule), settings.energy_sla_joules or np.inf)
+        if planner.carbon is not None and (gram or most_g is not None):
+            grams = _grams_of_a_joule(planner.carbon, steps)
+            joule += gram * grams
+            if most_g is not None:
+                most_j = np.minimum(most_j, most_g / np.maximum(grams, 1e-300))
+        most_j *= self.cap_share
+        is_capped = bool(np.isfinite(most_j).any())
+        core_s, second = settings.beta / seconds, 1.0 / seconds
+        return Weights(joule, core_s, second, most_j if is_capped else None)
+
+
+def _grams_of_a_joule(carbon: RunCarbon, steps: Steps) -> Floats:
+    """In each step."""
+    ends_s = (steps.starts_s + steps.lengths_s).tolist()
+    means = map(carbon.mean_g_per_kwh, steps.starts_s.tolist(), ends_s)
+    return np.array([energy.grams(1.0, mean, carbon.pue) for mean in means])
 
 
 def bound_of(experiment: Experiment, found: Outturn) -> float:

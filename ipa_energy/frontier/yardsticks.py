@@ -11,12 +11,14 @@ simulated with its seed:
 * the **bound**: (:mod:`ipa_energy.planning.relaxed_bound`).
 
 The two plans answer :data:`PUNCTUAL` of the requests in time wherever a plan can; else the most
-that was found. They do not depend on the run but on what it was made from, and are kept in the
-file cache of the sweeps.
+that was found. Of those that do, the ones go first that keep a cap on joules or grams of a request
+in most intervals, at the load of each. They do not depend on the run but on what it was made from,
+and are kept in the file cache of the sweeps.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +42,14 @@ from ipa_energy.frontier.worth import (
     outturn_of_run,
     worth,
 )
-from ipa_energy.planning.hindsight import course_of, keeps_limits, open_plans, steps_of
+from ipa_energy.planning.hindsight import (
+    beyond_cap_j,
+    course_of,
+    keeps_limits,
+    open_plans,
+    plans_of,
+    steps_of,
+)
 from ipa_energy.records import Option, Stage
 from ipa_energy.runlog import Run
 from ipa_energy.runner import initial_configuration
@@ -54,6 +63,10 @@ PUNCTUAL = 0.995
 
 MARGINS = (1.0, 0.92, 0.85, 0.7, 1.15, 1.35, 1.7)
 """By which the courses carry more than the busiest stretches; dearer ones only while needed."""
+
+CAP_SHARES = (1.0, 0.9, 0.8, 0.6, math.inf)
+"""Shares of a cap on joules that courses keep to, since batches that are not full take more of them
+than planned; the others only while intervals are beyond the cap."""
 
 FEW_STARTS = 12
 """So many plans are simulated to begin the search for the best static plan with."""
@@ -78,9 +91,9 @@ class Found:
     worth: float
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """The more the better: punctual first, then the objective."""
-        return (min(self.outturn.attainment, PUNCTUAL), self.worth)
+    def rank(self) -> tuple[float, int, float]:
+        """The more the better: punctual first, then within the caps, then the objective."""
+        return (min(self.outturn.attainment, PUNCTUAL), -self.outturn.over, self.worth)
 
 
 class Judge:
@@ -94,6 +107,9 @@ class Judge:
     def __init__(self, experiment: Experiment, ran: Callable[[], object] = lambda: None) -> None:
         self.experiment, self._ran = experiment, ran
         self._known: dict[object, Found] = {}
+        interval_s = experiment.planner.config.adaptation_interval
+        self._steps = steps_of(experiment.workload.counts, interval_s, 0.0, _stretch_s(experiment))
+        self._most_j = CourseWeights(experiment)(self._steps).most_j
 
     def __call__(self, deployments: Sequence[tuple[int, Deployment]]) -> Found:
         """What a course comes to."""
@@ -101,11 +117,18 @@ class Judge:
         if key not in self._known:
             planner = self.experiment.planner
             course = Course(tuple(deployments), math.nan)
-            found = outturn(self.experiment, course, planner.config.seed)
+            found = outturn(self.experiment, course, planner.config.seed, self._most_j)
             self._ran()
             value = worth(self.experiment, course, found)
             self._known[key] = Found(course, found, -math.inf if math.isnan(value) else value)
         return self._known[key]
+
+    def least_over(self, deployment: Deployment) -> int:
+        """Intervals in which even full batches of a plan are beyond a cap on joules or grams."""
+        if self._most_j is None:
+            return 0
+        plans = plans_of(self.experiment.planner.program, [deployment])
+        return int((beyond_cap_j(self._steps, plans, self._most_j) > 0).sum())
 
     def static(self, deployment: Deployment) -> Found:
         """What a plan for the whole trace comes to."""
@@ -124,12 +147,12 @@ def best_static(judge: Judge) -> Found | None:
     starts = open_plans(planner.program, steps, 1.0)
     if not starts:
         return None
-    starts.sort(key=lambda plan: -_most_worth(experiment, plan))
+    starts.sort(key=lambda plan: (judge.least_over(plan), -_most_worth(experiment, plan)))
     best: Found | None = None
     simulated = 0
     for plan in starts:
         is_punctual = best is not None and best.outturn.attainment >= PUNCTUAL
-        if best is not None and is_punctual and _most_worth(experiment, plan) <= best.worth:
+        if best is not None and is_punctual and not _may_be_better(judge, plan, best):
             break
         if is_punctual and simulated >= FEW_STARTS:
             break
@@ -151,13 +174,19 @@ def _better_neighbour(judge: Judge, best: Found) -> Found | None:
     near = sorted(neighbours(experiment, plan), key=lambda one: -_most_worth(experiment, one))
     for one in near:
         if best.outturn.attainment >= PUNCTUAL and (
-            _most_worth(experiment, one) <= best.worth or _is_hopeless(experiment, one)
+            not _may_be_better(judge, one, best) or _is_hopeless(experiment, one)
         ):
             continue  # it cannot be better, so it need not be simulated
         found = judge.static(one)
         if found.rank > best.rank:
             return found
     return None
+
+
+def _may_be_better(judge: Judge, plan: Deployment, best: Found) -> bool:
+    """Whether a static plan could be better than one that is punctual, were it punctual too."""
+    most = (-judge.least_over(plan), _most_worth(judge.experiment, plan))
+    return most > (-best.outturn.over, best.worth)
 
 
 def neighbours(experiment: Experiment, plan: Deployment) -> Iterator[Deployment]:
@@ -257,14 +286,16 @@ def best_in_hindsight(judge: Judge, static: Found | None) -> Found:
     first = initial_configuration(planner)
     besides = [] if static is None else [static.course.deployments[0][1]]
     best: Found | None = None
-    for margin in MARGINS:
+    for margin, share in itertools.product(MARGINS, CAP_SHARES):
         is_punctual = best is not None and best.outturn.attainment >= PUNCTUAL
         if margin > 1.0 and is_punctual:
             break
+        if share != 1.0 and (best is None or not best.outturn.over):
+            continue  # no interval is beyond a cap
         deployments = course_of(
             planner.program,
             experiment.workload.counts,
-            CourseWeights(experiment),
+            CourseWeights(experiment, share),
             first,
             interval_s=config.adaptation_interval,
             reconfiguration_s=config.told_s,

@@ -14,7 +14,8 @@ plans that it is given, by dynamic programming (Viterbi): P² a step.
 
 A plan has to carry the load from t_k + L to t_{k+1}, and what is there before it the load until
 then, both as the busiest stretch of half the latency SLA: what waits so long is still in time.
-Where nothing can, what lacks least goes first.
+Where nothing can, what lacks least goes first. Of what carries the load as well, that goes first
+which keeps a cap on joules (``energy_sla_joules``, a cap of grams) in most steps, changes counted.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats, Ints
 from ipa_energy.energy import replicas_needed
 from ipa_energy.optimizer.plan_building import plan_of
-from ipa_energy.optimizer.problem import Program
-from ipa_energy.optimizer.quantities import Moment, planned_load_rps
+from ipa_energy.optimizer.problem import CONSTRAINT_RTOL, Program
+from ipa_energy.optimizer.quantities import AT_LOW_END, Moment, planned_load_rps
 from ipa_energy.optimizer.solve import solve
 from ipa_energy.optimizer.stage_columns import throughputs
 from ipa_energy.planning.switching import Switches, switches
@@ -45,6 +46,10 @@ PLANS_A_LEVEL = 12
 
 LACKING = 1e6
 """Weight of a request a second that a plan cannot carry: nothing in an objective comes near it."""
+
+OVER_CAP = 0.01
+"""A step beyond a cap on joules lacks as much as one that so many requests a second are too many
+for: such a cap is kept at any price but that of requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class Plans:
         latency_s: of its models.
         filling: Σ (b − 1)/m: divided by the load it is the wait for batches to fill.
         dynamic_j: above idle, of a pipeline request.
+        capped_j: the same as ``energy_risk`` plans with it, which a cap counts.
         idle_w: of all replicas.
     """
 
@@ -114,6 +120,7 @@ class Plans:
     latency_s: Floats
     filling: Floats
     dynamic_j: Floats
+    capped_j: Floats
     idle_w: Floats
 
     def __len__(self) -> int:
@@ -128,6 +135,7 @@ def plans_of(program: Program, deployments: Sequence[Deployment]) -> Plans:
 
 def _figures(program: Program, deployment: Deployment) -> list[float]:
     stages = list(zip(program.stages, deployment, strict=True))
+    risk = program.settings.energy_risk
     picks = [(stage, run.option, run.replicas) for stage, run in stages]
     return [
         steady_worth(program, deployment),
@@ -136,6 +144,7 @@ def _figures(program: Program, deployment: Deployment) -> list[float]:
         sum(option.latency_s for _, option, _ in picks),
         sum((option.batch - 1) / stage.requests_per_input for stage, option, _ in picks),
         sum(s.requests_per_input * known(option.dynamic_energy_j) for s, option, _ in picks),
+        sum(s.requests_per_input * known(o.planned(risk).dynamic_energy_j) for s, o, _ in picks),
         sum(n * known(option.idle_power_w) for _, option, n in picks),
     ]
 
@@ -169,10 +178,15 @@ def open_plans(program: Program, steps: Steps, margin: float) -> list[Deployment
     method = "highs" if program.settings.gpus else "pareto"  # which cannot cut GPUs
     levels_rps = [planned_load_rps(float(level)) for level in levels]
     combinations: dict[tuple[tuple[str, str, int], ...], tuple[Option, ...]] = {}
+    quietest_rps = planned_load_rps(float(steps.mean_rps.min()), float(steps.lengths_s.max()))
     for level in levels_rps:
         near = steps.mean_rps[demand_rps >= level]
-        for mean_rps in {level, min(level, planned_load_rps(float(near.min())))}:
-            moment = Moment(mean_rps, mean_rps, level)
+        means = {level, min(level, planned_load_rps(float(near.min())))}
+        loads: list[tuple[float, float | None]] = [(mean_rps, None) for mean_rps in means]
+        if any(cap.quantity in AT_LOW_END for cap in program.caps):  # in every step
+            loads += [(mean_rps, min(mean_rps, quietest_rps)) for mean_rps in means]
+        for mean_rps, capped_rps in loads:
+            moment = Moment(mean_rps, mean_rps, level, capped_rps=capped_rps)
             problem = program.at(moment)
             if problem.settings.mix:  # this yardstick has one option a stage
                 problem = problem.under(replace(problem.settings, mix=False))
@@ -236,11 +250,13 @@ class Weights:
         joule: (K,) of a joule in each step.
         core_s: of a core second.
         second: of a second at a plan's steady worth.
+        most_j: (K,) joules that a request may take in each step; None: as many as it likes.
     """
 
     joule: Floats
     core_s: float
     second: float
+    most_j: Floats | None = None
 
 
 def best_course(
@@ -267,16 +283,20 @@ def best_course(
     held = weights.core_s * changes.held_core_s
     gains = gains_of(steps, plans, weights, margin=margin, latency_sla_s=latency_sla_s)
     more_j, joules_j = changes.meanwhile_j - plans.dynamic_j, changes.joules
+    beyond_j = None if weights.most_j is None else beyond_cap_j(steps, plans, weights.most_j)
     least_rps = float(changes.meanwhile_rps.min())
 
     def cost(step: int) -> Floats:
         found: Floats = steps.early[step] * more_j
         found += joules_j
+        over = None if beyond_j is None else found + beyond_j[step] > 0
         found *= weights.joule[step]
         found += held
         needed_rps = margin * steps.early_rps[step]
         if needed_rps > least_rps:
             found += LACKING * np.maximum(0.0, needed_rps - changes.meanwhile_rps)
+        if over is not None:
+            found += LACKING * OVER_CAP * over
         return found
 
     return viterbi(gains, cost, first)
@@ -295,6 +315,17 @@ def gains_of(
         delay_s = plans.latency_s + plans.filling / load_rps
         lacking = lacking + np.maximum(0.0, delay_s - latency_sla_s * (1 + 1e-12))
     found: Floats = steady - joule * spent_j - LACKING * lacking
+    return found
+
+
+def beyond_cap_j(steps: Steps, plans: Plans, most_j: Floats) -> Floats:
+    """(K, P) joules that a plan takes beyond those that each step may; below 0 if it takes less.
+
+    Without what changes take. A step without a request may take as many as one with one.
+    """
+    requests, seconds = steps.requests[:, None], steps.lengths_s[:, None]
+    spent_j = requests * plans.capped_j + seconds * plans.idle_w
+    found: Floats = spent_j - np.maximum(1.0, requests) * most_j[:, None] * (1 + CONSTRAINT_RTOL)
     return found
 
 

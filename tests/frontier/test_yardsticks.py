@@ -94,6 +94,28 @@ def test_yardsticks_keep_the_floor_and_the_capacity(small_pipeline: Path) -> Non
                 assert sum(run.replicas * run.option.cpu_cores for run in runs) <= held + 1
 
 
+def test_yardsticks_keep_the_energy_sla_in_every_interval(small_pipeline: Path) -> None:
+    """Without a look at it the best course broke this one in half of the intervals."""
+    keys = {"alpha": 40.0, "energy_weight": 0.0}
+    free = Judge(experiment_of(small_pipeline, **keys))
+    loose = Judge(experiment_of(small_pipeline, **keys, energy_sla_joules=1000.0))
+    courses = [best_in_hindsight(judge, best_static(judge)) for judge in (free, loose)]
+    assert courses[0].course == courses[1].course
+    tight = experiment_of(small_pipeline, **keys, energy_sla_joules=1.4)
+    judge = Judge(tight)
+    static = best_static(judge)
+    assert static is not None
+    for found in (static, best_in_hindsight(judge, static)):
+        run = run_experiment(tight, course=found.course.deployments)
+        assert metrics(run).energy_sla_attainment == 1.0
+        assert (found.outturn.over, found.outturn.attainment >= PUNCTUAL) == (0, True)
+        assert found.worth < courses[0].worth
+    broken = outturn(tight, courses[0].course, 0, np.full(12, 1.4)).over
+    told = metrics(run_experiment(tight, course=courses[0].course.deployments))
+    assert told.energy_sla_attainment == pytest.approx(1 - broken / 12)
+    assert broken > 1
+
+
 def random_experiment(path: Path, seed: int) -> Experiment:
     """Other weights, loads, starts and parts of requests; figures of the profile with them."""
     draw = np.random.default_rng(seed)

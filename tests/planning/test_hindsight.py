@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ipa_energy.optimizer.problem import Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.planning.hindsight import (
     LACKING,
+    OVER_CAP,
     Steps,
     Weights,
     best_course,
@@ -140,6 +142,46 @@ def test_the_best_course_is_the_best_of_all_courses(seed: int) -> None:
     worths = [by_hand(plans, path, counts, 4.0) for path in paths]
     mine = by_hand(plans, tuple(found), counts, 4.0)
     assert mine == pytest.approx(max(worths), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", seeds(6))
+def test_the_best_course_keeps_a_cap_on_joules_in_as_many_steps_as_any(seed: int) -> None:
+    """Changes counted; where the plans carry the load, fewest steps beyond the cap, then worth."""
+    draw = np.random.default_rng(100 + seed)
+    counts = draw.poisson(draw.uniform(0.1, 3, 4).repeat(10))
+    plans = [
+        runs(*((int(draw.integers(2)), int(draw.integers(3, 6))) for _ in STAGES)) for _ in range(5)
+    ]
+    most_j = float(draw.uniform(3, 8))
+    steps = steps_of(counts, 10, 4.0, 2.0)
+    changes = switches(STAGES, plans, plans, reconfiguration_s=4.0)
+    found = best_course(
+        steps,
+        plans_of(PROGRAM, plans),
+        replace(weights_of(steps), most_j=np.full(4, most_j)),
+        changes,
+        first=0,
+        margin=1.0,
+        latency_sla_s=SETTINGS.latency_sla_s,
+    )
+
+    def broken(path: tuple[int, ...]) -> int:
+        over = 0
+        for k, at in enumerate(path[1:], 1):
+            mine, before = counts[10 * k : 10 * k + 10], path[k - 1]
+            early = mine[:4].sum() * changes.meanwhile_j[before, at]
+            own_j = sum(run.option.dynamic_energy_j for run in plans[at])
+            late = mine[4:].sum() * own_j
+            idle = 10 * sum(0.5 * run.replicas for run in plans[at])
+            moved = changes.load_j[before, at] + changes.held_j[before, at]
+            over += early + late + idle + moved > most_j * max(1, mine.sum())
+        return over
+
+    def worth(path: tuple[int, ...]) -> float:
+        return by_hand(plans, path, counts, 4.0) - LACKING * OVER_CAP * broken(path)
+
+    best = max(worth((0, *rest)) for rest in itertools.product(range(5), repeat=3))
+    assert worth(tuple(found)) == pytest.approx(best, rel=1e-9)
 
 
 def test_a_steady_load_is_served_by_one_plan() -> None:
