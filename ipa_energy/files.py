@@ -23,6 +23,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -86,6 +87,30 @@ def whole_folder(path: Path, files: Mapping[str, str | bytes]) -> None:
         hidden.rename(path)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def append_whole(file: FileIO, end: int, data: bytes, *, sync: bool = True) -> None:
+    """Add ``data`` at the end of an open file: all of it, or nothing.
+
+    Args:
+        file: opened for appending, without a buffer: the rest of a failed write would wait in one
+            and be written when it is closed.
+        end: where the file ends now, and will end if this fails.
+        data: what is added.
+        sync: have it on disk when this returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        if sync:
+            os.fsync(file.fileno())
+    except OSError:
+        os.ftruncate(file.fileno(), end)
         raise
 
 

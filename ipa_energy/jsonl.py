@@ -22,7 +22,7 @@ from typing import Any
 
 from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError, IpaEnergyError, in_words
-from ipa_energy.files import make_folder_of
+from ipa_energy.files import append_whole, make_folder_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,15 +91,8 @@ def append_line(path: Path, line: str) -> None:
     """
     try:
         make_folder_of(path)
-        with path.open("ab") as file:
-            end = file.seek(0, os.SEEK_END)
-            try:
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), end)
-                raise
+        with path.open("ab", buffering=0) as file:
+            append_whole(file, file.seek(0, os.SEEK_END), line.encode() + b"\n")
     except OSError as error:
         raise IpaEnergyError(
             f"{path}: cannot write: {error.strerror}; what was measured so far is kept; "

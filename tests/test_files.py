@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, IpaEnergyError
 from ipa_energy.files import (
     check_output,
     check_output_folder,
@@ -20,6 +21,7 @@ from ipa_energy.files import (
     whole_file,
     whole_folder,
 )
+from ipa_energy.jsonl import append_line
 
 
 def write(path: Path, text: str = "new") -> None:
@@ -273,3 +275,19 @@ def test_a_folder_of_outputs_is_no_file_and_no_input(tmp_path: Path) -> None:
         check_output_folder(tmp_path / "file", where="--png")
     with pytest.raises(ConfigError, match=r"--png: .* is read by this very call"):
         check_output_folder(tmp_path, where="--png", inputs=[tmp_path])
+
+
+@pytest.mark.parametrize("length", [100, 20_000])
+def test_what_does_not_fit_is_not_appended_at_all(tmp_path: Path, length: int) -> None:
+    """As on a disk that fills up in the middle of a line, and has room for its rest afterwards."""
+    path = tmp_path / "journal.jsonl"
+    append_line(path, "before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len("before\n") + length // 2 + 10, limits[1]))
+    try:
+        with pytest.raises(IpaEnergyError, match="cannot write: File too large"):
+            append_line(path, "x" * length)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    append_line(path, "after")
+    assert path.read_text() == "before\nafter\n"

@@ -12,14 +12,13 @@ import errno
 import io
 import logging
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ipa_energy.config.source import raise_all, read_text
 from ipa_energy.energy import joules_per_request
 from ipa_energy.errors import ConfigError
-from ipa_energy.files import make_folder_of, whole_file
+from ipa_energy.files import append_whole, make_folder_of, whole_file
 from ipa_energy.profile_table.profile_row import (
     COLUMNS,
     OPTIONAL_COLUMNS,
@@ -109,17 +108,11 @@ def append_rows(path: str | Path, rows: Sequence[ProfileRow]) -> None:
     body = _csv_text(_checked(rows, columns, path))
     try:
         make_folder_of(path)
-        with path.open("a+b") as file:
+        with path.open("a+b", buffering=0) as file:
             end = _end_of_whole_lines(file, columns, path)
             content = body if end else _csv_text([columns]) + body
             file.truncate(end)
-            try:
-                file.write(content.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(end)
-                raise
+            append_whole(file, end, content.encode())
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -269,7 +262,7 @@ def _differing_accuracies(rows: list[ProfileRow], path: Path) -> list[ConfigErro
     return list(problems.values())
 
 
-def _end_of_whole_lines(file: io.BufferedRandom, columns: Sequence[str], path: Path) -> int:
+def _end_of_whole_lines(file: io.FileIO, columns: Sequence[str], path: Path) -> int:
     """Where to append: after the last whole line, a missing newline put in if it was whole."""
     file.seek(0)
     content = file.read()
@@ -293,14 +286,13 @@ def _end_of_whole_lines(file: io.BufferedRandom, columns: Sequence[str], path: P
 
 
 def _end_without_torn_line(
-    file: io.BufferedRandom, content: bytes, columns: Sequence[str], path: Path
+    file: io.FileIO, content: bytes, columns: Sequence[str], path: Path
 ) -> int:
     start = content.rfind(b"\n") + 1
     last = content[start:].decode(errors="replace")
     cells = next(csv.reader([last]), [])
     if isinstance(_row(cells, columns, str(path)), ProfileRow):
         file.write(b"\n")
-        file.flush()
         return len(content) + 1
     number = content[:start].count(b"\n") + 1
     logger.warning("%s:%d: a torn last line is cut off: %s", path, number, last)

@@ -20,10 +20,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TextIO
+from typing import Any, Self, TextIO
 
 from ipa_energy.errors import ConfigError
+from ipa_energy.files import append_whole
 from ipa_energy.runlog.folder import (
     ADAPTATION_FILE,
     CONFIG_FILE,
@@ -128,7 +130,7 @@ class RunLog:
         self.totals = Totals()
         self.next_request_id = 0
         self._further: dict[str, float] = {}
-        self._journal: BinaryIO | None = None
+        self._journal: FileIO | None = None
         self._lines = 0
         self._log = AdaptationLog(info)
         self._renewed_size = 0
@@ -292,17 +294,11 @@ class RunLog:
         if self._journal is None:
             raise ValueError("this run log is closed")
         start = self._journal.seek(0, os.SEEK_END)
-        try:
-            with writing(self.path / JOURNAL_FILE):
-                view = memoryview(data)
-                while view:
-                    view = view[self._journal.write(view) or 0 :]
-                if time.perf_counter() - self._synced_at >= SYNC_INTERVAL_S:
-                    os.fsync(self._journal.fileno())
-                    self._synced_at = time.perf_counter()
-        except ConfigError:
-            self._truncate(start)
-            raise
+        sync = time.perf_counter() - self._synced_at >= SYNC_INTERVAL_S
+        with writing(self.path / JOURNAL_FILE):
+            append_whole(self._journal, start, data, sync=sync)
+        if sync:
+            self._synced_at = time.perf_counter()
 
     def _truncate(self, size: int) -> None:
         if self._journal is not None:
