@@ -51,3 +51,31 @@ def until_answered_s(option: Option, later: Sequence[Sequence[Option]]) -> float
         later: what each of the later stages runs; the fastest of each counts.
     """
     return option.latency_s + sum(min(other.latency_s for other in stage) for stage in later)
+
+
+def in_time_ages_s(
+    config: PipelineConfig,
+    latency_sla_s: float | None,
+    option: Option,
+    later: Sequence[Sequence[Option]],
+) -> dict[str, float]:
+    """Class → how old a request may be when an option begins with it, to be answered in time.
+
+    For a router, which knows neither classes nor SLAs. The class without a name is every other's:
+    of clients that name none, or one that nobody knows.
+
+    Empty where :func:`slas_of` is.
+
+    Args:
+        config: of the pipeline.
+        latency_sla_s: of the pipeline; None: unknown.
+        option: that serves it.
+        later: what each of the later stages is to run.
+    """
+    slas_s = slas_of(config, latency_sla_s)
+    if not slas_s:
+        return {}
+    answered_s = until_answered_s(option, later)
+    names = [each.name for each in config.classes]
+    known_s = dict(zip(names, slas_s, strict=True)) if names else {}
+    return {name: sla_s - answered_s for name, sla_s in {"": max(slas_s), **known_s}.items()}

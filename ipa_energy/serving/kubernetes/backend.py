@@ -330,12 +330,10 @@ class KubernetesBackend(LocalBackend):
             tuple(
                 replace(part, server=server)
                 for part, server in zip(
-                    self._wanted(stage),
-                    self._reconciler.servers_of(plan, stage.stage),
-                    strict=True,
+                    parts, self._reconciler.servers_of(plan, stage.stage), strict=True
                 )
             )
-            for stage in plan
+            for stage, parts in zip(plan, self._wanted(plan), strict=True)
         )
         if wanted != self._told:
             self.plane.want(wanted)

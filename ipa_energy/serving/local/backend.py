@@ -27,7 +27,7 @@ import numpy as np
 from ipa_energy.arrays import Counts, Floats
 from ipa_energy.meters.power_model import power_model_beside
 from ipa_energy.profile_table.profile_csv import meta_path
-from ipa_energy.records import EVERY_CLASS, Part, Stage, joined_meters, weakest_quality
+from ipa_energy.records import EVERY_CLASS, Option, Part, Stage, joined_meters, weakest_quality
 from ipa_energy.serving.base import LoadSource, Resumes, Serving, Setting, WallClock
 from ipa_energy.serving.deployment import DeployedStage, Deployment, StageState
 from ipa_energy.serving.load import ClassesOfRequests
@@ -39,6 +39,7 @@ from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.local.sender import EVERYTHING_S, PAYLOADS, generator_job
 from ipa_energy.serving.local.served_models import ServedModels, stages_apart
 from ipa_energy.serving.observed import ClassWork, Spent, served_work
+from ipa_energy.serving.queue_order import in_time_ages_s
 from ipa_energy.serving.served import Requests, Served
 
 logger = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class LocalBackend:
 
     def deploy(self, wanted: Deployment) -> None:
         """Start what is missing, and let go of what is not wanted once that is ready."""
-        self.plane.want([self._wanted(stage) for stage in wanted])
+        self.plane.want(self._wanted(wanted))
 
     def wanted(self) -> Deployment | None:
         """What the plane moves to, in force or not yet."""
@@ -248,13 +249,22 @@ class LocalBackend:
             raise RuntimeError("the backend has no load yet")
         return self.load
 
-    def _wanted(self, stage: DeployedStage) -> tuple[Wanted, ...]:
-        """What a stage is to run, an entry for each option."""
-        names = [known.name for known in self._setting.stages]
-        told_s = self._setting.config.stages[names.index(stage.stage)].batch_timeout_s
+    def _wanted(self, plan: Deployment) -> tuple[tuple[Wanted, ...], ...]:
+        """What each stage is to run, an entry for each option."""
+        runs = [[lane.option for lane in stage.lanes] for stage in plan]
+        return tuple(self._wanted_of(stage, runs[index + 1 :]) for index, stage in enumerate(plan))
+
+    def _wanted_of(
+        self, stage: DeployedStage, later: Sequence[Sequence[Option]]
+    ) -> tuple[Wanted, ...]:
+        """The same of a stage, given what each of the later ones is to run."""
+        setting, config = self._setting, self._setting.config
+        names = [known.name for known in setting.stages]
+        told_s = config.stages[names.index(stage.stage)].batch_timeout_s
         found = []
         for lane, share in zip(stage.lanes, stage.shares, strict=True):
             slow_s = float(np.nanmax([lane.option.latency_avg_s, lane.option.latency_p99_s]))
+            in_time_s = in_time_ages_s(config, setting.latency_sla_s, lane.option, later)
             wanted = Wanted(
                 lane.option,
                 lane.replicas,
@@ -263,6 +273,7 @@ class LocalBackend:
                 slow_after_s=max(LEAST_SLOW_S, SLOW_RATIO * slow_s),
                 share=sum(share.values()),
                 by_class=() if EVERY_CLASS in share else tuple(share.items()),
+                in_time_s=tuple(in_time_s.items()),
             )
             found.append(wanted)
         return tuple(found)

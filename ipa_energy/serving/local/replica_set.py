@@ -9,7 +9,8 @@ too many. A replica that dies, hangs or answers garbage is killed and replaced, 
 grows with every failure in a row. One that is slow again and again serves until another is ready in
 its place, a few times at most: if the next ones are slow too, the machine is. Old replicas serve
 until the new ones are ready, however often these fail; while none serves, whoever is ready first
-does. Batch size and time-outs are the router's and change without touching a replica.
+does. Batch size, time-outs and who is served first are the router's and change without touching a
+replica.
 
 Several options at once are so many *parts* of what is wanted, each with its replicas and its share
 of the requests. All parts' replicas are started before any is let go of, and until all are ready
@@ -102,6 +103,7 @@ class Wanted:
         share: of the stage's requests; below 1 where it is one of several options at once.
         by_class: class → share of the stage's requests that are of it and come here; empty where
             classes are dealt out alike.
+        in_time_s: see :class:`.stage_queue.Replica`; who does not send it means none.
     """
 
     option: Option
@@ -112,6 +114,7 @@ class Wanted:
     server: str = ""
     share: float = 1.0
     by_class: tuple[tuple[str, float], ...] = ()
+    in_time_s: tuple[tuple[str, float], ...] = ()
 
     @property
     def label(self) -> str:
@@ -571,3 +574,4 @@ def _set(remote: RemoteReplica, wanted: Wanted) -> None:
     remote.batch = wanted.option.batch
     remote.batch_timeout_s = wanted.batch_timeout_s
     remote.call_timeout_s = wanted.call_timeout_s
+    remote.in_time_s = dict(wanted.in_time_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -160,6 +160,7 @@ class RemoteReplica:
         self.batch = batch
         self.batch_timeout_s = batch_timeout_s
         self.call_timeout_s = call_timeout_s
+        self.in_time_s: Mapping[str, float] = {}
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
         self._model_ready = self._method("ModelReady")

@@ -11,8 +11,12 @@
 - First come, first served; a replica has one batch at a time, so nothing waits inside replicas,
   where it could be neither dropped nor given to another. The replica that was free longest is next;
   batch size and time-out are that replica's, so that old and new ones can serve side by side.
+- With ``queue_order: in-time-first`` (:mod:`ipa_energy.serving.queue_order`) a replica has ages
+  above which its answer comes too late. Who is older is *set aside* as its batch forms: others
+  pass, and those set aside, oldest first, take the room that is left, for which no batch waits.
+  Who was in a batch that failed is not set aside any more.
 - Requests that were sent longer ago than the drop limit are dropped one by one when they come into
-  a batch; the batch is formed again without them.
+  a batch, those set aside whenever one forms; it is formed again without them.
 - A replica that cannot be reached, hangs longer than its call time-out or answers garbage is out.
   One that works is not hung, only slow, say on a crowded machine: it gets :data:`MAX_WAITS` times
   as long.
@@ -39,6 +43,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Protocol
 
 from ipa_energy.errors import ServingError
@@ -69,12 +74,15 @@ class Replica(Protocol):
         batch: requests that it serves at once, at most.
         batch_timeout_s: how long the oldest request waits for others while this replica is free.
         call_timeout_s: after how long without an answer it counts as hung.
+        in_time_s: class → age up to which a request that it begins with is answered in time; of
+            others that of the class without a name. Empty: first come, first served.
     """
 
     name: str
     batch: int
     batch_timeout_s: float
     call_timeout_s: float
+    in_time_s: Mapping[str, float]
 
     async def infer(self, payload: Payload) -> Payload:
         """Serve a batch.
@@ -96,6 +104,7 @@ class _Lane:
         shares: of the requests of each class where it has shares by class, then of all of them.
         credits: see :mod:`ipa_energy.serving.load`.
         waiting: first come, first served.
+        late: set aside, whoever was first.
         free: replicas that have nothing to do, longest first.
     """
 
@@ -103,6 +112,7 @@ class _Lane:
     shares: tuple[float, ...]
     credits: list[float] = field(init=False)
     waiting: deque[Visit] = field(default_factory=deque)
+    late: deque[Visit] = field(default_factory=deque)
     free: deque[_Seat] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
 
@@ -113,6 +123,18 @@ class _Lane:
     def share(self) -> float:
         """Of all requests."""
         return self.shares[-1]
+
+    def set_aside(self, replica: Replica, now_s: float) -> None:
+        """Have those passed that it would answer too late, as far as its next batch looks."""
+        kept: list[Visit] = []
+        others_s = replica.in_time_s.get("", math.inf)
+        while self.waiting and len(kept) < replica.batch:
+            visit = self.waiting.popleft()
+            visit.is_late = not visit.tries and now_s - visit.sent_s > replica.in_time_s.get(
+                visit.request_class, others_s
+            )
+            (self.late if visit.is_late else kept).append(visit)
+        self.waiting.extendleft(reversed(kept))
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +151,12 @@ class Visit:
     served_s: float = math.nan
     tries: int = 0
     is_alone: bool = False
+    is_late: bool = False
+
+    @property
+    def place(self) -> deque[Visit]:
+        """Where it waits, if it does."""
+        return self.lane.late if self.is_late else self.lane.waiting
 
 
 @dataclass(slots=True, eq=False)
@@ -192,7 +220,7 @@ class StageQueue:
         self._is_closed = False
 
     def __len__(self) -> int:
-        return sum(len(lane.waiting) for lane in self._lanes.values())
+        return sum(len(lane.waiting) + len(lane.late) for lane in self._lanes.values())
 
     @property
     def shares(self) -> dict[str, float]:
@@ -250,7 +278,7 @@ class StageQueue:
         return served
 
     def wake(self) -> None:
-        """Look again: a replica's batch size or time-out has changed."""
+        """Look again: what a replica takes, or for how long it waits, has changed."""
         for lane in list(self._lanes.values()):
             self._dispatch(lane)
 
@@ -300,11 +328,15 @@ class StageQueue:
 
     def _taken_from(self, lanes: Iterable[_Lane]) -> list[Visit]:
         """What waits there, oldest first, and no longer does."""
-        waiting = sorted((v for lane in lanes for v in lane.waiting), key=lambda v: v.queued_s)
+        waiting: list[Visit] = []
         for lane in lanes:
+            waiting += chain(lane.waiting, lane.late)
             lane.waiting.clear()
+            lane.late.clear()
             self._forget_timer(lane)
-        return waiting
+        for visit in waiting:
+            visit.is_late = False
+        return sorted(waiting, key=lambda visit: visit.queued_s)
 
     def _queue(self, visit: Visit) -> None:
         """To the end of its lane by the shares of now."""
@@ -392,26 +424,37 @@ class StageQueue:
     def _dispatch(self, lane: _Lane) -> None:
         """Start every batch of a lane that may start now; else wake up when the next one may."""
         self._forget_timer(lane)
-        while lane.free and lane.waiting:
+        while lane.free and (lane.waiting or lane.late):
             replica, now_s = lane.free[0].replica, self._now_s()
-            batch = _next_batch(lane.waiting, replica.batch)
+            if replica.in_time_s:
+                lane.set_aside(replica, now_s)
+            batch = _next_batch(chain(lane.waiting, lane.late), replica.batch)
             oldest = batch[0]
-            if not (oldest.is_alone or len(batch) >= replica.batch):
+            if not (lane.late or oldest.is_alone or len(batch) >= replica.batch):
                 wait_s = oldest.queued_s + replica.batch_timeout_s - now_s
                 if wait_s > 0:
                     loop = asyncio.get_running_loop()
                     lane.timer = loop.call_later(wait_s, self._dispatch, lane)
                     return
-            old = [visit for visit in batch if now_s - visit.sent_s > self.drop_limit_s]
+            old = self._too_old(batch, lane.late, now_s)
             for visit in old:
                 self._drop(visit, now_s)
             if not old:
-                for _ in batch:
-                    lane.waiting.popleft()
+                for visit in batch:
+                    visit.place.popleft()
+                    visit.is_late = False
                 self._start(lane.free.popleft(), batch, now_s)
 
+    def _too_old(self, batch: list[Visit], late: deque[Visit], now_s: float) -> list[Visit]:
+        """Of a batch and of all set aside; none as long as neither it nor the first of them is."""
+        limit_s = self.drop_limit_s
+        if all(now_s - visit.sent_s <= limit_s for visit in chain(batch, islice(late, 1))):
+            return []
+        looked_at = dict.fromkeys(chain(batch, late))
+        return [visit for visit in looked_at if now_s - visit.sent_s > limit_s]
+
     def _drop(self, visit: Visit, now_s: float) -> None:
-        visit.lane.waiting.remove(visit)
+        visit.place.remove(visit)
         self.dropped += 1
         visit.started_s = math.nan
         age_s = now_s - visit.sent_s
@@ -464,7 +507,7 @@ class StageQueue:
 
     def _end(self, seat: _Seat, batch: list[Visit], what: str) -> None:
         """A replica is done with a batch; whatever happened, nobody waits for ever."""
-        left = [v for v in batch if not v.answer.done() and v not in v.lane.waiting]
+        left = [v for v in batch if not v.answer.done() and v not in v.place]
         self._fail(left, StageFailedError(f"stage {self.stage} {what}"))
         seat.task = None
         if seat.is_leaving:
@@ -530,8 +573,8 @@ class StageQueue:
 
     def _forget(self, visit: Visit) -> None:
         """A request was cancelled: out of the queue with it, if it is still there."""
-        if visit in visit.lane.waiting:
-            visit.lane.waiting.remove(visit)
+        if visit in visit.place:
+            visit.place.remove(visit)
             self._dispatch(visit.lane)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ipa_energy.serving.local.protocol import Payload, joined, parted, requests_in
 
@@ -25,10 +25,12 @@ class ScriptedReplica:
         call_timeout_s: float = 5.0,
         latency_s: float = 0.0,
         mark: bytes = b"!",
+        in_time_s: Mapping[str, float] | None = None,
         script: list[Exception | Callable[[Payload], Payload] | None] | None = None,
     ) -> None:
         self.name, self.batch, self.mark = name, batch, mark
         self.batch_timeout_s, self.call_timeout_s = batch_timeout_s, call_timeout_s
+        self.in_time_s = in_time_s or {}
         self.latency_s = latency_s
         self.script = list(script or [])
         self.batches: list[tuple[bytes, ...]] = []

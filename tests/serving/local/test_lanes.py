@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 
@@ -172,6 +173,7 @@ async def test_nothing_is_lost_while_shares_change_and_replicas_fail(
             batch=rng.randint(1, 3),
             batch_timeout_s=0.001,
             latency_s=rng.random() / 500,
+            in_time_s=rng.choice(({}, {"": math.inf}, {"": 0.0})),  # of these all come too late
         )
         replicas[replica.name] = replica
         queue.add(replica, lane)

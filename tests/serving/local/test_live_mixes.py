@@ -113,7 +113,9 @@ def test_what_a_plane_was_told_is_what_is_taken_over(tmp_path: Path) -> None:
     """Shares by class included, in force or not yet."""
     planner = load_experiment(write_pipeline(tmp_path, [1])).planner
     backend = LocalBackend.__new__(LocalBackend)
-    backend._setting = SimpleNamespace(stages=planner.stages, config=planner.config)
+    backend._setting = SimpleNamespace(
+        stages=planner.stages, config=planner.config, latency_sla_s=2.0
+    )
     told = []
     for stage in planner.stages:
         first, second = stage.options[0], stage.options[-1]
@@ -132,11 +134,11 @@ def test_what_a_plane_was_told_is_what_is_taken_over(tmp_path: Path) -> None:
         (replace(told[0], parts=alike), told[1]),
     ):
         takes, _ = ASKS["want"]
-        wanted = tuple(backend._wanted(stage) for stage in deployment)
+        wanted = backend._wanted(deployment)
         over_the_line = control.loaded(ASKS["wanted"][1], control.dumped(takes, wanted))
         found = deployment_told(over_the_line, planner.stages)
         assert found is not None
         assert changed_stages(found, deployment) == []
         # Options have NaN for what nobody knows, which is equal to nothing.
-        assert repr(tuple(backend._wanted(stage) for stage in found)) == repr(wanted)
+        assert repr(backend._wanted(found)) == repr(wanted)
     assert deployment_told((), planner.stages) is None
