@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from experiment_scripts import script
 from mixed_instances import WIDENINGS, is_close, mixed_problem, referee, relaxed
@@ -15,8 +17,12 @@ from seeds import seeds
 from ipa_energy.as_json import as_json
 from ipa_energy.errors import ConfigError
 from ipa_energy.optimizer import mix_uses
-from ipa_energy.optimizer.mix_solving import what_mixing_does
+from ipa_energy.optimizer.highs import HighsSolver
+from ipa_energy.optimizer.mix_rows import linear_mix
+from ipa_energy.optimizer.mix_solving import solve_mixed, what_mixing_does
+from ipa_energy.optimizer.mixing import MixProgram
 from ipa_energy.optimizer.plan import Plan
+from ipa_energy.optimizer.plan_building import build_mix
 from ipa_energy.optimizer.problem import Problem, Program
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import solve
@@ -178,6 +184,41 @@ def test_a_floor_between_two_options_is_met_by_shares_of_both() -> None:
     assert plan.label == "frugal 1c b1 x1 66.7% + exact 1c b1 x1 33.3%"
     shown = as_json(plan)["stages"][0]["parts"]
     assert [(part["variant"], part["replicas"]) for part in shown] == [("frugal", 1), ("exact", 1)]
+
+
+class Sloppy(HighsSolver):
+    """A solver that misses rows by 6e-7, as Gurobi's presolve was seen to: two shares are off."""
+
+    def best(self) -> npt.ArrayLike | None:
+        values, integers = super().best(), self._program.integers
+        if values is None or integers == 0:
+            return values
+        missed = np.array(values)
+        parts = integers + np.flatnonzero(np.abs(missed[integers:] - 0.5) < 0.49)
+        missed[parts[:2]] += (6e-7, -6e-7)[: len(parts)]
+        return missed
+
+
+def test_a_solution_that_misses_a_row_is_put_right() -> None:
+    """Every limit holds, and no part gets a replica more for the 6e-7 that it should not have."""
+    missed = 0
+    kinds = (("floor",), ("floor", "capacity"), ("knobs", "floor"), ("floor", "classes"))
+    for seed, kind in itertools.product(seeds(28), kinds):
+        problem = mixed_problem(seed, kind)
+        made = linear_mix(MixProgram(problem), MixProgram(problem).objective())
+        exact = solve_mixed(HighsSolver, problem)
+        if made is None or exact.parts is None:
+            continue
+        raw = Sloppy(made).best()
+        assert raw is not None
+        missed += not made.fits(np.asarray(raw))
+        mended = solve_mixed(Sloppy, problem)
+        assert mended.parts is not None
+        plan = build_mix(problem, mended.parts)
+        assert plan.certificate.holds, (seed, kind, plan.certificate)
+        best = build_mix(problem, exact.parts).objective
+        assert plan.objective == pytest.approx(best, rel=1e-6)  # as near as such a solver comes
+    assert missed > 3
 
 
 def test_a_batch_is_only_taken_by_a_share_that_fills_it_in_time() -> None:
