@@ -170,6 +170,37 @@ def test_a_mix_that_a_killed_adapter_left_is_kept_with_all_its_options(
         }
 
 
+def test_who_is_served_first_is_told_to_the_router_and_written_nowhere(
+    tmp_path, cluster, monkeypatch
+):
+    """Also when a later stage's batch, and so the time that it takes, changes alone."""
+    server, kubeconfig = cluster
+    setting, told = _setting(tmp_path, kubeconfig), []
+    config = setting.config.model_copy(update={"queue_order": "in-time-first"})
+    setting = replace(setting, config=config)
+    monkeypatch.setattr(Router, "want", lambda _, wanted: told.append(wanted))
+    with _taken_over(setting, setting.start, server, monkeypatch) as (backend, replicas):
+        until(lambda: replicas() == setting.start[0].replicas and told)
+        until(lambda: not backend._unsettled(setting.start))
+        before = len(server.written())
+        first, last = setting.start
+        now = last.option
+        other = next(
+            each
+            for each in setting.stages[1].options
+            if (each.variant, each.allocation) == (now.variant, now.allocation)
+            and each.batch != now.batch
+        )
+        backend.deploy((first, replace(last, option=other)))
+        ages = [[dict(part.in_time_s)[""] for (part, *_) in each] for each in (told[0], told[-1])]
+        for found, option in zip(ages, (now, other), strict=True):
+            left_s = setting.latency_sla_s - option.latency_s
+            assert found == pytest.approx([left_s - first.option.latency_s, left_s])
+        asked = len(server.log)
+        until(lambda: sum(path.endswith("/pods") for _, path, _ in server.log[asked:]) >= 3)
+        assert len(server.written()) == before
+
+
 def test_a_server_that_hangs_holds_a_decision_up_for_part_of_an_interval(taken_over):
     """Each answer comes late, as often as one asks; the plan before is wanted again."""
     server, backend, plan, replicas = taken_over

@@ -16,8 +16,10 @@ import pytest
 pytest.importorskip("grpc")
 
 from live_runs import data_path, lines_of, running, send, until, words_of, write_pipeline
+from option_maker import make_option
 
 from ipa_energy.cli import main
+from ipa_energy.comparing import metrics
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.records import EVERY_CLASS, Part
 from ipa_energy.runlog import read_run
@@ -26,6 +28,7 @@ from ipa_energy.serving.deployment import DeployedStage, changed_stages
 from ipa_energy.serving.local import control
 from ipa_energy.serving.local.backend import LocalBackend, deployment_told
 from ipa_energy.serving.local.plane import ASKS
+from ipa_energy.serving.local.replica_set import Wanted
 from ipa_energy.serving.observed import of_stage
 
 pytestmark = pytest.mark.slow
@@ -110,8 +113,9 @@ def test_a_mix_is_mended_and_taken_over_with_its_shares(tmp_path: Path) -> None:
 
 
 def test_what_a_plane_was_told_is_what_is_taken_over(tmp_path: Path) -> None:
-    """Shares by class included, in force or not yet."""
-    planner = load_experiment(write_pipeline(tmp_path, [1])).planner
+    """Shares by class included, in force or not yet; and the ages at which requests are late."""
+    path = write_pipeline(tmp_path, [1], more="queue_order: in-time-first\n")
+    planner = load_experiment(path).planner
     backend = LocalBackend.__new__(LocalBackend)
     backend._setting = SimpleNamespace(
         stages=planner.stages, config=planner.config, latency_sla_s=2.0
@@ -142,3 +146,40 @@ def test_what_a_plane_was_told_is_what_is_taken_over(tmp_path: Path) -> None:
         # Options have NaN for what nobody knows, which is equal to nothing.
         assert repr(backend._wanted(found)) == repr(wanted)
     assert deployment_told((), planner.stages) is None
+    fastest_s = min(part.option.latency_s for part in told[1].parts)
+    for part, wanted_of in zip(told[0].parts, backend._wanted(tuple(told))[0], strict=True):
+        left_s = 2.0 - part.option.latency_s - fastest_s
+        assert dict(wanted_of.in_time_s) == {"": pytest.approx(left_s)}
+
+
+def test_who_knows_no_ages_and_who_does_understand_each_other() -> None:
+    """An adapter and a plane of two versions: first come, first served."""
+    (takes, _), wanted = ASKS["want"], Wanted(make_option("v"), 1, in_time_s=(("", 0.5),))
+    ((new,),) = control.dumped(takes, ((wanted,),))
+    old = {name: value for name, value in new.items() if name != "in_time_s"}
+    assert new["in_time_s"] and control.loaded(takes, [[old]])[0][0].in_time_s == ()
+    assert repr(control.loaded(takes, [[{**new, "of_later": 1}]])) == repr(((wanted,),))
+
+
+def test_a_burst_leaves_more_in_time_where_who_can_be_is_served_first(tmp_path: Path) -> None:
+    """50 requests a second are carried; 120 come for two seconds. All are answered."""
+    in_time = {}
+    for order in ("fifo", "in-time-first"):
+        more = f"drop_limit: null\nqueue_order: {order}\nlatency_sla_s: 0.8\n"
+        path = write_pipeline(tmp_path / order, [16, 120, 120, 20, 20], more=more)
+        path.write_text(path.read_text().replace("latency_sla_s: 3\n", ""))
+        experiment = load_experiment(path)
+        fixed = tuple(
+            DeployedStage(stage.name, next(o for o in stage.options if o.batch == 1), 4)
+            for stage in experiment.planner.stages
+        )
+        run = run_experiment(
+            experiment,
+            tmp_path / order / "run",
+            backend="local-stub",
+            fixed=fixed,
+            live=LiveOptions(overcommits=True),
+        )
+        assert len(run.requests) == 296 and (run.requests.dropped_at < 0).all()
+        in_time[order] = round(296 * metrics(run).sla_attainment)
+    assert in_time["in-time-first"] >= in_time["fifo"] * 4 / 3
