@@ -117,7 +117,7 @@ def in_words(error: Exception) -> str:
         return f"byte 0x{error.object[error.start]:02x} is not {error.encoding.upper()}"
     if isinstance(error, AttributeError | TypeError | IndexError):
         return "its values are of other kinds"
-    return str(error)
+    return " ".join(str(error).split())
 
 
 def require(module: str, *, what: str, extra: str, instead: str | None = None) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from ipa_energy.as_json import as_json
-from ipa_energy.errors import ConfigError, IpaEnergyError
+from ipa_energy.errors import ConfigError, IpaEnergyError, in_words
 
 PAGE_BEGINS = "<!doctype html>"
 """How an HTML page begins, for :func:`check_output`."""
@@ -72,7 +72,7 @@ def whole_folder(path: Path, files: Mapping[str, str | bytes]) -> None:
         OSError: it cannot be written, or ``path`` is a file or a folder that is not empty.
     """
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     hidden = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         hidden.mkdir()
@@ -156,6 +156,12 @@ def check_output(
         raise refuse("is a folder", "a file")
     if _own_descriptor(path) is not None:
         return
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long, a link to itself
+        raise refuse(f"cannot be written: {in_words(error)}") from error
     if not path.exists():
         folder = Path(os.path.realpath(path)).parent
         if folder.is_dir() and not os.access(folder, os.W_OK):
@@ -227,7 +233,8 @@ def check_can_be_made(folder: Path, *, where: str | Path) -> None:
     while not os.path.lexists(nearest):
         nearest = nearest.parent
     if not nearest.is_dir():
-        what = f"{folder}: {nearest} is no folder"
+        within = "" if nearest == folder.absolute() else f"{nearest} "
+        what = f"{folder}: {within}is no folder"
         raise ConfigError(what, where=where, allowed="a folder, new or not")
     if not (folder.is_dir() or os.access(nearest, os.W_OK | os.X_OK)):
         what = f"{folder}: cannot be made, {nearest} may not be written to"

@@ -260,7 +260,10 @@ def test_pipes_devices_and_folders_that_can_be_made_are_fine(tmp_path: Path) -> 
     check_output(tmp_path / "no" / "such" / "file", where="--out")
     whole_bytes(tmp_path / "no" / "such" / "file", b"here")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
-    for name in ("pipe", "link", "no/such/file"):
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    with pytest.raises(ConfigError, match=r"--out: .*itself: cannot be written: too many levels"):
+        check_output(tmp_path / "itself", where="--out")
+    for name in ("pipe", "link", "no/such/file", "itself"):
         with pytest.raises(ConfigError, match=f"--out: .*{name} is no folder"):
             check_output(tmp_path / name / "new" / "file", where="--out")
         with pytest.raises(ConfigError, match=f"--png: .*{name} is no folder"):

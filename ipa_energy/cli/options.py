@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, get_args
 
-from ipa_energy.errors import EXIT_DONE, ConfigError
+from ipa_energy.errors import EXIT_DONE, ConfigError, in_words
 from ipa_energy.files import PAGE_BEGINS, check_output, check_output_folder
 from ipa_energy.records import EnergyRisk
 from ipa_energy.registries import POLICIES, SOLVERS, Named, energy_metrics
@@ -231,6 +231,8 @@ def named_pipeline(text: str) -> Path:
         return find_config(named_path(text))
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {in_words(error)}") from error
 
 
 def add_pipeline(add: Arguments, *, several: str = "") -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipa_energy.as_json import as_json
@@ -189,9 +189,9 @@ def _planners(args: argparse.Namespace) -> list[Planner]:
 
     if not isinstance(profiles, list):
         return [planner({})]
-    distinct: dict[Path, str] = {}
+    distinct: dict[str, str] = {}
     for profile in profiles:
-        distinct.setdefault(Path(profile).resolve(), profile)
+        distinct.setdefault(os.path.realpath(profile), profile)
     return [planner({"profile": profile}) for profile in distinct.values()]
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 
 UNCALIBRATED_RELATIVE_ERROR = 0.5
 """What a model that was never held against a counter is good to, as a ratio."""
@@ -119,8 +119,9 @@ class PowerModel:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"cannot read a power model: {reason}", where=path) from error
+            raise ConfigError(
+                f"cannot read a power model: {in_words(error)}", where=path
+            ) from error
         return cls.from_json(data, where=path)
 
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.interval import half_width_95
 from ipa_energy.profile_table.profile_row import ProfileRow, as_number, rounded
 from ipa_energy.records import MLPERF_METER
@@ -149,8 +150,13 @@ class MlperfChoice:
 def is_mlperf_folder(path: Path) -> bool:
     """True if there is the summary of a run in it or below, or the path is that of one."""
     if path.is_dir():
-        return any(path.resolve().rglob(_SUMMARY))
+        return any(_real(path).rglob(_SUMMARY))
     return path.name == _SUMMARY
+
+
+def _real(path: Path) -> Path:
+    """Where it is; a link that leads to itself stays one, which ``Path.resolve`` raises for."""
+    return Path(os.path.realpath(path))
 
 
 def model_folders(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
@@ -162,7 +168,7 @@ def model_folders(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
     folders = {
         summary.parents[2]
         for path in paths
-        for summary in path.resolve().rglob(f"performance/*/{_SUMMARY}")
+        for summary in _real(path).rglob(f"performance/*/{_SUMMARY}")
     }
     models: dict[Path, list[Path]] = {}
     for folder in sorted(folders):
@@ -473,4 +479,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=path) from error
+        raise ConfigError(f"cannot be read: {in_words(error)}", where=path) from error

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa_energy.arrays import Counts, Floats
-from ipa_energy.errors import ConfigError
+from ipa_energy.errors import ConfigError, in_words
 from ipa_energy.runlog.record import MICROSECONDS, floats, nullable, taken
 from ipa_energy.serving.served import Requests, Served
 
@@ -241,9 +241,7 @@ def read_responses(path: Path, nodes: tuple[str, ...], classes: Iterable[str] = 
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"not a file of request times ({type(error).__name__}: {error})", where=path
-        ) from error
+        raise ConfigError(f"not a file of request times ({in_words(error)})", where=path) from error
     table = np.array(flat, dtype=np.float64).reshape(len(drops), 2 + 3 * len(nodes))
     table = np.round(table - start_s, 6)
     return Responses(

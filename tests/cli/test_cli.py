@@ -668,3 +668,85 @@ def test_wrong_usage_is_json_too(
     assert status == 2
     assert json.loads(out)["error"]["kind"] == "UsageError"
     assert "--load" in err
+
+
+def bad_file(folder: Path, kind: str) -> Path:
+    """Something that stands, or does not, where a file is expected."""
+    path = folder / "bad"
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a link to itself":
+        path.symlink_to(path)
+    elif kind == "through a file":
+        path.touch()
+        return path / "x"
+    elif kind == "too long a name":
+        return folder / ("a" * 300)
+    elif kind != "nothing":
+        path.write_bytes({"empty": b"", "latin-1": b"a: \xe4\n", "a control": b"a: \0\n"}[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a folder",
+        "a link to itself",
+        "through a file",
+        "too long a name",
+        "nothing",
+        "empty",
+        "latin-1",
+        "a control",
+    ],
+)
+def test_what_is_no_file_or_another_one_is_refused_in_words(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Whatever a verb reads: one message that names it, and no figures."""
+    bad = bad_file(tmp_path, kind)
+    model = ("--meter", "cpu-time", "--power-model", bad, "--", "true")
+    for words in (
+        ("optimize", bad, "--load", "5"),
+        ("optimize", small_pipeline, "--load", "5", "--profile", bad),
+        ("run", bad, "--out", tmp_path / "run"),
+        ("run", small_pipeline, "--workload", bad, "--out", tmp_path / "run"),
+        ("tradeoff", small_pipeline, "--load", "5", "--profile", bad),
+        ("tradeoff", small_pipeline, "--load", "5", "--list", bad),
+        ("import", bad, "--format", "mlperf"),
+        ("import", bad),
+        ("measure", *model),
+        ("doctor", bad),
+    ):
+        status, out, err = call(capsys, *words)
+        assert (status, out) == (2, ""), words
+        assert err.startswith("ipa-energy: error: "), err
+        assert str(bad) in err, err
+        assert "codec" not in err, err
+        assert "char 0" not in err, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_into_a_folder_through_a_file_says_so(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    status, _, err = call(capsys, "run", small_pipeline, "--out", tmp_path / "file" / "run")
+    assert (status, "cannot write: not a directory" in err) == (2, True)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"7", b"null", b"\xff", b'{"a": [[{}]]}'])
+def test_a_run_folder_with_other_files_in_it_is_refused_in_words(
+    small_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    out = tmp_path / "run"
+    assert call(capsys, "run", small_pipeline, "--out", out, "--quiet")[0] == 0
+    for name in ("run.json", "0.json", "0.yaml", "adaptation_log.json"):
+        before = (out / name).read_bytes()
+        (out / name).write_bytes(content)
+        status, _, err = call(capsys, "compare", out, "--no-hindsight", "--no-yardstick")
+        if status:  # a YAML is a mapping of anything
+            assert (status, err.count("\n")) == (2, 1), err
+            assert str(out) in err, err
+            assert "Error" not in err, err
+        (out / name).write_bytes(before)

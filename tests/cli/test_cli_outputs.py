@@ -170,7 +170,7 @@ def test_folders_of_outputs_are_made_and_none_through_a_file(
     (tmp_path / "file").touch()
     for _, status, err in outputs_in(tmp_path / "file"):
         assert status == 2
-        assert "is no folder" in err or "not a directory" in err.lower()
+        assert "is no folder" in err or "not a directory" in err.lower(), err
 
 
 @pytest.mark.parametrize(

@@ -435,6 +435,8 @@ def dry_run(setting: Setting, *, is_stub: bool) -> str:
         require_reachable(api)
         namespace, told = api.namespace, ""
     except (ConfigError, UnavailableError) as error:
+        if isinstance(error, ConfigError) and (setting.live.kubeconfig or setting.live.context):
+            raise  # what was named is none
         api, namespace, told = None, "default", f"# the cluster was not asked: {error}\n"
     rendering, _ = rendered(replace(setting, folder=None), namespace, is_stub=is_stub)
     rendering = replace(rendering, token="made-for-each-run")

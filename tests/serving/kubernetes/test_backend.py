@@ -258,6 +258,13 @@ def test_a_dry_run_without_a_cluster_says_so_and_prints_the_objects(tmp_path, cl
     assert told.count("kind: Deployment") == 1 + len(setting.start)
 
 
+def test_a_dry_run_with_a_kubeconfig_that_is_none_is_bad_input(tmp_path, cluster):
+    _, kubeconfig = cluster
+    kubeconfig.write_text("a: [")
+    with pytest.raises(ConfigError, match="--kubeconfig: no cluster is named: "):
+        tested.dry_run(_setting(tmp_path, kubeconfig), is_stub=True)
+
+
 def test_a_refusal_is_told_in_the_clusters_words(tmp_path, cluster):
     _, kubeconfig = cluster
     setting = _setting(tmp_path, kubeconfig)
