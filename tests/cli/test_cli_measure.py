@@ -245,7 +245,7 @@ def test_a_command_too_short_and_failed_has_its_own_exit_status(
         (["--idle", "0.01", "--", "true"], "idle"),
         (["--idle", "nan", "--", "true"], "idle"),
         (["--meter", "guess", "--", "true"], "guess"),
-        (["--out", "/no/such/folder/x.json", "--", "true"], "--out"),
+        (["--out", "/dev/null/folder/x.json", "--", "true"], "--out"),
         (["--power-model", "/no/such/model.json", "--", "true"], "model.json"),
     ],
 )
