@@ -446,11 +446,11 @@ class StageQueue:
                 self._start(lane.free.popleft(), batch, now_s)
 
     def _too_old(self, batch: list[Visit], late: deque[Visit], now_s: float) -> list[Visit]:
-        """Of a batch and of all set aside; none as long as neither it nor the first of them is."""
+        """Of a batch and of all set aside; nobody while none of it is, nor the first of them."""
         limit_s = self.drop_limit_s
         if all(now_s - visit.sent_s <= limit_s for visit in chain(batch, islice(late, 1))):
             return []
-        looked_at = dict.fromkeys(chain(batch, late))
+        looked_at = chain((visit for visit in batch if not visit.is_late), late)
         return [visit for visit in looked_at if now_s - visit.sent_s > limit_s]
 
     def _drop(self, visit: Visit, now_s: float) -> None:
