@@ -334,7 +334,7 @@ class PipelineConfig(UnusedKeys):
     lateness_weight: NonNegative | None = optional(
         None,
         "controller: horizon: what an interval loses of its objective if all requests of it are"
-        " late; null: alpha times the best accuracy, as if late answers were worth nothing.",
+        " late; null: twice alpha times the best accuracy, as if a late answer cost a good one.",
     )
     early_decisions: bool | None = optional(
         None,

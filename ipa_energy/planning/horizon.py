@@ -46,7 +46,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
@@ -96,6 +96,8 @@ class Prices:
         lateness: what a step weighs in which every request is late.
         patience_s: longest wait in a queue that makes no request late.
         reconfiguration_s: until a replica serves; None: as profiled.
+        in_time_first: True if requests that are late are passed by the others. What a change makes
+            late is counted as if they were not: a rise that shows goes on further than forecast.
     """
 
     interval_s: float
@@ -103,6 +105,7 @@ class Prices:
     lateness: float
     patience_s: float
     reconfiguration_s: Told
+    in_time_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +346,11 @@ class _Steps:
             return carries, 0.0
         loads = Loads(share * self._loads[step].rps, self._loads[step].weights)
         late = late_share(
-            loads, capacity_rps, patience_s=prices.patience_s, step_s=prices.interval_s
+            loads,
+            capacity_rps,
+            patience_s=prices.patience_s,
+            step_s=prices.interval_s,
+            in_time_first=prices.in_time_first,
         )
         return carries, self._requests(moment) * prices.lateness * late
 
@@ -452,24 +459,16 @@ class _Steps:
         share, prices = self._program.stages[at].requests_per_input, self._prices
         waiting = 0.0 if step else share * self._start.waiting
         most_s = prices.interval_s * (len(self.problems) - step)
+        late_s = partial(late_seconds, patience_s=prices.patience_s, most_s=most_s)
         shape = (between.meanwhile_rps, between.capacity_rps, between.ready_s)
         if not self._loads:
-            peak_rps = share * self.problems[step].moment.peak_rps
-            return late_seconds(
-                peak_rps, *shape, waiting=waiting, patience_s=prices.patience_s, most_s=most_s
-            )
+            return late_s(share * self.problems[step].moment.peak_rps, *shape, waiting=waiting)
         loads = self._loads[step]
         load_rps = share * loads.rps[:, None, None]
         at_once = (between.capacity_rps[None], between.capacity_rps, np.zeros((1, 1)))
-        changed_s, unchanged_s = (
-            late_seconds(
-                load_rps, *given, waiting=queue, patience_s=prices.patience_s, most_s=most_s
-            )
-            for given, queue in ((shape, waiting), (at_once, 0.0))
-        )
-        found: Floats = np.tensordot(
-            loads.weights, np.maximum(0.0, changed_s - unchanged_s), axes=1
-        )
+        changed_s = late_s(load_rps, *shape, waiting=waiting)
+        more_s = np.maximum(0.0, changed_s - late_s(load_rps, *at_once, waiting=0.0))
+        found: Floats = np.tensordot(loads.weights, more_s, axes=1)
         return found
 
     def _held(self, step: int, at: int) -> Floats:

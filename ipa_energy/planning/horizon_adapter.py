@@ -42,6 +42,9 @@ from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment, S
 UPPER = 0.98
 """Level of the highest quantile of the mean load that is looked at."""
 
+LATENESS = 2.0
+"""What a late answer costs, in good ones, where the YAML does not say."""
+
 EARLY_AFTER_S = 2
 """Earliest of such decisions after the last one; what is beyond all replicas is met at once."""
 
@@ -212,13 +215,14 @@ def prices_of(config: PipelineConfig, program: Program, sla_s: float) -> Prices:
     lateness = config.lateness_weight
     if lateness is None:
         best = [float(each.accuracy.max()) for each in program.at(1e-3).stages]
-        lateness = config.alpha * combine_accuracy(best, config.accuracy_method)
+        lateness = LATENESS * config.alpha * combine_accuracy(best, config.accuracy_method)
     return Prices(
         interval_s=config.adaptation_interval,
         switching=config.switching_price,
         lateness=lateness,
         patience_s=sla_s / 2,
         reconfiguration_s=config.told_s,
+        in_time_first=config.order == "in-time-first",
     )
 
 

@@ -11,6 +11,16 @@ A request is late that finds more in the queue than is served while it has patie
 x = c·patience. In the long run, if c > λ, that is exp(−2·(c − λ)·c·patience/λ) of all. IPA's counts
 of seconds vary less than random ones, which leaves room for what is not counted: services that
 vary, batches that fill.
+
+Where those that are late are passed by the others (:mod:`ipa_energy.serving.queue_order`), only
+what is too much is late: the queue of the others is reflected at x, too, and late is what is turned
+away there. That is half the density at x, integrated over the time; with a = μ·x/σ² and
+ω = ((n·π)² + a²)·σ²/(2·x²) the density is, empty at first (an expansion in eigenfunctions)::
+
+    (2·a/x)/(1 − exp(−2·a)) + (2/x)·exp(a)·Σ_n (−1)^n·(n·π)²/((n·π)² + a²)·exp(−ω·t)
+
+Of the sum over n = 1, 2, … what does not fall with the time has a closed form, and of the rest a
+few terms are enough, unless x is so far away that hardly anything comes there but by the drift.
 """
 
 from __future__ import annotations
@@ -24,6 +34,15 @@ from ipa_energy.arrays import Floats
 
 TIMES = np.array([0.125, 0.375, 0.625, 0.875])
 """Shares of a step at which its queue is looked at."""
+
+LEAST_DRIFT, MOST_DRIFT = 1e-3, 20.0
+"""Drifts a that are told from 0, which has no quotient, and from those that alone count."""
+
+TERMS = 12
+"""Of the sum over n."""
+
+FAR = 12.0
+"""x²/(2·σ²·t) beyond which the sum is lost to rounding, and random ways hardly reach x."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +58,14 @@ class Loads:
     weights: Floats
 
 
-def late_share(loads: Loads, capacity_rps: Floats, *, patience_s: float, step_s: float) -> Floats:
+def late_share(
+    loads: Loads,
+    capacity_rps: Floats,
+    *,
+    patience_s: float,
+    step_s: float,
+    in_time_first: bool = False,
+) -> Floats:
     """Share of a step's requests that wait longer than they have patience, (A,).
 
     Args:
@@ -47,7 +73,11 @@ def late_share(loads: Loads, capacity_rps: Floats, *, patience_s: float, step_s:
         capacity_rps: (A,) what it serves, above 0.
         patience_s: wait that makes no request late.
         step_s: length of the step, whose queue is empty at first.
+        in_time_first: True if those that are late are passed by the others.
     """
+    if in_time_first:
+        passed = _passed_share(loads.rps[:, None], capacity_rps, capacity_rps * patience_s, step_s)
+        return loads.weights @ passed
     from scipy.special import erfcx, ndtr
 
     load_rps, times_s = loads.rps[:, None, None], step_s * TIMES[:, None]
@@ -60,6 +90,30 @@ def late_share(loads: Loads, capacity_rps: Floats, *, patience_s: float, step_s:
     far = np.exp(np.minimum(steady, 0.0)) * ndtr(-z * math.sqrt(2))
     share = ndtr((grows_rps * times_s - limit) / spread) + np.where(z > 0, near, far)
     found: Floats = loads.weights @ np.minimum(share, 1.0).mean(axis=1)
+    return found
+
+
+def _passed_share(load_rps: Floats, capacity_rps: Floats, limit: Floats, step_s: float) -> Floats:
+    """Share of a step's requests that find as many before them as there is patience for, (Q, A)."""
+    from scipy.special import ndtr
+
+    drift = (load_rps - capacity_rps) * limit / load_rps
+    near = np.where(drift < 0, -LEAST_DRIFT, LEAST_DRIFT)
+    drift = np.where(np.abs(drift) < LEAST_DRIFT, near, np.clip(drift, -MOST_DRIFT, MOST_DRIFT))
+    gone = -np.expm1(-2 * drift)
+    length = limit * limit / (2 * load_rps * step_s)
+    begin = 2 * length / limit * (1 / (drift * gone) - (2 - gone) / (gone * gone))
+    turns = (np.arange(1, TERMS + 1) * math.pi)[:, None, None] ** 2
+    rates = (turns + drift * drift) / (4 * length)  # ω·t
+    signs = np.resize([-1.0, 1.0], TERMS)[:, None, None]
+    terms = signs * turns / (turns + drift * drift) * np.exp(np.minimum(drift - rates, FAR)) / rates
+    share = drift / limit / gone + begin - terms.sum(axis=0) / limit
+    spread = np.sqrt(load_rps * step_s)  # far away: what a normal value is above x, by its mean
+    beyond = (load_rps - capacity_rps) * step_s - limit
+    z = beyond / spread
+    density = np.exp(-np.minimum(z * z, 1e3) / 2) / math.sqrt(2 * math.pi)
+    far = (spread * density + beyond * ndtr(z)) / (load_rps * step_s)
+    found: Floats = np.clip(np.where((length > FAR) | (drift >= MOST_DRIFT), far, share), 0.0, 1.0)
     return found
 
 
@@ -79,7 +133,7 @@ def late_seconds(
     patience_s: float,
     most_s: float,
 ) -> Floats:
-    """For how long arriving requests wait longer than they have patience.
+    """For how long arriving requests wait longer than they have patience, first come, first served.
 
     A queue of ``waiting`` requests, with ``load_rps`` arriving, is served by ``meanwhile_rps`` for
     ``ready_s`` and by ``capacity_rps`` from then on; it is looked at as a fluid.
