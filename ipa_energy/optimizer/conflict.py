@@ -475,7 +475,7 @@ def _raised_caps(problem: Problem, names: Collection[str]) -> list[Relaxation] |
     columns = {cap.name: problem.columns(cap.quantity) for cap in raised}
     shares = [
         sum(
-            (columns[cap.name][stage] / (cap.limit or 1.0) for cap in raised),
+            (columns[cap.name][stage] / cap.scale for cap in raised),
             start=np.zeros(len(candidates)),
         )
         for stage, candidates in enumerate(problem.stages)

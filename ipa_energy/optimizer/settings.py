@@ -132,6 +132,12 @@ class Cap:
         """A total of its quantity as its key names it."""
         return total if self.floor is None else self.floor.accuracy(total)
 
+    @property
+    def scale(self) -> float:
+        """What changes of its total are relative to, as what its key names changes: not 0."""
+        own = abs(self.limit) if self.floor is None else self.floor.scale(self.limit)
+        return own or 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class AccuracyFloor:
@@ -156,6 +162,12 @@ class AccuracyFloor:
         if self.method == "multiply":
             return math.exp(-loss)
         return 1 - loss / self.stages if self.method == "average" else self.stages - loss
+
+    def scale(self, loss: float) -> float:
+        """What changes of the loss are relative to, as the accuracy changes; logarithms are it."""
+        if self.method == "multiply":
+            return 1.0
+        return abs(self.accuracy(loss)) * (self.stages if self.method == "average" else 1)
 
     def cap(self, accuracy: float) -> Cap:
         """The cap that keeps a pipeline at this accuracy or above."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +88,29 @@ def test_a_place_without_logs_is_refused(tmp_path: Path, name: str) -> None:
         logs_in([tmp_path / name])
 
 
+@pytest.mark.parametrize("closed", [".", "a", ".git"])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """Nor is one further down, whose logs would be missing; a hidden one is not looked into."""
+    logs = [perf_log(tmp_path / name) for name in ("a/c.txt", "b.txt")]
+    perf_log(tmp_path / ".git/log")
+    scan = os.scandir
+
+    def refusing(path: str) -> Any:
+        if Path(path) == tmp_path / closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    if closed == ".git":
+        assert logs_in([tmp_path]) == logs
+        return
+    with pytest.raises(ConfigError, match="may not be read: permission denied") as refused:
+        logs_in([tmp_path])
+    assert str(tmp_path / closed) in str(refused.value)
+
+
 def test_a_table_has_a_column_for_each_domain_and_empty_cells(tmp_path: Path) -> None:
     etrace2 = tmp_path / "e"
     etrace2.write_text(
@@ -105,6 +131,6 @@ def test_a_table_has_a_column_for_each_domain_and_empty_cells(tmp_path: Path) ->
         write_table(out, [])
 
 
-def test_a_table_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_written_is_bad_input() -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_table(tmp_path / "no/such/table.csv", [])
+        write_table(Path("/dev/null/table.csv"), [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 from instances import random_program
@@ -18,8 +19,8 @@ from ipa_energy.optimizer.conflict import (
     find_conflict,
     rounded_up,
 )
-from ipa_energy.optimizer.problem import Problem, Program
-from ipa_energy.optimizer.settings import Settings
+from ipa_energy.optimizer.problem import Problem, Program, combine_accuracy
+from ipa_energy.optimizer.settings import AccuracyMethod, Settings
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.optimizer.stage_columns import StageRules
 from ipa_energy.records import Allocation, RequestClass, Stage
@@ -239,6 +240,44 @@ def test_of_joint_ways_out_the_least_is_named() -> None:
     assert conflict.relaxations == ()
     found = {way.constraint: way.needed for way in conflict.together}
     assert found == {"scaling_cap": 2, "latency_sla_s": 0.2}
+
+
+@pytest.mark.parametrize("method", ["sum", "average", "multiply"])
+@pytest.mark.parametrize("beyond", [0.7, 0.95, 0.995, 1.0, 1.005, 1.3])
+def test_the_joint_way_out_is_the_least_however_high_the_accuracy_floor(
+    method: AccuracyMethod, beyond: float
+) -> None:
+    """A floor as near to a perfect accuracy as may be, or above: against every plan there is."""
+    figures = [(0.45, 0.43), (0.55, 0.75), (0.65, 2.5)]
+    options = [
+        option(f"v{at}", accuracy=accuracy, dynamic_energy_j=energy_j, idle_power_w=0.0)
+        for at, (accuracy, energy_j) in enumerate(figures)
+    ]
+    perfect = 2.0 if method == "sum" else 1.0
+    floor = beyond * perfect
+    given = Settings(
+        alpha=1.0,
+        beta=0.0,
+        gamma=0.0,
+        energy_sla_joules=0.8,
+        accuracy_floor=floor,
+        accuracy_method=method,
+        scaling_cap=1,
+        batching_cap=1,
+    )
+    stages = [Stage(name, name, tuple(options)) for name in ("a", "b")]
+    conflict = find_conflict(Program(stages, given).at(5.0))
+    needed = {way.constraint: way.needed for way in conflict.together}
+    assert list(needed) == ["energy_sla_joules", "accuracy_floor"]
+
+    def change(accuracy: float, energy_j: float) -> float:
+        return abs(math.log(energy_j / 0.8)) + abs(math.log(accuracy / floor))
+
+    plans = itertools.product(figures, repeat=2)
+    least = min(
+        change(combine_accuracy([one[0], two[0]], method), one[1] + two[1]) for one, two in plans
+    )
+    assert change(needed["accuracy_floor"], needed["energy_sla_joules"]) == pytest.approx(least)
 
 
 def test_joint_ways_out_help_and_are_looked_for_only_where_no_single_one_does() -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,12 +295,12 @@ def logs_in(paths: Sequence[Path]) -> list[Path]:
     """The files, and every file in the folders and below, each once; hidden ones left out.
 
     Raises:
-        ConfigError: a path is not there, or a folder has no file in it.
+        ConfigError: a path is not there, a folder has no file in it, or one of them or below may
+            not be read.
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        inside = [path] if path.is_file() else sorted(path.rglob("*"))
-        files = [one for one in inside if one.is_file() and not _hidden(one, path)]
+        files = [path] if path.is_file() else _files_below(path)
         if not files:
             what = (
                 "a folder without files"
@@ -374,6 +375,19 @@ def write_table(path: Path, runs: Sequence[LoggedRun]) -> None:
         raise ConfigError(f"cannot be written: {error.strerror}", where=path) from error
 
 
-def _hidden(file: Path, top: Path) -> bool:
-    within = file.relative_to(top).parts if file != top else ()
-    return any(part.startswith(".") for part in within)
+def _files_below(folder: Path) -> list[Path]:
+    """Every file in a folder and below that is not hidden, in order; none where there is none."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise ConfigError(
+                f"this folder may not be read: {in_words(error)}",
+                where=error.filename,
+                fix="let it be read, or name the logs that may be",
+            ) from error
+
+    found: list[Path] = []
+    for at, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(at, name) for name in names if not name.startswith(".")]
+    return sorted(one for one in found if one.is_file())
