@@ -21,6 +21,7 @@ from ipa_energy.serving.deployment import DeployedStage
 from ipa_energy.serving.load import ClassesOfRequests
 from ipa_energy.serving.queue_order import slas_of
 from ipa_energy.serving.simulated.backend import SimulatedBackend
+from ipa_energy.serving.simulated.queueing import InTimeFirst
 
 VIDEO = Path(__file__).parents[2] / "configs" / "video.yaml"
 
@@ -148,6 +149,25 @@ def test_each_class_by_its_own_sla() -> None:
     took_s = found.done_s - found.sending_s
     assert took_s[1::2].max() == 6.0  # all patient ones, and the first hasty one before them
     assert sorted(took_s[::2].tolist()) == [1.0, 7.0, 8.0, 9.0, 10.0]
+
+
+def test_of_those_that_are_passed_the_oldest_is_served_first_whoever_came_here_first() -> None:
+    queue = InTimeFirst()
+    queue.extend(range(4), [1.0, 2.0, 3.0, 4.0], [0.9, 0.1, 3.0, 0.5])
+    queue.set_aside(2, 5.0, lambda request: 2.0)
+    assert queue.peek(2, 5.0) == ([2, 1], [3.0, 0.1])
+    assert queue.expel(2, 5.0, 4.4) == [1, 3]
+    queue.pop(2, 5.0)
+    assert len(queue) == 0
+
+
+def test_who_is_passed_is_looked_at_anew_when_a_faster_option_serves() -> None:
+    """At 3 s six of batches of 1.5 s are late; at 3.1 s comes one that answers them in time."""
+    stages = [stage(exact(1, 1.5), make_option("w", latency_s=0.1, throughput_rps=10.0))]
+    sent_s = [0.0, *[0.1] * 7, *[3.05] * 4]
+    made = backend(stages, (0, 1), slas_s=(4.2,))
+    found = by_id(run(made, sent_s, [0.0, 3.1, 4.0], {3.1: deployed(stages, (1, 1))}))
+    assert (np.diff(found.started_s[:, 0]) > 0).all()  # first come, first served
 
 
 def test_what_waits_moves_along_when_a_stage_is_dealt_out_anew() -> None:

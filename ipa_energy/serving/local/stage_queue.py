@@ -14,7 +14,8 @@
 - With ``queue_order: in-time-first`` (:mod:`ipa_energy.serving.queue_order`) a replica has ages
   above which its answer comes too late. Who is older is *set aside* as its batch forms: others
   pass, and those set aside, oldest first, take the room that is left, for which no batch waits.
-  Who was in a batch that failed is not set aside any more.
+  They are looked at anew when replicas come or change, which may be faster. Who was in a batch that
+  failed is not set aside any more.
 - Requests that were sent longer ago than the drop limit are dropped one by one when they come into
   a batch, those set aside whenever one forms; it is formed again without them.
 - A replica that cannot be reached, hangs longer than its call time-out or answers garbage is out.
@@ -40,10 +41,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
+from operator import attrgetter
 from typing import Protocol
 
 from ipa_energy.errors import ServingError
@@ -104,7 +107,7 @@ class _Lane:
         shares: of the requests of each class where it has shares by class, then of all of them.
         credits: see :mod:`ipa_energy.serving.load`.
         waiting: first come, first served.
-        late: set aside, whoever was first.
+        late: set aside, whoever was sent first.
         free: replicas that have nothing to do, longest first.
     """
 
@@ -133,8 +136,20 @@ class _Lane:
             visit.is_late = not visit.tries and now_s - visit.sent_s > replica.in_time_s.get(
                 visit.request_class, others_s
             )
-            (self.late if visit.is_late else kept).append(visit)
+            if visit.is_late:
+                insort(self.late, visit, key=attrgetter("sent_s"))
+            else:
+                kept.append(visit)
         self.waiting.extendleft(reversed(kept))
+
+    def look_anew(self) -> None:
+        """Nobody is set aside until looked at again: other replicas have other ages, or none."""
+        if not self.late:
+            return
+        self.waiting = deque(sorted([*self.late, *self.waiting], key=attrgetter("queued_s")))
+        for visit in self.late:
+            visit.is_late = False
+        self.late.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -270,6 +285,7 @@ class StageQueue:
         self._seats[replica.name] = seat
         seat.lane.free.append(seat)
         self._look_who_serves()
+        seat.lane.look_anew()
         self._dispatch(seat.lane)
 
     def take_served(self) -> tuple[int, int]:
@@ -278,7 +294,12 @@ class StageQueue:
         return served
 
     def wake(self) -> None:
-        """Look again: what a replica takes, or for how long it waits, has changed."""
+        """Look again: what a replica takes, for how long it waits, or its ages have changed."""
+        for lane in self._lanes.values():
+            lane.look_anew()
+        self._dispatch_all()
+
+    def _dispatch_all(self) -> None:
         for lane in list(self._lanes.values()):
             self._dispatch(lane)
 
@@ -450,8 +471,8 @@ class StageQueue:
         limit_s = self.drop_limit_s
         if all(now_s - visit.sent_s <= limit_s for visit in chain(batch, islice(late, 1))):
             return []
-        looked_at = chain((visit for visit in batch if not visit.is_late), late)
-        return [visit for visit in looked_at if now_s - visit.sent_s > limit_s]
+        old = [v for v in batch if not v.is_late and now_s - v.sent_s > limit_s]
+        return [*old, *takewhile(lambda visit: now_s - visit.sent_s > limit_s, late)]
 
     def _drop(self, visit: Visit, now_s: float) -> None:
         visit.place.remove(visit)
@@ -514,7 +535,7 @@ class StageQueue:
             self._leave(seat)
         else:
             seat.lane.free.append(seat)
-        self.wake()  # what it had may wait in any lane now
+        self._dispatch_all()  # what it had may wait in any lane now
 
     async def _answer(self, replica: Replica, batch: Payload) -> Payload:
         """What the replica answers; a time-out if that takes too long and it does nothing."""

@@ -19,11 +19,10 @@ pipeline is full.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections import deque
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from operator import itemgetter
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -126,34 +125,48 @@ class StageQueue:
             else:
                 kept.append(at)
             at += 1
-        gap = slice(at - len(kept), at)
+        self._close_gap(at, kept)
+        self._advance(len(expelled))
+        return expelled
+
+    def _close_gap(self, end: int, kept: Sequence[int]) -> None:
+        """Of the entries before ``end`` those kept are its last."""
+        gap = slice(end - len(kept), end)
         self._ids[gap] = [self._ids[index] for index in kept]
         self._entered_s[gap] = [self._entered_s[index] for index in kept]
         self._sent_s[gap] = [self._sent_s[index] for index in kept]
-        self._advance(len(expelled))
-        return expelled
 
 
 class InTimeFirst(StageQueue):
     """The same, but who can no longer be in time is passed by the others.
 
-    What is late already fills up the batches of the others, and is served when nobody else waits;
-    a batch that has room for it waits no longer to fill.
+    What is late already fills up the batches of the others, oldest first, and is served when nobody
+    else waits; a batch that has room for it waits no longer to fill.
     """
 
-    __slots__ = ("_late",)
+    __slots__ = ("_late", "_late_head")
 
     def __init__(self) -> None:
         super().__init__()
-        self._late: deque[tuple[float, int, float]] = deque()
+        self._late: list[tuple[float, int, float]] = []
+        self._late_head = 0
 
     def __len__(self) -> int:
-        return super().__len__() + len(self._late)
+        return super().__len__() + len(self._late) - self._late_head
 
     def take(self) -> list[tuple[float, int, float]]:
         """Everything that waits, out of the queue, as :meth:`StageQueue.take`."""
-        late, self._late = self._late, deque()
+        late = self._late[self._late_head :]
+        self._late, self._late_head = [], 0
         return [*late, *super().take()]
+
+    def look_anew(self) -> None:
+        """Nobody is late until looked at again: another option may answer sooner."""
+        if self._late_head < len(self._late):
+            entered_s, ids, sent_s = map(
+                list, zip(*sorted(self.take(), key=itemgetter(0)), strict=True)
+            )
+            self.extend(ids, entered_s, sent_s)
 
     def set_aside(self, batch: int, now_s: float, least_sent_s: Callable[[int], float]) -> None:
         """Let who can no longer be in time be passed, as far as the next batch looks.
@@ -163,42 +176,58 @@ class InTimeFirst(StageQueue):
             now_s: its start.
             least_sent_s: of a request's id, the latest sending time that is too early.
         """
-        at, kept = self._head, 0
-        while at < len(self._ids) and kept < batch and self._entered_s[at] <= now_s:
-            if self._sent_s[at] >= least_sent_s(self._ids[at]):
-                at, kept = at + 1, kept + 1
-                continue
-            self._late.append((self._entered_s[at], self._ids[at], self._sent_s[at]))
-            for column in (self._ids, self._entered_s, self._sent_s):
-                del column[at]
+        at, late = self._head, 0
+        kept: list[int] = []
+        while at < len(self._ids) and len(kept) < batch and self._entered_s[at] <= now_s:
+            sent_s = self._sent_s[at]
+            if sent_s >= least_sent_s(self._ids[at]):
+                kept.append(at)
+            else:
+                late += 1
+                entry = self._entered_s[at], self._ids[at], sent_s
+                insort(self._late, entry, lo=self._late_head, key=itemgetter(2))
+            at += 1
+        if late:
+            self._close_gap(at, kept)
+            self._advance(late)
 
     def next_batch_s(self, batch: int, timeout_s: float) -> float:
         """When the next batch may start, given a free replica: at once if anybody is late."""
-        return -math.inf if self._late else super().next_batch_s(batch, timeout_s)
+        if self._late_head < len(self._late):
+            return -math.inf
+        return super().next_batch_s(batch, timeout_s)
 
     def peek(self, batch: int, now_s: float) -> tuple[list[int], list[float]]:
         """(ids, sending times) of the next batch: who may be in time, then who is late."""
         ids, sent_s = super().peek(batch, now_s)
-        late = list(islice(self._late, batch - len(ids)))
+        late = self._late[self._late_head : self._late_head + batch - len(ids)]
         return [*ids, *(one for _, one, _ in late)], [*sent_s, *(sent for _, _, sent in late)]
 
     def pop(self, count: int, now_s: float) -> None:
         """Take what :meth:`peek` found, ``count`` requests, out."""
         in_time = len(super().peek(count, now_s)[0])
         self._advance(in_time)
-        for _ in range(count - in_time):
-            self._late.popleft()
+        self._advance_late(count - in_time)
 
     def oldest_sent_s(self, batch_sent_s: Sequence[float]) -> float:
-        """When the oldest was sent of these and of who has been late longest."""
-        return min([*batch_sent_s, *(sent_s for _, _, sent_s in islice(self._late, 1))])
+        """When the oldest was sent of these and of those that are late."""
+        oldest = self._late[self._late_head : self._late_head + 1]
+        return min([*batch_sent_s, *(sent_s for _, _, sent_s in oldest)])
 
     def expel(self, batch: int, now_s: float, limit_s: float) -> list[int]:
         """Take out requests sent more than ``limit_s`` ago; of those that are late, all."""
-        old = [one for _, one, sent_s in self._late if now_s - sent_s > limit_s]
-        if old:
-            self._late = deque(each for each in self._late if now_s - each[2] <= limit_s)
+        at = self._late_head
+        while at < len(self._late) and now_s - self._late[at][2] > limit_s:
+            at += 1
+        old = [request for _, request, _ in self._late[self._late_head : at]]
+        self._advance_late(len(old))
         return [*old, *super().expel(batch, now_s, limit_s)]
+
+    def _advance_late(self, count: int) -> None:
+        self._late_head += count
+        if self._late_head >= COMPACT_AT and 2 * self._late_head >= len(self._late):
+            del self._late[: self._late_head]
+            self._late_head = 0
 
 
 class FanOut:

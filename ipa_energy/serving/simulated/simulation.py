@@ -361,6 +361,7 @@ class Simulation:
             self._hold(station, now_s)
             for lane in station.lanes:
                 self._wake(station, lane, now_s)
+        self._look_anew()
 
     def states(self, now_s: float) -> tuple[StageState, ...]:
         """The replicas of every stage that exist."""
@@ -539,11 +540,19 @@ class Simulation:
     ) -> None:
         if lane.replicas.become_ready(fleet, cohort):
             log.debug("%g s: %s serves %s", now_s, station.name, fleet.option.label)
+            self._look_anew()
             lanes = station.lanes if station.settle() else [lane]
             self._hold(station, now_s)
             self._begun(station, now_s)
             for each in lanes:
                 self._dispatch(station, each, now_s)
+
+    def _look_anew(self) -> None:
+        """Who is late depends on what its stage and the later ones run, which has changed."""
+        for station in self._stations:
+            for lane in station.lanes:
+                if isinstance(lane.queue, InTimeFirst):
+                    lane.queue.look_anew()
 
     def _begun(self, station: Station, now_s: float) -> None:
         """More replicas are ready than before."""

@@ -180,6 +180,40 @@ async def test_each_class_by_its_own_sla_and_who_names_none_by_the_common_one() 
 
 
 @timeless
+async def test_of_those_set_aside_the_oldest_is_served_first_whoever_came_here_first() -> None:
+    one = replica(in_time_s=AGE_S)
+    queue = queue_of(one)
+    visits = [queue.enter(Payload((b"%d" % n,)), sent) for n, sent in enumerate((0, -7, -9, -8))]
+    await asyncio.wait([visit.answer for visit in visits])
+    assert one.batches == [(b"0",), (b"2",), (b"3",), (b"1",)]
+
+
+@pytest.mark.parametrize("comes", [False, True])
+@pytest.mark.parametrize("ages_s", [{}, {"": 30.0}])
+@timeless
+async def test_set_aside_they_are_looked_at_anew_when_replicas_change(
+    ages_s: dict[str, float], comes: bool
+) -> None:
+    """First come, first served again, or by one that is fast enough: told, or one that comes."""
+    one = replica(in_time_s=AGE_S)
+    queue = queue_of(one)
+    old = [queue.enter(Payload((b"%d" % n,)), -9.0) for n in range(3)]
+    new = [queue.enter(Payload((b"new",)), 0.9) for _ in range(2)]
+    await asyncio.sleep(1.5)
+    assert one.batches == [(b"0",), (b"new",)] and all(visit.is_late for visit in old[1:])
+    if comes:
+        queue.add(replica(name="other", in_time_s=ages_s))
+    else:
+        one.in_time_s = ages_s
+        queue.wake()
+    await asyncio.sleep(1.0)
+    assert old[1].started_s == (1.5 if comes else 2.0)
+    await asyncio.wait([visit.answer for visit in [*old, *new]])
+    assert comes or old[2].started_s == 3.0 < new[1].started_s
+    assert len(queue) == 0
+
+
+@timeless
 async def test_set_aside_they_can_be_cancelled_counted_and_closed() -> None:
     one = replica(in_time_s=AGE_S)
     queue = queue_of(one)
