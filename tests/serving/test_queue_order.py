@@ -134,6 +134,35 @@ def test_no_order_has_more_in_time(seed: int) -> None:
     assert (got.done_s - got.sending_s <= 5.0).sum() == most(0, tuple(sent))
 
 
+def test_no_batch_waits_to_fill_until_somebody_in_it_is_late() -> None:
+    """The third would have to begin by 2 s: with the first two, which have more time."""
+    classes = (RequestClass("hasty", 0.5), RequestClass("patient", 0.5, latency_sla_s=20.0))
+    one = mixture({each.name: exact(8, 1.0) for each in classes}, classes)
+    made = SimulatedBackend(
+        [Stage("s", "node", (one,))],
+        (DeployedStage("s", one, 1),),
+        seed=0,
+        batch_timeout_s=[60.0],
+        classes=ClassesOfRequests(("hasty", "patient"), np.array([1, 1, 0, 1])),
+        slas_s=(2.0, 20.0),
+    )
+    found = by_id(run(made, [0.0, 0.5, 1.0, 30.0], [0.0, 31.0]))
+    assert found.started_s[:, 0].tolist() == [2.0, 2.0, 2.0, 49.0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_where_windows_end_changes_nothing(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    sent_s = np.sort(random.uniform(0, 30, int(random.integers(20, 150))))
+    fan_out = float(random.choice([0.5, 1.0, 1.5]))
+    stages = [stage(exact(4, 0.7), name="a"), stage(exact(3, 0.6), name="b", per_input=fan_out)]
+    done_s = []
+    for edges_s in ([0.0, 31.0], np.unique([0.0, *random.uniform(0, 31, 12), 31.0]).tolist()):
+        made = backend(stages, (0, 1), (0, 1), slas_s=(3.0,), timeout_s=5.0, drop_limit_s=9.0)
+        done_s.append(by_id(run(made, sent_s, edges_s)).done_s.tolist())
+    assert done_s[0] == done_s[1]
+
+
 def test_each_class_by_its_own_sla() -> None:
     """The patient ones are not passed at 2 s, the others are."""
     classes = (RequestClass("hasty", 0.5), RequestClass("patient", 0.5, latency_sla_s=20.0))
@@ -154,7 +183,7 @@ def test_each_class_by_its_own_sla() -> None:
 def test_of_those_that_are_passed_the_oldest_is_served_first_whoever_came_here_first() -> None:
     queue = InTimeFirst()
     queue.extend(range(4), [1.0, 2.0, 3.0, 4.0], [0.9, 0.1, 3.0, 0.5])
-    queue.set_aside(2, 5.0, lambda request: 2.0)
+    queue.set_aside(2, 5.0, lambda request: 3.0)
     assert queue.peek(2, 5.0) == ([2, 1], [3.0, 0.1])
     assert queue.expel(2, 5.0, 4.4) == [1, 3]
     queue.pop(2, 5.0)

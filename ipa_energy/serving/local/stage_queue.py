@@ -13,7 +13,8 @@
   batch size and time-out are that replica's, so that old and new ones can serve side by side.
 - With ``queue_order: in-time-first`` (:mod:`ipa_energy.serving.queue_order`) a replica has ages
   above which its answer comes too late. Who is older is *set aside* as its batch forms: others
-  pass, and those set aside, oldest first, take the room that is left, for which no batch waits.
+  pass, and those set aside, oldest first, take the room that is left, for which no batch waits;
+  nor does one wait to fill until somebody in it is too old.
   They are looked at anew when replicas come or change, which may be faster. Who was in a batch that
   failed is not set aside any more.
 - Requests that were sent longer ago than the drop limit are dropped one by one when they come into
@@ -133,9 +134,12 @@ class _Lane:
         others_s = replica.in_time_s.get("", math.inf)
         while self.waiting and len(kept) < replica.batch:
             visit = self.waiting.popleft()
-            visit.is_late = not visit.tries and now_s - visit.sent_s > replica.in_time_s.get(
-                visit.request_class, others_s
+            visit.due_s = (
+                math.inf
+                if visit.tries
+                else visit.sent_s + replica.in_time_s.get(visit.request_class, others_s)
             )
+            visit.is_late = now_s > visit.due_s
             if visit.is_late:
                 insort(self.late, visit, key=attrgetter("sent_s"))
             else:
@@ -166,6 +170,7 @@ class Visit:
     served_s: float = math.nan
     tries: int = 0
     is_alone: bool = False
+    due_s: float = math.inf
     is_late: bool = False
 
     @property
@@ -452,7 +457,10 @@ class StageQueue:
             batch = _next_batch(chain(lane.waiting, lane.late), replica.batch)
             oldest = batch[0]
             if not (lane.late or oldest.is_alone or len(batch) >= replica.batch):
-                wait_s = oldest.queued_s + replica.batch_timeout_s - now_s
+                until_s = oldest.queued_s + replica.batch_timeout_s
+                if replica.in_time_s:
+                    until_s = min([until_s, *(visit.due_s for visit in batch)])
+                wait_s = until_s - now_s
                 if wait_s > 0:
                     loop = asyncio.get_running_loop()
                     lane.timer = loop.call_later(wait_s, self._dispatch, lane)

@@ -141,15 +141,17 @@ class InTimeFirst(StageQueue):
     """The same, but who can no longer be in time is passed by the others.
 
     What is late already fills up the batches of the others, oldest first, and is served when nobody
-    else waits; a batch that has room for it waits no longer to fill.
+    else waits; a batch that has room for it waits no longer to fill, nor does one so long that a
+    request of it were late.
     """
 
-    __slots__ = ("_late", "_late_head")
+    __slots__ = ("_due_s", "_late", "_late_head")
 
     def __init__(self) -> None:
         super().__init__()
         self._late: list[tuple[float, int, float]] = []
         self._late_head = 0
+        self._due_s = math.inf
 
     def __len__(self) -> int:
         return super().__len__() + len(self._late) - self._late_head
@@ -168,19 +170,19 @@ class InTimeFirst(StageQueue):
             )
             self.extend(ids, entered_s, sent_s)
 
-    def set_aside(self, batch: int, now_s: float, least_sent_s: Callable[[int], float]) -> None:
+    def set_aside(self, batch: int, now_s: float, in_time_s: Callable[[int], float]) -> None:
         """Let who can no longer be in time be passed, as far as the next batch looks.
 
         Args:
             batch: of who serves next.
             now_s: its start.
-            least_sent_s: of a request's id, the latest sending time that is too early.
+            in_time_s: of a request's id, the age up to which it is in time.
         """
         at, late = self._head, 0
         kept: list[int] = []
         while at < len(self._ids) and len(kept) < batch and self._entered_s[at] <= now_s:
             sent_s = self._sent_s[at]
-            if sent_s >= least_sent_s(self._ids[at]):
+            if now_s <= sent_s + in_time_s(self._ids[at]):
                 kept.append(at)
             else:
                 late += 1
@@ -190,12 +192,21 @@ class InTimeFirst(StageQueue):
         if late:
             self._close_gap(at, kept)
             self._advance(late)
+        first = slice(self._head, self._head + batch)
+        waiting = zip(self._entered_s[first], self._ids[first], self._sent_s[first], strict=True)
+        self._due_s = min(
+            (max(entered_s, sent_s + in_time_s(one)) for entered_s, one, sent_s in waiting),
+            default=math.inf,
+        )
 
     def next_batch_s(self, batch: int, timeout_s: float) -> float:
-        """When the next batch may start, given a free replica: at once if anybody is late."""
+        """When the next batch may start, given a free replica: at once if anybody is late.
+
+        And before anybody is whom :meth:`set_aside` looked at.
+        """
         if self._late_head < len(self._late):
             return -math.inf
-        return super().next_batch_s(batch, timeout_s)
+        return min(self._due_s, super().next_batch_s(batch, timeout_s))
 
     def peek(self, batch: int, now_s: float) -> tuple[list[int], list[float]]:
         """(ids, sending times) of the next batch: who may be in time, then who is late."""

@@ -446,7 +446,7 @@ class Simulation:
         limit_s = self._drop_limit_s
         while fleet.free:
             if isinstance(queue, InTimeFirst):
-                queue.set_aside(batch, now_s, self._too_early(station, fleet, now_s))
+                queue.set_aside(batch, now_s, self._in_time_s(station, fleet))
             start_s = queue.next_batch_s(batch, timeout_s)
             if start_s > now_s:
                 self._wake(station, lane, start_s)
@@ -462,14 +462,14 @@ class Simulation:
             done = partial(self._complete, station, lane, fleet, (ids, sent_s))
             self._at(end_s, COMPLETE, station, done)
 
-    def _too_early(self, station: Station, fleet: Fleet, now_s: float) -> Callable[[int], float]:
-        """Of a request: sent before that, it is late if its batch begins now."""
+    def _in_time_s(self, station: Station, fleet: Fleet) -> Callable[[int], float]:
+        """Of a request: the age up to which it is in time if its batch begins then."""
         later = [
             [lane.replicas.serving.option for lane in other.lanes]
             for other in self._stations[station.index + 1 :]
         ]
-        answered_s = now_s + until_answered_s(fleet.option, later)
-        return lambda request: answered_s - self._slas_s[station.kind_of(request)]
+        answered_s = until_answered_s(fleet.option, later)
+        return lambda request: self._slas_s[station.kind_of(request)] - answered_s
 
     def _begin(self, station: Station, fleet: Fleet, ids: list[int], now_s: float) -> float:
         """A batch begins, is noted and charged; when it will be done."""
