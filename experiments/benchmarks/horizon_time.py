@@ -37,7 +37,12 @@ SIZES = {(2, 5, 7): 20.0, (5, 5, 7): None, (10, 10, 7): 200.0}
 """Stages × variants × batches → target, ms."""
 
 PRICES = Prices(
-    interval_s=10.0, switching=1.0, lateness=40.0, patience_s=1.0, reconfiguration_s=8.0
+    interval_s=10.0,
+    switching=1.0,
+    lateness=40.0,
+    patience_s=1.0,
+    reconfiguration_s=8.0,
+    in_time_first=True,
 )
 
 

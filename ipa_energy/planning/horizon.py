@@ -19,8 +19,9 @@ step *t*, of T seconds with λ requests each, weighs in the objective's unit::
 
 A step has several loads, each as likely as it is (:class:`.lateness.Loads`). Replicas carry the
 middle one; of each of the others what would be late weighs, with a plan as it stands
-(:func:`.lateness.late_share`) and while a change is under way (:func:`.lateness.late_seconds`). So
-a plan stays that is a little too small for a load that hardly ever comes, and a start that takes
+(:func:`.lateness.late_share`), whose queues may take what its latency leaves of the SLA, and while
+a change is under way (:func:`.lateness.late_seconds`). So a plan stays that is a little too small
+for a load that hardly ever comes, a fast plan may be fuller than a slow one, and a start that takes
 long is begun for a load that is likely enough.
 
 A run's objective has the mean accuracy and cores over *time* and the joules over all *requests*. So
@@ -61,7 +62,13 @@ from ipa_energy.optimizer.problem import (
 )
 from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
 from ipa_energy.optimizer.solve import DEFAULT_METHOD, decide
-from ipa_energy.planning.lateness import Loads, carrying_rps, late_seconds, late_share
+from ipa_energy.planning.lateness import (
+    PATIENCES,
+    Loads,
+    carrying_rps,
+    late_seconds,
+    late_share,
+)
 from ipa_energy.planning.switching import switches
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.deployment import DeployedStage, StageState, Told, ready_after_s
@@ -94,7 +101,8 @@ class Prices:
         interval_s: T, length of a step.
         switching: factor on all that a change costs; infinity: only what cannot go on changes.
         lateness: what a step weighs in which every request is late.
-        patience_s: longest wait in a queue that makes no request late.
+        patience_s: half the latency SLA, taken for the longest wait in a queue that makes nobody
+            late where no plan is known.
         reconfiguration_s: until a replica serves; None: as profiled.
         in_time_first: True if requests that are late are passed by the others. What a change makes
             late is counted as if they were not: a rise that shows goes on further than forecast.
@@ -189,6 +197,7 @@ def _moments(
         rps = np.array([each.rps for each in loads])
         wanted = np.unique(np.concatenate([rps[0], rps.max(axis=0)]))
         peaks_rps = [carrying_rps(float(each), prices.patience_s, LATE) for each in wanted]
+        peaks_rps += {float(rps[0, 0]), float(rps[:, 0].max())}  # and no more than the middle ones
         ahead = [replace(first, peak_rps=max(first.mean_rps, peak_rps)) for peak_rps in peaks_rps]
     if start.waiting:  # what also works off the queue, in an interval or in half of one
         more_rps = [
@@ -310,10 +319,12 @@ class _Steps:
             accuracy = accuracy / len(problem.stages)
         penalties = []
         for at, candidates in enumerate(problem.stages):
-            carries, late = self._served(problem.moment, step, at)
-            penalty = self._penalty(problem, candidates) + late
-            penalties.append(np.where(carries, penalty, np.inf))
+            carries = self._carries(problem.moment, at)
+            penalties.append(np.where(carries, self._penalty(problem, candidates), np.inf))
         values: Floats = settings.alpha * accuracy - reduce(np.add.outer, penalties)
+        if self._loads:
+            late = self._requests(problem.moment) * self._prices.lateness
+            values -= late * self._late_share(problem, step)
         for cap in problem.caps:
             total = reduce(np.add.outer, problem.columns(cap.quantity))
             values[total > cap.limit + CONSTRAINT_RTOL * abs(cap.limit)] = -np.inf
@@ -336,23 +347,40 @@ class _Steps:
         usual_rps = self._start.usual_rps
         return 1.0 if usual_rps is None else moment.mean_rps / usual_rps
 
-    def _served(self, moment: Moment, step: int, at: int) -> tuple[Mask, Floats | float]:
-        """Which candidates of a stage carry a step's load, and what weighs what is late of it."""
-        share, prices = self._program.stages[at].requests_per_input, self._prices
-        capacity_rps = np.array([n.replicas * n.option.throughput_rps for n in self._mine[at]])
+    def _carries(self, moment: Moment, at: int) -> Mask:
+        """Which candidates of a stage carry a step's load."""
+        share = self._program.stages[at].requests_per_input
         least_rps = share * (moment.mean_rps if self._loads else moment.peak_rps)
-        carries = least_rps <= capacity_rps * (1 + CONSTRAINT_RTOL)
-        if not self._loads:
-            return carries, 0.0
-        loads = Loads(share * self._loads[step].rps, self._loads[step].weights)
-        late = late_share(
-            loads,
-            capacity_rps,
-            patience_s=prices.patience_s,
-            step_s=prices.interval_s,
-            in_time_first=prices.in_time_first,
-        )
-        return carries, self._requests(moment) * prices.lateness * late
+        found: Mask = least_rps <= self._capacity_rps(at) * (1 + CONSTRAINT_RTOL)
+        return found
+
+    def _capacity_rps(self, at: int) -> Floats:
+        """What each candidate of a stage serves."""
+        return np.array([each.replicas * each.option.throughput_rps for each in self._mine[at]])
+
+    def _late_share(self, problem: Problem, step: int) -> Floats:
+        """Share of a step's requests that are late by each plan as it stands.
+
+        They may wait in queues for what its latency leaves of the SLA.
+        """
+        prices, loads = self._prices, self._loads[step]
+        caps_s = (cap.limit for cap in problem.caps if cap.quantity == "latency_s")
+        sla_s = next(caps_s, 2 * prices.patience_s)
+        latency_s: Floats = reduce(np.add.outer, problem.columns("latency_s"))
+        left = np.searchsorted(PATIENCES, 1 - latency_s / sla_s, side="right") - 1
+        met, left = np.unique(np.maximum(left, 0), return_inverse=True)
+        found = np.zeros(latency_s.shape)
+        for at, index in enumerate(np.ix_(*(np.arange(n) for n in latency_s.shape))):
+            share = self._program.stages[at].requests_per_input
+            late = late_share(
+                replace(loads, rps=share * loads.rps),
+                self._capacity_rps(at),
+                patience_s=sla_s * PATIENCES[met],
+                step_s=prices.interval_s,
+                in_time_first=prices.in_time_first,
+            )
+            found += late[left.reshape(found.shape), index]
+        return np.minimum(found, 1.0)
 
     def kept(self, index: Sequence[Ints]) -> _Steps:
         """The same steps with some of the candidates."""

@@ -34,7 +34,7 @@ from ipa_energy.optimizer.problem import Program, combine_accuracy
 from ipa_energy.optimizer.quantities import Moment, planned_load_rps
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.planning.horizon import LATE, Prices, Start, best_course
-from ipa_energy.planning.lateness import Loads, carrying_rps
+from ipa_energy.planning.lateness import Loads, carrying_rps, dispersion_of
 from ipa_energy.planning.planner import Planner
 from ipa_energy.registries import CONTROLLERS, named
 from ipa_energy.serving.deployment import Decision, DeployedStage, Deployment, StageState, Switching
@@ -132,7 +132,7 @@ class HorizonAdapter(Adapter):
         forecast = forecast.with_rise(received_rps)
         means_rps = [self._means_rps(forecast, step) for step in range(self.steps)]
         moments = [self._moment(each, step, now_s, seen) for step, each in enumerate(means_rps)]
-        weights = weights_of(self.levels_met)
+        weights, dispersion = weights_of(self.levels_met), dispersion_of(received_rps)
         states = [
             _states_of(stage.stage, observed.states) or (_as_state(stage),) for stage in running
         ]
@@ -143,7 +143,7 @@ class HorizonAdapter(Adapter):
             moments,
             start,
             self.prices,
-            loads=[Loads(self.margin * each, weights) for each in means_rps],
+            loads=[Loads(self.margin * each, weights, dispersion) for each in means_rps],
             method=self.method,
             limit_s=None if self.limit_s is None else self.limit_s / 2,
         )

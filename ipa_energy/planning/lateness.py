@@ -8,9 +8,9 @@ systems", section 3.6)::
     Φ((μ·t − x)/(σ·√t)) + exp(2·μ·x/σ²)·Φ((−μ·t − x)/(σ·√t))         μ = λ − c, σ² = λ
 
 A request is late that finds more in the queue than is served while it has patience:
-x = c·patience. In the long run, if c > λ, that is exp(−2·(c − λ)·c·patience/λ) of all. IPA's counts
-of seconds vary less than random ones, which leaves room for what is not counted: services that
-vary, batches that fill.
+x = c·patience. In the long run, if c > λ, that is exp(−2·(c − λ)·c·patience/λ) of all. Arrivals
+that vary more or less than random ones have another σ², seen in the counts of past seconds
+(:func:`dispersion_of`).
 
 Where those that are late are passed by the others (:mod:`ipa_energy.serving.queue_order`), only
 what is too much is late: the queue of the others is reflected at x, too, and late is what is turned
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipa_energy.arrays import Floats
+from ipa_energy.arrays import Counts, Floats
 
 TIMES = np.array([0.125, 0.375, 0.625, 0.875])
 """Shares of a step at which its queue is looked at."""
@@ -41,8 +41,20 @@ LEAST_DRIFT, MOST_DRIFT = 1e-3, 20.0
 TERMS = 12
 """Of the sum over n."""
 
+NO_MORE = -40.0
+"""Exponent of terms that are not looked at any more."""
+
 FAR = 12.0
 """x²/(2·σ²·t) beyond which the sum is lost to rounding, and random ways hardly reach x."""
+
+DISPERSION_S, LEAST_COUNTS = 120, 20
+"""Last seconds in which arrivals are looked at, and how many they are at least."""
+
+LEAST_DISPERSION, MOST_DISPERSION = 0.5, 4.0
+"""What is not counted varies, too: services, and how long batches take to fill."""
+
+PATIENCES = np.array([0.05, 0.15, 0.3, 0.45, 0.6, 0.8])
+"""Waits in a queue that are told apart, by the SLA."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,17 +64,19 @@ class Loads:
     Attributes:
         rps: (Q,) requests per second, above 0, rising.
         weights: (Q,) how likely each is; they add up to 1.
+        dispersion: variance of what arrives in a second, by its mean; 1: as random arrivals.
     """
 
     rps: Floats
     weights: Floats
+    dispersion: float = 1.0
 
 
 def late_share(
     loads: Loads,
     capacity_rps: Floats,
     *,
-    patience_s: float,
+    patience_s: float | Floats,
     step_s: float,
     in_time_first: bool = False,
 ) -> Floats:
@@ -71,50 +85,78 @@ def late_share(
     Args:
         loads: of the stage.
         capacity_rps: (A,) what it serves, above 0.
-        patience_s: wait that makes no request late.
+        patience_s: wait that makes no request late; an array of K gives results of (K, A).
         step_s: length of the step, whose queue is empty at first.
         in_time_first: True if those that are late are passed by the others.
     """
-    if in_time_first:
-        passed = _passed_share(loads.rps[:, None], capacity_rps, capacity_rps * patience_s, step_s)
-        return loads.weights @ passed
-    from scipy.special import erfcx, ndtr
-
-    load_rps, times_s = loads.rps[:, None, None], step_s * TIMES[:, None]
-    grows_rps, limit = load_rps - capacity_rps, capacity_rps * patience_s
-    spread = np.sqrt(load_rps * times_s)
-    # exp(a)·Φ(−z·√2) without overflow where a is large: erfcx(z) = exp(z²)·erfc(z)
-    z = (limit + grows_rps * times_s) / spread / math.sqrt(2)
-    steady = 2 * grows_rps * limit / load_rps
-    near = erfcx(np.maximum(z, 0.0)) * np.exp(np.minimum(steady - z * z, 0.0)) / 2
-    far = np.exp(np.minimum(steady, 0.0)) * ndtr(-z * math.sqrt(2))
-    share = ndtr((grows_rps * times_s - limit) / spread) + np.where(z > 0, near, far)
-    found: Floats = loads.weights @ np.minimum(share, 1.0).mean(axis=1)
+    limit = np.asarray(patience_s)[..., None, None] * capacity_rps
+    share_of = _passed_share if in_time_first else _fifo_share
+    load_rps = loads.rps[:, None]
+    share = share_of(load_rps, loads.dispersion * load_rps, capacity_rps, limit, step_s)
+    found: Floats = np.tensordot(share, loads.weights, axes=(-2, 0))
     return found
 
 
-def _passed_share(load_rps: Floats, capacity_rps: Floats, limit: Floats, step_s: float) -> Floats:
-    """Share of a step's requests that find as many before them as there is patience for, (Q, A)."""
+def _fifo_share(
+    load_rps: Floats, variance: Floats, capacity_rps: Floats, limit: Floats, step_s: float
+) -> Floats:
+    """Share of a step's requests that find more in the queue than there is patience for."""
+    from scipy.special import erfcx, ndtr
+
+    grows_rps = load_rps - capacity_rps
+    steady = 2 * grows_rps * limit / variance
+    found = np.zeros(np.broadcast_shapes(limit.shape, grows_rps.shape))
+    for time_s in step_s * TIMES:
+        spread = np.sqrt(variance * time_s)
+        # exp(a)·Φ(−z·√2) without overflow where a is large: erfcx(z) = exp(z²)·erfc(z)
+        z = (limit + grows_rps * time_s) / spread / math.sqrt(2)
+        near = erfcx(np.maximum(z, 0.0)) * np.exp(np.minimum(steady - z * z, 0.0)) / 2
+        far = np.exp(np.minimum(steady, 0.0)) * ndtr(-z * math.sqrt(2))
+        share = ndtr((grows_rps * time_s - limit) / spread) + np.where(z > 0, near, far)
+        found += np.minimum(share, 1.0) / len(TIMES)
+    return found
+
+
+def _passed_share(
+    load_rps: Floats, variance: Floats, capacity_rps: Floats, limit: Floats, step_s: float
+) -> Floats:
+    """Share of a step's requests that find as many before them as there is patience for."""
     from scipy.special import ndtr
 
-    drift = (load_rps - capacity_rps) * limit / load_rps
+    drift = (load_rps - capacity_rps) * limit / variance
     near = np.where(drift < 0, -LEAST_DRIFT, LEAST_DRIFT)
     drift = np.where(np.abs(drift) < LEAST_DRIFT, near, np.clip(drift, -MOST_DRIFT, MOST_DRIFT))
     gone = -np.expm1(-2 * drift)
-    length = limit * limit / (2 * load_rps * step_s)
-    begin = 2 * length / limit * (1 / (drift * gone) - (2 - gone) / (gone * gone))
-    turns = (np.arange(1, TERMS + 1) * math.pi)[:, None, None] ** 2
-    rates = (turns + drift * drift) / (4 * length)  # ω·t
-    signs = np.resize([-1.0, 1.0], TERMS)[:, None, None]
-    terms = signs * turns / (turns + drift * drift) * np.exp(np.minimum(drift - rates, FAR)) / rates
-    share = drift / limit / gone + begin - terms.sum(axis=0) / limit
-    spread = np.sqrt(load_rps * step_s)  # far away: what a normal value is above x, by its mean
+    length = limit * limit / (2 * variance * step_s)
+    turned_away = drift / gone + 2 * length * (1 / (drift * gone) - (2 - gone) / (gone * gone))
+    for n in range(1, TERMS + 1):
+        turns = (n * math.pi) ** 2
+        rate = (turns + drift * drift) / (4 * length)  # ω·t
+        if (drift - rate).max() < NO_MORE:
+            break
+        term = turns / (turns + drift * drift) * np.exp(np.minimum(drift - rate, FAR)) / rate
+        turned_away += term if n % 2 else -term
+    share = turned_away * variance / (load_rps * limit)
+    spread = np.sqrt(variance * step_s)  # far away: what a normal value is above x, by its mean
     beyond = (load_rps - capacity_rps) * step_s - limit
     z = beyond / spread
     density = np.exp(-np.minimum(z * z, 1e3) / 2) / math.sqrt(2 * math.pi)
     far = (spread * density + beyond * ndtr(z)) / (load_rps * step_s)
     found: Floats = np.clip(np.where((length > FAR) | (drift >= MOST_DRIFT), far, share), 0.0, 1.0)
     return found
+
+
+def dispersion_of(counts: Counts) -> float:
+    """Variance of what arrives in a second by its mean, of the last counts of seconds.
+
+    From what they differ by from one to the next, so that a load that rises or falls does not
+    count. At least :data:`LEAST_DISPERSION`; 1 where too few are known.
+    """
+    last = np.asarray(counts[-DISPERSION_S:], dtype=np.float64)
+    if len(last) < LEAST_COUNTS or not last.any():
+        return 1.0
+    found = float((np.diff(last) ** 2).mean() / 2 / last.mean())
+    return min(max(found, LEAST_DISPERSION), MOST_DISPERSION)
 
 
 def carrying_rps(mean_rps: float, patience_s: float, late: float) -> float:

@@ -16,7 +16,14 @@ from ipa_energy.optimizer.quantities import Moment
 from ipa_energy.optimizer.settings import Settings
 from ipa_energy.optimizer.solve import decide
 from ipa_energy.planning.horizon import LATE, Prices, Start, best_course
-from ipa_energy.planning.lateness import Loads, carrying_rps, late_seconds, late_share
+from ipa_energy.planning.lateness import (
+    PATIENCES,
+    Loads,
+    carrying_rps,
+    dispersion_of,
+    late_seconds,
+    late_share,
+)
 from ipa_energy.records import Option, Stage
 from ipa_energy.serving.deployment import StageState
 
@@ -133,7 +140,10 @@ def best_by_hand(
     peaks = [each.peak_rps for each in moments]
     if loads:
         rps = {*loads[0].rps, *np.max([each.rps for each in loads], axis=0)}
-        peaks = [max(moments[0].mean_rps, carrying_rps(float(one), 0.5, LATE)) for one in rps]
+        wanted = [
+            one for each in rps for one in (float(each), carrying_rps(float(each), 0.5, LATE))
+        ]
+        peaks = [max(moments[0].mean_rps, one) for one in wanted]
     sides = []
     for stage, states in zip(built.stages, running, strict=True):
         there = (states[0].option, states[0].ready)
@@ -201,19 +211,25 @@ def worth(
     built: Program, plan: tuple[Picked, ...], at: Moment, may_be: Loads | None = None
 ) -> float:
     given, total, latency_s = built.settings, 0.0, 0.0
+    for stage, (o, _) in zip(built.stages, plan, strict=True):
+        latency_s += o.latency_s + (o.batch - 1) / (stage.requests_per_input * at.mean_rps)
+    sla_s = given.latency_sla_s
+    patience_s = PATIENCES * (sla_s or 1.0)
+    left_s = max(
+        patience_s[0], max((x for x in patience_s if x <= (sla_s or 1.0) - latency_s), default=0.0)
+    )
+    late = 0.0
     for stage, (o, n) in zip(built.stages, plan, strict=True):
         share, rate_rps = stage.requests_per_input, n * o.throughput_rps
         if rate_rps * (1 + 1e-9) < share * (at.peak_rps if may_be is None else at.mean_rps):
             return -math.inf
         if may_be is not None:
             met = Loads(share * may_be.rps, may_be.weights)
-            late = late_share(met, np.array([rate_rps]), patience_s=0.5, step_s=STEP_S)
-            total -= 10.0 * late.item()
-        latency_s += o.latency_s + (o.batch - 1) / (share * at.mean_rps)
+            late += late_share(met, np.array([rate_rps]), patience_s=left_s, step_s=STEP_S).item()
         joules = share * o.dynamic_energy_j + n * o.idle_power_w / at.mean_rps
         total += given.alpha * o.accuracy - given.beta * n - given.gamma * o.batch
         total -= given.energy_weight * joules
-    sla_s = given.latency_sla_s
+    total -= 10.0 * min(1.0, late)
     return total if sla_s is None or latency_s <= sla_s + 1e-9 else -math.inf
 
 
@@ -328,6 +344,29 @@ def test_what_hardly_ever_comes_is_not_started_for_and_what_often_comes_is() -> 
         capacities_rps.append(stage.replicas * stage.option.throughput_rps)
     assert capacities_rps[0] < 12.0 <= capacities_rps[2]
     assert capacities_rps == sorted(capacities_rps)
+
+
+@pytest.mark.parametrize("in_time_first", [False, True])
+def test_late_share_by_patience_is_that_of_each_patience(in_time_first: bool) -> None:
+    loads = Loads(np.array([3.0, 5.0, 9.0]), np.array([0.5, 0.3, 0.2]), dispersion=0.7)
+    capacity_rps, all_s = np.linspace(1, 12, 23), np.array([0.1, 0.7, 2.0])
+    together, *alone = (
+        late_share(loads, capacity_rps, patience_s=each, step_s=STEP_S, in_time_first=in_time_first)
+        for each in (all_s, *all_s.tolist())
+    )
+    assert together == pytest.approx(np.array(alone))
+    assert (np.diff(together, axis=0) <= 1e-9).all()
+
+
+def test_dispersion_is_that_of_the_arrivals_and_not_of_a_trend() -> None:
+    random = np.random.default_rng(0)
+    assert dispersion_of(random.poisson(9.0, 5000)) == pytest.approx(1.0, abs=0.35)
+    rising = np.arange(100) + random.poisson(40.0, 100) * 3
+    assert dispersion_of(rising) == pytest.approx(9 * 40 / rising.mean(), rel=0.35)
+    assert dispersion_of(np.full(100, 7)) == 0.5
+    assert dispersion_of(np.array([5, 9] * 9)) == 1.0  # too few
+    assert dispersion_of(np.zeros(100, dtype=np.int64)) == 1.0
+    assert dispersion_of(np.array([0, 50] * 60)) == 4.0
 
 
 @pytest.mark.slow
