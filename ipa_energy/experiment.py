@@ -542,7 +542,11 @@ def _info(experiment: Experiment, name: str, backend: str) -> RunInfo:
             **config.model_dump(mode="json", include={*LOGGED_WHERE_SET}, exclude_defaults=True),
             **({"carbon": planner.carbon.to_json()} if planner.carbon else {}),
             **({"latency_sla_s": config.sla_steps.to_json()} if config.sla_steps else {}),
-            **({"queue_order": config.order} if config.order != "fifo" else {}),
+            **(
+                {"queue_order": config.order}
+                if config.order != "fifo" or config.controller == "horizon"
+                else {}
+            ),
             **({"log_detail": "counts"} if config.log_detail == "counts" else {}),
             **({"request_classes": _logged_classes(config)} if config.classes else {}),
             **(settings_of(config, HORIZON_SETTINGS) if config.controller == "horizon" else {}),

@@ -363,11 +363,13 @@ class PipelineConfig(UnusedKeys):
     queue_order: Literal["fifo", "in-time-first"] | None = optional(
         None,
         "Who is served first in a stage's queue. fifo: who came first, as IPA; in-time-first: who"
-        " came first of those that can still be in time, and the others where there is room for"
-        " them. null: in-time-first with controller: horizon, else fifo.",
+        " came first of those that can still be in time, and the others, oldest first, where there"
+        " is room for them: under overload more are in time, and more are dropped at drop_limit."
+        " null: in-time-first with controller: horizon, else fifo.",
     )
     drop_limit: Positive | None = optional(
-        10, "A request older than this many seconds is dropped; null: never."
+        10,
+        "A request older than this many seconds is dropped when it would be served; null: never.",
     )
 
     @field_validator("optimization_method")

@@ -203,4 +203,4 @@ def test_replicas_stay_while_the_senders_are_cut_off(
 
     assert in_time() > 0.995
     monkeypatch.setattr(horizon_adapter, "without_cut", lambda counts, _: counts)
-    assert in_time() < 0.98
+    assert in_time() < 0.985

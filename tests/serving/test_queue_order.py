@@ -14,6 +14,7 @@ from tiny_pipelines import by_id, deployed, run, simulate, stage
 from ipa_energy.comparing import metrics
 from ipa_energy.config import load_config
 from ipa_energy.errors import ConfigError
+from ipa_energy.experiment import _info as run_info
 from ipa_energy.experiment import load_experiment, run_experiment
 from ipa_energy.planning.stages import mixture
 from ipa_energy.records import Option, RequestClass, Stage
@@ -224,6 +225,24 @@ def test_the_horizon_serves_those_in_time_first_unless_told_otherwise() -> None:
     assert list(orders.values()) == ["fifo", "in-time-first", "fifo", "in-time-first", "fifo"]
     with pytest.raises(ConfigError, match=r"queue_order: in-time-first with serving: ipa, whose"):
         load_config(VIDEO, {"queue_order": "in-time-first", "serving": "ipa"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "logged"),
+    [
+        ({}, None),
+        ({"queue_order": "in-time-first"}, "in-time-first"),
+        ({"controller": "horizon"}, "in-time-first"),
+        ({"controller": "horizon", "queue_order": "fifo"}, "fifo"),
+    ],
+)
+def test_a_run_names_its_order_where_it_is_not_what_it_was_always(
+    keys: dict[str, str], logged: str | None
+) -> None:
+    """Two runs of the horizon that differ in it differ in what their pages say."""
+    assert run_info(load_experiment(VIDEO, keys), "r", "simulate").settings.get("queue_order") == (
+        logged
+    )
 
 
 def test_of_an_sla_that_changes_the_longest_counts() -> None:
