@@ -41,7 +41,7 @@ is `controller: horizon` with the predictor `oracle`: what a perfect forecast wo
 energy, whatever accuracy they come to. Joules are estimated (`cpu-time`); one seed.
 """
 
-WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 STATIC_WEIGHTS = (0.5, 2.0)
 """Fewer, since the best static plan is searched by simulation."""
 HINDSIGHT_WEIGHTS = (1.0, 1.5, 2.0, 3.0, 3.5, 4.0, 5.0)

@@ -101,8 +101,8 @@ class Prices:
         interval_s: T, length of a step.
         switching: factor on all that a change costs; infinity: only what cannot go on changes.
         lateness: what a step weighs in which every request is late.
-        patience_s: half the latency SLA, taken for the longest wait in a queue that makes nobody
-            late where no plan is known.
+        patience_s: half the latency SLA: the longest wait in a queue that makes nobody late while a
+            change is under way, and that candidates are sized by.
         reconfiguration_s: until a replica serves; None: as profiled.
         in_time_first: True if requests that are late are passed by the others. What a change makes
             late is counted as if they were not: a rise that shows goes on further than forecast.
@@ -361,16 +361,22 @@ class _Steps:
     def _late_share(self, problem: Problem, step: int) -> Floats:
         """Share of a step's requests that are late by each plan as it stands.
 
-        They may wait in queues for what its latency leaves of the SLA.
+        In each stage they may wait for all that the plan's latency leaves of the SLA: of the class
+        that it leaves least, where classes have their own.
         """
         prices, loads = self._prices, self._loads[step]
-        caps_s = (cap.limit for cap in problem.caps if cap.quantity == "latency_s")
-        sla_s = next(caps_s, 2 * prices.patience_s)
-        latency_s: Floats = reduce(np.add.outer, problem.columns("latency_s"))
-        left = np.searchsorted(PATIENCES, 1 - latency_s / sla_s, side="right") - 1
+        caps = [c for c in problem.caps if c.quantity.partition(":")[0] == "latency_s"]
+        limits = [(cap.quantity, cap.limit) for cap in caps]
+        limits = limits or [("latency_s", 2 * prices.patience_s)]
+        sla_s = min(limit_s for _, limit_s in limits)
+        left_s: Floats = reduce(
+            np.minimum,
+            [limit_s - reduce(np.add.outer, problem.columns(name)) for name, limit_s in limits],
+        )
+        left = np.searchsorted(PATIENCES, left_s / sla_s, side="right") - 1
         met, left = np.unique(np.maximum(left, 0), return_inverse=True)
-        found = np.zeros(latency_s.shape)
-        for at, index in enumerate(np.ix_(*(np.arange(n) for n in latency_s.shape))):
+        found = np.zeros(left_s.shape)
+        for at, index in enumerate(np.ix_(*(np.arange(n) for n in left_s.shape))):
             share = self._program.stages[at].requests_per_input
             late = late_share(
                 replace(loads, rps=share * loads.rps),

@@ -7,8 +7,7 @@
 
 Each step of the horizon is an adaptation interval. Joules, caps and waits are those of its mean
 load, the middle quantile, which has to be carried; the quantiles from there to the upper one are
-the loads that it may have, and what would be late of them weighs (:mod:`.horizon`). Nobody is late
-who waits no longer than *patience*, half the latency SLA.
+the loads that it may have, and what would be late of them weighs (:mod:`.horizon`).
 
 A silence that says nothing of the load, as when those who send are cut off for a while, is left out
 of what is forecast from (:func:`without_cut`): what comes after it is mostly what came before it.

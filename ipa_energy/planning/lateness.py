@@ -10,7 +10,8 @@ systems", section 3.6)::
 A request is late that finds more in the queue than is served while it has patience:
 x = c·patience. In the long run, if c > λ, that is exp(−2·(c − λ)·c·patience/λ) of all. Arrivals
 that vary more or less than random ones have another σ², seen in the counts of past seconds
-(:func:`dispersion_of`).
+(:func:`dispersion_of`): σ² = dispersion·λ. One fast server is counted with in the place of several
+slower ones, and requests as a flow: where hardly a request or two may wait, too much is late.
 
 Where those that are late are passed by the others (:mod:`ipa_energy.serving.queue_order`), only
 what is too much is late: the queue of the others is reflected at x, too, and late is what is turned
@@ -39,7 +40,7 @@ LEAST_DRIFT, MOST_DRIFT = 1e-3, 20.0
 """Drifts a that are told from 0, which has no quotient, and from those that alone count."""
 
 TERMS = 12
-"""Of the sum over n."""
+"""Of the sum over n that are looked at, at most."""
 
 NO_MORE = -40.0
 """Exponent of terms that are not looked at any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -24,7 +25,7 @@ from ipa_energy.planning.lateness import (
     late_seconds,
     late_share,
 )
-from ipa_energy.records import Option, Stage
+from ipa_energy.records import Option, RequestClass, Stage
 from ipa_energy.serving.deployment import StageState
 
 STEP_S, LOAD_S, LOAD_J = 10.0, 4.0, 20.0
@@ -224,8 +225,13 @@ def worth(
         if rate_rps * (1 + 1e-9) < share * (at.peak_rps if may_be is None else at.mean_rps):
             return -math.inf
         if may_be is not None:
-            met = Loads(share * may_be.rps, may_be.weights)
-            late += late_share(met, np.array([rate_rps]), patience_s=left_s, step_s=STEP_S).item()
+            late += late_share(
+                dataclasses.replace(may_be, rps=share * may_be.rps),
+                np.array([rate_rps]),
+                patience_s=left_s,
+                step_s=STEP_S,
+                in_time_first=True,
+            ).item()
         joules = share * o.dynamic_energy_j + n * o.idle_power_w / at.mean_rps
         total += given.alpha * o.accuracy - given.beta * n - given.gamma * o.batch
         total -= given.energy_weight * joules
@@ -247,14 +253,32 @@ def test_course_is_the_best_of_all(seed: int) -> None:
     spread = np.sort(random.uniform(1, 2, (len(moments), 2)), axis=1)
     weights = np.array([0.7, 0.2, 0.1])
     uncertain = [
-        Loads(at.mean_rps * np.array([1.0, *beyond]), weights)
+        Loads(at.mean_rps * np.array([1.0, *beyond]), weights, dispersion=1.3)
         for at, beyond in zip(moments, spread, strict=True)
     ]
+    price = dataclasses.replace(prices(), in_time_first=True)
     for met in ([], uncertain):
-        found = best_course(built, moments, Start(running, waiting), prices(), loads=met)
+        found = best_course(built, moments, Start(running, waiting), price, loads=met)
         assert found is not None
         best = best_by_hand(built, moments, running, waiting, met)
         assert found.value == pytest.approx(best, rel=1e-9)
+
+
+def test_the_class_that_a_plan_leaves_least_is_the_one_that_is_late() -> None:
+    """An SLA is as good as one of a class that all requests are of, whatever the pipeline's is."""
+    moments, start = [moment(4.0, 1.5)] * 2, Start(runs((ONE, 0, 2)))
+    loads = [Loads(np.array([4.0, 6.0, 9.0]), np.array([0.6, 0.3, 0.1]))] * 2
+
+    def value(built: Program) -> float:
+        price = dataclasses.replace(prices(), patience_s=1.5)
+        found = best_course(built, moments, start, price, loads=loads)
+        assert found is not None
+        return found.value
+
+    own = (RequestClass("all", 1.0, 1.0),)
+    tight = value(program(ONE, latency_sla_s=1.0))
+    assert value(program(ONE, latency_sla_s=3.0, request_classes=own)) == pytest.approx(tight)
+    assert value(program(ONE, latency_sla_s=3.0)) > tight
 
 
 @pytest.mark.parametrize("capacity_rps", [4.0, 5.2, 6.0, 8.0])
