@@ -11,9 +11,10 @@ from ipa_energy.arrays import Floats
 from ipa_energy.energy import ROUNDING_RTOL
 from ipa_energy.gpu_partitions import GpuPool
 from ipa_energy.optimizer.linear import SCALE, LinearProgram, Rows
-from ipa_energy.optimizer.mixing import CAP_ROOM, MixProgram, class_of, is_latency
+from ipa_energy.optimizer.mixing import CAP_ROOM, MixProgram, class_of
 from ipa_energy.optimizer.plan import SHARE_RTOL
 from ipa_energy.optimizer.pools import held
+from ipa_energy.optimizer.quantities import is_latency
 from ipa_energy.optimizer.settings import Cap
 
 _MOST_GPUS = 1024
@@ -38,7 +39,7 @@ def linear_mix(
     rows.places()
     delays_s = mix.delays_s()
     for cap in mix.caps:
-        if is_latency(cap):
+        if is_latency(cap.quantity):
             rows.delays(cap, delays_s)
         else:
             rows.cap(cap, mix.amounts(cap.quantity))

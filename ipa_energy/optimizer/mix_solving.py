@@ -80,15 +80,18 @@ def _whole(made: LinearProgram, solution: Floats, make: Make) -> Floats:
     values[: made.integers] = np.round(values[: made.integers])
     if made.fits(values):
         return values
+    found = _with_best_shares(made, values, make)
+    return solution if found is None else found
+
+
+def _with_best_shares(made: LinearProgram, values: Floats, make: Make) -> Floats | None:
+    """The best solution whose integers are these; None: there is none."""
     solver = make(made.with_integers(values))
     try:
         found = solver.best()
     finally:
         solver.close()
-    if found is None:
-        return solution
-    values[made.integers :] = np.asarray(found)
-    return values
+    return None if found is None else np.concatenate([values[: made.integers], found])
 
 
 def _begun(mix: MixProgram, make: Make) -> LinearProgram | None:
@@ -130,15 +133,10 @@ def _bettered(
         return None
     if len(parts) == len(mix.stages):
         return values
-    solver = make(made.with_integers(values))
-    try:
-        found = solver.best()
-    finally:
-        solver.close()
+    found = _with_best_shares(made, values, make)
     if found is None:
         return values
-    values[made.integers :] = np.asarray(found)
-    return values if made.fits(values) else None
+    return found if made.fits(found) else None
 
 
 def _values(mix: MixProgram, parts: Sequence[Stretch], path: int) -> Floats:

@@ -23,7 +23,8 @@ from ipa_energy.energy import ROUNDING_RTOL
 from ipa_energy.optimizer import pareto
 from ipa_energy.optimizer.bounds import Priced, Relaxation, best_prices
 from ipa_energy.optimizer.deadline import Deadline
-from ipa_energy.optimizer.mixing import CAP_ROOM, MixProgram, is_latency
+from ipa_energy.optimizer.mixing import CAP_ROOM, MixProgram
+from ipa_energy.optimizer.quantities import is_latency
 from ipa_energy.optimizer.table import Resource, Table
 
 Stretch = tuple[int, int, float]
@@ -73,7 +74,7 @@ class _Uses:
     @classmethod
     def of(cls, mix: MixProgram, stage: int, mine: Ints) -> _Uses:
         """Those of a stage; ``mine`` are positions in the program of one class of requests."""
-        caps = [cap for cap in mix.caps if not is_latency(cap)]
+        caps = [cap for cap in mix.caps if not is_latency(cap.quantity)]
         sums = [mix.objective(), *(mix.amounts(cap.quantity) for cap in caps)]
         replica, request, use = (
             np.array([part.reshape(len(mix.uses), -1)[mine, 0] for part in parts])
@@ -199,7 +200,7 @@ class Beginning:
         stages = range(len(mix.stages))
         self.uses = [_Uses.of(mix, s, np.flatnonzero(there & (mix.stage_of == s))) for s in stages]
         self._corners = [each.corners() for each in self.uses]
-        caps = [cap for cap in mix.caps if not is_latency(cap)]
+        caps = [cap for cap in mix.caps if not is_latency(cap.quantity)]
         rows = [
             (tuple(each.amounts[1 + q] for each in self._corners), cap.limit)
             for q, cap in enumerate(caps)
@@ -207,7 +208,7 @@ class Beginning:
         rows += [
             (tuple(each.delay_s for each in self._corners), cap.limit)
             for cap in mix.caps
-            if is_latency(cap)
+            if is_latency(cap.quantity)
         ]
         self._amounts = len(caps)
         resources = [

@@ -54,6 +54,7 @@ from ipa_energy.optimizer.problem import Problem
 from ipa_energy.optimizer.quantities import (
     LATENCY_OF,
     amount_of,
+    is_latency,
     over_all_options,
 )
 from ipa_energy.optimizer.settings import Cap
@@ -119,7 +120,7 @@ class MixProgram:
         self.caps = tuple(cap for cap in problem.caps if enforced(cap.name))
         gpus = problem.settings.gpus
         self.pools = tuple(pool for pool in gpus if enforced(f"gpus:{pool.name}"))
-        delays = [cap for cap in self.caps if is_latency(cap)]
+        delays = [cap for cap in self.caps if is_latency(cap.quantity)]
         self._slas_s = {class_of(cap): cap.limit for cap in delays}
 
         def holds(name: str) -> bool:
@@ -323,7 +324,7 @@ class MixProgram:
         for term in self.problem.terms:
             columns += [-term.weight * each for each in self.amounts(term.quantity)]
         for cap in self.caps:
-            if not is_latency(cap):
+            if not is_latency(cap.quantity):
                 columns += [-each for each in self.amounts(cap.quantity)]
         for pool in self.pools:
             for name in pool.slices:
@@ -358,11 +359,6 @@ class MixProgram:
         return load_rps / np.array(
             [use.busiest * (option or use.option).throughput_rps for option in self._options[u]]
         )
-
-
-def is_latency(cap: Cap) -> bool:
-    """True if a cap counts seconds, which stages take one after the other."""
-    return cap.quantity == "latency_s" or cap.quantity.startswith(LATENCY_OF)
 
 
 def class_of(cap: Cap) -> str:

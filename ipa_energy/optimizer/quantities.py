@@ -197,6 +197,12 @@ LATENCY_OF = "latency_s:"
 BUILT_IN = ("cost", "batch", "latency_s", "joules_per_request", "watts")
 """Quantities with keys of their own in the YAML and in :class:`.settings.Settings`."""
 
+
+def is_latency(quantity: str) -> bool:
+    """True for seconds of all requests or of a class, which stages take one after the other."""
+    return quantity == "latency_s" or quantity.startswith(LATENCY_OF)
+
+
 CAPPED_JOULES = "capped_joules_per_request"
 """Joules per request at the load at which the energy cap (5) has to hold."""
 

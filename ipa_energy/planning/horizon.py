@@ -60,7 +60,7 @@ from ipa_energy.optimizer.problem import (
     Problem,
     Program,
 )
-from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of
+from ipa_energy.optimizer.quantities import UNITS, Moment, amount_of, is_latency
 from ipa_energy.optimizer.solve import DEFAULT_METHOD, decide
 from ipa_energy.planning.lateness import (
     PATIENCES,
@@ -299,6 +299,7 @@ class _Steps:
             [DeployedStage(stage.name, stage.options[at].at(n), n) for at, n in chosen]
             for stage, chosen in zip(program.stages, picks, strict=True)
         ]
+        self._capacities_rps = [_capacities_rps(mine) for mine in self._mine]
         arrays = [np.array(chosen, dtype=np.intp).T for chosen in picks]
         at = program.with_replicas([(options, counts) for options, counts in arrays])
         self.problems: list[Problem] = []
@@ -351,12 +352,8 @@ class _Steps:
         """Which candidates of a stage carry a step's load."""
         share = self._program.stages[at].requests_per_input
         least_rps = share * (moment.mean_rps if self._loads else moment.peak_rps)
-        found: Mask = least_rps <= self._capacity_rps(at) * (1 + CONSTRAINT_RTOL)
+        found: Mask = least_rps <= self._capacities_rps[at] * (1 + CONSTRAINT_RTOL)
         return found
-
-    def _capacity_rps(self, at: int) -> Floats:
-        """What each candidate of a stage serves."""
-        return np.array([each.replicas * each.option.throughput_rps for each in self._mine[at]])
 
     def _late_share(self, problem: Problem, step: int) -> Floats:
         """Share of a step's requests that are late by each plan as it stands.
@@ -365,8 +362,7 @@ class _Steps:
         that it leaves least, where classes have their own.
         """
         prices, loads = self._prices, self._loads[step]
-        caps = [c for c in problem.caps if c.quantity.partition(":")[0] == "latency_s"]
-        limits = [(cap.quantity, cap.limit) for cap in caps]
+        limits = [(cap.quantity, cap.limit) for cap in problem.caps if is_latency(cap.quantity)]
         limits = limits or [("latency_s", 2 * prices.patience_s)]
         sla_s = min(limit_s for _, limit_s in limits)
         left_s: Floats = reduce(
@@ -380,7 +376,7 @@ class _Steps:
             share = self._program.stages[at].requests_per_input
             late = late_share(
                 replace(loads, rps=share * loads.rps),
-                self._capacity_rps(at),
+                self._capacities_rps[at],
                 patience_s=sla_s * PATIENCES[met],
                 step_s=prices.interval_s,
                 in_time_first=prices.in_time_first,
@@ -394,6 +390,9 @@ class _Steps:
         found._between, found._costs = {}, {}
         found.picks = [[p[i] for i in few] for p, few in zip(self.picks, index, strict=True)]
         found._mine = [[m[i] for i in few] for m, few in zip(self._mine, index, strict=True)]
+        found._capacities_rps = [
+            capacities[few] for capacities, few in zip(self._capacities_rps, index, strict=True)
+        ]
         found.values = [values[np.ix_(*index)] for values in self.values]
         found.problems = []
         for problem in self.problems:
@@ -581,8 +580,13 @@ def _between(
         found.ready_after_s,
         np.where(is_other & (found.held_j != 0), found.ready_after_s, 0.0),
         found.meanwhile_rps * stage.requests_per_input,
-        np.array([each.replicas * each.option.throughput_rps for each in after]),
+        _capacities_rps(after),
     )
+
+
+def _capacities_rps(runs: Sequence[DeployedStage]) -> Floats:
+    """What each of some configurations of a stage serves."""
+    return np.array([each.replicas * each.option.throughput_rps for each in runs])
 
 
 def _from_states(

@@ -8,8 +8,8 @@
     First come, first served among those that can still be in time. The others, oldest first, take
     what room a batch has left, or replicas that have nothing else to do. So a stage that carries
     two thirds of its load has two thirds in time, and all of them again as soon as it carries all.
-    Who is late is answered all the same, unless it gets older than the drop limit. No batch waits
-    to fill until somebody in it is late.
+    Who is late is answered all the same, unless it gets older than the drop limit. A batch starts
+    before it is full rather than let somebody in it be late.
 
 With one SLA for all the first come is the one that is due first, so this is earliest deadline first
 without its weakness under overload, that it spends itself on what is lost already (Buttazzo 2011,
